@@ -1,0 +1,1 @@
+"""One web app for the pages of every stage."""

@@ -1,0 +1,1 @@
+"""What crosses stages: ids, events, sample, label, release, traffic split, publishing port."""

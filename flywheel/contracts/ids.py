@@ -1,0 +1,29 @@
+"""Identifiers: time-ordered event ids and stable fractions for sampling and assignment."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+
+import uuid_utils
+
+
+def new_id() -> str:
+    """A UUIDv7 (RFC 9562) as text: unique, and ordered by the millisecond it was made in."""
+    return str(uuid_utils.uuid7())
+
+
+def utc_now() -> datetime:
+    """The present moment, timezone-aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def unit_fraction(*parts: str) -> float:
+    """A fraction in [0, 1) that depends on nothing but ``parts``: uniform over distinct inputs.
+
+    Used for sticky assignment and for random audits, so that a redelivered event or a repeated
+    request meets the same decision.
+    """
+    digest = hashlib.blake2b("\x1f".join(parts).encode(), digest_size=8).digest()
+    # 53 bits are what a double holds exactly; with more, the top values would round up to 1.0.
+    return (int.from_bytes(digest, "big") >> 11) / 2**53

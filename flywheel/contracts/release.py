@@ -1,0 +1,57 @@
+"""A release: weights and everything else that decides what it answers."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+ReleaseStatus = Literal["registered", "canary", "champion", "retired", "rolled_back"]
+
+
+class Override(msgspec.Struct, frozen=True, kw_only=True):
+    """Who put a release past the gate, and why."""
+
+    by: str
+    why: str
+
+
+class Release(msgspec.Struct, frozen=True, kw_only=True):
+    """One registered release and its lineage.
+
+    ``release`` is the id (see ``release_id``), the served model name and the cache namespace.
+    ``path`` is a folder holding what an engine serves. ``metrics`` is evaluation's metrics.json;
+    ``recipe`` what training and compression were told; accuracies are in [0, 1].
+    """
+
+    release: str
+    task: str
+    path: str
+    dataset_version: str
+    parent: str | None
+    created_at: datetime
+    git_commit: str
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    size_bytes: int
+    expert_labels: int
+    auto_labels: int
+    auto_label_error: float | None
+    gate_passed: bool
+    gate_reason: str
+    override: Override | None = None
+    metrics: dict[str, Any] = {}
+    recipe: dict[str, Any] = {}
+
+
+def release_id(task: str, parts: dict[str, str]) -> str:
+    """``<task>-<12 hex>``: a SHA-256 over every part that decides the answers, so never reused.
+
+    ``parts`` maps a part's name (weights, tokenizer, calibration, dataset, feature_view,
+    quantisation, prompt, deployment) to its content hash or value.
+    """
+    canonical = msgspec.json.encode(dict(sorted(parts.items())))
+    return f"{task}-{hashlib.sha256(canonical).hexdigest()[:12]}"

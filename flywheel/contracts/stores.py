@@ -1,0 +1,110 @@
+"""Read models and stores that several stages share."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+
+from flywheel.contracts.events import DatasetVersioned, LabelSource, Split
+from flywheel.contracts.release import Release
+
+
+class LabelledSample(msgspec.Struct, frozen=True, kw_only=True):
+    """A sample with its settled label. ``event_id`` is the event that settled it."""
+
+    sample_id: str
+    text: str
+    label: str
+    source: LabelSource
+    annotators: tuple[str, ...]
+    split: Split | None
+    inclusion_probability: float
+    audit: bool
+    settled_at: datetime
+    event_id: str
+
+
+class LabelCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Settled labels of a task by source; holdout ones are counted apart."""
+
+    expert: int = 0
+    auto: int = 0
+    seed: int = 0
+    other: int = 0
+    holdout: int = 0
+    latest: datetime | None = None
+
+
+class LabelStore(Protocol):
+    """Read by retraining and the dataset build."""
+
+    def watermark(self, task: str) -> str | None:
+        """The largest event id that settled a label of this task: a dataset's upper end."""
+        ...
+
+    def settled(self, task: str, watermark: str) -> list[LabelledSample]:
+        """One settled label per sample, from events up to ``watermark``, ordered by sample id.
+        An expert's label outranks seed, outcome, user, rule and auto, in this order."""
+        ...
+
+    def counts(self, task: str, after: str | None = None) -> LabelCounts:
+        """Settled labels from events after an earlier watermark (None: all)."""
+        ...
+
+
+class DatasetStore(Protocol):
+    """Written by the trainer alone."""
+
+    def add(self, event: DatasetVersioned) -> None:
+        """Record a version; the same version twice changes nothing."""
+        ...
+
+    def latest(self, task: str) -> DatasetVersioned | None:
+        """The newest version of a task."""
+        ...
+
+    def list(self, task: str) -> list[DatasetVersioned]:
+        """All versions of a task, oldest first."""
+        ...
+
+
+class ReleaseStore(Protocol):
+    """Written by the trainer alone."""
+
+    def add(self, release: Release) -> None:
+        """Record a release; the same id twice changes nothing."""
+        ...
+
+    def get(self, release: str) -> Release | None:
+        """One release, or None."""
+        ...
+
+    def list(self, task: str) -> list[Release]:
+        """All releases of a task, oldest first."""
+        ...
+
+    def served_at(self, task: str, at: datetime) -> str | None:
+        """The champion of a task at a moment, read from the controller's transitions."""
+        ...
+
+
+class AuditedPrediction(msgspec.Struct, frozen=True, kw_only=True):
+    """A uniformly audited sample with what a release said of it and what experts settled."""
+
+    sample_id: str
+    prediction: str
+    label: str
+    confidence: float
+    scores: dict[str, float]
+    inclusion_probability: float
+    labelled_at: datetime
+
+
+class AuditLog(Protocol):
+    """Read by triage and the console: how a release did on uniformly random audits."""
+
+    def audits(self, task: str, release: str) -> list[AuditedPrediction]:
+        """Uniformly audited samples that ``release`` scored, live or shadow, oldest label first."""
+        ...

@@ -1,0 +1,1 @@
+"""Settled labels to immutable versions."""

@@ -1,0 +1,24 @@
+"""What datasets need of a database: samples and labels as they come in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from flywheel.contracts.events import LabelRecorded, LabelSettled, TrafficRecorded
+
+
+class LabelIntake(Protocol):
+    """Written by the label agent alone. Idempotent by event id; any order of events will do."""
+
+    def record_samples(self, events: Sequence[TrafficRecorded]) -> None:
+        """Keep the samples."""
+        ...
+
+    def record_labels(self, events: Sequence[LabelRecorded]) -> None:
+        """Keep every label; one from a source in ``SETTLES_ALONE`` settles its sample at once."""
+        ...
+
+    def record_settlements(self, events: Sequence[LabelSettled]) -> None:
+        """Keep what experts agreed; the latest settlement of a sample counts, None withdraws."""
+        ...

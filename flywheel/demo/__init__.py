@@ -1,0 +1,1 @@
+"""The demo task, its traffic, its simulated expert and its report."""

@@ -1,0 +1,173 @@
+"""The error tree.
+
+FlywheelError
+├── ConfigurationError        a setting or flywheel.toml is wrong            (names the key)
+├── WorkspaceError            the workspace is missing, locked or damaged
+├── ArtefactError             a download, cache or weights file is not what it should be
+├── BrokerError               Kafka cannot be reached or refused something   (retryable)
+├── StorageError              the database cannot be reached or refused      (retryable)
+├── EventError
+│   ├── MalformedEvent        the bytes are not the event they claim to be
+│   ├── UnknownEvent          no such schema, or a major version not known here
+│   └── RejectedEvent         a valid event that the task's configuration cannot accept
+├── RequestError              an HTTP request that cannot be served as it is
+│   ├── NotFound
+│   ├── Conflict
+│   ├── Unauthorised
+│   ├── TooManyRequests       (retryable)
+│   └── Unavailable           (retryable)
+└── PipelineError             a training pipeline stage failed
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class FlywheelError(Exception):
+    """Base of every error this product raises on purpose.
+
+    ``code`` is stable and meant for programs; the message is meant for people and says what was
+    wrong, with which input, and what to do. ``retryable`` says whether the same call may succeed
+    later without anyone changing anything.
+    """
+
+    code: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal error"
+
+
+class ConfigurationError(FlywheelError):
+    """A setting is missing or has a bad value; the message names the key."""
+
+    code = "configuration"
+    title = "Bad configuration"
+
+    def __init__(self, key: str, problem: str, hint: str = "") -> None:
+        self.key = key
+        self.problem = problem
+        super().__init__(f"{key}: {problem}" + (f" — {hint}" if hint else ""))
+
+
+class WorkspaceError(FlywheelError):
+    """The workspace is missing, already in use, or damaged."""
+
+    code = "workspace"
+    title = "Workspace not usable"
+
+
+class ArtefactError(FlywheelError):
+    """A file that was fetched, cached or trained is missing or differs from its checksum."""
+
+    code = "artefact"
+    title = "Artefact not usable"
+
+
+class BrokerError(FlywheelError):
+    """Kafka could not be reached or refused the operation."""
+
+    code = "broker"
+    retryable = True
+    status = 503
+    title = "Broker not available"
+
+
+class StorageError(FlywheelError):
+    """The database could not be reached or refused the operation."""
+
+    code = "storage"
+    retryable = True
+    status = 503
+    title = "Database not available"
+
+
+class EventError(FlywheelError):
+    """An event cannot be used; it belongs in the dead-letter topic."""
+
+    code = "event"
+    status = 422
+    title = "Event not usable"
+
+
+class MalformedEvent(EventError):
+    """The bytes of a record are not a valid event of the schema its header names."""
+
+    code = "malformed-event"
+
+
+class UnknownEvent(EventError):
+    """The schema name, or its major version, is not known to this version of the product."""
+
+    code = "unknown-event"
+
+
+class RejectedEvent(EventError):
+    """The event is well formed, but its task or label is not one that is configured."""
+
+    code = "rejected-event"
+
+
+class RequestError(FlywheelError):
+    """A request that cannot be served as it is."""
+
+    code = "bad-request"
+    status = 400
+    title = "Bad request"
+
+
+class NotFound(RequestError):
+    """The thing asked for does not exist."""
+
+    code = "not-found"
+    status = 404
+    title = "Not found"
+
+
+class Conflict(RequestError):
+    """The thing is in a state that does not allow the operation."""
+
+    code = "conflict"
+    status = 409
+    title = "Conflict"
+
+
+class Unauthorised(RequestError):
+    """Credentials are missing or wrong."""
+
+    code = "unauthorised"
+    status = 401
+    title = "Unauthorised"
+
+
+class TooManyRequests(RequestError):
+    """A rate limit or a bounded queue is full; retry after ``retry_after`` seconds."""
+
+    code = "too-many-requests"
+    status = 429
+    title = "Too many requests"
+    retryable = True
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class Unavailable(RequestError):
+    """Nothing can answer now; retry after ``retry_after`` seconds."""
+
+    code = "unavailable"
+    status = 503
+    title = "Service unavailable"
+    retryable = True
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class PipelineError(FlywheelError):
+    """A stage of the training pipeline failed; the message ends with the tail of its log."""
+
+    code = "pipeline"
+    title = "Pipeline failed"

@@ -1,0 +1,19 @@
+"""What a task may say about when the wheel turns."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from flywheel.contracts.configuration import Settings
+
+
+class RetrainingSettings(Settings):
+    """[tasks.NAME.retraining]"""
+
+    min_new_labels: int = Field(
+        200, ge=1, description="Expert labels settled since the last dataset that start a turn."
+    )
+    max_age_hours: float | None = Field(
+        None, gt=0, description="A turn starts after so long if there is any new label at all."
+    )
+    enabled: bool = Field(True, description="False: only `flywheel retrain` starts a turn.")

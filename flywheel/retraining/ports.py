@@ -1,0 +1,81 @@
+"""What retraining needs of a database."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal, Protocol
+
+import msgspec
+
+from flywheel.contracts.publishing import Outbox
+from flywheel.contracts.release import Override
+from flywheel.contracts.stores import DatasetStore, LabelStore, ReleaseStore
+
+RunState = Literal["queued", "running", "succeeded", "failed"]
+
+
+class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Someone asked for a turn by hand. ``overrides`` are recipe keys, e.g. shuffle_labels."""
+
+    request_id: str
+    task: str
+    by: str
+    why: str
+    at: datetime
+    override: Override | None = None
+    overrides: dict[str, object] = {}
+
+
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of the pipeline: what started it, where it stands, what came of it."""
+
+    turn_id: str
+    task: str
+    state: RunState
+    stage: str
+    reason: str
+    started_at: datetime
+    ended_at: datetime | None = None
+    dataset_version: str | None = None
+    release: str | None = None
+    error: str | None = None
+    seconds: dict[str, float] = {}
+
+
+class TurnStore(Protocol):
+    """Turns and the lease that keeps one pipeline at a time per task: written by the trainer
+    (requests are added by the console or the CLI)."""
+
+    def acquire(self, task: str, holder: str, now: datetime, seconds: float) -> bool:
+        """Take or renew the lease of a task; False while another holder's has not run out."""
+        ...
+
+    def request(self, request: TurnRequest) -> None:
+        """Ask for a turn; the same id twice changes nothing."""
+        ...
+
+    def take_request(self, task: str) -> TurnRequest | None:
+        """The oldest request that no turn has finished; it stays until ``finish_request``."""
+        ...
+
+    def finish_request(self, request_id: str) -> None:
+        """A turn has been made of this request, or has failed for good."""
+        ...
+
+    def save(self, turn: Turn) -> None:
+        """Insert or replace."""
+        ...
+
+    def list(self, task: str, limit: int = 50) -> list[Turn]:
+        """Newest first."""
+        ...
+
+
+class RetrainingTransaction(Protocol):
+    """What one transaction of the trainer offers."""
+
+    turns: TurnStore
+    labels: LabelStore
+    datasets: DatasetStore
+    releases: ReleaseStore
+    outbox: Outbox

@@ -1,0 +1,113 @@
+"""What the expert queue needs of a database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal, Protocol
+
+import msgspec
+
+from flywheel.contracts.events import LabelSettled, ReviewRequested
+from flywheel.contracts.publishing import Outbox
+
+TaskState = Literal["open", "claimed", "submitted", "settled", "withdrawn"]
+
+
+class ReviewTask(msgspec.Struct, frozen=True, kw_only=True):
+    """One sample in the queue. Its id is the sample's: a sample is never queued twice."""
+
+    sample_id: str
+    task: str
+    text: str
+    reason: str
+    priority: float
+    inclusion_probability: float
+    audit: bool
+    release: str | None
+    prediction: str | None
+    scores: dict[str, float]
+    confidence: float | None
+    rollout_id: str | None
+    source: str
+    requested_at: datetime
+    state: TaskState = "open"
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """One expert's answer. ``value`` None is a skip: the sample is not offered to them again."""
+
+    sample_id: str
+    annotator: str
+    value: str | None
+    answered_at: datetime
+    seconds: float = 0.0
+
+
+class QueueDepth(msgspec.Struct, frozen=True, kw_only=True):
+    """How many samples are in each state, and since when the oldest open one waits."""
+
+    open: int = 0
+    claimed: int = 0
+    submitted: int = 0
+    settled: int = 0
+    withdrawn: int = 0
+    oldest_open: datetime | None = None
+
+
+class ReviewIntake(Protocol):
+    """Written by the review agent alone."""
+
+    def open(self, requests: Sequence[ReviewRequested]) -> int:
+        """Queue samples; those already known, in whatever state, are left alone. Returns new."""
+        ...
+
+    def withdraw(self, sample_ids: Sequence[str]) -> int:
+        """Take samples that were settled elsewhere out of the queue. Returns how many."""
+        ...
+
+    def raise_priority(self, release: str, priority: float) -> int:
+        """Lift the open samples that ``release`` answered to at least ``priority``."""
+        ...
+
+
+class ReviewDesk(Protocol):
+    """Written by the console alone. Every method runs inside the caller's transaction."""
+
+    def claim(
+        self, task: str, annotator: str, now: datetime, lease_seconds: float, limit: int
+    ) -> list[ReviewTask]:
+        """Up to ``limit`` samples held by ``annotator``: those held already first, then the most
+        urgent open ones (priority, then age). A lease that ran out is open again. A sample that
+        this annotator answered or skipped, or that is settled or withdrawn, is never given."""
+        ...
+
+    def find(self, sample_id: str) -> ReviewTask | None:
+        """One sample with its present state, or None."""
+        ...
+
+    def answers(self, sample_id: str) -> list[Answer]:
+        """Answers to one sample, oldest first, skips included."""
+        ...
+
+    def answer(self, answer: Answer, settled: LabelSettled | None) -> None:
+        """Record an answer, end this annotator's claim, and mark the sample settled when
+        ``settled`` is given. Raises Conflict when this annotator answered already."""
+        ...
+
+    def undo(self, annotator: str, now: datetime, lease_seconds: float) -> ReviewTask | None:
+        """Take back this annotator's latest answer or skip; the sample is claimed by them again
+        and no longer settled. Returns the sample as it was before (its state says whether it was
+        settled), or None when there is nothing to undo."""
+        ...
+
+    def depth(self, task: str, now: datetime) -> QueueDepth:
+        """Counts by state."""
+        ...
+
+
+class ReviewTransaction(Protocol):
+    """What one transaction of the console's review part offers."""
+
+    desk: ReviewDesk
+    outbox: Outbox

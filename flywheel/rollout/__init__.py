@@ -1,0 +1,1 @@
+"""Proving a challenger, step by step."""

@@ -1,0 +1,40 @@
+"""What a task may say about how a challenger is proved."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from flywheel.contracts.configuration import Settings
+
+
+class RolloutSettings(Settings):
+    """[tasks.NAME.rollout]"""
+
+    steps: tuple[float, ...] = Field(
+        (0.05, 0.25, 0.5), description="Challenger shares of live traffic, rising."
+    )
+    shadow_share: float = Field(
+        1.0, ge=0, le=1, description="Share of requests that the other arm scores as well."
+    )
+    min_requests: int = Field(50, ge=1, description="Challenger requests needed at each step.")
+    min_labels: int = Field(60, ge=1, description="Audited labels needed before promotion.")
+    accuracy_margin: float = Field(0.05, gt=0, lt=1, description="Non-inferiority margin.")
+    error_margin: float = Field(0.02, gt=0, lt=1, description="Accepted rise of the error rate.")
+    latency_margin: float = Field(
+        1.5, gt=1, description="Accepted ratio of the challenger's p95 latency to the champion's."
+    )
+    harm_alpha: float = Field(0.05, gt=0, lt=0.5, description="False-rollback rate, at any look.")
+    promote_alpha: float = Field(0.05, gt=0, lt=0.5, description="False-promotion rate, all looks.")
+    looks: int = Field(5, ge=1, le=50, description="Scheduled looks that promotion is split over.")
+    max_minutes: float = Field(24 * 60, gt=0, description="After this a person must decide.")
+    auto_promote: bool = True
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if not self.steps or any(not 0 < share < 1 for share in self.steps):
+            raise ValueError("steps must be shares between 0 and 1")
+        if list(self.steps) != sorted(set(self.steps)):
+            raise ValueError("steps must rise")
+        return self

@@ -1,0 +1,180 @@
+"""What rollouts need of a database: evidence, rollouts and their transitions, commands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal, Protocol
+
+import msgspec
+
+from flywheel.contracts.events import LabelRecorded, LabelSettled, ShadowRecorded, TrafficRecorded
+from flywheel.contracts.publishing import Outbox
+from flywheel.contracts.release import Override
+from flywheel.contracts.split import RolloutState
+
+CommandKind = Literal["pause", "resume", "promote", "rollback", "start"]
+
+
+class ArmSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """Live traffic of one arm in one rollout. ``latencies_ms`` are the newest 2,000 or fewer."""
+
+    requests: int = 0
+    errors: int = 0
+    labelled: int = 0
+    correct: int = 0
+    latencies_ms: tuple[float, ...] = ()
+
+
+class Pair(msgspec.Struct, frozen=True, kw_only=True):
+    """One audited sample that both arms scored: 1 where the arm's answer equals the label."""
+
+    sample_id: str
+    champion_correct: bool
+    challenger_correct: bool
+    inclusion_probability: float
+    labelled_at: datetime
+
+
+class EvidenceIntake(Protocol):
+    """Written by the evidence agent alone. Idempotent; any order of events will do."""
+
+    def record_traffic(self, events: Sequence[TrafficRecorded]) -> None:
+        """Keep what each live request says of its release and arm (one row a sample, release)."""
+        ...
+
+    def record_shadow(self, events: Sequence[ShadowRecorded]) -> None:
+        """Keep what the other arm would have answered (one row a sample, release)."""
+        ...
+
+    def record_labels(self, events: Sequence[LabelRecorded | LabelSettled]) -> None:
+        """Keep the true label of each sample: settled by experts, or a user's or an outcome."""
+        ...
+
+
+class Evidence(Protocol):
+    """Read by the controller and the console."""
+
+    def arms(self, rollout_id: str) -> tuple[ArmSummary, ArmSummary]:
+        """(champion, challenger) on live traffic of this rollout."""
+        ...
+
+    def pairs(self, rollout_id: str) -> list[Pair]:
+        """Audited samples scored by both arms in this rollout, in the order they were labelled."""
+        ...
+
+
+class Rollout(msgspec.Struct, frozen=True, kw_only=True):
+    """The life of one challenger. ``step`` indexes the plan's shares; -1 before the first."""
+
+    rollout_id: str
+    task: str
+    champion: str
+    challenger: str
+    state: RolloutState
+    step: int
+    share: float
+    started_at: datetime
+    step_started_at: datetime
+    ended_at: datetime | None = None
+    reason: str = ""
+    looks_used: int = 0
+    steps: tuple[float, ...] = ()
+    resume_to: RolloutState | None = None
+
+
+class Transition(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of a rollout: what was decided, by whom, on which evidence."""
+
+    rollout_id: str
+    at: datetime
+    state: RolloutState
+    share: float
+    decided_by: str
+    reason: str
+    evidence: dict[str, object] = {}
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person asked for. Recorded by the console or the CLI, carried out by the controller.
+
+    For ``start`` the ``release`` is the challenger; a failed gate needs an override."""
+
+    command_id: str
+    task: str
+    kind: CommandKind
+    by: str
+    why: str
+    at: datetime
+    release: str | None = None
+    override: Override | None = None
+
+
+class RolloutStore(Protocol):
+    """Rollouts and transitions: written by the controller alone."""
+
+    def active(self, task: str) -> Rollout | None:
+        """The rollout of a task that has not ended."""
+        ...
+
+    def champion(self, task: str) -> str | None:
+        """The release that serves a task."""
+        ...
+
+    def set_champion(self, task: str, release: str) -> None:
+        """Make a release the one that serves a task."""
+        ...
+
+    def save(self, rollout: Rollout, transition: Transition | None) -> None:
+        """Insert or replace a rollout, with the transition that led to it."""
+        ...
+
+    def list(self, task: str, limit: int = 50) -> list[Rollout]:
+        """Newest first."""
+        ...
+
+    def transitions(self, rollout_id: str) -> list[Transition]:
+        """Oldest first."""
+        ...
+
+
+class CommandStore(Protocol):
+    """Commands: added by the console or the CLI, marked done by the controller."""
+
+    def add(self, command: Command) -> None:
+        """Record a command; the same id twice changes nothing."""
+        ...
+
+    def pending(self, task: str) -> list[Command]:
+        """Not yet carried out, oldest first."""
+        ...
+
+    def done(self, command_id: str, outcome: str) -> None:
+        """Mark one carried out (or refused), and say how it went."""
+        ...
+
+
+class Challengers(Protocol):
+    """Releases waiting for a rollout: written by the controller from ReleaseRegistered events."""
+
+    def enqueue(self, task: str, release: str, registered_at: datetime, gate_passed: bool) -> None:
+        """Remember a registered release; the same one twice changes nothing."""
+        ...
+
+    def waiting(self, task: str) -> list[str]:
+        """Releases that passed the gate (or were overridden) and had no rollout, oldest first."""
+        ...
+
+    def taken(self, release: str) -> None:
+        """A rollout of this release began, or it was made champion, or it was passed over."""
+        ...
+
+
+class RolloutTransaction(Protocol):
+    """What one transaction of the controller offers."""
+
+    rollouts: RolloutStore
+    commands: CommandStore
+    challengers: Challengers
+    evidence: Evidence
+    outbox: Outbox

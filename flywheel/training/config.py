@@ -1,0 +1,30 @@
+"""What a task may say about training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from flywheel.contracts.configuration import Settings
+
+
+class TrainingSettings(Settings):
+    """[tasks.NAME.training]"""
+
+    base_model: str = Field(description="Folder of a sentence-transformers encoder.")
+    epochs: int = Field(4, ge=1, le=100)
+    min_steps: int = Field(
+        60, ge=1, description="Epochs are added until so many optimiser steps are made."
+    )
+    batch_size: int = Field(16, ge=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    head_learning_rate_factor: float = Field(20.0, gt=0)
+    warmup_share: float = Field(0.1, ge=0, lt=1)
+    weight_decay: float = Field(0.01, ge=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    auto_label_weight: float = Field(0.5, ge=0, le=1, description="Loss weight of an auto-label.")
+    max_tokens: int = Field(64, ge=8, le=512)
+    threads: int = Field(0, ge=0, description="CPU threads; 0 is one per core.")
+    seed: int = 0
+    precision: Literal["float32", "bfloat16"] = "float32"

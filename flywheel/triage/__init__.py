@@ -1,0 +1,1 @@
+"""Which sample needs an expert."""

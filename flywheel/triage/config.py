@@ -1,0 +1,54 @@
+"""What a task may say about triage: audits, uncertainty, auto-labels, rules."""
+
+from __future__ import annotations
+
+import re
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from flywheel.contracts.configuration import Settings
+
+
+class ExpertRule(Settings):
+    """A pattern that forces a sample to an expert (mission row L2), or labels it (row L1)."""
+
+    name: str = Field(description="Shown to the expert as the reason.")
+    pattern: str = Field(description="Python regular expression, searched in the text.")
+    label: str | None = Field(
+        None, description="Label to give; without it the sample goes to an expert."
+    )
+    priority: float = Field(80, ge=0, le=100, description="Priority in the review queue.")
+
+    @model_validator(mode="after")
+    def _compiles(self) -> Self:
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise ValueError(f"pattern is not a regular expression: {error}") from error
+        return self
+
+
+class TriageSettings(Settings):
+    """[tasks.NAME.triage]"""
+
+    audit_rate: float = Field(
+        0.05, gt=0, le=1, description="Share of all traffic sent to experts uniformly at random."
+    )
+    rollout_audit_rate: float = Field(
+        0.25, gt=0, le=1, description="The same share while a challenger is being compared."
+    )
+    uncertain_below: float = Field(
+        0.7, ge=0, le=1, description="Calibrated confidence under which a sample may go to review."
+    )
+    uncertain_share: float = Field(
+        0.5, ge=0, le=1, description="Share of the uncertain samples sent to review (the budget)."
+    )
+    auto_label_error: float = Field(
+        0.05, gt=0, lt=1, description="Largest error accepted among automatic labels."
+    )
+    auto_label_risk: float = Field(
+        0.1, gt=0, lt=1, description="Chance that the bound on that error does not hold."
+    )
+    min_audits: int = Field(30, ge=1, description="Audited labels needed before any auto-label.")
+    rules: tuple[ExpertRule, ...] = ()

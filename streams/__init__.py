@@ -1,0 +1,1 @@
+"""Kafka and Faust: topics, publisher, boundary, relay, local broker, agents."""
