@@ -65,7 +65,7 @@ class DatasetStore(Protocol):
         """The newest version of a task."""
         ...
 
-    def list(self, task: str) -> list[DatasetVersioned]:
+    def history(self, task: str) -> list[DatasetVersioned]:
         """All versions of a task, oldest first."""
         ...
 
@@ -81,7 +81,7 @@ class ReleaseStore(Protocol):
         """One release, or None."""
         ...
 
-    def list(self, task: str) -> list[Release]:
+    def history(self, task: str) -> list[Release]:
         """All releases of a task, oldest first."""
         ...
 

@@ -66,7 +66,7 @@ class TurnStore(Protocol):
         """Insert or replace."""
         ...
 
-    def list(self, task: str, limit: int = 50) -> list[Turn]:
+    def history(self, task: str, limit: int = 50) -> list[Turn]:
         """Newest first."""
         ...
 

@@ -129,7 +129,7 @@ class RolloutStore(Protocol):
         """Insert or replace a rollout, with the transition that led to it."""
         ...
 
-    def list(self, task: str, limit: int = 50) -> list[Rollout]:
+    def history(self, task: str, limit: int = 50) -> list[Rollout]:
         """Newest first."""
         ...
 
