@@ -1,0 +1,97 @@
+"""/healthz and /metrics for every process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+from fastapi import FastAPI
+from fastapi.responses import Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from flywheel.errors import WorkspaceError
+
+Checks = Mapping[str, Callable[[], str | None]]
+
+
+def run_checks(checks: Checks) -> tuple[int, bytes]:
+    """(HTTP status, JSON body): 200 when every check returns None, else 503 with the reasons."""
+    results: dict[str, str] = {}
+    healthy = True
+    for name, check in checks.items():
+        try:
+            problem = check()
+        except Exception as error:  # noqa: BLE001 - a check that fails is a finding
+            problem = f"{type(error).__name__}: {error}"
+        healthy = healthy and problem is None
+        results[name] = problem or "ok"
+    body = {"status": "ok" if healthy else "failing", "checks": results}
+    return (200 if healthy else 503), json.dumps(body).encode()
+
+
+def metrics_response() -> Response:
+    """Every metric of this process in Prometheus' text format."""
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+def health_routes(app: FastAPI, checks: Checks) -> None:
+    """Add /healthz and /metrics to a web app."""
+
+    @app.get("/healthz", include_in_schema=False)
+    def healthz() -> Response:
+        status, body = run_checks(checks)
+        return Response(body, status, media_type="application/json")
+
+    @app.get("/metrics", include_in_schema=False)
+    def metrics() -> Response:
+        return metrics_response()
+
+
+class HealthServer:
+    """/healthz and /metrics on a thread, for processes that serve nothing else."""
+
+    def __init__(self, host: str, port: int, checks: Checks) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if self.path == "/healthz":
+                    status, body = run_checks(checks)
+                    kind = "application/json"
+                elif self.path == "/metrics":
+                    status, body, kind = 200, generate_latest(), CONTENT_TYPE_LATEST
+                else:
+                    status, body, kind = 404, b"", "text/plain"
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Say nothing: health probes would drown the log."""
+
+        try:
+            self._server = ThreadingHTTPServer((host, port), Handler)
+        except OSError as error:
+            raise WorkspaceError(
+                f"cannot listen on {host}:{port} ({error.strerror}): stop what holds the port, or "
+                "set another one under [monitoring] in flywheel.toml"
+            ) from error
+        self._server.daemon_threads = True
+        self._thread = Thread(target=self._server.serve_forever, name="health", daemon=True)
+
+    @property
+    def port(self) -> int:
+        """The port in use (asked for as 0, it is the one the system gave)."""
+        return int(self._server.server_address[1])
+
+    def start(self) -> None:
+        """Answer from now on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop answering and release the port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

@@ -1,0 +1,83 @@
+"""HTTP errors as problem details (RFC 9457)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from flywheel.errors import FlywheelError, StorageError
+
+MEDIA_TYPE = "application/problem+json"
+_log = structlog.get_logger(__name__)
+
+
+def problem(
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    headers: dict[str, str] | None = None,
+    **extra: Any,
+) -> Response:
+    """One problem document. ``type`` is a stable relative reference made of the code."""
+    body = {
+        "type": f"/problems/{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        **extra,
+    }
+    return JSONResponse(body, status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def problem_of(error: FlywheelError) -> Response:
+    """The problem document of one of our errors, with Retry-After where it knows one."""
+    retry_after = getattr(error, "retry_after", 1.0 if error.retryable else None)
+    headers = {"Retry-After": str(math.ceil(retry_after))} if retry_after is not None else {}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return problem(error.status, error.code, error.title, str(error), headers)
+
+
+def install_problem_details(app: FastAPI) -> None:
+    """Answer every error of ``app`` with a problem document."""
+
+    async def flywheel_error(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, FlywheelError)  # noqa: S101 - registered for this type alone
+        if error.status >= 500:
+            _log.warning("request failed", code=error.code, detail=str(error))
+        return problem_of(error)
+
+    async def invalid(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101
+        problems = [
+            {"where": ".".join(str(part) for part in item["loc"]), "problem": item["msg"]}
+            for item in error.errors()
+        ]
+        detail = "; ".join(f"{item['where']}: {item['problem']}" for item in problems)
+        return problem(422, "invalid-request", "Invalid request", detail, errors=problems)
+
+    async def http(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101
+        title = str(error.detail)
+        code = title.lower().replace(" ", "-")
+        headers = dict(error.headers) if error.headers else None
+        return problem(error.status_code, code, title, title, headers)
+
+    async def unexpected(request: Request, error: Exception) -> Response:
+        _log.error("unexpected error", path=request.url.path, exc_info=error)
+        detail = "An unexpected error; the log of this process has the details."
+        return problem(500, "error", "Internal error", detail)
+
+    app.add_exception_handler(FlywheelError, flywheel_error)
+    app.add_exception_handler(StorageError, flywheel_error)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, unexpected)
