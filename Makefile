@@ -1,0 +1,42 @@
+# Two commands are enough: `make demo` turns the flywheel on real input, `make test` runs the tests.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+WORKSPACE ?= workspace
+PY := .venv/bin/python
+
+.PHONY: help install demo up test test-all bench lint format lock clean
+
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: ## Set up .venv from the lock (every other target does it by itself)
+	@scripts/install
+
+demo: install ## Turn the wheel on real input; ARGS="--exit" ends when done, ARGS="--expert me" lets you label
+	@.venv/bin/flywheel demo --workspace $(WORKSPACE)-demo $(ARGS)
+
+up: install ## Start every process of the workspace (WORKSPACE=folder) under one supervisor
+	@.venv/bin/flywheel --workspace $(WORKSPACE) up $(ARGS)
+
+test: install ## Run the tests (under 10 minutes on 2 cores); ARGS="tests/unit -k name" runs some
+	@$(PY) -m pytest -m "not slow" $(ARGS)
+
+test-all: install ## Run every test, the slow ones too
+	@$(PY) -m pytest $(ARGS)
+
+bench: install ## Measure: prints a table and writes JSON to build/bench
+	@$(PY) -m tests.benchmarks $(ARGS)
+
+lint: install ## Check format, style, types and the direction of imports
+	@scripts/lint
+
+format: install ## Rewrite the code in the project's format
+	@.venv/bin/ruff format . && .venv/bin/ruff check --fix .
+
+lock: install ## Resolve the lock anew from pyproject.toml
+	@.tools/uv/bin/uv pip compile pyproject.toml --extra all --group dev --group assets --group demo \
+		--universal --python-version 3.11 --override requirements/overrides.txt --generate-hashes \
+		--no-emit-index-url --no-header --quiet --upgrade -o requirements/lock.txt
+
+clean: ## Remove the environment, caches and demo workspace of this checkout
+	rm -rf .venv .tools build .pytest_cache .mypy_cache .ruff_cache .hypothesis $(WORKSPACE)-demo
