@@ -7,8 +7,9 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from flywheel.contracts.events import DatasetVersioned
 from flywheel.contracts.publishing import Outbox
-from flywheel.contracts.release import Override
+from flywheel.contracts.release import Override, Release
 from flywheel.contracts.stores import DatasetStore, LabelStore, ReleaseStore
 
 RunState = Literal["queued", "running", "succeeded", "failed"]
@@ -68,6 +69,41 @@ class TurnStore(Protocol):
 
     def history(self, task: str, limit: int = 50) -> list[Turn]:
         """Newest first."""
+        ...
+
+
+class GateRefusal(msgspec.Struct, frozen=True, kw_only=True):
+    """The gate said no, and nobody overrode it: there is a model, but no release."""
+
+    reason: str
+
+
+class Pipeline(Protocol):
+    """The workspace, its DVC pipeline and the registry's folder, as one turn uses them."""
+
+    def prepare(self, turn: Turn, request: TurnRequest | None, watermark: str) -> None:
+        """Write what this turn is made of (params.yaml). Not called when a turn is resumed."""
+        ...
+
+    def prepared(self, turn: Turn) -> bool:
+        """Whether params.yaml is that of this turn."""
+        ...
+
+    def run(self, task: str, stage: str) -> None:
+        """Reproduce one stage; nothing happens when its inputs are unchanged.
+
+        Raises PipelineError with the tail of the stage's log."""
+        ...
+
+    def commit_dataset(self, task: str) -> DatasetVersioned:
+        """Commit the built dataset to git and DVC and push it; the same bytes twice are one
+        version."""
+        ...
+
+    def assemble(
+        self, turn: Turn, dataset: DatasetVersioned, override: Override | None
+    ) -> Release | GateRefusal:
+        """Ask the gate and, when it agrees or is overridden, make the release's folder."""
         ...
 
 

@@ -1,0 +1,142 @@
+"""One turn: build → train → compress → evaluate → release, resumable at every point."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import msgspec
+import structlog
+from prometheus_client import Counter, Histogram
+
+from flywheel.contracts.events import ReleaseRegistered
+from flywheel.contracts.ids import new_id, utc_now
+from flywheel.contracts.release import Release
+from flywheel.errors import FlywheelError
+from flywheel.retraining.ports import (
+    GateRefusal,
+    Pipeline,
+    RetrainingTransaction,
+    Turn,
+    TurnRequest,
+)
+from flywheel.retraining.trigger import Start
+
+STAGES = ("build", "train", "compress", "evaluate")
+
+Transactions = Callable[[], AbstractContextManager[RetrainingTransaction]]
+
+_log = structlog.get_logger(__name__)
+_turns = Counter("flywheel_turns", "Turns of the wheel by how they ended", ["task", "state"])
+_seconds = Histogram(
+    "flywheel_turn_stage_seconds",
+    "Wall-clock seconds of each stage of a turn",
+    ["task", "stage"],
+    buckets=(1, 3, 10, 30, 60, 180, 600, 1800, 7200),
+)
+
+
+def make_turn(task: str, start: Start, pipeline: Pipeline, transactions: Transactions) -> Turn:
+    """Make (or go on with) one turn and return how it ended.
+
+    Everything it leaves behind is written in transactions together with the events it causes, and
+    every stage is a DVC stage that does nothing when its inputs are unchanged: after a crash the
+    same turn is run again and comes to the same dataset version and release.
+    """
+    turn = start.resume or Turn(
+        turn_id=new_id(),
+        task=task,
+        state="running",
+        stage="build",
+        reason=start.reason,
+        started_at=utc_now(),
+    )
+    if start.resume is None or not pipeline.prepared(turn):
+        with transactions() as tx:
+            watermark = tx.labels.watermark(task)
+            tx.turns.save(turn)
+        pipeline.prepare(turn, start.request, watermark or "")
+    _log.info("turn begins", task=task, turn=turn.turn_id, reason=turn.reason)
+    try:
+        turn = _run(turn, start.request, pipeline, transactions)
+    except FlywheelError as error:
+        _log.error("turn failed", task=task, turn=turn.turn_id, error=str(error))
+        turn = _latest(turn, transactions)
+        turn = msgspec.structs.replace(turn, state="failed", ended_at=utc_now(), error=str(error))
+    _finish(turn, start.request, transactions)
+    _turns.labels(task, turn.state).inc()
+    return turn
+
+
+def _run(
+    turn: Turn, request: TurnRequest | None, pipeline: Pipeline, transactions: Transactions
+) -> Turn:
+    turn = _stage(turn, "build", pipeline, transactions)
+    dataset = pipeline.commit_dataset(turn.task)
+    turn = msgspec.structs.replace(turn, dataset_version=dataset.version)
+    with transactions() as tx:
+        latest = tx.datasets.latest(turn.task)
+        if latest is None or latest.version != dataset.version:
+            tx.datasets.add(dataset)
+            tx.outbox.add([dataset])
+        tx.turns.save(turn)
+    for stage in STAGES[1:]:
+        turn = _stage(turn, stage, pipeline, transactions)
+    outcome = pipeline.assemble(turn, dataset, request.override if request else None)
+    if isinstance(outcome, GateRefusal):
+        return msgspec.structs.replace(
+            turn, state="succeeded", ended_at=utc_now(), error=f"no release: {outcome.reason}"
+        )
+    _register(outcome, transactions)
+    return msgspec.structs.replace(
+        turn, state="succeeded", ended_at=utc_now(), release=outcome.release
+    )
+
+
+def _stage(turn: Turn, stage: str, pipeline: Pipeline, transactions: Transactions) -> Turn:
+    turn = msgspec.structs.replace(turn, stage=stage)
+    with transactions() as tx:
+        tx.turns.save(turn)
+    began = time.monotonic()
+    pipeline.run(turn.task, stage)
+    seconds = time.monotonic() - began
+    _seconds.labels(turn.task, stage).observe(seconds)
+    _log.info("stage done", task=turn.task, stage=stage, seconds=round(seconds, 2))
+    return msgspec.structs.replace(turn, seconds={**turn.seconds, stage: round(seconds, 3)})
+
+
+def _register(release: Release, transactions: Transactions) -> None:
+    event = ReleaseRegistered(
+        event_id=new_id(),
+        occurred_at=utc_now(),
+        task=release.task,
+        release=release.release,
+        dataset_version=release.dataset_version,
+        parent=release.parent,
+        path=release.path,
+        accuracy=release.accuracy,
+        gate_passed=release.gate_passed,
+        gate_reason=release.gate_reason,
+        override=release.override,
+    )
+    with transactions() as tx:
+        if tx.releases.get(release.release) is None:
+            tx.releases.add(release)
+            tx.outbox.add([event])
+    _log.info("release registered", task=release.task, release=release.release)
+
+
+def _latest(turn: Turn, transactions: Transactions) -> Turn:
+    with transactions() as tx:
+        for saved in tx.turns.history(turn.task, 5):
+            if saved.turn_id == turn.turn_id:
+                return saved
+    return turn
+
+
+def _finish(turn: Turn, request: TurnRequest | None, transactions: Transactions) -> None:
+    with transactions() as tx:
+        tx.turns.save(turn)
+        if request is not None:
+            tx.turns.finish_request(request.request_id)

@@ -1,0 +1,75 @@
+"""When the wheel turns: a pure decision from counts, age, requests and what is unfinished."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import msgspec
+
+from flywheel.contracts.stores import LabelCounts
+from flywheel.retraining.config import RetrainingSettings
+from flywheel.retraining.ports import Turn, TurnRequest
+
+# A turn that failed is tried again, but not in a tight loop.
+RETRY_AFTER = timedelta(seconds=60)
+# The first labels come in one import: the first dataset waits until it is through.
+QUIET = timedelta(seconds=3)
+
+
+def _cooling(latest: Turn | None, now: datetime) -> bool:
+    failed = latest is not None and latest.state == "failed" and latest.ended_at is not None
+    return failed and latest is not None and now - (latest.ended_at or now) < RETRY_AFTER
+
+
+def _quiet(latest_label: datetime | None, now: datetime) -> bool:
+    return latest_label is None or now - latest_label >= QUIET
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the decision needs. ``new`` counts labels settled since the last dataset version;
+    ``latest`` is the newest turn of the task; ``rollout_running`` keeps challengers one by one."""
+
+    new: LabelCounts
+    last_dataset_at: datetime | None
+    latest: Turn | None
+    request: TurnRequest | None
+    watermark: str | None
+    rollout_running: bool
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """Make a turn, for this reason. ``resume`` names an interrupted turn to go on with."""
+
+    reason: str
+    request: TurnRequest | None = None
+    resume: Turn | None = None
+
+
+def decide(facts: Facts, settings: RetrainingSettings, now: datetime) -> Start | None:
+    """A turn to make now, or None.
+
+    An interrupted turn comes first, then what a person asked for, then new labels: a first turn
+    as soon as seed labels and a holdout are there, later ones by count or age, and never while a
+    challenger is still being compared (its evidence would be cut short).
+    """
+    if facts.latest is not None and facts.latest.state == "running":
+        return Start(reason=facts.latest.reason, resume=facts.latest, request=facts.request)
+    if facts.watermark is None:
+        return None
+    if _cooling(facts.latest, now):
+        return None
+    if facts.request is not None:
+        return Start(reason=f"{facts.request.by}: {facts.request.why}", request=facts.request)
+    if not settings.enabled or facts.rollout_running:
+        return None
+    given = facts.new.expert + facts.new.seed + facts.new.other
+    if facts.last_dataset_at is None:
+        if given and facts.new.holdout and _quiet(facts.new.latest, now):
+            return Start(reason=f"first labels: {given}, {facts.new.holdout} held out")
+        return None
+    if given >= settings.min_new_labels:
+        return Start(reason=f"{given} new labels (at least {settings.min_new_labels})")
+    age = timedelta(hours=settings.max_age_hours) if settings.max_age_hours else None
+    if age is not None and given and now - facts.last_dataset_at >= age:
+        return Start(reason=f"{given} new labels, {settings.max_age_hours:g} h since the last turn")
+    return None
