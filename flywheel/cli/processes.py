@@ -1,0 +1,82 @@
+"""One command per process, each runs alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from flywheel.settings import FlywheelSettings, load_settings
+
+
+def _settings(ctx: click.Context) -> FlywheelSettings:
+    workspace: Path = ctx.obj
+    return load_settings(workspace)
+
+
+@click.command()
+@click.pass_context
+def gateway(ctx: click.Context) -> None:
+    """Run the gateway: one OpenAI-compatible endpoint, sticky split, every answer recorded."""
+    from flywheel.bootstrap.gateway import run_gateway
+
+    sys.exit(run_gateway(_settings(ctx)))
+
+
+@click.command()
+@click.pass_context
+def console(ctx: click.Context) -> None:
+    """Run the console: overview, review queue, rollout and releases, as pages and as an API."""
+    from flywheel.bootstrap.console import run_console
+
+    sys.exit(run_console(_settings(ctx)))
+
+
+@click.command()
+@click.pass_context
+def worker(ctx: click.Context) -> None:
+    """Run the Faust agents: triage, review, labels, evidence; each a consumer group."""
+    from flywheel.bootstrap.worker import run_worker_process
+
+    sys.exit(run_worker_process(_settings(ctx)))
+
+
+@click.command()
+@click.pass_context
+def trainer(ctx: click.Context) -> None:
+    """Run the trainer: watches settled labels and turns the wheel."""
+    from flywheel.bootstrap.trainer import run_trainer
+
+    sys.exit(run_trainer(_settings(ctx)))
+
+
+@click.command()
+@click.pass_context
+def controller(ctx: click.Context) -> None:
+    """Run the rollout controller: proves a challenger or rolls it back."""
+    from flywheel.bootstrap.controller import run_controller
+
+    sys.exit(run_controller(_settings(ctx)))
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65535), help="Default: the first of serving.ports.")
+@click.pass_context
+def serve(ctx: click.Context, port: int | None) -> None:
+    """Run one model server for every release that a traffic split names."""
+    from flywheel.bootstrap.serving import run_model_server
+
+    settings = _settings(ctx)
+    sys.exit(run_model_server(settings, port or settings.serving.ports[0]))
+
+
+@click.command()
+@click.argument("stage_name", type=click.Choice(["build", "train", "compress", "evaluate"]))
+@click.argument("task")
+@click.pass_context
+def stage(ctx: click.Context, stage_name: str, task: str) -> None:
+    """Run one stage of the pipeline for TASK, in the workspace, from params.yaml."""
+    from flywheel.bootstrap.stages import run_stage
+
+    run_stage(_settings(ctx), stage_name, task)
