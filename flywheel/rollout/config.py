@@ -18,9 +18,15 @@ class RolloutSettings(Settings):
     shadow_share: float = Field(
         1.0, ge=0, le=1, description="Share of requests that the other arm scores as well."
     )
+    shadow_requests: int = Field(
+        0, ge=0, description="Shadow answers needed before any live traffic; 0: no shadow state."
+    )
     min_requests: int = Field(50, ge=1, description="Challenger requests needed at each step.")
     min_labels: int = Field(60, ge=1, description="Audited labels needed before promotion.")
     accuracy_margin: float = Field(0.05, gt=0, lt=1, description="Non-inferiority margin.")
+    harm_margin: float = Field(
+        0.0, ge=0, lt=1, description="Loss of accuracy that, even when proven, is no harm."
+    )
     error_margin: float = Field(0.02, gt=0, lt=1, description="Accepted rise of the error rate.")
     latency_margin: float = Field(
         1.5, gt=1, description="Accepted ratio of the challenger's p95 latency to the champion's."
@@ -29,6 +35,9 @@ class RolloutSettings(Settings):
     promote_alpha: float = Field(0.05, gt=0, lt=0.5, description="False-promotion rate, all looks.")
     looks: int = Field(5, ge=1, le=50, description="Scheduled looks that promotion is split over.")
     max_minutes: float = Field(24 * 60, gt=0, description="After this a person must decide.")
+    warm_seconds: float = Field(
+        180.0, gt=0, description="How long a challenger may be missing from the model servers."
+    )
     auto_promote: bool = True
 
     @model_validator(mode="after")
@@ -37,4 +46,8 @@ class RolloutSettings(Settings):
             raise ValueError("steps must be shares between 0 and 1")
         if list(self.steps) != sorted(set(self.steps)):
             raise ValueError("steps must rise")
+        if self.harm_margin > self.accuracy_margin:
+            raise ValueError("harm_margin cannot be larger than accuracy_margin")
+        if self.shadow_requests and not self.shadow_share:
+            raise ValueError("shadow_requests needs a shadow_share above 0")
         return self

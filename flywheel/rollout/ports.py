@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal, Protocol
@@ -17,13 +18,35 @@ CommandKind = Literal["pause", "resume", "promote", "rollback", "start"]
 
 
 class ArmSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """Live traffic of one arm in one rollout. ``latencies_ms`` are the newest 2,000 or fewer."""
+    """Live traffic of one arm in one rollout. ``latencies_ms`` are the newest 2,000 or fewer.
+
+    ``latency_buckets`` are (``latency_bucket`` of the latency, how many), over *all* live answers
+    of the rollout that were no errors: tests that hold at any look need the whole, not a window.
+    ``shadow_requests`` and ``shadow_errors`` count what the arm answered without being seen.
+    """
 
     requests: int = 0
     errors: int = 0
     labelled: int = 0
     correct: int = 0
     latencies_ms: tuple[float, ...] = ()
+    latency_buckets: tuple[tuple[int, int], ...] = ()
+    shadow_requests: int = 0
+    shadow_errors: int = 0
+
+
+class Assignment(msgspec.Struct, frozen=True, kw_only=True):
+    """Live requests and the distinct ``unit``s that sent them, per arm, since some moment."""
+
+    champion_requests: int = 0
+    challenger_requests: int = 0
+    champion_units: int = 0
+    challenger_units: int = 0
+
+
+def latency_bucket(latency_ms: float) -> int:
+    """The number of the bucket a latency falls into: each is 2 % wider than the one before."""
+    return math.ceil(math.log(max(latency_ms, 1e-3)) / math.log(1.02))
 
 
 class Pair(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,9 +86,17 @@ class Evidence(Protocol):
         """Audited samples scored by both arms in this rollout, in the order they were labelled."""
         ...
 
+    def assignment(self, rollout_id: str, since: datetime) -> Assignment:
+        """What each arm got live of the requests that occurred at ``since`` or later."""
+        ...
+
 
 class Rollout(msgspec.Struct, frozen=True, kw_only=True):
-    """The life of one challenger. ``step`` indexes the plan's shares; -1 before the first."""
+    """The life of one challenger. ``step`` indexes the plan's shares; -1 before the first.
+
+    ``unready_since`` is when the challenger stopped answering on the model servers, and
+    ``resumed_at`` when a person last let the rollout go on.
+    """
 
     rollout_id: str
     task: str
@@ -81,6 +112,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     looks_used: int = 0
     steps: tuple[float, ...] = ()
     resume_to: RolloutState | None = None
+    unready_since: datetime | None = None
+    resumed_at: datetime | None = None
 
 
 class Transition(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,6 +196,10 @@ class Challengers(Protocol):
 
     def waiting(self, task: str) -> list[str]:
         """Releases that passed the gate (or were overridden) and had no rollout, oldest first."""
+        ...
+
+    def gate(self, task: str, release: str) -> bool | None:
+        """Whether a registered release passed the gate (or was overridden); None: not known."""
         ...
 
     def taken(self, release: str) -> None:
