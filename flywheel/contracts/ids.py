@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
+from uuid import UUID
 
 import uuid_utils
 
@@ -27,3 +28,17 @@ def unit_fraction(*parts: str) -> float:
     digest = hashlib.blake2b("\x1f".join(parts).encode(), digest_size=8).digest()
     # 53 bits are what a double holds exactly; with more, the top values would round up to 1.0.
     return (int.from_bytes(digest, "big") >> 11) / 2**53
+
+
+def derived_id(source_id: str, kind: str, at: datetime) -> str:
+    """The id of the one event of ``kind`` that follows from event ``source_id``.
+
+    A UUIDv7 whose random bits are a hash of the two, so that deciding again about a redelivered
+    event makes the same id. ``at`` is the source's time, which keeps ids ordered by time.
+    """
+    digest = hashlib.blake2b(f"{source_id}\x1f{kind}".encode(), digest_size=10).digest()
+    random_bits = int.from_bytes(digest, "big")
+    milliseconds = int(at.timestamp() * 1000) & ((1 << 48) - 1)
+    high = (milliseconds << 16) | 0x7000 | (random_bits >> 68)
+    low = (1 << 63) | (random_bits & ((1 << 62) - 1))
+    return str(UUID(int=(high << 64) | low))

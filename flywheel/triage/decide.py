@@ -1,0 +1,180 @@
+"""What becomes of one answered request: an audit, a review, a label, or nothing.
+
+Decisions are made from the event, the task's settings and the policy of the release alone; every
+draw is a hash of the sample id, and the ids of the events made are derived from the source's. So a
+redelivered event makes the same events again, and consumers drop them by id.
+
+The policy, a source's history and the settings may have changed between two deliveries, and then
+the second decision may differ from the first. That is harmless:
+
+- Label first, review later (or the reverse): both stand. The queue keeps one task a sample, and an
+  expert's label outranks an automatic one.
+- Two reviews, or two labels, with different reasons or probabilities: they have the same id, so
+  only the first counts, with the probability that was true when it was drawn.
+- Audited first, not audited later (the rate was lowered): the audit stands, as drawn. Not audited
+  first, audited later (the rate was raised): the sample would have been drawn at the higher rate
+  in any case, and that rate is what is recorded. Whether a rollout ran is part of the event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from flywheel.contracts.events import LabelRecorded, ReviewRequested, TrafficRecorded
+from flywheel.contracts.ids import derived_id, unit_fraction
+from flywheel.errors import RejectedEvent
+from flywheel.triage.audit import audit_priority, audit_rate, drawn_for_audit
+from flywheel.triage.config import TriageSettings
+from flywheel.triage.policy import AutoLabelPolicy
+from flywheel.triage.rules import Rules
+from flywheel.triage.signals import Signals, signals, with_history
+
+Kind = Literal["audit", "review_rule", "label_rule", "unsure", "auto", "none", "not_triaged"]
+History = Mapping[str, float]
+
+# Unsure samples are queued between these, below audits: those are what every bound rests on.
+_UNSURE_LOWEST, _UNSURE_HIGHEST = 20.0, 70.0
+# The budget is spread over unsure samples by how unsure they are, this much of the way from all
+# alike (0) to as unequal as it can be (1). Below 1, so that none has no chance at all.
+_CONTRAST = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTriage:
+    """One task as triage sees it."""
+
+    labels: frozenset[str]
+    settings: TriageSettings
+    rules: Rules
+
+    @classmethod
+    def of(cls, labels: Sequence[str], settings: TriageSettings) -> TaskTriage:
+        """Compile a task's settings."""
+        return cls(frozenset(labels), settings, Rules(settings.rules))
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided about one event, and the event that says so (None: nothing to say)."""
+
+    kind: Kind
+    event: ReviewRequested | LabelRecorded | None = None
+
+
+def triaged(event: TrafficRecorded) -> bool:
+    """Whether triage has a say: an answer that a caller got, with what the model thought."""
+    return event.origin == "gateway" and event.status < 400 and bool(event.scores)
+
+
+def reject_unusable(event: TrafficRecorded, tasks: Mapping[str, TaskTriage]) -> None:
+    """Raise RejectedEvent for an event that the configured tasks cannot account for."""
+    task = tasks.get(event.task)
+    if task is None:
+        known = ", ".join(sorted(tasks)) or "none"
+        raise RejectedEvent(f"no task {event.task!r} in flywheel.toml (tasks: {known})")
+    strange = sorted(set(event.scores) - task.labels)
+    if strange:
+        raise RejectedEvent(
+            f"release {event.release!r} answered with {strange}, which are no labels of task "
+            f"{event.task!r}: was it trained for another label set?"
+        )
+
+
+def decide(
+    event: TrafficRecorded, task: TaskTriage, policy: AutoLabelPolicy, history: History
+) -> Decision:
+    """Decide about one event that is ``triaged`` and usable."""
+    rate = audit_rate(event, task.settings)
+    if drawn_for_audit(event, rate):
+        request = _review(event, "random audit", audit_priority(event), rate, audit=True)
+        return Decision("audit", request)
+    rule = task.rules.reviewing(event.text)
+    if rule is not None:
+        return Decision("review_rule", _review(event, f"rule: {rule.name}", rule.priority, 1.0))
+    rule = task.rules.labelling(event.text)
+    if rule is not None and rule.label is not None:
+        label = _label(event, rule.label, f"rule: {rule.name}", 1.0 - rate, rule=rule.name)
+        return Decision("label_rule", label)
+    said = signals(event.scores, policy.temperature)
+    if said.confidence < task.settings.uncertain_below:
+        score = with_history(said.score, history)
+        chance = review_chance(score, task.settings.uncertain_share)
+        if unit_fraction(event.sample_id, "unsure") < chance:
+            request = _review_unsure(event, said, score, rate + (1.0 - rate) * chance)
+            return Decision("unsure", request)
+    if policy.accepts(reported_confidence(event)):
+        label = _label(event, prediction(event), policy.reason, 1.0 - rate)
+        return Decision("auto", label)
+    return Decision("none")
+
+
+def review_chance(score: float, share: float) -> float:
+    """The chance with which an unsure sample is sent to review.
+
+    Grows with the score and is ``share`` at a score of ½, so that the budget is met on average
+    where scores lie evenly. Stochastic score sampling (arXiv 2106.12059): drawing by score, rather
+    than taking the highest, keeps the batch diverse and every sample's chance known.
+    """
+    return share + (2.0 * score - 1.0) * _CONTRAST * min(share, 1.0 - share)
+
+
+def prediction(event: TrafficRecorded) -> str:
+    """The label the release answered with."""
+    if event.output is not None and event.output in event.scores:
+        return event.output
+    return max(sorted(event.scores), key=lambda label: event.scores[label])
+
+
+def reported_confidence(event: TrafficRecorded) -> float:
+    """The confidence as the release reported it, before any recalibration."""
+    return event.confidence if event.confidence is not None else max(event.scores.values())
+
+
+def _review_unsure(
+    event: TrafficRecorded, said: Signals, score: float, chance: float
+) -> ReviewRequested:
+    reason = "unsure: " + " or ".join(f"{label} {p:.2f}" for label, p in said.ranked[:2])
+    priority = _UNSURE_LOWEST + (_UNSURE_HIGHEST - _UNSURE_LOWEST) * score
+    return _review(event, reason, round(priority, 1), chance)
+
+
+def _review(
+    event: TrafficRecorded, reason: str, priority: float, chance: float, *, audit: bool = False
+) -> ReviewRequested:
+    return ReviewRequested(
+        event_id=derived_id(event.event_id, "review", event.occurred_at),
+        occurred_at=event.occurred_at,
+        task=event.task,
+        sample_id=event.sample_id,
+        text=event.text,
+        reason=reason,
+        priority=priority,
+        inclusion_probability=chance,
+        audit=audit,
+        release=event.release,
+        prediction=prediction(event),
+        scores=event.scores,
+        confidence=reported_confidence(event),
+        rollout_id=event.rollout_id,
+        source=event.source,
+    )
+
+
+def _label(
+    event: TrafficRecorded, value: str, reason: str, chance: float, *, rule: str | None = None
+) -> LabelRecorded:
+    return LabelRecorded(
+        event_id=derived_id(event.event_id, "label", event.occurred_at),
+        occurred_at=event.occurred_at,
+        task=event.task,
+        sample_id=event.sample_id,
+        value=value,
+        source="auto" if rule is None else "rule",
+        annotator=rule or event.release or "unknown",
+        inclusion_probability=chance,
+        confidence=reported_confidence(event) if rule is None else None,
+        release=event.release,
+        reason=reason,
+    )

@@ -1,0 +1,212 @@
+"""Which answers of a release may become labels, with a bound on their error from audits.
+
+The guarantee: at any one moment, with chance at least 1 − ``auto_label_risk`` over the draw of the
+audits, the error among the answers that the policy accepts is at most ``auto_label_error``.
+
+How it holds, and what it leans on:
+
+- Only uniformly random audits count, and every audited sample does, whatever its answer.
+- The threshold is on the confidence the release reports, never on the recalibrated one: the
+  temperature is fitted on the same audits, and a threshold in its terms would use them twice.
+- Thresholds are tried from strict to lax, each accepting the k most confident audits, until one
+  fails: fixed-sequence testing, as in Learn-then-Test (Angelopoulos et al., arXiv 2110.01052).
+  Given the confidence of the first audit left out, the k accepted are a fair sample of all
+  answers above it, so each Clopper–Pearson test is exact; the search costs nothing as long as
+  accepting less confident answers does not lower the error, which is what a confidence is.
+- A sequence that starts at few audits is ended by one unlucky mistake, one that starts at many
+  cannot certify a mediocre release. So there are two, each with half of the risk. Where they start
+  depends on how many audits there are, never on what they say.
+- If the audit rate changed over time, audits are unequal evidence about the traffic as a whole.
+  Each bound must then hold twice: counting audits, and weighting them by 1 / inclusion probability
+  with Kish's effective sample size. The larger of the two counts, which can only be stricter.
+- The latest audits alone may also withdraw a policy: old good ones must not hide a drift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import betaincinv, bdtrc
+
+from flywheel.contracts.stores import AuditedPrediction
+from flywheel.triage.bounds import error_bound, least_count
+from flywheel.triage.calibration import fit_temperature
+from flywheel.triage.config import TriageSettings
+
+# Shares of the audits at which the two sequences of thresholds start.
+STARTS = (0.4, 0.8)
+# How many of the latest accepted audits are looked at for drift.
+RECENT = 50
+
+_Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class AutoLabelPolicy:
+    """What may be labelled by the model itself.
+
+    ``threshold`` None accepts nothing. ``bound`` is the upper confidence bound on the error of the
+    accepted answers, ``errors`` the mistakes among the ``accepted`` of ``audited`` audits, and
+    ``coverage`` the share of traffic accepted. ``reason`` is a sentence for people.
+    """
+
+    temperature: float = 1.0
+    threshold: float | None = None
+    bound: float = 1.0
+    audited: int = 0
+    accepted: int = 0
+    errors: int = 0
+    coverage: float = 0.0
+    reason: str = "no audits yet"
+
+    def accepts(self, confidence: float) -> bool:
+        """Whether an answer with this reported confidence may become a label."""
+        return self.threshold is not None and confidence > self.threshold
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """Audits, most confident first; entry k−1 of each running sum is about the first k."""
+
+    confidence: _Floats
+    count: _Floats
+    errors: _Floats
+    weight: _Floats
+    weight_squared: _Floats
+    weighted_errors: _Floats
+
+    @property
+    def effective(self) -> _Floats:
+        """Kish's effective number of audits among the first k."""
+        return self.weight**2 / self.weight_squared
+
+
+def certify(audits: Sequence[AuditedPrediction], settings: TriageSettings) -> AutoLabelPolicy:
+    """The most accepting policy whose error is bounded, or one that accepts nothing and says why.
+
+    ``audits`` are uniformly audited answers of one release, oldest label first.
+    """
+    temperature = fit_temperature(audits)
+    needed = max(settings.min_audits, least_count(settings.auto_label_error, _risk(settings, 1)))
+    if len(audits) < needed:
+        reason = f"{len(audits)} audits, at least {needed} are needed before anything is accepted"
+        return AutoLabelPolicy(temperature=temperature, audited=len(audits), reason=reason)
+    ranked = _rank(audits)
+    found = [
+        _loosest(ranked, start, risk, settings.auto_label_error)
+        for start, risk in _starts(ranked, settings)
+    ]
+    policy = max(
+        (_describe(ranked, k, risk) for k, risk in found if k),
+        key=lambda p: p.accepted,
+        default=None,
+    )
+    if policy is None:
+        return replace(_nothing(ranked, settings), temperature=temperature)
+    return replace(_unless_drifted(policy, audits, settings), temperature=temperature)
+
+
+def _risk(settings: TriageSettings, sequences: int) -> float:
+    return settings.auto_label_risk / sequences
+
+
+def _rank(audits: Sequence[AuditedPrediction]) -> _Ranked:
+    ordered = sorted(audits, key=lambda audit: (-audit.confidence, audit.sample_id))
+    wrong = np.array([audit.prediction != audit.label for audit in ordered], float)
+    weight = np.array([1.0 / audit.inclusion_probability for audit in ordered])
+    return _Ranked(
+        confidence=np.array([audit.confidence for audit in ordered]),
+        count=np.arange(1, len(ordered) + 1, dtype=float),
+        errors=wrong.cumsum(),
+        weight=weight.cumsum(),
+        weight_squared=(weight**2).cumsum(),
+        weighted_errors=(weight * wrong).cumsum(),
+    )
+
+
+def _starts(ranked: _Ranked, settings: TriageSettings) -> list[tuple[int, float]]:
+    """(first number of accepted audits to test, risk) of each sequence."""
+    total = len(ranked.count)
+    shares = STARTS
+    # With too few audits for the stricter start both would begin alike: then one takes all risk.
+    least = least_count(settings.auto_label_error, _risk(settings, len(STARTS)))
+    if least > STARTS[0] * ranked.effective[-1]:
+        shares = STARTS[-1:]
+    risk = _risk(settings, len(shares))
+    least = least_count(settings.auto_label_error, risk)
+    reached = np.flatnonzero(ranked.effective >= least - 1e-9)
+    if not len(reached):
+        return []
+    first = int(reached[0]) + 1
+    return sorted({(max(first, int(np.ceil(share * total))), risk) for share in shares})
+
+
+def _loosest(ranked: _Ranked, start: int, risk: float, limit: float) -> tuple[int, float]:
+    """The largest k, from ``start`` on, up to which every bound holds; 0 if none does."""
+    # Audits of equal confidence are accepted together, so only the last of them is a threshold.
+    last = np.append(ranked.confidence[:-1] > ranked.confidence[1:], True)
+    candidates = np.flatnonzero(last[start - 1 :]) + start - 1
+    bounds = _bounds(ranked, candidates, risk)
+    failed = np.flatnonzero(bounds > limit)
+    passed = candidates[: int(failed[0])] if len(failed) else candidates
+    return (int(passed[-1]) + 1 if len(passed) else 0), risk
+
+
+def _bounds(ranked: _Ranked, at: NDArray[np.intp], risk: float) -> _Floats:
+    counted = _upper(ranked.errors[at], ranked.count[at], risk)
+    effective = ranked.effective[at]
+    rate = ranked.weighted_errors[at] / ranked.weight[at]
+    return np.maximum(counted, _upper(rate * effective, effective, risk))
+
+
+def _upper(errors: _Floats, count: _Floats, risk: float) -> _Floats:
+    right = np.maximum(count - errors, 1e-12)
+    bound: _Floats = betaincinv(errors + 1.0, right, 1.0 - risk)
+    return np.where(errors >= count, 1.0, bound)
+
+
+def _describe(ranked: _Ranked, k: int, risk: float) -> AutoLabelPolicy:
+    total = len(ranked.count)
+    bound = float(_bounds(ranked, np.array([k - 1]), risk)[0])
+    errors = int(ranked.errors[k - 1])
+    coverage = float(ranked.weight[k - 1] / ranked.weight[-1])
+    return AutoLabelPolicy(
+        # Strictly above the first audit left out: that is the set the bound is about.
+        threshold=float(ranked.confidence[k]) if k < total else 0.0,
+        bound=bound,
+        audited=total,
+        accepted=k,
+        errors=errors,
+        coverage=coverage,
+        reason=f"error at most {bound:.1%}: {errors} wrong of {k} audits accepted",
+    )
+
+
+def _nothing(ranked: _Ranked, settings: TriageSettings) -> AutoLabelPolicy:
+    total, errors = len(ranked.count), int(ranked.errors[-1])
+    overall = error_bound(errors, total, settings.auto_label_risk)
+    reason = (
+        f"no threshold keeps the error below {settings.auto_label_error:.1%}: "
+        f"{errors} wrong of {total} audits, even the most confident ones"
+    )
+    return AutoLabelPolicy(audited=total, bound=overall, reason=reason)
+
+
+def _unless_drifted(
+    policy: AutoLabelPolicy, audits: Sequence[AuditedPrediction], settings: TriageSettings
+) -> AutoLabelPolicy:
+    """Withdraw a policy that the latest accepted audits contradict by themselves."""
+    recent = [audit for audit in audits if policy.accepts(audit.confidence)][-RECENT:]
+    errors = sum(audit.prediction != audit.label for audit in recent)
+    # The chance of so many mistakes if the error were just within the limit.
+    chance = float(bdtrc(errors - 1, len(recent), settings.auto_label_error)) if errors else 1.0
+    if chance > settings.auto_label_risk / 2:
+        return policy
+    reason = (
+        f"withdrawn: {errors} wrong of the latest {len(recent)} accepted audits, "
+        f"against a limit of {settings.auto_label_error:.1%}"
+    )
+    return replace(policy, threshold=None, accepted=0, errors=0, coverage=0.0, reason=reason)

@@ -1,0 +1,26 @@
+"""What triage needs of others: audits of a release, and what is known of a source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from flywheel.contracts.stores import AuditedPrediction
+
+
+class AuditReader(Protocol):
+    """Reads audits in a transaction of its own (``AuditLog`` within one fits as well)."""
+
+    def audits(self, task: str, release: str) -> list[AuditedPrediction]:
+        """Uniformly audited samples that ``release`` scored, oldest label first."""
+        ...
+
+
+class SourceFeatures(Protocol):
+    """The online feature store: source → feature → value. Unknown sources may be left out.
+
+    Triage reads ``expert_labels`` and ``corrections``."""
+
+    def __call__(self, sources: Sequence[str]) -> Mapping[str, Mapping[str, float]]:
+        """The latest features of these sources."""
+        ...

@@ -1,0 +1,68 @@
+"""How unsure a release was of one answer: confidence, margin, entropy and one score of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# How far a source with nothing but corrected answers can raise the score towards 1.
+HISTORY_WEIGHT = 0.5
+# Expert labels that a source without history is taken to have had, none of them corrected.
+HISTORY_PRIOR = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """All in [0, 1]. ``entropy`` is divided by its maximum; ``score`` is 1 at a coin toss.
+
+    ``ranked`` holds labels and calibrated probabilities, largest first.
+    """
+
+    confidence: float
+    margin: float
+    entropy: float
+    score: float
+    ranked: tuple[tuple[str, float], ...]
+
+
+def signals(scores: Mapping[str, float], temperature: float = 1.0) -> Signals:
+    """The signals of one answer after recalibration; ``scores`` needs at least one label.
+
+    The score is the mean of least confidence, small margin and entropy, each from 0 (certain) to
+    1 (all labels alike): they rank samples alike with two labels and disagree usefully with more.
+    """
+    calibrated = recalibrated(scores, temperature)
+    ranked = tuple(sorted(calibrated.items(), key=lambda item: (-item[1], item[0])))
+    confidence = ranked[0][1]
+    if len(ranked) == 1:
+        return Signals(confidence, 1.0, 0.0, 0.0, ranked)
+    margin = confidence - ranked[1][1]
+    entropy = -sum(p * math.log(p) for _, p in ranked if p > 0.0) / math.log(len(ranked))
+    least = (1.0 - confidence) / (1.0 - 1.0 / len(ranked))
+    score = min(1.0, max(0.0, (least + (1.0 - margin) + entropy) / 3.0))
+    return Signals(confidence, margin, min(1.0, entropy), score, ranked)
+
+
+def recalibrated(scores: Mapping[str, float], temperature: float) -> dict[str, float]:
+    """Probabilities at a temperature: p^(1/T), normalised (Guo et al. 2017, arXiv 1706.04599)."""
+    powered = {
+        label: max(0.0, p) ** (1.0 / temperature) if temperature != 1.0 else max(0.0, p)
+        for label, p in scores.items()
+    }
+    total = sum(powered.values())
+    if total <= 0.0:
+        return dict.fromkeys(scores, 1.0 / len(scores))
+    return {label: p / total for label, p in powered.items()}
+
+
+def with_history(score: float, history: Mapping[str, float]) -> float:
+    """Raise the score of a sample whose source's answers were often corrected by experts.
+
+    ``history`` has ``expert_labels`` and ``corrections`` of the source, or nothing. The share of
+    corrections is shrunk towards 0, so that one correction says little.
+    """
+    labels = max(0.0, history.get("expert_labels") or 0.0)
+    corrections = min(labels, max(0.0, history.get("corrections") or 0.0))
+    corrected = corrections / (labels + HISTORY_PRIOR)
+    return score + (1.0 - score) * HISTORY_WEIGHT * corrected

@@ -1,0 +1,145 @@
+"""The triage agent's handler: a batch of traffic in, requests for review and labels out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from flywheel.contracts.events import Event, LabelRecorded, ReviewRequested, TrafficRecorded
+from flywheel.errors import FlywheelError, RejectedEvent
+from flywheel.triage.config import TriageSettings
+from flywheel.triage.decide import Decision, TaskTriage, decide, reject_unusable, triaged
+from flywheel.triage.policy import AutoLabelPolicy, certify
+from flywheel.triage.ports import AuditReader, SourceFeatures
+
+REFRESH_SECONDS = 5.0
+
+_log = structlog.get_logger(__name__)
+_decisions = Counter(
+    "flywheel_triage_decisions_total", "Answers triaged, by what was decided.", ["task", "decision"]
+)
+_bound = Gauge(
+    "flywheel_triage_auto_label_error_bound",
+    "Upper confidence bound on the error of automatic labels, by release (1: nothing accepted).",
+    ["task", "release"],
+)
+_coverage = Gauge(
+    "flywheel_triage_auto_label_coverage",
+    "Share of traffic whose answers become labels by themselves, by release.",
+    ["task", "release"],
+)
+
+
+def no_features(_sources: Sequence[str]) -> dict[str, dict[str, float]]:
+    """For a deployment without a feature store: nothing is known of any source."""
+    return {}
+
+
+@dataclass(slots=True)
+class _Certified:
+    policy: AutoLabelPolicy
+    at: float
+
+
+class Policies:
+    """The auto-label policy of each release, certified again when older than ``interval`` s."""
+
+    def __init__(
+        self, audits: AuditReader, interval: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._audits = audits
+        self._interval = interval
+        self._clock = clock
+        self._known: dict[tuple[str, str], _Certified] = {}
+
+    def of(self, task: str, release: str, settings: TriageSettings) -> AutoLabelPolicy:
+        """The policy of a release. Raises StorageError when the audits cannot be read."""
+        now = self._clock()
+        known = self._known.get((task, release))
+        if known is not None and now - known.at < self._interval:
+            return known.policy
+        policy = certify(self._audits.audits(task, release), settings)
+        self._known[task, release] = _Certified(policy, now)
+        accepting = policy.threshold is not None
+        _bound.labels(task, release).set(policy.bound if accepting else 1.0)
+        _coverage.labels(task, release).set(policy.coverage)
+        if known is None or (known.policy.threshold is None) == accepting:
+            _log.info(
+                "auto-label policy", task=task, release=release, accepting=accepting,
+                threshold=policy.threshold, why=policy.reason,
+            )  # fmt: skip
+        return policy
+
+
+class Triager:
+    """Decides about batches of events; safe to call again with events it has seen.
+
+    ``tasks`` maps a task's name to its labels and settings. Ask ``refused`` first about a batch
+    that comes from outside: calling raises RejectedEvent for the first event it cannot use.
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, tuple[Sequence[str], TriageSettings]],
+        audits: AuditReader,
+        features: SourceFeatures = no_features,
+        *,
+        policy_interval: float = REFRESH_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._tasks = {name: TaskTriage.of(*task) for name, task in tasks.items()}
+        self._features = features
+        self._policies = Policies(audits, policy_interval, clock)
+
+    def refused(self, batch: Sequence[Event]) -> list[tuple[Event, RejectedEvent]]:
+        """The events of a batch that no configured task can account for, and why."""
+        found: list[tuple[Event, RejectedEvent]] = []
+        for event in batch:
+            if isinstance(event, TrafficRecorded) and triaged(event):
+                try:
+                    reject_unusable(event, self._tasks)
+                except RejectedEvent as error:
+                    found.append((event, error))
+        return found
+
+    def __call__(self, batch: Sequence[Event]) -> list[ReviewRequested | LabelRecorded]:
+        """What to send for a batch, in its order. Events of other kinds are passed over.
+
+        Raises StorageError (retryable) when the audits cannot be read.
+        """
+        traffic = [event for event in batch if isinstance(event, TrafficRecorded)]
+        history = self._history({event.source for event in traffic if triaged(event)})
+        made: list[ReviewRequested | LabelRecorded] = []
+        counts: dict[tuple[str, str], int] = {}
+        for event in traffic:
+            decision = self._decide(event, history)
+            counts[event.task, decision.kind] = counts.get((event.task, decision.kind), 0) + 1
+            if decision.event is not None:
+                made.append(decision.event)
+        for (task, kind), count in counts.items():
+            _decisions.labels(task, kind).inc(count)
+        return made
+
+    def _decide(
+        self, event: TrafficRecorded, history: Mapping[str, Mapping[str, float]]
+    ) -> Decision:
+        if not triaged(event):
+            return Decision("not_triaged")
+        reject_unusable(event, self._tasks)
+        task = self._tasks[event.task]
+        policy = self._policies.of(event.task, event.release or "", task.settings)
+        return decide(event, task, policy, history.get(event.source, {}))
+
+    def _history(self, sources: set[str]) -> Mapping[str, Mapping[str, float]]:
+        if not sources:
+            return {}
+        try:
+            return self._features(sorted(sources))
+        except FlywheelError as error:
+            # History only shifts who is asked first: traffic need not wait for it.
+            _log.warning("no history of sources", code=error.code, detail=str(error))
+            return {}
