@@ -1,0 +1,248 @@
+"""All processes of a workspace under one supervisor (supervisord): start, watch, restart, stop."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import xmlrpc.client
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from flywheel.errors import WorkspaceError
+from flywheel.settings import FlywheelSettings
+
+# Below this a broker or a training run would fail half-way, with a worse message.
+_MIN_FREE_BYTES = 500 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Program:
+    """One supervised process: its name, `flywheel` arguments, and the key of the port it needs."""
+
+    name: str
+    arguments: tuple[str, ...]
+    port: int | None = None
+    port_key: str = ""
+    health: str | None = None
+    stop_seconds: int = 20
+
+
+def programs(settings: FlywheelSettings) -> list[Program]:
+    """What `flywheel up` runs, in the order in which it is started."""
+    found: list[Program] = []
+    if settings.kafka.local:
+        port = settings.kafka.local_port
+        found.append(Program("kafka", ("kafka", "run"), port, "kafka.local_port"))
+    if not settings.serving.urls:
+        for port in settings.serving.ports:
+            url = f"http://127.0.0.1:{port}/healthz"
+            arguments = ("serve", "--port", str(port))
+            found.append(Program(f"model-{port}", arguments, port, "serving.ports", url))
+    for name, http in (("gateway", settings.gateway), ("console", settings.console)):
+        host = "127.0.0.1" if http.host in {"0.0.0.0", "::"} else http.host  # noqa: S104
+        url = f"http://{host}:{http.port}/healthz"
+        found.append(Program(name, (name,), http.port, f"{name}.port", url))
+    for name in ("worker", "trainer", "controller"):
+        port = getattr(settings.monitoring, f"{name}_port")
+        url = f"http://{settings.monitoring.host}:{port}/healthz"
+        found.append(Program(name, (name,), port, f"monitoring.{name}_port", url))
+    return found
+
+
+def _socket_path(settings: FlywheelSettings) -> Path:
+    # A UNIX socket's path is limited to 107 bytes, a workspace's is not.
+    key = hashlib.sha256(str(settings.workspace).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"flywheel-{os.getuid()}-{key}.sock"
+
+
+def _quote(value: str) -> str:
+    return value.replace("%", "%%").replace('"', '\\"')
+
+
+def configuration(settings: FlywheelSettings) -> str:
+    """The supervisord configuration of a workspace."""
+    logs = settings.state / "logs"
+    lines = [
+        "[supervisord]",
+        "nodaemon=true",
+        "silent=true",
+        f"logfile={_quote(str(logs / 'supervisor.log'))}",
+        "logfile_maxbytes=5MB",
+        f"pidfile={_quote(str(settings.state / 'run' / 'supervisor.pid'))}",
+        f"childlogdir={_quote(str(logs))}",
+        "[unix_http_server]",
+        f"file={_quote(str(_socket_path(settings)))}",
+        "chmod=0700",
+        "[rpcinterface:supervisor]",
+        "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
+    ]
+    command = f'"{_quote(sys.executable)}" -m flywheel'
+    for priority, program in enumerate(programs(settings)):
+        lines += [
+            f"[program:{program.name}]",
+            f"command={command} {' '.join(program.arguments)}",
+            f"directory={_quote(str(settings.workspace))}",
+            f'environment=FLYWHEEL_WORKSPACE="{_quote(str(settings.workspace))}"',
+            f"priority={priority}",
+            "autorestart=true",
+            "startsecs=1",
+            # A process that cannot start now (its port still in use, the broker away) is tried
+            # again for ever: giving up needs a person, and a person can run `flywheel down`.
+            "startretries=1000000",
+            f"stopwaitsecs={program.stop_seconds}",
+            "stopasgroup=true",
+            "killasgroup=true",
+            "redirect_stderr=true",
+            f"stdout_logfile={_quote(str(logs / (program.name + '.log')))}",
+            "stdout_logfile_maxbytes=10MB",
+            "stdout_logfile_backups=2",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def lock(settings: FlywheelSettings) -> IO[str]:
+    """The right to run this workspace's processes, held while the file is open.
+
+    Raises WorkspaceError when another `up` holds it.
+    """
+    run = settings.state / "run"
+    run.mkdir(parents=True, exist_ok=True)
+    handle = (run / "up.lock").open("a+")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.seek(0)
+        holder = handle.read().strip() or "unknown"
+        handle.close()
+        raise WorkspaceError(
+            f"{settings.workspace} is running already (process {holder}): use it, or stop it with "
+            f"`flywheel -w {settings.workspace} down`"
+        ) from None
+    handle.seek(0)
+    handle.truncate()
+    handle.write(str(os.getpid()))
+    handle.flush()
+    return handle
+
+
+def check_ports(settings: FlywheelSettings) -> None:
+    """Raises WorkspaceError naming the setting of the first port that something else holds."""
+    for program in programs(settings):
+        if program.port is None:
+            continue
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", program.port))
+            except OSError as error:
+                raise WorkspaceError(
+                    f"port {program.port}, which {program.name} needs, is taken "
+                    f"({error.strerror}): stop what uses it, or change {program.port_key} in "
+                    f"{settings.workspace / 'flywheel.toml'}"
+                ) from error
+
+
+def check_disk(settings: FlywheelSettings) -> None:
+    """Raises WorkspaceError when the disk of the workspace is nearly full."""
+    free = shutil.disk_usage(settings.workspace).free
+    if free < _MIN_FREE_BYTES:
+        raise WorkspaceError(
+            f"only {free // 2**20} MiB are free where {settings.workspace} lies; at least "
+            f"{_MIN_FREE_BYTES // 2**20} MiB are needed: make room, or use another --workspace"
+        )
+
+
+def write_configuration(settings: FlywheelSettings) -> Path:
+    """Write the supervisord configuration and return its path."""
+    (settings.state / "logs").mkdir(parents=True, exist_ok=True)
+    path = settings.state / "run" / "supervisord.conf"
+    path.write_text(configuration(settings), "utf-8")
+    return path
+
+
+def command(settings: FlywheelSettings) -> list[str]:
+    """The command that runs the supervisor in the foreground."""
+    conf = write_configuration(settings)
+    # -W: supervisord warns about its own imports and about running as root.
+    return [sys.executable, "-W", "ignore", "-m", "supervisor.supervisord", "-n", "-c", str(conf)]
+
+
+class Supervisor:
+    """A running supervisor of a workspace, through its UNIX socket."""
+
+    def __init__(self, settings: FlywheelSettings) -> None:
+        from supervisor.xmlrpc import SupervisorTransport
+
+        self._settings = settings
+        self._path = _socket_path(settings)
+        transport = SupervisorTransport(None, None, f"unix://{self._path}")
+        self._proxy: Any = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
+
+    def _call(self, method: str, *arguments: object) -> Any:
+        try:
+            return getattr(self._proxy.supervisor, method)(*arguments)
+        except (OSError, xmlrpc.client.Error) as error:
+            raise WorkspaceError(
+                f"no supervisor answers for {self._settings.workspace} ({error}): start it with "
+                f"`flywheel -w {self._settings.workspace} up`"
+            ) from error
+
+    def processes(self) -> dict[str, dict[str, Any]]:
+        """Name → supervisord's facts (statename, pid, start, description)."""
+        return {str(row["name"]): dict(row) for row in self._call("getAllProcessInfo")}
+
+    def shutdown(self) -> None:
+        """Stop every process, then the supervisor."""
+        self._call("shutdown")
+
+    def wait_healthy(self, timeout: float) -> None:
+        """Return when every process runs and says that it is healthy.
+
+        Raises WorkspaceError naming the first that is not, with the tail of its log.
+        """
+        deadline = time.monotonic() + timeout
+        waiting = programs(self._settings)
+        while waiting:
+            try:
+                states = self.processes()
+            except WorkspaceError:
+                states = {}
+            waiting = [p for p in waiting if not _healthy(p, states.get(p.name, {}))]
+            if not waiting:
+                return
+            if time.monotonic() > deadline:
+                name = waiting[0].name
+                raise WorkspaceError(
+                    f"{name} did not come up in {timeout:.0f} s; the end of its log:\n"
+                    + log_tail(self._settings, name)
+                )
+            time.sleep(0.2)
+
+
+def _healthy(program: Program, state: dict[str, Any]) -> bool:
+    if state.get("statename") not in {"RUNNING", "STARTING"}:
+        return False
+    if program.health is None:
+        return state.get("statename") == "RUNNING"
+    try:
+        with urllib.request.urlopen(program.health, timeout=2) as answer:  # noqa: S310
+            return int(answer.status) == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def log_tail(settings: FlywheelSettings, name: str, lines: int = 15) -> str:
+    """The last lines of a process' log."""
+    path = settings.state / "logs" / f"{name}.log"
+    if not path.exists():
+        return f"(no log yet at {path})"
+    return "\n".join(path.read_text("utf-8", errors="replace").splitlines()[-lines:])

@@ -1,0 +1,86 @@
+"""The public HTTP interfaces, as a user's program would call them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import aiohttp
+
+from flywheel.errors import Unavailable
+
+Json = dict[str, Any]
+
+
+class Client:
+    """Gateway and console of one workspace. Calls are retried while a process is restarted."""
+
+    def __init__(self, session: aiohttp.ClientSession, gateway: str, console: str) -> None:
+        self._session = session
+        self.gateway = gateway
+        self.console = console
+
+    async def call(
+        self,
+        method: str,
+        url: str,
+        body: Json | None = None,
+        patience: float = 60.0,
+        **headers: str,
+    ) -> Json:
+        """The JSON answer to a request.
+
+        A refused connection, a 5xx and a 429 are tried again until ``patience`` seconds are over;
+        then, and for any other status, Unavailable is raised with what the server said.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience
+        problem = ""
+        while True:
+            try:
+                async with self._session.request(
+                    method,
+                    url,
+                    json=body,
+                    headers={k.replace("_", "-"): v for k, v in headers.items()},
+                ) as answer:
+                    if answer.status < 300:
+                        return dict(await answer.json())
+                    problem = f"{answer.status} {(await answer.text())[:300]}"
+                    if answer.status < 500 and answer.status != 429:
+                        raise Unavailable(f"{method} {url}: {problem}")
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                problem = f"{type(error).__name__}: {error}"
+            if loop.time() > deadline:
+                raise Unavailable(f"{method} {url} failed for {patience:.0f} s: {problem}")
+            await asyncio.sleep(0.25)
+
+    async def classify(self, task: str, text: str, user: str, sample_id: str) -> Json:
+        """Ask the gateway. A repeated call with the same sample id counts once."""
+        body: Json = {"task": task, "text": text, "user": user}
+        url = f"{self.gateway}/v1/classify"
+        return await self.call("POST", url, body, x_flywheel_sample_id=sample_id)
+
+    async def overview(self, task: str) -> Json:
+        """What the console's first page shows."""
+        return await self.call("GET", f"{self.console}/api/overview/{task}")
+
+    async def rollouts(self, task: str) -> Json:
+        """The split, the running rollout and the past ones."""
+        return await self.call("GET", f"{self.console}/api/rollouts/{task}")
+
+    async def releases(self, task: str) -> Json:
+        """Every release of a task."""
+        return await self.call("GET", f"{self.console}/api/releases/{task}")
+
+    async def next_samples(self, task: str, annotator: str, limit: int) -> Json:
+        """Samples that this annotator should label next."""
+        url = f"{self.console}/api/review/{task}/next?annotator={annotator}&limit={limit}"
+        return await self.call("GET", url)
+
+    async def answer(self, task: str, sample_id: str, annotator: str, value: str) -> Json:
+        """Label one sample."""
+        url = f"{self.console}/api/review/{task}/{sample_id}/answer"
+        return await self.call(
+            "POST", url, {"annotator": annotator, "value": value, "seconds": 1.0}
+        )
