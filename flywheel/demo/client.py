@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -26,12 +27,14 @@ class Client:
         url: str,
         body: Json | None = None,
         patience: float = 60.0,
+        failed: Callable[[str], None] | None = None,
         **headers: str,
     ) -> Json:
         """The JSON answer to a request.
 
         A refused connection, a 5xx and a 429 are tried again until ``patience`` seconds are over;
         then, and for any other status, Unavailable is raised with what the server said.
+        ``failed`` is told of every attempt that failed.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
@@ -47,19 +50,25 @@ class Client:
                     if answer.status < 300:
                         return dict(await answer.json())
                     problem = f"{answer.status} {(await answer.text())[:300]}"
+                    if failed:
+                        failed(problem)
                     if answer.status < 500 and answer.status != 429:
                         raise Unavailable(f"{method} {url}: {problem}")
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 problem = f"{type(error).__name__}: {error}"
+                if failed:
+                    failed(problem)
             if loop.time() > deadline:
                 raise Unavailable(f"{method} {url} failed for {patience:.0f} s: {problem}")
             await asyncio.sleep(0.25)
 
-    async def classify(self, task: str, text: str, user: str, sample_id: str) -> Json:
+    async def classify(
+        self, task: str, text: str, user: str, sample_id: str, failed: Callable[[str], None]
+    ) -> Json:
         """Ask the gateway. A repeated call with the same sample id counts once."""
         body: Json = {"task": task, "text": text, "user": user}
         url = f"{self.gateway}/v1/classify"
-        return await self.call("POST", url, body, x_flywheel_sample_id=sample_id)
+        return await self.call("POST", url, body, failed=failed, x_flywheel_sample_id=sample_id)
 
     async def overview(self, task: str) -> Json:
         """What the console's first page shows."""

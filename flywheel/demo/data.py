@@ -39,7 +39,7 @@ class Question:
 
 @dataclass(frozen=True)
 class DemoData:
-    """Disjoint parts: a labelled seed, a labelled holdout, and a stream without labels' knowledge."""
+    """Disjoint parts: a labelled seed, a labelled holdout, and the questions asked live."""
 
     seed: tuple[Question, ...]
     holdout: tuple[Question, ...]

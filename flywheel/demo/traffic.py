@@ -20,7 +20,8 @@ USERS = 400
 class Traffic:
     """Sends questions at ``rate`` a second, each with an id of its own; 0 pauses.
 
-    ``answered`` maps the id of every request that got an answer to its question's true label.
+    ``answered`` maps the id of every request that got an answer to its question's true label;
+    ``failures`` holds every attempt that failed, also where a second one was answered.
     """
 
     client: Client
@@ -58,9 +59,10 @@ class Traffic:
         self.sent += 1
         self.truth[sample_id] = question.label
         try:
-            await self.client.classify(self.task, question.text, user, sample_id)
-        except Unavailable as error:
-            self.failures.append(str(error))
+            await self.client.classify(
+                self.task, question.text, user, sample_id, self.failures.append
+            )
+        except Unavailable:
             return
         self.answered[sample_id] = question.label
         self._times.append(asyncio.get_running_loop().time())
