@@ -1,0 +1,89 @@
+"""Client settings of each Kafka library, out of [kafka]."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Any
+
+from flywheel.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from flywheel.settings import KafkaSettings
+
+
+def kafka_python(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:
+    """Arguments of every kafka-python client."""
+    return {"bootstrap_servers": kafka.servers.split(","), "client_id": client_id} | _security(
+        kafka
+    )
+
+
+def aiokafka(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:
+    """Arguments of every aiokafka client."""
+    return {"bootstrap_servers": kafka.servers, "client_id": client_id} | _security(kafka)
+
+
+def faust(kafka: KafkaSettings) -> dict[str, Any]:
+    """Arguments of a Faust app: broker URLs and credentials."""
+    from yarl import URL
+
+    arguments: dict[str, Any] = {
+        "broker": [URL(f"aiokafka://{server.strip()}") for server in kafka.servers.split(",")]
+    }
+    if credentials := _faust_credentials(kafka):
+        arguments["broker_credentials"] = credentials
+    return arguments
+
+
+def _security(kafka: KafkaSettings) -> dict[str, Any]:
+    if kafka.security_protocol == "PLAINTEXT":
+        return {}
+    arguments: dict[str, Any] = {"security_protocol": kafka.security_protocol}
+    if kafka.security_protocol.endswith("SSL"):
+        arguments["ssl_context"] = _tls(kafka)
+    if kafka.security_protocol.startswith("SASL"):
+        username, password = _login(kafka)
+        arguments |= {
+            "sasl_mechanism": kafka.sasl_mechanism or "PLAIN",
+            "sasl_plain_username": username,
+            "sasl_plain_password": password,
+        }
+    return arguments
+
+
+def _faust_credentials(kafka: KafkaSettings) -> Any:
+    from faust.auth import SASLCredentials, SSLCredentials
+
+    if kafka.security_protocol == "SSL":
+        return SSLCredentials(_tls(kafka))
+    if kafka.security_protocol.startswith("SASL"):
+        username, password = _login(kafka)
+        return SASLCredentials(
+            username=username,
+            password=password,
+            mechanism=kafka.sasl_mechanism or "PLAIN",
+            ssl_context=_tls(kafka) if kafka.security_protocol.endswith("SSL") else None,
+        )
+    return None
+
+
+def _login(kafka: KafkaSettings) -> tuple[str, str]:
+    if kafka.sasl_username is None or kafka.sasl_password is None:
+        raise ConfigurationError(
+            "kafka.sasl_username",
+            f"{kafka.security_protocol} needs a user name and a password",
+            "set FLYWHEEL_KAFKA_SASL_USERNAME and FLYWHEEL_KAFKA_SASL_PASSWORD",
+        )
+    return kafka.sasl_username, kafka.sasl_password.get_secret_value()
+
+
+def _tls(kafka: KafkaSettings) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=kafka.ssl_cafile)
+        if kafka.ssl_certfile is not None:
+            context.load_cert_chain(kafka.ssl_certfile, kafka.ssl_keyfile)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(
+            "kafka.ssl_cafile", f"the TLS files cannot be used: {error}"
+        ) from error
+    return context

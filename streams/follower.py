@@ -1,0 +1,154 @@
+"""Following topics from their beginning, without a consumer group, on a thread of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from threading import Event as Signal
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from flywheel.contracts.codec import decode
+from flywheel.contracts.events import Event
+from flywheel.errors import EventError, FlywheelError
+from streams import connection
+
+if TYPE_CHECKING:
+    from flywheel.settings import KafkaSettings
+
+_RETRY_SECONDS = 0.5
+_LONGEST_RETRY = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Follower:
+    """Calls ``handle`` with every event of its topics, old ones first, in order by key.
+
+    For small topics whose whole story each process needs (splits, releases). A restart reads all
+    of it again, so ``handle`` must be idempotent. A record that cannot be decoded is logged and
+    skipped; a retryable error of ``handle`` is retried in place, any other logged and skipped.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        topics: Sequence[str],
+        handle: Callable[[Event], None],
+        client_id: str,
+    ) -> None:
+        self._kafka = kafka
+        self._topics = tuple(topics)
+        self._handle = handle
+        self._client_id = client_id
+        self._positions: dict[Any, int] = {}
+        self._caught_up = Signal()
+        self._stopping = Signal()
+        self._thread = Thread(target=self._run, name=f"follower-{client_id}", daemon=True)
+
+    def start(self) -> None:
+        """Follow from now on; returns at once, also while Kafka cannot be reached."""
+        self._thread.start()
+
+    def caught_up(self, timeout: float) -> bool:
+        """Wait until all that was in the topics at the first contact has been handled."""
+        return self._caught_up.wait(timeout)
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Stop following."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        pause = _RETRY_SECONDS
+        while not self._stopping.is_set():
+            try:
+                self._follow()
+                pause = _RETRY_SECONDS
+            except Exception as error:
+                # Whatever broke the connection, following goes on from the last handled record.
+                _log.warning(
+                    "following interrupted, trying again",
+                    topics=self._topics,
+                    reason=f"{type(error).__name__}: {error}",
+                )
+                self._stopping.wait(pause)
+                pause = min(_LONGEST_RETRY, pause * 2)
+
+    def _follow(self) -> None:
+        from kafka import KafkaConsumer, TopicPartition
+
+        consumer = KafkaConsumer(
+            **connection.kafka_python(self._kafka, self._client_id),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+        )
+        try:
+            partitions = [
+                TopicPartition(topic, number)
+                for topic in self._topics
+                for number in self._partitions_of(consumer, topic)
+            ]
+            if self._stopping.is_set():
+                return
+            consumer.assign(partitions)
+            for partition in partitions:
+                if partition in self._positions:
+                    consumer.seek(partition, self._positions[partition])
+                else:
+                    consumer.seek_to_beginning(partition)
+            targets = consumer.end_offsets(partitions)
+            while not self._stopping.is_set():
+                batch = consumer.poll(timeout_ms=200, max_records=500)
+                for partition, records in batch.items():
+                    for record in records:
+                        self._take(record)
+                        self._positions[partition] = record.offset + 1
+                if not self._caught_up.is_set() and all(
+                    consumer.position(partition) >= end for partition, end in targets.items()
+                ):
+                    self._caught_up.set()
+        finally:
+            consumer.close()
+
+    def _partitions_of(self, consumer: Any, topic: str) -> list[int]:
+        """The topic's partitions, waiting while it does not exist yet."""
+        warned = False
+        while not self._stopping.is_set():
+            found = consumer.partitions_for_topic(topic)
+            if found:
+                return sorted(found)
+            if not warned:
+                _log.warning("topic is not there yet, waiting", topic=topic)
+                warned = True
+            self._stopping.wait(_RETRY_SECONDS)
+        return []
+
+    def _take(self, record: Any) -> None:
+        where = f"{record.topic}/{record.partition}/{record.offset}"
+        try:
+            event = decode(record.value, dict(record.headers))
+        except EventError as error:
+            _log.warning("record skipped", where=where, code=error.code, reason=str(error))
+            return
+        pause = _RETRY_SECONDS
+        while not self._stopping.is_set():
+            try:
+                self._handle(event)
+            except FlywheelError as error:
+                if not error.retryable:
+                    _log.error("event skipped", where=where, code=error.code, reason=str(error))
+                    return
+                _log.warning("event not handled, trying again", where=where, reason=str(error))
+                time.sleep(pause)
+                pause = min(_LONGEST_RETRY, pause * 2)
+            except Exception:
+                # One event that surprises its handler must not end the following of all others.
+                _log.exception("event skipped", where=where)
+                return
+            else:
+                return

@@ -1,0 +1,106 @@
+"""Publishing to Kafka: idempotent, acknowledged by all in-sync replicas, safe between threads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import Counter
+
+from flywheel.contracts.codec import Record, encode
+from flywheel.contracts.events import Event
+from flywheel.errors import BrokerError
+from streams import connection
+from streams.topics import DEAD_LETTER_MAX_BYTES
+
+if TYPE_CHECKING:
+    from flywheel.settings import KafkaSettings
+
+_published = Counter("flywheel_published_records", "Records acknowledged by Kafka.", ["topic"])
+
+
+class KafkaPublisher:
+    """The Publisher of every process but the worker's agents. It connects at its first use."""
+
+    def __init__(self, kafka: KafkaSettings, client_id: str, timeout: float = 30.0) -> None:
+        self._kafka = kafka
+        self._client_id = client_id
+        self._timeout = timeout
+        self._lock = Lock()
+        self._producer: Any = None
+
+    def publish(self, events: Sequence[Event]) -> None:
+        """Send and wait for every acknowledgement. Raises BrokerError when one does not come.
+
+        After an error any part of ``events`` may have been stored: publish all of them again,
+        readers tell doubles by their event ids.
+        """
+        self.publish_records([encode(event) for event in events])
+
+    def publish_records(self, records: Sequence[Record]) -> None:
+        """The same for encoded records."""
+        from kafka.errors import KafkaError
+
+        if not records:
+            return
+        producer = self._connected()
+        deadline = time.monotonic() + self._timeout
+        try:
+            futures = [
+                producer.send(
+                    record.topic,
+                    value=record.value,
+                    key=record.key,
+                    headers=[(name, value) for name, value in record.headers],
+                )
+                for record in records
+            ]
+            for future in futures:
+                future.get(timeout=max(0.001, deadline - time.monotonic()))
+        except (KafkaError, RuntimeError) as error:
+            self._discard(producer)
+            raise BrokerError(
+                f"Kafka at {self._kafka.servers} did not acknowledge {len(records)} record(s) "
+                f"within {self._timeout:.0f} s: {type(error).__name__}: {error}"
+            ) from error
+        for record in records:
+            _published.labels(record.topic).inc()
+
+    def close(self) -> None:
+        """Flush and release the connection; a later publish opens a new one."""
+        with self._lock:
+            producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.close(timeout=5)
+
+    def _connected(self) -> Any:
+        from kafka import KafkaProducer
+        from kafka.errors import KafkaError
+
+        with self._lock:
+            if self._producer is None:
+                try:
+                    self._producer = KafkaProducer(
+                        **connection.kafka_python(self._kafka, self._client_id),
+                        enable_idempotence=True,
+                        acks="all",
+                        linger_ms=1,
+                        max_request_size=DEAD_LETTER_MAX_BYTES,
+                        max_block_ms=int(self._timeout * 1000),
+                        delivery_timeout_ms=int(self._timeout * 1000),
+                        request_timeout_ms=min(10_000, int(self._timeout * 500)),
+                    )
+                except (KafkaError, OSError) as error:
+                    raise BrokerError(
+                        f"Kafka at {self._kafka.servers} cannot be reached: {error}"
+                    ) from error
+            return self._producer
+
+    def _discard(self, producer: Any) -> None:
+        """An idempotent producer that failed may refuse for ever after: the next call gets anew."""
+        with self._lock:
+            if self._producer is producer:
+                self._producer = None
+        producer.close(timeout=0)

@@ -1,0 +1,122 @@
+"""Topics: made before anything reads or writes them, by the table in ``contracts.events``."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from flywheel.contracts.events import TOPICS, TopicSpec
+from flywheel.errors import BrokerError
+from streams import connection
+
+if TYPE_CHECKING:
+    from flywheel.settings import KafkaSettings
+
+# A dead letter carries a record's bytes in base64, so it must be let to grow past that record.
+DEAD_LETTER_MAX_BYTES = 4 * 1024 * 1024
+
+_log = structlog.get_logger(__name__)
+
+
+def partitions(spec: TopicSpec, kafka: KafkaSettings) -> int:
+    """How many partitions a topic gets: topics keyed by sample follow kafka.partitions."""
+    return kafka.partitions if spec.partitions > 1 else spec.partitions
+
+
+def settings_of(spec: TopicSpec) -> dict[str, str]:
+    """A topic's own settings, by Kafka's names."""
+    settings = {"cleanup.policy": "compact" if spec.compacted else "delete"}
+    hours = spec.retention_hours
+    settings["retention.ms"] = "-1" if hours is None else str(hours * 3_600_000)
+    if spec.name == "flywheel.dead-letters":
+        settings["max.message.bytes"] = str(DEAD_LETTER_MAX_BYTES)
+    return settings
+
+
+def ensure_topics(kafka: KafkaSettings) -> None:
+    """Make every topic that is not there yet; those that are keep the layout they have.
+
+    Raises BrokerError when the broker cannot be reached or refuses.
+    """
+    from kafka.admin import NewTopic
+    from kafka.errors import KafkaError, TopicAlreadyExistsError
+
+    admin = _admin(kafka)
+    try:
+        present = set(admin.list_topics())
+        missing = [spec for spec in TOPICS if spec.name not in present]
+        for spec in missing:
+            topic = NewTopic(
+                name=spec.name,
+                num_partitions=partitions(spec, kafka),
+                replication_factor=-1,  # the broker's default: 1 on one node, 3 on three
+                topic_configs=settings_of(spec),
+            )
+            try:
+                admin.create_topics([topic])
+            except TopicAlreadyExistsError:
+                continue  # another process made it meanwhile
+        if missing:
+            _await_leaders(admin, [spec.name for spec in missing])
+            _log.info("topics made", topics=[spec.name for spec in missing])
+    except KafkaError as error:
+        raise BrokerError(f"Kafka at {kafka.servers} refused to make topics: {error}") from error
+    finally:
+        admin.close()
+
+
+def wait_for_broker(kafka: KafkaSettings, timeout: float = 60.0) -> None:
+    """Return when Kafka answers. Raises BrokerError after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            _admin(kafka).close()
+        except BrokerError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.25)
+        else:
+            return
+
+
+def answers(server: str, timeout: float = 2.0) -> bool:
+    """Whether a Kafka broker without TLS answers an ApiVersions request at ``host:port``."""
+    host, _, port = server.rpartition(":")
+    # api key 18, version 0, correlation id 1, client id "up"
+    request = struct.pack(">hhih2s", 18, 0, 1, 2, b"up")
+    try:
+        with socket.create_connection((host, int(port)), timeout) as link:
+            link.sendall(struct.pack(">i", len(request)) + request)
+            return len(link.recv(8)) >= 4
+    except OSError:
+        return False
+
+
+def _admin(kafka: KafkaSettings) -> Any:
+    from kafka.admin import KafkaAdminClient
+    from kafka.errors import KafkaError
+
+    try:
+        return KafkaAdminClient(**connection.kafka_python(kafka, "flywheel-admin"))
+    except (KafkaError, OSError) as error:
+        hint = "is `flywheel kafka start` running?" if kafka.local else "check [kafka]"
+        raise BrokerError(f"Kafka at {kafka.servers} does not answer: {error} ({hint})") from error
+
+
+def _led(topic: Any) -> bool:
+    found = topic["partitions"]
+    return bool(found) and all(p["error_code"] == 0 and p["leader_id"] >= 0 for p in found)
+
+
+def _await_leaders(admin: Any, names: list[str], timeout: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        described = admin.describe_topics(names)
+        if all(_led(topic) for topic in described):
+            return
+        time.sleep(0.05)
+    raise BrokerError(f"topics {names} have no leader after {timeout:.0f} s")
