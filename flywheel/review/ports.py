@@ -83,7 +83,8 @@ class ReviewDesk(Protocol):
         ...
 
     def find(self, sample_id: str) -> ReviewTask | None:
-        """One sample with its present state, or None."""
+        """One sample with its present state, or None. Its row is locked until the transaction
+        ends, so that of two experts who answer at once the second sees the first one's answer."""
         ...
 
     def answers(self, sample_id: str) -> list[Answer]:

@@ -1,0 +1,159 @@
+"""The review queue's JSON API. The console mounts it; its pages are clients like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query
+from prometheus_client import Counter, Histogram
+from pydantic import AfterValidator, BaseModel, Field
+
+from flywheel.contracts.ids import utc_now
+from flywheel.errors import NotFound
+from flywheel.review import claim, submit
+from flywheel.review.access import annotator_name
+from flywheel.review.config import ReviewSettings
+from flywheel.review.ports import Answer, ReviewTransaction
+
+Transactions = Callable[[], AbstractContextManager[ReviewTransaction]]
+Tasks = Mapping[str, tuple[Sequence[str], ReviewSettings]]
+Responses = dict[int | str, dict[str, Any]]
+Annotator = Annotated[
+    str,
+    AfterValidator(annotator_name),
+    Field(description="Who is answering: 1 to 64 characters.", examples=["ada"]),
+]
+
+_answers = Counter(
+    "flywheel_review_answers_total", "Answers of experts, by what they did.", ["task", "outcome"]
+)
+_seconds = Histogram(
+    "flywheel_review_answer_seconds",
+    "How long an expert took for one answer, as the client measured it.",
+    ["task"],
+    buckets=(1, 2, 5, 10, 20, 30, 60, 120, 300),
+)
+
+
+class AnswerBody(BaseModel):
+    """An expert's answer to one sample."""
+
+    annotator: Annotator
+    value: str = Field(description="One of the task's labels.")
+    seconds: float = Field(0.0, ge=0, le=86_400, allow_inf_nan=False)
+
+
+class AnnotatorBody(BaseModel):
+    """Who skips or undoes."""
+
+    annotator: Annotator
+
+
+class Standing(BaseModel):
+    """Where a sample stands now."""
+
+    state: str
+    settled: bool
+
+
+def router(
+    transactions: Transactions, tasks: Tasks, now: Callable[[], datetime] = utc_now
+) -> APIRouter:
+    """Routes under /api/review. Errors are FlywheelErrors, for the app's problem details."""
+    desk = _Desk(transactions, tasks, now)
+    routes = APIRouter(prefix="/api/review", tags=["review"])
+    known: Responses = {404: {"description": "No such task or sample."}}
+    settled: Responses = {**known, 409: {"description": "Settled already, or answered otherwise."}}
+
+    routes.get("/{task}/next", responses=known)(desk.next)
+    routes.get("/{task}/depth", responses=known)(desk.depth)
+    routes.post("/{task}/undo", responses=settled)(desk.undo)
+    # A sample's id is the client's to choose and may hold slashes.
+    routes.post("/{task}/{sample_id:path}/answer", responses=settled)(desk.answer)
+    routes.post("/{task}/{sample_id:path}/skip", responses=settled)(desk.skip)
+    return routes
+
+
+@dataclass(frozen=True, slots=True)
+class _Desk:
+    """The handlers: check the task, open a transaction, call the use case, shape the reply."""
+
+    transactions: Transactions
+    tasks: Tasks
+    now: Callable[[], datetime]
+
+    def next(
+        self,
+        task: str,
+        annotator: Annotated[Annotator, Query()],
+        limit: Annotated[int, Query(ge=1, le=50)] = 2,
+    ) -> dict[str, Any]:
+        """Claim the next samples for an annotator; asking again gives the same ones."""
+        _, settings = self._task(task)
+        with self.transactions() as tx:
+            claimed = claim.claim_next(
+                tx, task=task, annotator=annotator, limit=limit, now=self.now(), settings=settings
+            )
+        return {
+            "items": msgspec.to_builtins(claimed.items),
+            "depth": msgspec.to_builtins(claimed.depth),
+        }
+
+    def depth(self, task: str) -> dict[str, Any]:
+        """How many samples are in each state."""
+        self._task(task)
+        with self.transactions() as tx:
+            depth: dict[str, Any] = msgspec.to_builtins(tx.desk.depth(task, self.now()))
+        return depth
+
+    def answer(self, task: str, sample_id: str, body: AnswerBody) -> Standing:
+        """Answer a sample. Sending the same answer again is safe."""
+        labels, settings = self._task(task)
+        answer = Answer(
+            sample_id=sample_id,
+            annotator=body.annotator,
+            value=body.value,
+            answered_at=self.now(),
+            seconds=body.seconds,
+        )
+        with self.transactions() as tx:
+            submitted = submit.submit_answer(tx, task, labels, settings, answer)
+        self._count(task, "settled" if submitted.settled else "answered", submitted)
+        if body.seconds and not submitted.repeated:
+            _seconds.labels(task).observe(body.seconds)
+        return Standing(state=submitted.state, settled=submitted.settled)
+
+    def skip(self, task: str, sample_id: str, body: AnnotatorBody) -> Standing:
+        """Leave a sample to other experts."""
+        _, settings = self._task(task)
+        answer = Answer(
+            sample_id=sample_id, annotator=body.annotator, value=None, answered_at=self.now()
+        )
+        with self.transactions() as tx:
+            submitted = submit.skip(tx, task, settings, answer)
+        self._count(task, "skipped", submitted)
+        return Standing(state=submitted.state, settled=submitted.settled)
+
+    def undo(self, task: str, body: AnnotatorBody) -> dict[str, Any]:
+        """Take back the annotator's latest answer or skip."""
+        _, settings = self._task(task)
+        with self.transactions() as tx:
+            sample = submit.undo(tx, task, body.annotator, self.now(), settings)
+        if sample is not None:
+            _answers.labels(task, "undone").inc()
+        return {"item": msgspec.to_builtins(sample)}
+
+    def _count(self, task: str, outcome: str, submitted: submit.Submitted) -> None:
+        _answers.labels(task, "repeated" if submitted.repeated else outcome).inc()
+
+    def _task(self, task: str) -> tuple[Sequence[str], ReviewSettings]:
+        found = self.tasks.get(task)
+        if found is None:
+            known = ", ".join(sorted(self.tasks)) or "none"
+            raise NotFound(f"no task {task!r} (tasks: {known})")
+        return found

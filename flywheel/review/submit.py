@@ -1,0 +1,181 @@
+"""An expert's answer, skip and undo: each one transaction of state and the events it causes.
+
+A claim is not asked for: an answer that comes after its lease ran out is work that was done, and
+counts as long as the sample is not settled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar
+
+import msgspec
+
+from flywheel.contracts.events import Event, LabelRecorded, LabelSettled
+from flywheel.contracts.ids import new_id
+from flywheel.errors import Conflict, NotFound, RequestError
+from flywheel.review.agreement import verdict
+from flywheel.review.config import ReviewSettings
+from flywheel.review.ports import Answer, ReviewTask, ReviewTransaction, TaskState
+
+
+class UnknownLabel(RequestError):
+    """The answer is not one of the task's labels."""
+
+    code: ClassVar[str] = "unknown-label"
+    status: ClassVar[int] = 422
+    title: ClassVar[str] = "Unknown label"
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """Where a sample stands after an answer or a skip; ``repeated`` ones changed nothing."""
+
+    state: TaskState
+    repeated: bool = False
+
+    @property
+    def settled(self) -> bool:
+        """Whether experts have agreed."""
+        return self.state == "settled"
+
+
+def submit_answer(
+    tx: ReviewTransaction,
+    task: str,
+    labels: Sequence[str],
+    settings: ReviewSettings,
+    answer: Answer,
+) -> Submitted:
+    """Record an answer; settle the sample when experts agree. The same answer again is no error.
+
+    Raises UnknownLabel, NotFound, and Conflict when the sample is settled or withdrawn already or
+    this annotator answered otherwise.
+    """
+    if answer.value not in labels:
+        raise UnknownLabel(f"{answer.value!r} is no label of {task!r}: use {', '.join(labels)}")
+    sample = _find(tx, task, answer.sample_id)
+    answers = tx.desk.answers(answer.sample_id)
+    earlier = _of(answers, answer.annotator)
+    if earlier is not None and earlier.value == answer.value:
+        return Submitted(sample.state, repeated=True)
+    _refuse_if_closed(sample)
+    if earlier is not None:
+        did = "skipped this sample" if earlier.value is None else f"answered {earlier.value!r}"
+        raise Conflict(f"{answer.annotator} {did} already: undo that first")
+    settled = _settlement(sample, [*answers, answer], settings, answer.answered_at)
+    tx.desk.answer(answer, settled)
+    events: list[Event] = [_label(sample, answer)]
+    if settled is not None:
+        events.append(settled)
+    tx.outbox.add(events)
+    return Submitted(_find(tx, task, answer.sample_id).state)
+
+
+def skip(tx: ReviewTransaction, task: str, settings: ReviewSettings, answer: Answer) -> Submitted:
+    """Record that this annotator does not want the sample (``answer.value`` is None).
+
+    A skip of a sample that is settled or withdrawn, or was skipped before, changes nothing. Raises
+    NotFound, and Conflict when this annotator answered it.
+    """
+    sample = _find(tx, task, answer.sample_id)
+    answers = tx.desk.answers(answer.sample_id)
+    earlier = _of(answers, answer.annotator)
+    if earlier is not None and earlier.value is not None:
+        raise Conflict(f"{answer.annotator} answered {earlier.value!r} already: undo that first")
+    if earlier is not None or sample.state in ("settled", "withdrawn"):
+        return Submitted(sample.state, repeated=True)
+    # The others' answers may be enough without this one, after an undo of a deciding answer.
+    settled = _settlement(sample, answers, settings, answer.answered_at)
+    tx.desk.answer(answer, settled)
+    if settled is not None:
+        tx.outbox.add([settled])
+    return Submitted(_find(tx, task, answer.sample_id).state)
+
+
+def undo(
+    tx: ReviewTransaction, task: str, annotator: str, now: datetime, settings: ReviewSettings
+) -> ReviewTask | None:
+    """Take back the annotator's latest answer or skip; the sample is theirs to answer again.
+
+    A label it had settled is withdrawn by a LabelSettled without value. Returns the sample, or
+    None when there is nothing to undo. Raises Conflict when the latest answer was in another task.
+    """
+    before = tx.desk.undo(annotator, now, settings.lease_seconds)
+    if before is None:
+        return None
+    if before.task != task:
+        raise Conflict(f"the latest answer of {annotator} was in task {before.task!r}: undo there")
+    if before.state == "settled":
+        withdrawal = LabelSettled(
+            event_id=new_id(),
+            occurred_at=now,
+            task=task,
+            sample_id=before.sample_id,
+            value=None,
+            annotators=(annotator,),
+            agreement=0.0,
+            inclusion_probability=before.inclusion_probability,
+            audit=before.audit,
+            reason=f"undone by {annotator}",
+        )
+        tx.outbox.add([withdrawal])
+    return msgspec.structs.replace(before, state="claimed")
+
+
+def _find(tx: ReviewTransaction, task: str, sample_id: str) -> ReviewTask:
+    sample = tx.desk.find(sample_id)
+    if sample is None or sample.task != task:
+        raise NotFound(f"no sample {sample_id!r} in the queue of task {task!r}")
+    return sample
+
+
+def _of(answers: Sequence[Answer], annotator: str) -> Answer | None:
+    return next((answer for answer in answers if answer.annotator == annotator), None)
+
+
+def _refuse_if_closed(sample: ReviewTask) -> None:
+    if sample.state == "settled":
+        raise Conflict(f"sample {sample.sample_id!r} is settled already; ask for the next one")
+    if sample.state == "withdrawn":
+        raise Conflict(
+            f"sample {sample.sample_id!r} was labelled elsewhere meanwhile; ask for the next one"
+        )
+
+
+def _settlement(
+    sample: ReviewTask, answers: Sequence[Answer], settings: ReviewSettings, now: datetime
+) -> LabelSettled | None:
+    agreed = verdict(answers, settings)
+    if agreed is None:
+        return None
+    return LabelSettled(
+        event_id=new_id(),
+        occurred_at=now,
+        task=sample.task,
+        sample_id=sample.sample_id,
+        value=agreed.value,
+        annotators=agreed.annotators,
+        agreement=agreed.agreement,
+        inclusion_probability=sample.inclusion_probability,
+        audit=sample.audit,
+        reason=sample.reason,
+    )
+
+
+def _label(sample: ReviewTask, answer: Answer) -> LabelRecorded:
+    return LabelRecorded(
+        event_id=new_id(),
+        occurred_at=answer.answered_at,
+        task=sample.task,
+        sample_id=sample.sample_id,
+        value=answer.value or "",
+        source="expert",
+        annotator=answer.annotator,
+        inclusion_probability=sample.inclusion_probability,
+        audit=sample.audit,
+        release=sample.release,
+        reason=sample.reason,
+    )
