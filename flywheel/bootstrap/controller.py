@@ -1,0 +1,61 @@
+"""Wires the rollout controller: releases in, rollouts decided, traffic splits out."""
+
+from __future__ import annotations
+
+from flywheel.bootstrap.process import await_broker, begin, loop, open_database, stop_signal
+from flywheel.contracts.events import Event, ReleaseRegistered
+from flywheel.contracts.ids import utc_now
+from flywheel.monitoring.health import HealthServer
+from flywheel.rollout.control import on_release_registered, tick
+from flywheel.rollout.servers import HttpModelServers
+from flywheel.settings import FlywheelSettings
+from streams.follower import Follower
+from streams.publisher import KafkaPublisher
+from streams.relay import OutboxRelay
+
+TICK_SECONDS = 0.5
+OWNER = "controller"
+
+
+def run_controller(settings: FlywheelSettings) -> int:
+    """Run until SIGTERM."""
+    begin("controller", settings)
+    stopping = stop_signal()
+    await_broker(settings)
+    with open_database(settings) as database:
+
+        def transactions():  # type: ignore[no-untyped-def]
+            return database.transaction(OWNER)
+
+        def registered(event: Event) -> None:
+            if isinstance(event, ReleaseRegistered):
+                on_release_registered(transactions, event)
+
+        publisher = KafkaPublisher(settings.kafka, "flywheel-controller")
+        relay = OutboxRelay(database.outbox_rows(OWNER), publisher, 0.5)
+        releases = Follower(
+            settings.kafka, ["flywheel.releases"], registered, "flywheel-controller"
+        )
+        servers = HttpModelServers(settings.serving.endpoints)
+
+        def step() -> None:
+            for task, of_task in settings.tasks.items():
+                if tick(transactions, task, of_task.rollout, servers, utc_now()) is not None:
+                    relay.wake()
+
+        health = HealthServer(
+            settings.monitoring.host,
+            settings.monitoring.controller_port,
+            {"releases": lambda: None if releases.caught_up(0) else "still reading releases"},
+        )
+        health.start()
+        relay.start()
+        releases.start()
+        try:
+            loop(stopping, TICK_SECONDS, step)
+        finally:
+            releases.stop()
+            relay.stop()
+            publisher.close()
+            health.stop()
+    return 0

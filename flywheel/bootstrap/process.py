@@ -1,0 +1,81 @@
+"""What every long-running process shares: signals, the database, waiting for the broker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from flywheel.errors import FlywheelError
+from flywheel.monitoring.logs import configure_logging
+from flywheel.settings import FlywheelSettings
+from storage.database import Database
+from streams.topics import ensure_topics, wait_for_broker
+
+_log = structlog.get_logger(__name__)
+
+# Longer than a broker needs to restart; the supervisor starts us again after it.
+BROKER_PATIENCE = 60.0
+
+
+def stop_signal() -> threading.Event:
+    """An event that SIGTERM and SIGINT set. To be called in the main thread."""
+    stopping = threading.Event()
+
+    def stop(number: int, _frame: object) -> None:
+        _log.info("stopping", signal=signal.Signals(number).name)
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    return stopping
+
+
+def begin(process: str, settings: FlywheelSettings) -> None:
+    """Configure the log and say that a process starts."""
+    configure_logging(process, settings.log_level)
+    _log.info("starting", pid=os.getpid(), workspace=str(settings.workspace))
+
+
+@contextmanager
+def open_database(settings: FlywheelSettings) -> Iterator[Database]:
+    """The workspace's database, its schema up to date."""
+    settings.state.mkdir(parents=True, exist_ok=True)
+    database = Database(settings.database)
+    try:
+        database.migrate()
+        yield database
+    finally:
+        database.dispose()
+
+
+def await_broker(settings: FlywheelSettings) -> None:
+    """Return when the broker answers and every topic is there. Raises BrokerError otherwise."""
+    wait_for_broker(settings.kafka, BROKER_PATIENCE)
+    ensure_topics(settings.kafka)
+
+
+def loop(stopping: threading.Event, seconds: float, step: Callable[[], None]) -> None:
+    """Call ``step`` every ``seconds`` until told to stop.
+
+    A retryable error (the database locked, the broker away) is logged and the step tried again,
+    ever more slowly up to 10 s; any other ends the process, and the supervisor restarts it.
+    """
+    failures = 0
+    while not stopping.is_set():
+        began = time.monotonic()
+        try:
+            step()
+            failures = 0
+        except FlywheelError as error:
+            if not error.retryable:
+                raise
+            failures += 1
+            _log.warning("will try again", error=str(error), code=error.code, failures=failures)
+        pause = min(10.0, seconds * 2 ** min(failures, 6))
+        stopping.wait(max(0.0, pause - (time.monotonic() - began)))

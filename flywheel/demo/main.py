@@ -1,0 +1,93 @@
+"""Starts what production runs, runs the demo on it, and keeps it running or ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+import subprocess
+
+import click
+
+from flywheel.demo.data import load_demo_data
+from flywheel.demo.run import Demo, Plan, start_up
+from flywheel.demo.screen import Screen
+from flywheel.demo.workspace import flywheel, make_workspace
+from flywheel.errors import FlywheelError, WorkspaceError
+
+_MARK = ".flywheel"
+
+
+def run_demo(plan: Plan, *, leave: bool) -> int:
+    """The exit code: 0 when the wheel turned and nothing failed, was lost or doubled."""
+    _clear(plan)
+    screen = Screen()
+    screen.phase("Checking the demo's data, making the workspace")
+    data = load_demo_data(plan.seed_size, plan.holdout_size)
+    make_workspace(plan.workspace, data, plan.ports or {})
+    screen.phase("Starting Kafka, model servers, gateway, console, worker, trainer, controller")
+    up = start_up(plan.workspace)
+    try:
+        flywheel(plan.workspace, "status", "--wait", "90")
+        report = asyncio.run(Demo(plan, data, screen).run())
+        problems = _problems(report)
+        for problem in problems:
+            click.secho(f"not as it should be: {problem}", fg="red")
+        if not leave:
+            _stay(plan, up)
+        return 1 if problems else 0
+    except KeyboardInterrupt:
+        return 130
+    except FlywheelError as error:
+        screen.stop()
+        click.secho(f"error: {error}", fg="red", err=True)
+        click.echo(f"The processes' logs are in {plan.workspace / _MARK / 'logs'}", err=True)
+        return 1
+    finally:
+        screen.stop()
+        _stop(up)
+
+
+def _clear(plan: Plan) -> None:
+    """Remove what an earlier demo left; refuse a folder that is not a demo's."""
+    if not plan.workspace.exists() or not any(plan.workspace.iterdir()):
+        return
+    if not (plan.workspace / "seed.jsonl").exists():
+        raise WorkspaceError(
+            f"{plan.workspace} holds something that is no demo: choose another --workspace"
+        )
+    running = subprocess.run(
+        ["pgrep", "-f", f"{plan.workspace}/{_MARK}/run/supervisord.conf"],
+        capture_output=True,
+        check=False,
+    )
+    if running.returncode == 0:
+        raise WorkspaceError(
+            f"a demo runs in {plan.workspace}: stop it with `flywheel -w {plan.workspace} down`"
+        )
+    shutil.rmtree(plan.workspace)
+
+
+def _problems(report: dict[str, object]) -> list[str]:
+    counts = report["counts"]
+    assert isinstance(counts, dict)  # noqa: S101 - built by write_report
+    names = ("failed_requests", "lost", "doubled")
+    return [f"{name.replace('_', ' ')}: {counts[name]}" for name in names if counts[name]]
+
+
+def _stay(plan: Plan, up: subprocess.Popen[bytes]) -> None:
+    urls = json.loads(flywheel(plan.workspace, "status", "--urls"))
+    click.echo(f"\nConsole  {urls['console']}\nGateway  {urls['gateway']}")
+    click.echo(f"Report   {plan.workspace / 'demo-report.json'}\nCtrl-C ends it all.")
+    up.wait()
+
+
+def _stop(up: subprocess.Popen[bytes]) -> None:
+    if up.poll() is None:
+        up.send_signal(signal.SIGTERM)
+        try:
+            up.wait(60)
+        except subprocess.TimeoutExpired:
+            up.kill()
+            up.wait()

@@ -1,0 +1,229 @@
+"""The demo, from an empty folder to the report: only public interfaces, as a user would."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from flywheel.demo.client import Client
+from flywheel.demo.data import LABELS, TASK, DemoData
+from flywheel.demo.expert import SimulatedExpert
+from flywheel.demo.report import print_table, release_rows, write_report
+from flywheel.demo.screen import Screen
+from flywheel.demo.traffic import Traffic
+from flywheel.demo.workspace import flywheel
+from flywheel.errors import WorkspaceError
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Requests and answers a second in each phase: two cores do everything here."""
+
+    labelling: float = 14.0
+    training: float = 4.0
+    comparing: float = 28.0
+    answers: float = 12.0
+    answers_comparing: float = 9.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the demo is asked to do. ``turns`` counts retrained releases after the first one."""
+
+    workspace: Path
+    turns: int = 2
+    drill: bool = True
+    expert: str = "simulated"
+    budget: int = 600
+    seed_size: int = 60
+    holdout_size: int = 1000
+    pace: Pace = Pace()
+    ports: Mapping[str, object] | None = None
+
+
+class Demo:
+    """One run of the demo."""
+
+    def __init__(self, plan: Plan, data: DemoData, screen: Screen) -> None:
+        self.plan = plan
+        self.data = data
+        self.screen = screen
+        self.began = time.monotonic()
+        self.state: Json = {}
+        self.client: Client
+        self.traffic: Traffic
+        self.expert: SimulatedExpert
+
+    async def run(self) -> Json:
+        """Turn the wheel and return the report."""
+        plan, data = self.plan, self.data
+        urls = json.loads(flywheel(plan.workspace, "status", "--urls"))
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=40)) as session:
+            self.client = Client(session, urls["gateway"], urls["console"])
+            self.traffic = Traffic(self.client, TASK, data.stream)
+            self.expert = SimulatedExpert(
+                self.client, TASK, list(LABELS), self.traffic.truth, budget=plan.budget
+            )
+            async with self._background():
+                await self._first_release(data)
+                for number in range(1, plan.turns + 1):
+                    await self._turn(number)
+                if plan.drill:
+                    await self._drill()
+                return await self._finish()
+
+    @contextlib.asynccontextmanager
+    async def _background(self) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(self.traffic.run()), asyncio.create_task(self._watch())]
+        if self.plan.expert == "simulated":
+            tasks.append(asyncio.create_task(self.expert.run()))
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        while True:
+            with contextlib.suppress(Exception):
+                self.state = await self.client.overview(TASK)
+                self.screen.show(self.state, self.traffic, self.expert)
+            await asyncio.sleep(0.5)
+
+    async def _first_release(self, data: DemoData) -> None:
+        self.screen.phase(f"Bringing in {len(data.seed)} labelled questions as the seed")
+        workspace = self.plan.workspace
+        seed = ["--task", TASK, "--annotator", "seed"]
+        await asyncio.to_thread(
+            flywheel, workspace, "ingest", "holdout.jsonl", "--split", "holdout", *seed
+        )
+        await asyncio.to_thread(flywheel, workspace, "ingest", "seed.jsonl", *seed)
+        self.screen.phase("Training the first release on the seed")
+        await self._until(lambda s: s["champion"] is not None, "the first release to serve", 600)
+        await self._released(1)
+
+    async def _turn(self, number: int) -> None:
+        pace = self.plan.pace
+        self.screen.phase(
+            f"Turn {number}: production traffic; triage keeps the sure, experts label the rest"
+        )
+        self._pace(pace.labelling, pace.answers)
+        patience = 900.0 if self.plan.expert == "simulated" else 24 * 3600.0
+        await self._until(
+            lambda s: len(s["releases"]) > number or _running(s), "enough labels", patience
+        )
+        self.screen.phase(f"Turn {number}: build → train → compress → evaluate")
+        self._pace(pace.training, 0.0)
+        await self._released(number + 1)
+        await self._compared(f"Turn {number}")
+
+    async def _drill(self) -> None:
+        self.screen.phase("Drill: a challenger trained on shuffled labels, put past the gate")
+        self._pace(self.plan.pace.training, 0.0)
+        known = len(self.state["releases"])
+        await asyncio.to_thread(
+            flywheel,
+            self.plan.workspace,
+            *("retrain", TASK, "--drill", "shuffled-labels", "--by", "demo", "--override"),
+            *("--why", "drill: does a bad challenger get rolled back by itself?"),
+        )
+        await self._released(known + 1)
+        await self._compared("Drill")
+
+    async def _compared(self, what: str) -> None:
+        pace = self.plan.pace
+        self.screen.phase(f"{what}: the challenger against the champion on live traffic")
+        self._pace(pace.comparing, pace.answers_comparing)
+        newest = self.state["releases"][-1]["release"]
+
+        def ended(rollouts: Json) -> bool:
+            return any(
+                row["challenger"] == newest and row["state"] in ("promoted", "rolled_back")
+                for row in rollouts["history"]
+            )
+
+        deadline = time.monotonic() + 900
+        while not ended(rollouts := await self.client.rollouts(TASK)):
+            if time.monotonic() > deadline:
+                raise WorkspaceError(f"the rollout of {newest} did not end in 15 minutes")
+            active = rollouts.get("active")
+            if active and active.get("state") == "paused":
+                self.screen.note(f"the rollout is paused for a person: {active.get('reason')}")
+            await asyncio.sleep(0.5)
+        row = next(row for row in rollouts["history"] if row["challenger"] == newest)
+        self.screen.note(f"{newest}: {row['state'].replace('_', ' ')} — {row['reason']}")
+        self._pace(pace.training, 0.0)
+
+    async def _released(self, count: int) -> None:
+        await self._until(
+            lambda s: len(s["releases"]) >= count and not _running(s), f"release {count}", 900
+        )
+        newest = self.state["releases"][-1]
+        self.screen.note(f"{newest['release']}: held-out accuracy {newest['accuracy']:.3f}")
+
+    async def _until(self, ready: Any, what: str, patience: float) -> None:
+        deadline = time.monotonic() + patience
+        while not (self.state and ready(self.state)):
+            turn = self.state.get("turn") or {}
+            if turn.get("state") == "failed" or str(turn.get("error") or "").startswith("no rel"):
+                raise WorkspaceError(f"waiting for {what}, the turn ended with: {turn['error']}")
+            if time.monotonic() > deadline:
+                raise WorkspaceError(f"waited {patience:.0f} s in vain for {what}")
+            await asyncio.sleep(0.3)
+
+    def _pace(self, requests: float, answers: float) -> None:
+        self.traffic.rate = requests
+        self.expert.per_second = answers
+
+    async def _finish(self) -> Json:
+        self.screen.phase("Counting every event and every label once, by id")
+        await self.traffic.drain()
+        self.expert.per_second = 0.0
+        await asyncio.sleep(0.5)
+        workspace = self.plan.workspace
+        expected = workspace / "answered.txt"
+        expected.write_text("".join(f"{key}\n" for key in self.traffic.answered), "utf-8")
+        check = await asyncio.to_thread(
+            flywheel, workspace, "doctor", "--json", "--expect", str(expected), "--wait", "60"
+        )
+        found = json.loads(check)
+        releases = await self.client.releases(TASK)
+        rollouts = await self.client.rollouts(TASK)
+        counts = {
+            "requests": self.traffic.sent,
+            "failed_requests": len(self.traffic.failures),
+            "traffic_recorded": found["traffic_recorded"],
+            "lost": found["lost"],
+            "doubled": found["doubled"],
+        }
+        report = write_report(
+            workspace / "demo-report.json",
+            release_rows(releases["releases"], rollouts["history"]),
+            counts,
+            time.monotonic() - self.began,
+        )
+        self.screen.stop()
+        print_table(report, self.screen.console)
+        return report
+
+
+def _running(state: Json) -> bool:
+    return bool(state.get("turn")) and state["turn"]["state"] == "running"
+
+
+def start_up(workspace: Path) -> subprocess.Popen[bytes]:
+    """`flywheel up` beside us. Its own messages go to the terminal."""
+    return subprocess.Popen([sys.executable, "-m", "flywheel", "-w", str(workspace), "up"])

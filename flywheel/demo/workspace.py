@@ -1,0 +1,71 @@
+"""The demo's workspace: its flywheel.toml and its two files of labelled questions."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from flywheel.demo.data import LABELS, TASK, DemoData, Question
+from flywheel.errors import WorkspaceError
+
+GUIDELINE = "What does the question ask for? Choose the class of its answer, not of its words."
+
+# A demo lasts minutes, not days: more is audited and fewer labels make a turn.
+VALUES: Mapping[str, object] = {
+    "title": "Questions: what is asked for?",
+    "guideline": GUIDELINE,
+    "audit_rate": 0.25,
+    "rollout_audit_rate": 0.5,
+    "uncertain_share": 0.6,
+    "auto_label_error": 0.1,
+    "min_audits": 30,
+    "min_new_labels": 190,
+    "auto_labels_per_expert": 0.4,
+    "steps": [0.1, 0.5],
+    "min_requests": 20,
+    "min_labels": 50,
+    "accuracy_margin": 0.06,
+    # Two cores answer, train and judge at once here: a p95 means little at these rates.
+    "latency_margin": 3.0,
+    "max_minutes": 30,
+}
+
+
+def flywheel(workspace: Path, *arguments: str) -> str:
+    """Run a `flywheel` command in the workspace, as a user would; its standard output.
+
+    Raises WorkspaceError with what the command said when it fails.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "flywheel", "-w", str(workspace), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip()
+        raise WorkspaceError(f"`flywheel {' '.join(arguments)}` failed: {said}")
+    return done.stdout
+
+
+def write_questions(path: Path, questions: Sequence[Question]) -> None:
+    """Labelled samples in the format that `flywheel ingest` reads."""
+    with path.open("w", encoding="utf-8") as lines:
+        for question in questions:
+            lines.write(json.dumps({"text": question.text, "label": question.label}) + "\n")
+
+
+def make_workspace(workspace: Path, data: DemoData, ports: Mapping[str, object]) -> None:
+    """`flywheel init` with the demo's configuration; one that is there already is kept."""
+    workspace.mkdir(parents=True, exist_ok=True)
+    write_questions(workspace / "seed.jsonl", data.seed)
+    write_questions(workspace / "holdout.jsonl", data.holdout)
+    arguments = ["--task", TASK, "--base-model", str(data.encoder)]
+    for label, title in LABELS.items():
+        arguments += ["--label", f"{label}={title}"]
+    for key, value in {**VALUES, **ports}.items():
+        arguments += ["--set", f"{key}={json.dumps(value)}"]
+    flywheel(workspace, "init", *arguments)
