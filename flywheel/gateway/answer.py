@@ -1,0 +1,132 @@
+"""One accepted request: choose a release, ask it, record what happened, then answer."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass
+
+from flywheel.contracts.events import TrafficRecorded
+from flywheel.contracts.ids import new_id, utc_now
+from flywheel.contracts.split import TrafficSplit
+from flywheel.errors import FlywheelError, Unavailable
+from flywheel.gateway.capture import Capture
+from flywheel.gateway.choose_variant import Variant, choose_shadow, choose_variant
+from flywheel.gateway.forward import ModelServers, Prediction
+from flywheel.gateway.metrics import observe
+from flywheel.gateway.shadow import Copy, Shadow
+from flywheel.gateway.splits import Splits
+
+_EVENT_IDS = uuid.UUID("0d5ad0b7-6e0c-5c49-8c0c-8e6b7a1f4c21")
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A checked request. ``received`` is time.perf_counter() at its arrival."""
+
+    task: str
+    text: str
+    sample_id: str
+    unit: str
+    source: str
+    received: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What the caller gets."""
+
+    prediction: Prediction
+    variant: Variant
+
+
+def traffic_event_id(task: str, sample_id: str) -> str:
+    """The id of the one event that an answered sample counts by, however often it is asked."""
+    return str(uuid.uuid5(_EVENT_IDS, f"{task}\x1f{sample_id}"))
+
+
+class Answers:
+    """The use case behind both endpoints that classify."""
+
+    def __init__(
+        self, splits: Splits, servers: ModelServers, capture: Capture, shadow: Shadow
+    ) -> None:
+        self._splits = splits
+        self._servers = servers
+        self._capture = capture
+        self._shadow = shadow
+
+    async def answer(self, ask: Ask) -> Answered:
+        """The prediction, recorded before this returns. A failure is recorded and raised."""
+        split = self._splits.current(ask.task)
+        if split is None:
+            raise Unavailable(
+                f"no release serves task {ask.task!r} yet; it will once one is registered",
+                retry_after=5.0,
+            )
+        self._capture.ensure_room()
+        variant = choose_variant(split, ask.unit)
+        try:
+            prediction = await self._servers.classify(variant.release, ask.text)
+        except FlywheelError as error:
+            self._failed(ask, split, variant, error)
+            raise
+        self._capture.record(_served(ask, split, variant, prediction))
+        seconds = time.perf_counter() - ask.received
+        observe(ask.task, variant.arm, 200, seconds, prediction.model_seconds)
+        self._copy(ask, split, variant)
+        return Answered(prediction, variant)
+
+    def _copy(self, ask: Ask, split: TrafficSplit, variant: Variant) -> None:
+        other = choose_shadow(split, variant, ask.sample_id)
+        if other is None or other.arm is None or split.rollout_id is None:
+            return
+        self._shadow.submit(
+            Copy(ask.sample_id, ask.task, ask.text, other.release, other.arm, split.rollout_id)
+        )
+
+    def _failed(
+        self, ask: Ask, split: TrafficSplit, variant: Variant, error: FlywheelError
+    ) -> None:
+        seconds = time.perf_counter() - ask.received
+        observe(ask.task, variant.arm, error.status, seconds, 0.0)
+        # A failure has an id of its own: a retry that succeeds must not be taken for its repeat.
+        self._capture.record(
+            TrafficRecorded(
+                event_id=new_id(),
+                occurred_at=utc_now(),
+                task=ask.task,
+                sample_id=ask.sample_id,
+                text=ask.text,
+                source=ask.source,
+                unit=ask.unit,
+                release=variant.release,
+                arm=variant.arm,
+                rollout_id=split.rollout_id if variant.arm else None,
+                latency_ms=seconds * 1000,
+                status=error.status,
+                error=f"{error.code}: {error}",
+            )
+        )
+
+
+def _served(
+    ask: Ask, split: TrafficSplit, variant: Variant, prediction: Prediction
+) -> TrafficRecorded:
+    return TrafficRecorded(
+        event_id=traffic_event_id(ask.task, ask.sample_id),
+        occurred_at=utc_now(),
+        task=ask.task,
+        sample_id=ask.sample_id,
+        text=ask.text,
+        source=ask.source,
+        unit=ask.unit,
+        release=variant.release,
+        arm=variant.arm,
+        rollout_id=split.rollout_id if variant.arm else None,
+        output=prediction.label,
+        scores=prediction.scores,
+        confidence=prediction.confidence,
+        latency_ms=(time.perf_counter() - ask.received) * 1000,
+        tokens_in=prediction.tokens_in,
+    )

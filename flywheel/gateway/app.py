@@ -1,0 +1,251 @@
+"""The gateway's HTTP interface: OpenAI-compatible, and a plain one for classification."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import msgspec
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+
+from flywheel.contracts.events import LabelRecorded
+from flywheel.contracts.ids import new_id, utc_now
+from flywheel.errors import FlywheelError, NotFound, RequestError
+from flywheel.gateway.answer import Answered, Answers, Ask
+from flywheel.gateway.auth import Caller, Keys
+from flywheel.gateway.capture import Capture
+from flywheel.gateway.config import GatewayLimits
+from flywheel.gateway.forward import ModelServers
+from flywheel.gateway.limits import SourceLimits, TooLarge
+from flywheel.gateway.metrics import count_refused
+from flywheel.gateway.requests import (
+    ChatRequest,
+    ClassifyRequest,
+    ClassifyResponse,
+    FeedbackRequest,
+    chat_chunks,
+    chat_response,
+    check_id,
+    check_text,
+    parse,
+)
+from flywheel.gateway.shadow import Shadow
+from flywheel.gateway.splits import Splits
+from flywheel.monitoring.health import health_routes
+from flywheel.monitoring.problems import install_problem_details, problem_of
+
+SAMPLE_HEADER = "x-flywheel-sample-id"
+_encode = msgspec.json.Encoder().encode
+
+
+def create_app(
+    *,
+    tasks: Mapping[str, Sequence[str]],
+    splits: Splits,
+    servers: ModelServers,
+    capture: Capture,
+    keys: Keys | None = None,
+    source_limits: SourceLimits | None = None,
+    limits: GatewayLimits | None = None,
+    checks: Mapping[str, Callable[[], str | None]] | None = None,
+) -> FastAPI:
+    """The gateway over what it is given. ``tasks`` maps each task to its labels.
+
+    The app opens ``servers`` and starts ``capture`` with its lifespan, and closes both at the end:
+    shadow copies first, then the spill log.
+    """
+    limits = limits or GatewayLimits()
+    shadow = Shadow(
+        servers, capture, concurrency=limits.shadow_concurrency, queue_size=limits.shadow_queue
+    )
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await servers.open()
+        capture.start()
+        shadow.start()
+        yield
+        await shadow.stop(limits.drain_seconds)
+        await servers.close()
+        capture.close(limits.drain_seconds)
+
+    app = FastAPI(title="Flywheel gateway", version="1", lifespan=lifespan)
+    install_problem_details(app)
+    app.add_exception_handler(FlywheelError, _openai_problem)
+    endpoints = _Endpoints(
+        tasks=tasks,
+        answers=Answers(splits, servers, capture, shadow),
+        capture=capture,
+        keys=keys or Keys(),
+        source_limits=source_limits,
+        limits=limits,
+    )
+    # Plain routes: FastAPI's dependency resolution would cost more than the rest of the gateway.
+    app.add_route("/v1/chat/completions", endpoints.chat, methods=["POST"])
+    app.add_route("/v1/classify", endpoints.classify, methods=["POST"])
+    app.add_route("/v1/feedback", endpoints.feedback, methods=["POST"])
+    app.add_route("/v1/models", endpoints.models, methods=["GET"])
+    own_checks = {"splits": splits.problem, "capture": capture.problem}
+    health_routes(app, {**own_checks, **(checks or {})})
+    return app
+
+
+class _Endpoints:
+    def __init__(
+        self,
+        *,
+        tasks: Mapping[str, Sequence[str]],
+        answers: Answers,
+        capture: Capture,
+        keys: Keys,
+        source_limits: SourceLimits | None,
+        limits: GatewayLimits,
+    ) -> None:
+        self._tasks = {task: tuple(labels) for task, labels in tasks.items()}
+        self._answers = answers
+        self._capture = capture
+        self._keys = keys
+        self._source_limits = source_limits
+        self._limits = limits
+
+    async def chat(self, request: Request) -> Response:
+        received = time.perf_counter()
+        caller = self._admit(request)
+        body = parse(ChatRequest, await self._body(request))
+        if body.n != 1:
+            raise RequestError("n: a classification has one answer; leave n out")
+        ask = self._ask(
+            request, caller, task=body.model, text=body.text, user=body.user, received=received
+        )
+        answered = await self._answers.answer(ask)
+        release, prediction = answered.variant.release, answered.prediction
+        if body.stream:
+            content = chat_chunks(ask.sample_id, release, prediction)
+            return _response(content, ask, answered, "text/event-stream")
+        content = _encode(chat_response(ask.sample_id, release, prediction))
+        return _response(content, ask, answered, "application/json")
+
+    async def classify(self, request: Request) -> Response:
+        received = time.perf_counter()
+        caller = self._admit(request)
+        body = parse(ClassifyRequest, await self._body(request))
+        ask = self._ask(
+            request, caller, task=body.task, text=body.text, user=body.user, received=received
+        )
+        answered = await self._answers.answer(ask)
+        prediction = answered.prediction
+        content = _encode(
+            ClassifyResponse(
+                sample_id=ask.sample_id,
+                label=prediction.label,
+                scores=prediction.scores,
+                confidence=prediction.confidence,
+                release=answered.variant.release,
+                arm=answered.variant.arm,
+            )
+        )
+        return _response(content, ask, answered, "application/json")
+
+    async def feedback(self, request: Request) -> Response:
+        caller = self._admit(request)
+        body = parse(FeedbackRequest, await self._body(request))
+        labels = self._labels(body.task)
+        check_id("sample_id", body.sample_id)
+        if body.label not in labels:
+            raise RequestError(f"label: {body.label!r} is none of {', '.join(labels)}")
+        annotator = body.annotator or caller.source
+        check_id("annotator", annotator)
+        self._capture.ensure_room()
+        event = LabelRecorded(
+            event_id=new_id(),
+            occurred_at=utc_now(),
+            task=body.task,
+            sample_id=body.sample_id,
+            value=body.label,
+            source=body.source,
+            annotator=annotator,
+        )
+        self._capture.record(event)
+        content = _encode({"event_id": event.event_id, "sample_id": body.sample_id})
+        return Response(content, 202, media_type="application/json")
+
+    async def models(self, request: Request) -> Response:
+        self._keys.identify(request.headers)
+        data = [
+            {"id": task, "object": "model", "created": 0, "owned_by": "flywheel", "labels": labels}
+            for task, labels in self._tasks.items()
+        ]
+        return Response(_encode({"object": "list", "data": data}), media_type="application/json")
+
+    def _admit(self, request: Request) -> Caller:
+        caller = self._keys.identify(request.headers)
+        if self._source_limits is not None:
+            self._source_limits.take(caller.limited_as)
+        return caller
+
+    def _labels(self, task: str) -> tuple[str, ...]:
+        try:
+            return self._tasks[task]
+        except KeyError:
+            known = ", ".join(sorted(self._tasks))
+            raise NotFound(f"there is no task {task!r}; known: {known}") from None
+
+    def _ask(
+        self,
+        request: Request,
+        caller: Caller,
+        *,
+        task: str,
+        text: str,
+        user: str | None,
+        received: float,
+    ) -> Ask:
+        self._labels(task)
+        check_text(text, self._limits.max_text_chars)
+        sample_id = request.headers.get(SAMPLE_HEADER)
+        if sample_id is None:
+            sample_id = new_id()
+        else:
+            check_id(SAMPLE_HEADER, sample_id)
+        if user:
+            check_id("user", user)
+        return Ask(task, text, sample_id, user or sample_id, caller.source, received)
+
+    async def _body(self, request: Request) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > self._limits.max_body_bytes:
+                raise TooLarge(f"the body is larger than {self._limits.max_body_bytes} bytes")
+            chunks.append(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _response(content: bytes, ask: Ask, answered: Answered, media_type: str) -> Response:
+    headers = {
+        SAMPLE_HEADER: ask.sample_id,
+        "x-flywheel-release": answered.variant.release,
+        "x-flywheel-arm": answered.variant.arm or "",
+    }
+    return Response(content, headers=headers, media_type=media_type)
+
+
+async def _openai_problem(_request: Request, error: Exception) -> Response:
+    """A problem document that OpenAI clients can read too: they look for ``error.message``."""
+    assert isinstance(error, FlywheelError)  # noqa: S101 - registered for this type alone
+    response = problem_of(error)
+    document = msgspec.json.decode(response.body)
+    document["error"] = {
+        "message": str(error),
+        "type": error.code,
+        "code": error.code,
+        "param": None,
+    }
+    count_refused("", error.status)
+    headers = {k: v for k, v in response.headers.items() if not k.startswith("content-")}
+    return Response(
+        _encode(document), error.status, headers=headers, media_type=response.media_type
+    )

@@ -1,0 +1,194 @@
+"""Requests to the model servers: spread, retried on another replica, within one deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import aiohttp
+import msgspec
+from prometheus_client import Counter
+
+from flywheel.errors import RequestError, Unavailable
+
+_retries = Counter("flywheel_gateway_retries_total", "Calls to a model server that were retried.")
+
+FIRST_BACK_OFF_SECONDS = 0.02
+LONGEST_BACK_OFF_SECONDS = 0.5
+SKIP_SECONDS = 1.0
+
+
+class _Classification(msgspec.Struct):
+    probs: list[float]
+    labels: list[str]
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int = 0
+
+
+class _Answer(msgspec.Struct):
+    data: list[_Classification]
+    usage: _Usage | None = None
+
+
+class Prediction(msgspec.Struct, frozen=True):
+    """What a release said of one text. ``model_seconds`` is the time of the call that answered."""
+
+    label: str
+    scores: dict[str, float]
+    tokens_in: int
+    model_seconds: float
+
+    @property
+    def confidence(self) -> float:
+        """The largest score."""
+        return self.scores[self.label]
+
+
+class ModelRefused(RequestError):
+    """The model server says that the request itself is wrong; asking again would not help."""
+
+
+class _Retry(Exception):
+    def __init__(self, why: str, *, skip_endpoint: bool) -> None:
+        super().__init__(why)
+        self.skip_endpoint = skip_endpoint
+
+
+@dataclass(slots=True)
+class _Endpoint:
+    url: str
+    in_flight: int = 0
+    skip_until: float = 0.0
+    lacks: dict[str, float] = field(default_factory=dict)  # release → skip for it until
+
+    def ready_at(self, release: str) -> float:
+        return max(self.skip_until, self.lacks.get(release, 0.0))
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(_Answer)
+
+
+class ModelServers:
+    """All replicas of the model server behind one call. Lives in one event loop."""
+
+    def __init__(
+        self, endpoints: Sequence[str], timeout_seconds: float, max_connections: int = 256
+    ) -> None:
+        self._endpoints = [_Endpoint(url.rstrip("/") + "/classify") for url in endpoints]
+        self._timeout = timeout_seconds
+        # A replica that hangs must leave time to ask another one.
+        self._attempt_timeout = timeout_seconds / min(3, 1 + len(endpoints))
+        self._max_connections = max_connections
+        self._session: aiohttp.ClientSession | None = None
+        self._turn = 0
+
+    async def open(self) -> None:
+        """Make the connection pool."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._max_connections, keepalive_timeout=30.0),
+            headers={"Content-Type": "application/json"},
+            auto_decompress=False,
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def classify(self, release: str, text: str) -> Prediction:
+        """Ask any replica that has ``release``.
+
+        Inference changes nothing, so a call that failed is repeated on another replica, with
+        growing pauses, until the deadline. Raises Unavailable when no replica answered by then,
+        and ModelRefused when one says that the request is wrong.
+        """
+        body = _encoder.encode({"model": release, "input": [text]})
+        deadline = time.monotonic() + self._timeout
+        back_off = FIRST_BACK_OFF_SECONDS
+        failures = 0
+        while True:
+            endpoint = self._choose(release)
+            try:
+                prediction = await self._ask(endpoint, body, deadline)
+            except _Retry as retry:
+                failures += 1
+                now = time.monotonic()
+                if retry.skip_endpoint:
+                    endpoint.skip_until = now + SKIP_SECONDS
+                else:
+                    endpoint.lacks[release] = now + SKIP_SECONDS
+                if now + back_off >= deadline:
+                    raise Unavailable(
+                        f"no model server answered for {release} within {self._timeout:g} s; "
+                        f"the last one said: {retry}"
+                    ) from None
+                _retries.inc()
+                if failures % len(self._endpoints) == 0:
+                    await asyncio.sleep(back_off)
+                    back_off = min(back_off * 2, LONGEST_BACK_OFF_SECONDS)
+            else:
+                if failures or endpoint.lacks:
+                    endpoint.lacks.pop(release, None)
+                return prediction
+
+    def _choose(self, release: str) -> _Endpoint:
+        now = time.monotonic()
+        self._turn += 1
+        count = len(self._endpoints)
+        return min(
+            (self._endpoints[(self._turn + i) % count] for i in range(count)),
+            key=lambda e: (max(0.0, e.ready_at(release) - now), e.in_flight),
+        )
+
+    async def _ask(self, endpoint: _Endpoint, body: bytes, deadline: float) -> Prediction:
+        session = self._session
+        if session is None:
+            raise Unavailable("the gateway is starting")
+        started = time.perf_counter()
+        remaining = max(0.001, deadline - time.monotonic())
+        endpoint.in_flight += 1
+        try:
+            async with asyncio.timeout(min(remaining, self._attempt_timeout)):
+                async with session.post(endpoint.url, data=body) as response:
+                    content = await response.read()
+                    status = response.status
+        except TimeoutError:
+            raise _Retry(f"{endpoint.url} did not answer in time", skip_endpoint=True) from None
+        except aiohttp.ClientError as error:
+            raise _Retry(f"{endpoint.url}: {error}", skip_endpoint=True) from None
+        finally:
+            endpoint.in_flight -= 1
+        if status != 200:
+            raise _refusal(endpoint.url, status, content)
+        return _prediction(endpoint.url, content, time.perf_counter() - started)
+
+
+def _refusal(url: str, status: int, content: bytes) -> Exception:
+    try:
+        detail = str(msgspec.json.decode(content).get("detail", ""))
+    except (msgspec.DecodeError, AttributeError):
+        detail = content[:200].decode(errors="replace")
+    if status in (404, 429) or status == 503:
+        # Still loading this release, or busy: the replica itself is well.
+        return _Retry(detail or f"{url} answered {status}", skip_endpoint=False)
+    if status >= 500:
+        return _Retry(f"{url} answered {status}: {detail}", skip_endpoint=True)
+    return ModelRefused(f"the model server refused the request: {detail}")
+
+
+def _prediction(url: str, content: bytes, seconds: float) -> Prediction:
+    try:
+        answer = _decoder.decode(content)
+        first = answer.data[0]
+        scores = dict(zip(first.labels, first.probs, strict=True))
+        label = max(scores, key=scores.__getitem__)
+    except (msgspec.MsgspecError, IndexError, ValueError) as error:
+        raise _Retry(f"{url} gave no usable answer: {error}", skip_endpoint=True) from None
+    tokens = answer.usage.prompt_tokens if answer.usage else 0
+    return Prediction(label, scores, tokens, seconds)

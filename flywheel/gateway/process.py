@@ -1,0 +1,109 @@
+"""One HTTP server process: takes its port or says why not, and ends cleanly on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import uvicorn
+from fastapi import FastAPI
+
+from flywheel.errors import WorkspaceError
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, except that a clean end after SIGTERM exits with 0."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # Outside the main thread (in tests) there are no signals to take.
+            with suppress(RuntimeError, ValueError):
+                loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
+class HttpServer:
+    """Holds its port from construction on; ``run`` answers until SIGTERM or ``stop``."""
+
+    def __init__(
+        self,
+        app: FastAPI,
+        host: str,
+        port: int,
+        *,
+        setting: str = "port",
+        grace_seconds: float = 20.0,
+    ) -> None:
+        self._socket = _listen(host, port, setting)
+        config = uvicorn.Config(
+            app,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=int(grace_seconds),
+        )
+        self._server = _Server(config)
+
+    @property
+    def port(self) -> int:
+        """The port in use (asked for as 0, it is the one the system gave)."""
+        return int(self._socket.getsockname()[1])
+
+    @property
+    def started(self) -> bool:
+        """Whether requests are being answered."""
+        return self._server.started
+
+    def run(self) -> int:
+        """Answer until told to end; what is in flight is finished first. 0 when all went well."""
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            self._socket.close()
+        return 0 if self._server.started else 1
+
+    def stop(self) -> None:
+        """Ask ``run`` to end; may be called from any thread."""
+        self._server.should_exit = True
+
+
+def serve(app: FastAPI, host: str, port: int, *, setting: str = "port") -> int:
+    """Run ``app`` until SIGTERM and return the exit code.
+
+    ``setting`` names the key in flywheel.toml to change when the port is taken. Raises
+    WorkspaceError when it is.
+    """
+    return HttpServer(app, host, port, setting=setting).run()
+
+
+def _listen(host: str, port: int, setting: str) -> socket.socket:
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, proto)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(2048)
+            listening.setblocking(False)
+        except OSError:
+            listening.close()
+            raise
+    except OSError as error:
+        raise WorkspaceError(
+            f"cannot listen on {host}:{port} ({error.strerror}): stop what holds the port, or set "
+            f"another {setting} in flywheel.toml"
+        ) from error
+    return listening

@@ -1,0 +1,155 @@
+"""The bodies that clients send and get, checked in one step by msgspec."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Literal, TypeVar
+
+import msgspec
+
+from flywheel.errors import RequestError
+from flywheel.gateway.forward import Prediction
+from flywheel.gateway.limits import TooLarge
+
+
+class TextPart(msgspec.Struct):
+    """One part of a message's content; parts that are no text are refused."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(msgspec.Struct):
+    """One chat message. Only the last one of the user is classified."""
+
+    role: str
+    content: str | list[TextPart] | None = None
+
+
+class ChatRequest(msgspec.Struct):
+    """OpenAI's chat completion request, as far as classification has a use for it."""
+
+    model: str
+    messages: list[Message]
+    user: str | None = None
+    stream: bool = False
+    n: int = 1
+
+    @property
+    def text(self) -> str:
+        """The last user message as text. Raises RequestError when there is none."""
+        for message in reversed(self.messages):
+            if message.role == "user" and message.content is not None:
+                content = message.content
+                if isinstance(content, str):
+                    return content
+                return "\n".join(part.text for part in content)
+        raise RequestError("messages: there is no message with role 'user' and a text")
+
+
+class ClassifyRequest(msgspec.Struct):
+    """The body of /v1/classify."""
+
+    task: str
+    text: str
+    user: str | None = None
+
+
+class FeedbackRequest(msgspec.Struct):
+    """The body of /v1/feedback: what a user, or the course of things, says was right."""
+
+    sample_id: str
+    task: str
+    label: str
+    source: Literal["user", "outcome"] = "user"
+    annotator: str = ""
+
+
+class ClassifyResponse(msgspec.Struct):
+    """The answer of /v1/classify."""
+
+    sample_id: str
+    label: str
+    scores: dict[str, float]
+    confidence: float
+    release: str
+    arm: str | None
+
+
+Body = TypeVar("Body", ChatRequest, ClassifyRequest, FeedbackRequest)
+_decoders: dict[type, msgspec.json.Decoder[object]] = {
+    kind: msgspec.json.Decoder(kind) for kind in (ChatRequest, ClassifyRequest, FeedbackRequest)
+}
+MAX_ID_CHARS = 128
+
+
+def parse(kind: type[Body], body: bytes) -> Body:
+    """The request in ``body``. Raises RequestError saying where it is wrong."""
+    try:
+        value = _decoders[kind].decode(body)
+    except msgspec.ValidationError as error:
+        raise RequestError(f"the body is not as expected: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RequestError(f"the body is not valid JSON: {error}") from None
+    assert isinstance(value, kind)  # noqa: S101 - for the type checker; the decoder guarantees it
+    return value
+
+
+def check_text(text: str, max_chars: int) -> None:
+    """Raises RequestError for a text that no model should be asked about."""
+    if not text or text.isspace():
+        raise RequestError("the text is empty")
+    if len(text) > max_chars:
+        raise TooLarge(f"the text has {len(text)} characters; at most {max_chars} are accepted")
+
+
+def check_id(name: str, value: str) -> None:
+    """Raises RequestError for an identifier that is empty, too long or not printable."""
+    if not 1 <= len(value) <= MAX_ID_CHARS or not value.isprintable():
+        raise RequestError(f"{name} must be 1 to {MAX_ID_CHARS} printable characters")
+
+
+def chat_response(sample_id: str, release: str, prediction: Prediction) -> dict[str, object]:
+    """OpenAI's chat completion with the label as its content."""
+    response: dict[str, object] = {
+        "id": f"chatcmpl-{sample_id}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": release,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": prediction.label},
+                "finish_reason": "stop",
+            }
+        ],
+    }
+    if prediction.tokens_in:
+        response["usage"] = {
+            "prompt_tokens": prediction.tokens_in,
+            "completion_tokens": 0,
+            "total_tokens": prediction.tokens_in,
+        }
+    return response
+
+
+def chat_chunks(sample_id: str, release: str, prediction: Prediction) -> bytes:
+    """The same as server-sent events, for clients that ask for a stream."""
+    base = {
+        "id": f"chatcmpl-{sample_id}",
+        "object": "chat.completion.chunk",
+        "created": int(time.time()),
+        "model": release,
+    }
+    steps: Sequence[tuple[dict[str, str], str | None]] = (
+        ({"role": "assistant", "content": prediction.label}, None),
+        ({}, "stop"),
+    )
+    lines = [
+        msgspec.json.encode(
+            {**base, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+        )
+        for delta, reason in steps
+    ]
+    return b"".join(b"data: " + line + b"\n\n" for line in [*lines, b"[DONE]"])

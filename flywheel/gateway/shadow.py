@@ -1,0 +1,123 @@
+"""Copies of requests for the other arm, scored behind the answer and dropped under pressure."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from typing import NamedTuple
+
+import structlog
+from prometheus_client import Counter
+
+from flywheel.contracts.events import Arm, ShadowRecorded
+from flywheel.contracts.ids import utc_now
+from flywheel.errors import RequestError
+from flywheel.gateway.capture import Capture
+from flywheel.gateway.forward import ModelServers
+
+_log = structlog.get_logger(__name__)
+_scored = Counter("flywheel_gateway_shadow_scored_total", "Copies that the other arm scored.")
+_dropped = Counter("flywheel_gateway_shadow_dropped_total", "Copies dropped: no time for them.")
+_EVENT_IDS = uuid.UUID("7c1f9d0e-5b0c-5d0a-9f3a-2f6c1f0d9b11")
+
+
+class Copy(NamedTuple):
+    """What to score: one sample, and the arm that did not answer it."""
+
+    sample_id: str
+    task: str
+    text: str
+    release: str
+    arm: Arm
+    rollout_id: str
+
+
+class Shadow:
+    """A bounded queue and a few workers in the gateway's event loop."""
+
+    def __init__(
+        self, servers: ModelServers, capture: Capture, *, concurrency: int, queue_size: int
+    ) -> None:
+        self._servers = servers
+        self._capture = capture
+        self._concurrency = concurrency
+        self._queue: asyncio.Queue[Copy] = asyncio.Queue(queue_size)
+        self._workers: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Start the workers in the running loop."""
+        self._workers = [asyncio.create_task(self._work()) for _ in range(self._concurrency)]
+
+    def submit(self, copy: Copy) -> None:
+        """Queue a copy, or drop and count it when the queue is full: callers never wait."""
+        try:
+            self._queue.put_nowait(copy)
+        except asyncio.QueueFull:
+            _dropped.inc()
+
+    async def stop(self, within: float) -> None:
+        """Finish what is queued within ``within`` seconds; the rest is dropped and counted."""
+        try:
+            async with asyncio.timeout(within):
+                await self._queue.join()
+        except TimeoutError:
+            _dropped.inc(self._queue.qsize())
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+
+    async def _work(self) -> None:
+        while True:
+            copy = await self._queue.get()
+            try:
+                await self._score(copy)
+            except RequestError as error:
+                _dropped.inc()
+                _log.warning("shadow not recorded", sample_id=copy.sample_id, problem=str(error))
+            finally:
+                self._queue.task_done()
+
+    async def _score(self, copy: Copy) -> None:
+        started = time.perf_counter()
+        try:
+            prediction = await self._servers.classify(copy.release, copy.text)
+        except RequestError as error:
+            self._capture.record(_recorded(copy, started, error=str(error)))
+            return
+        _scored.inc()
+        self._capture.record(
+            _recorded(
+                copy,
+                started,
+                output=prediction.label,
+                scores=prediction.scores,
+                confidence=prediction.confidence,
+            )
+        )
+
+
+def _recorded(
+    copy: Copy,
+    started: float,
+    *,
+    output: str | None = None,
+    scores: dict[str, float] | None = None,
+    confidence: float | None = None,
+    error: str | None = None,
+) -> ShadowRecorded:
+    name = "\x1f".join((copy.task, copy.sample_id, copy.release, copy.rollout_id))
+    return ShadowRecorded(
+        event_id=str(uuid.uuid5(_EVENT_IDS, name)),
+        occurred_at=utc_now(),
+        task=copy.task,
+        sample_id=copy.sample_id,
+        release=copy.release,
+        arm=copy.arm,
+        rollout_id=copy.rollout_id,
+        output=output,
+        scores=scores or {},
+        confidence=confidence,
+        latency_ms=(time.perf_counter() - started) * 1000,
+        error=error,
+    )

@@ -1,0 +1,219 @@
+"""An append-only log on disk that a killed process leaves whole: frames with length and CRC."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import structlog
+
+from flywheel.contracts.codec import Record
+from flywheel.errors import WorkspaceError
+
+_log = structlog.get_logger(__name__)
+
+# 0xFE and 0xFF occur in no UTF-8 text, so a payload of JSON cannot imitate the start of a frame.
+MAGIC = b"\xfe\xff\xfeF"
+_HEAD = struct.Struct("<4sII")
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(tuple[str, bytes, bytes, tuple[tuple[str, bytes], ...]])
+
+
+class Position(NamedTuple):
+    """A place in the log: the number of a segment and a byte in it. Ordered."""
+
+    segment: int
+    byte: int
+
+
+def frame(record: Record) -> bytes:
+    """The bytes of one record in the log."""
+    payload = _encoder.encode((record.topic, record.key, record.value, record.headers))
+    return _HEAD.pack(MAGIC, len(payload), zlib.crc32(payload)) + payload
+
+
+def frames(data: bytes, start: int = 0) -> Iterator[tuple[Record, int]]:
+    """Every whole record in ``data`` from byte ``start`` on, each with the byte after it.
+
+    A torn tail ends the iteration. Damaged bytes in the middle are stepped over to the next whole
+    frame, so that damage costs only the records that it touches.
+    """
+    at = start
+    while True:
+        record, after = _frame_at(data, at)
+        if record is not None:
+            yield record, after
+            at = after
+            continue
+        at = data.find(MAGIC, at + 1)
+        if at < 0:
+            return
+
+
+def _frame_at(data: bytes, at: int) -> tuple[Record | None, int]:
+    if at + _HEAD.size > len(data):
+        return None, at
+    magic, length, crc = _HEAD.unpack_from(data, at)
+    body = at + _HEAD.size
+    payload = data[body : body + length]
+    if magic != MAGIC or len(payload) != length or zlib.crc32(payload) != crc:
+        return None, at
+    topic, key, value, headers = _decoder.decode(payload)
+    return Record(topic, key, value, headers), body + length
+
+
+class SpillLog:
+    """Segments and an offset file in one folder, held by one process at a time.
+
+    ``append`` returns once the operating system has the bytes (a kill -9 loses nothing); with
+    ``fsync`` once the disk has them (a power cut loses nothing). Thread-safe.
+    """
+
+    def __init__(self, folder: Path, *, segment_bytes: int = 4 << 20, fsync: bool = False) -> None:
+        self._folder = folder
+        self._segment_bytes = segment_bytes
+        self._fsync = fsync
+        self._mutex = threading.Lock()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock_fd = _exclusive(folder)
+        self._done = self._read_offset()
+        sizes = {_number(path): path.stat().st_size for path in folder.glob("*.log")}
+        self._sizes: dict[int, int] = dict(sorted(sizes.items()))
+        # Never append behind a tail that may be torn: each start opens a segment of its own.
+        self._segment = max([*sizes, self._done.segment], default=0) + 1
+        self._fd = self._open(self._segment)
+
+    def append(self, record: Record) -> None:
+        """Add one record. Raises OSError (disk full, say) and leaves the log as it was."""
+        data = frame(record)
+        with self._mutex:
+            size = self._sizes[self._segment]
+            if size and size + len(data) > self._segment_bytes:
+                self._rotate()
+                size = 0
+            try:
+                self._write(data)
+            except OSError:
+                os.ftruncate(self._fd, size)
+                raise
+            self._sizes[self._segment] = size + len(data)
+
+    def read(self, limit: int = 500, limit_bytes: int = 1 << 20) -> tuple[list[Record], Position]:
+        """The next records that are not done, with the position after the last of them."""
+        with self._mutex:
+            done, writing = self._done, self._segment
+            sizes = dict(self._sizes)
+        for number in sorted(sizes):
+            start = done.byte if number == done.segment else 0
+            if number < done.segment or start >= sizes[number]:
+                continue
+            batch, after = self._read_segment(number, start, sizes[number], limit, limit_bytes)
+            if batch:
+                return batch, Position(number, after)
+            if number < writing:
+                _log.warning("spill tail torn", segment=number, bytes=sizes[number] - start)
+                done = Position(number + 1, 0)
+        return [], done
+
+    def advance(self, position: Position) -> None:
+        """Everything before ``position`` is published: remember it and delete what is finished."""
+        with self._mutex:
+            if position <= self._done:
+                return
+            draft = self._folder / ".offset"
+            draft.write_bytes(msgspec.json.encode(position))
+            os.replace(draft, self._folder / "offset")
+            self._done = position
+            for number in [n for n in self._sizes if n != self._segment]:
+                if number < position.segment or (
+                    number == position.segment and position.byte >= self._sizes[number]
+                ):
+                    self._path(number).unlink(missing_ok=True)
+                    del self._sizes[number]
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes appended but not done."""
+        with self._mutex:
+            total = sum(size for n, size in self._sizes.items() if n >= self._done.segment)
+            return total - (self._done.byte if self._done.segment in self._sizes else 0)
+
+    def close(self) -> None:
+        """Release the folder; nothing is flushed because nothing is buffered."""
+        with self._mutex:
+            os.close(self._fd)
+            if not self._sizes[self._segment]:
+                self._path(self._segment).unlink(missing_ok=True)
+            os.close(self._lock_fd)
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
+        if self._fsync:
+            os.fdatasync(self._fd)
+
+    def _read_segment(
+        self, number: int, start: int, end: int, limit: int, limit_bytes: int
+    ) -> tuple[list[Record], int]:
+        with self._path(number).open("rb") as file:
+            file.seek(start)
+            data = file.read(min(end - start, limit_bytes))
+            if len(data) < end - start and next(frames(data), None) is None:
+                data += file.read(end - start - len(data))
+        batch: list[Record] = []
+        after = 0
+        for record, end_of_frame in frames(data):
+            batch.append(record)
+            after = end_of_frame
+            if len(batch) >= limit or after >= limit_bytes:
+                break
+        return batch, start + after
+
+    def _rotate(self) -> None:
+        fd = self._open(self._segment + 1)
+        os.close(self._fd)
+        self._fd = fd
+        self._segment += 1
+
+    def _open(self, number: int) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        fd = os.open(self._path(number), flags, 0o600)
+        self._sizes[number] = 0
+        return fd
+
+    def _read_offset(self) -> Position:
+        try:
+            return msgspec.json.decode((self._folder / "offset").read_bytes(), type=Position)
+        except FileNotFoundError:
+            return Position(0, 0)
+        except msgspec.MsgspecError:
+            # Publishing all again is safe: every record keeps its event id.
+            _log.warning("spill offset not readable; publishing again from the start")
+            return Position(0, 0)
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:010}.log"
+
+
+def _number(path: Path) -> int:
+    return int(path.stem)
+
+
+def _exclusive(folder: Path) -> int:
+    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise WorkspaceError(
+            f"another gateway is using {folder}: stop it, or start this one as another instance"
+        ) from None
+    return fd

@@ -1,0 +1,213 @@
+"""The embedded engine's HTTP interface, shaped like vLLM's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import ClassVar, TypeVar
+
+import msgspec
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from prometheus_client import Counter, Histogram
+
+from flywheel.contracts.ids import new_id
+from flywheel.errors import FlywheelError, RequestError
+from flywheel.monitoring.health import health_routes
+from flywheel.monitoring.problems import install_problem_details
+from flywheel.serving.batching import Batcher, Scores
+from flywheel.serving.engine import Classifier
+from flywheel.serving.releases import ReleaseSet
+
+_requests = Counter("flywheel_serving_requests_total", "Requests by status.", ("status",))
+_latency = Histogram(
+    "flywheel_serving_latency_seconds",
+    "From arrival to answer.",
+    buckets=(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1),
+)
+_encode = msgspec.json.Encoder().encode
+MAX_BODY_BYTES = 8 << 20
+
+
+class _Classify(msgspec.Struct):
+    model: str
+    input: str | list[str]
+
+
+class _Message(msgspec.Struct):
+    role: str
+    content: str
+
+
+class _Chat(msgspec.Struct):
+    model: str
+    messages: list[_Message]
+
+
+class _TooLarge(RequestError):
+    code: ClassVar[str] = "too-large"
+    status: ClassVar[int] = 413
+    title: ClassVar[str] = "Request too large"
+
+
+Body = TypeVar("Body", _Classify, _Chat)
+
+
+def create_app(
+    *,
+    releases: ReleaseSet,
+    max_batch: int = 16,
+    max_wait_ms: float = 2.0,
+    queue_size: int = 256,
+    checks: Mapping[str, Callable[[], str | None]] | None = None,
+) -> FastAPI:
+    """A model server over ``releases``, which the caller starts and stops."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        batcher = Batcher(max_batch=max_batch, max_wait_ms=max_wait_ms, queue_size=queue_size)
+        batcher.start()
+        app.state.endpoints = _Endpoints(releases, batcher)
+        yield
+        await batcher.stop()
+
+    app = FastAPI(title="Flywheel model server", version="1", lifespan=lifespan)
+    install_problem_details(app)
+    app.add_route("/classify", _classify, methods=["POST"])
+    app.add_route("/v1/chat/completions", _chat, methods=["POST"])
+    app.add_route("/v1/models", _models, methods=["GET"])
+    app.add_route("/health", _health, methods=["GET"])
+    health_routes(app, {"releases": releases.problem, **(checks or {})})
+    return app
+
+
+class _Endpoints:
+    def __init__(self, releases: ReleaseSet, batcher: Batcher) -> None:
+        self._releases = releases
+        self._batcher = batcher
+
+    async def classify(self, request: Request) -> dict[str, object]:
+        body = _parse(_Classify, await _body(request))
+        texts = [body.input] if isinstance(body.input, str) else body.input
+        if not texts:
+            raise RequestError("input: at least one text is needed")
+        classifier = self._releases.get(body.model)
+        scores = await self._scores(classifier, texts)
+        return {
+            "id": f"classify-{new_id()}",
+            "object": "list",
+            "created": int(time.time()),
+            "model": body.model,
+            "data": [_classification(index, item) for index, item in enumerate(scores)],
+        }
+
+    async def chat(self, request: Request) -> dict[str, object]:
+        body = _parse(_Chat, await _body(request))
+        texts = [m.content for m in body.messages if m.role == "user"][-1:]
+        if not texts:
+            raise RequestError("messages: there is no message with role 'user'")
+        classifier = self._releases.get(body.model)
+        scores = (await self._scores(classifier, texts))[0]
+        message = {"role": "assistant", "content": max(scores, key=scores.__getitem__)}
+        return {
+            "id": f"chatcmpl-{new_id()}",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": body.model,
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        }
+
+    def models(self) -> dict[str, object]:
+        statuses = self._releases.statuses()
+        return {
+            "object": "list",
+            "data": [
+                {
+                    "id": status.release,
+                    "object": "model",
+                    "created": status.loaded_at,
+                    "owned_by": "flywheel",
+                    "labels": status.labels,
+                }
+                for status in statuses
+                if status.state == "ready"
+            ],
+            "unavailable": [
+                {"id": status.release, "status": status.state, "reason": status.reason}
+                for status in statuses
+                if status.state != "ready"
+            ],
+        }
+
+    async def _scores(self, classifier: Classifier, texts: list[str]) -> list[Scores]:
+        for index, text in enumerate(texts):
+            if not text or text.isspace():
+                raise RequestError(f"input: text {index} is empty")
+        return await self._batcher.classify(classifier, texts)
+
+
+def _classification(index: int, scores: Scores) -> dict[str, object]:
+    labels = list(scores)
+    return {
+        "index": index,
+        "label": max(labels, key=scores.__getitem__),
+        "probs": list(scores.values()),
+        "labels": labels,
+        "num_classes": len(labels),
+    }
+
+
+def _endpoints(request: Request) -> _Endpoints:
+    endpoints: _Endpoints = request.app.state.endpoints
+    return endpoints
+
+
+async def _classify(request: Request) -> Response:
+    return await _timed(_endpoints(request).classify, request)
+
+
+async def _chat(request: Request) -> Response:
+    return await _timed(_endpoints(request).chat, request)
+
+
+async def _models(request: Request) -> Response:
+    return Response(_encode(_endpoints(request).models()), media_type="application/json")
+
+
+async def _health(_request: Request) -> Response:
+    return Response()
+
+
+async def _timed(
+    answer: Callable[[Request], Awaitable[dict[str, object]]], request: Request
+) -> Response:
+    started = time.perf_counter()
+    try:
+        body = await answer(request)
+    except FlywheelError as error:
+        _requests.labels(str(error.status)).inc()
+        raise
+    _latency.observe(time.perf_counter() - started)
+    _requests.labels("200").inc()
+    return Response(_encode(body), media_type="application/json")
+
+
+async def _body(request: Request) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > MAX_BODY_BYTES:
+            raise _TooLarge(f"the body is larger than {MAX_BODY_BYTES} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _parse(kind: type[Body], body: bytes) -> Body:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise RequestError(f"the body is not as expected: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RequestError(f"the body is not valid JSON: {error}") from None

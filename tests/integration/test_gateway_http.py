@@ -1,0 +1,366 @@
+"""The gateway in front of real model servers, over HTTP."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from gateway_harness import (
+    LABELS,
+    TASK,
+    FilePublisher,
+    client,
+    eventually,
+    model_server,
+    running,
+    split_event,
+)
+
+from flywheel.contracts.events import LabelRecorded, ShadowRecorded, TrafficRecorded
+from flywheel.gateway.app import create_app
+from flywheel.gateway.auth import Keys
+from flywheel.gateway.capture import Capture
+from flywheel.gateway.config import GatewayLimits
+from flywheel.gateway.forward import ModelServers
+from flywheel.gateway.limits import SourceLimits
+from flywheel.gateway.process import HttpServer
+from flywheel.gateway.spill import SpillLog
+from flywheel.gateway.splits import Splits
+
+
+@dataclass
+class Gateway:
+    http: httpx.Client
+    splits: Splits
+    publisher: FilePublisher
+    spill: Path
+
+    def events(self, kind: type) -> list:
+        return [event for event in self.publisher.events() if isinstance(event, kind)]
+
+    def classify(self, text: str, **extra: str) -> httpx.Response:
+        return self.http.post("/v1/classify", json={"task": TASK, "text": text, **extra})
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
+    with ExitStack() as stack:
+        yield lambda endpoints, **options: stack.enter_context(
+            _gateway(tmp_path, endpoints, **options)
+        )
+
+
+@contextmanager
+def _gateway(
+    folder: Path,
+    endpoints: list[str],
+    *,
+    split=None,
+    timeout: float = 10.0,
+    spill_bytes: int = 64 << 20,
+    down: bool = False,
+    **options,
+) -> Iterator[Gateway]:
+    splits = Splits(folder / "splits.json")
+    if split is not None:
+        splits.update(split)
+    splits.mark_caught_up()
+    publisher = FilePublisher(folder / "published")
+    publisher.down = down
+    capture = Capture(SpillLog(folder / "spill"), publisher, max_bytes=spill_bytes)
+    app = create_app(
+        tasks={TASK: LABELS},
+        splits=splits,
+        servers=ModelServers(endpoints, timeout),
+        capture=capture,
+        **options,
+    )
+    with running(HttpServer(app, "127.0.0.1", 0)) as url, client(url) as http:
+        yield Gateway(http, splits, publisher, folder / "spill")
+
+
+@pytest.fixture(scope="module")
+def champion() -> Iterator[str]:
+    with model_server(split_event("r1", "r2", 0.5)) as (url, _):
+        yield url
+
+
+def test_a_request_is_answered_and_recorded(gateway, champion) -> None:
+    gate = gateway([champion], split=split_event("r1"))
+    answer = gate.classify("Who wrote Faust?", user="ada").json()
+    assert answer["label"] == "HUM"
+    assert answer["release"] == "r1"
+    assert answer["arm"] is None
+    assert sum(answer["scores"].values()) == pytest.approx(1.0)
+    assert answer["confidence"] == max(answer["scores"].values())
+    eventually(lambda: gate.events(TrafficRecorded))
+    [event] = gate.events(TrafficRecorded)
+    assert event.sample_id == answer["sample_id"]
+    assert (event.text, event.output, event.unit) == ("Who wrote Faust?", "HUM", "ada")
+    assert event.scores == answer["scores"]
+    assert event.status == 200
+    assert event.latency_ms > 0
+
+
+def test_openai_clients_are_understood(gateway, champion) -> None:
+    gate = gateway([champion], split=split_event("r1", "r2", 1.0))
+    body = {
+        "model": TASK,
+        "messages": [
+            {"role": "system", "content": "classify"},
+            {"role": "user", "content": [{"type": "text", "text": "Where is Ulm?"}]},
+        ],
+        "user": "u1",
+        "temperature": 0,
+    }
+    response = gate.http.post("/v1/chat/completions", json=body)
+    answer = response.json()
+    assert answer["object"] == "chat.completion"
+    assert answer["choices"][0]["message"] == {"role": "assistant", "content": "LOC"}
+    assert response.headers["x-flywheel-release"] == "r2"
+    assert response.headers["x-flywheel-arm"] == "challenger"
+    assert answer["id"] == "chatcmpl-" + response.headers["x-flywheel-sample-id"]
+    stream = gate.http.post("/v1/chat/completions", json={**body, "stream": True})
+    assert stream.headers["content-type"].startswith("text/event-stream")
+    assert '"content":"LOC"' in stream.text
+    assert stream.text.endswith("data: [DONE]\n\n")
+    models = gate.http.get("/v1/models").json()
+    assert [model["id"] for model in models["data"]] == [TASK]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        (b"{", 400, "not valid JSON"),
+        (b"\xff\xfe", 400, "not valid JSON"),
+        (b"[]", 400, "not as expected"),
+        (b'{"task":"questions"}', 400, "text"),
+        (b'{"task":"questions","text":7}', 400, "$.text"),
+        (b'{"task":"questions","text":"  "}', 400, "empty"),
+        (b'{"task":"nope","text":"x"}', 404, "known: questions"),
+        (b'{"task":"questions","text":"' + b"x" * 101 + b'"}', 413, "at most 100"),
+        (b'{"task":"questions","text":"' + b"x" * 2000 + b'"}', 413, "1000 bytes"),
+        (b'{"task":"questions","text":"x","user":"\\u0000"}', 400, "user"),
+    ],
+)
+def test_bad_requests_are_explained(gateway, champion, body, status, says) -> None:
+    limits = GatewayLimits(max_body_bytes=1000, max_text_chars=100)
+    gate = gateway([champion], split=split_event("r1"), limits=limits)
+    response = gate.http.post("/v1/classify", content=body)
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["status"] == status
+    assert says in problem["detail"]
+    assert problem["error"]["message"] == problem["detail"]
+    assert gate.events(TrafficRecorded) == []
+
+
+def test_unknown_paths_and_methods_are_problems(gateway, champion) -> None:
+    gate = gateway([champion], split=split_event("r1"))
+    for response in (gate.http.get("/nope"), gate.http.get("/v1/classify")):
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.status_code in (404, 405)
+    response = gate.http.post("/v1/chat/completions", json={"model": TASK, "messages": []})
+    assert response.status_code == 400
+    assert "no message with role 'user'" in response.json()["detail"]
+
+
+def test_without_a_split_it_asks_to_come_back(gateway, champion) -> None:
+    gate = gateway([champion])
+    response = gate.classify("Who?")
+    assert response.status_code == 503
+    assert int(response.headers["retry-after"]) >= 1
+    assert "no release serves" in response.json()["detail"]
+    gate.splits.update(split_event("r1"))
+    assert gate.classify("Who?").status_code == 200
+
+
+def test_a_repeated_sample_counts_once(gateway, champion) -> None:
+    gate = gateway([champion], split=split_event("r1"))
+    headers = {"x-flywheel-sample-id": "order-17"}
+    for _ in range(2):
+        body = {"task": TASK, "text": "How many?"}
+        response = gate.http.post("/v1/classify", json=body, headers=headers)
+        assert response.json()["sample_id"] == "order-17"
+        assert response.headers["x-flywheel-sample-id"] == "order-17"
+    eventually(lambda: len(gate.events(TrafficRecorded)) == 2)
+    assert len({event.event_id for event in gate.events(TrafficRecorded)}) == 1
+
+
+def test_feedback_becomes_a_label(gateway, champion) -> None:
+    gate = gateway([champion], split=split_event("r1"))
+    body = {"sample_id": "s1", "task": TASK, "label": "NUM", "source": "outcome"}
+    assert gate.http.post("/v1/feedback", json=body).status_code == 202
+    eventually(lambda: gate.events(LabelRecorded))
+    [label] = gate.events(LabelRecorded)
+    assert (label.sample_id, label.value, label.source) == ("s1", "NUM", "outcome")
+    assert label.annotator == "anonymous"
+    wrong = gate.http.post("/v1/feedback", json={**body, "label": "XYZ"})
+    assert wrong.status_code == 400
+    assert "none of NUM, HUM, LOC" in wrong.json()["detail"]
+    wrong = gate.http.post("/v1/feedback", json={**body, "source": "expert"})
+    assert wrong.status_code == 400
+
+
+def test_keys_are_asked_for_and_name_the_source(gateway, champion) -> None:
+    gate = gateway([champion], split=split_event("r1"), keys=Keys(["s3cret", "other"]))
+    assert gate.classify("Who?").status_code == 401
+    assert gate.http.get("/v1/models").status_code == 401
+    refused = gate.http.post("/v1/classify", json={}, headers={"Authorization": "Bearer s3cre"})
+    assert refused.status_code == 401
+    assert refused.headers["www-authenticate"] == "Bearer"
+    gate.http.headers["Authorization"] = "Bearer s3cret"
+    assert gate.classify("Who?").status_code == 200
+    gate.http.headers["x-flywheel-source"] = "shop"
+    assert gate.classify("Who?").status_code == 200
+    eventually(lambda: len(gate.events(TrafficRecorded)) == 2)
+    first, second = (event.source for event in gate.events(TrafficRecorded))
+    assert first.startswith("key-")
+    assert "s3cret" not in first
+    assert second == "shop"
+
+
+def test_a_source_that_asks_too_much_is_slowed_down(gateway, champion) -> None:
+    source_limits = SourceLimits(0.001, burst=2)
+    gate = gateway([champion], split=split_event("r1"), source_limits=source_limits)
+    assert [gate.classify("Who?").status_code for _ in range(3)] == [200, 200, 429]
+    assert int(gate.classify("Who?").headers["retry-after"]) >= 1
+    gate.http.headers["x-flywheel-source"] = "another"
+    assert gate.classify("Who?").status_code == 200
+
+
+def test_the_other_arm_scores_in_the_shadow(gateway, champion) -> None:
+    gate = gateway([champion], split=split_event("r1", "r2", 0.5, shadow=1.0))
+    arms = {}
+    for number in range(20):
+        answer = gate.classify(f"Question {number}").json()
+        arms[answer["sample_id"]] = answer["arm"]
+    assert set(arms.values()) == {"champion", "challenger"}
+    eventually(lambda: len(gate.events(ShadowRecorded)) == 20)
+    for shadow in gate.events(ShadowRecorded):
+        assert shadow.arm != arms[shadow.sample_id]
+        assert shadow.release == {"champion": "r1", "challenger": "r2"}[shadow.arm]
+        assert shadow.output in LABELS
+
+
+def test_the_split_moves_at_once_and_no_request_fails(gateway, champion) -> None:
+    gate = gateway([champion], split=split_event("r1", "r2", 0.0))
+    stop = threading.Event()
+    failed: list[int] = []
+
+    def ask() -> None:
+        while not stop.is_set():
+            status = gate.classify("Who?").status_code
+            if status != 200:
+                failed.append(status)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    for share in (0.1, 0.5, 1.0):
+        gate.splits.update(split_event("r1", "r2", share))
+    assert gate.classify("Who?").json()["release"] == "r2"
+    gate.splits.update(split_event("r2"))
+    assert gate.classify("Who?").json()["release"] == "r2"
+    stop.set()
+    asking.join()
+    assert failed == []
+
+
+def test_a_replica_that_dies_or_lacks_the_release_is_passed_over(gateway, champion) -> None:
+    with ExitStack() as stack:
+        dying, _ = stack.enter_context(model_server(split_event("r1")))
+        lacking, _ = stack.enter_context(model_server())
+        gate = gateway([dying, lacking, champion], split=split_event("r1"))
+        assert all(gate.classify(f"Q {n}").status_code == 200 for n in range(10))
+        stack.close()
+        assert all(gate.classify(f"Q {n}").status_code == 200 for n in range(10))
+
+
+def test_when_no_model_answers_the_failure_is_recorded(gateway) -> None:
+    gate = gateway(["http://127.0.0.1:9"], split=split_event("r1"), timeout=0.3)
+    response = gate.classify("Who?")
+    assert response.status_code == 503
+    assert "retry-after" in response.headers
+    assert "no model server answered for r1" in response.json()["detail"]
+    eventually(lambda: gate.events(TrafficRecorded))
+    [event] = gate.events(TrafficRecorded)
+    assert (event.status, event.release, event.output) == (503, "r1", None)
+    assert event.error is not None
+    assert event.error.startswith("unavailable: ")
+
+
+def test_a_broker_outage_is_outlived_and_the_spill_is_bounded(gateway, champion) -> None:
+    gate = gateway([champion], split=split_event("r1"), down=True, spill_bytes=3_000)
+    answered = []
+    for number in range(100):
+        response = gate.classify(f"Question {number}")
+        if response.status_code != 200:
+            break
+        answered.append(response.json()["sample_id"])
+    assert 3 < len(answered) < 100
+    assert response.status_code == 503
+    assert "wait for Kafka" in response.json()["detail"]
+    eventually(lambda: gate.http.get("/healthz").status_code == 503)
+    gate.publisher.down = False
+    eventually(lambda: len(gate.events(TrafficRecorded)) == len(answered))
+    assert [event.sample_id for event in gate.events(TrafficRecorded)] == answered
+    eventually(lambda: gate.classify("Who?").status_code == 200)
+    eventually(lambda: gate.http.get("/healthz").status_code == 200)
+
+
+def test_a_client_that_goes_away_keeps_its_record(gateway) -> None:
+    opened = threading.Event()
+
+    from gateway_harness import KeywordClassifier
+
+    def load(release: str) -> KeywordClassifier:
+        classifier = KeywordClassifier(release)
+        classifier.predict(["warm"])
+        return KeywordClassifier(release, gate=_AfterFirst(opened))
+
+    with model_server(split_event("r1"), load=load) as (url, _):
+        gate = gateway([url], split=split_event("r1"))
+        with pytest.raises(httpx.ReadTimeout):
+            gate.http.post("/v1/classify", json={"task": TASK, "text": "Who left?"}, timeout=0.2)
+        opened.set()
+        eventually(lambda: gate.events(TrafficRecorded))
+        [event] = gate.events(TrafficRecorded)
+        assert (event.text, event.status) == ("Who left?", 200)
+
+
+class _AfterFirst(threading.Event):
+    """Lets the warm-up through and holds every later prediction until opened."""
+
+    def __init__(self, opened: threading.Event) -> None:
+        super().__init__()
+        self._opened = opened
+        self._warm = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if not self._warm:
+            self._warm = True
+            return True
+        return self._opened.wait(timeout)
+
+
+def test_metrics_tell_requests_latency_spill_and_split(gateway, champion) -> None:
+    gate = gateway([champion], split=split_event("r1", "r2", 0.25))
+    gate.classify("Who?")
+    text = gate.http.get("/metrics").text
+    for name in (
+        'flywheel_gateway_requests_total{arm="',
+        f'flywheel_gateway_latency_seconds_bucket{{le="0.001",task="{TASK}"',
+        f'flywheel_gateway_overhead_seconds_count{{task="{TASK}"',
+        f'flywheel_gateway_latency_quantile_seconds{{quantile="0.95",task="{TASK}"',
+        "flywheel_gateway_spill_bytes",
+        "flywheel_gateway_spill_lag_seconds",
+        "flywheel_gateway_shadow_dropped_total",
+        f'flywheel_gateway_split{{arm="challenger",task="{TASK}"}} 0.25',
+    ):
+        assert name in text
