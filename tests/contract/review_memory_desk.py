@@ -1,0 +1,140 @@
+"""The review desk and its intake in memory: the ports' words as short code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from datetime import datetime, timedelta
+
+import msgspec
+
+from flywheel.contracts.events import Event, LabelSettled, ReviewRequested
+from flywheel.errors import Conflict
+from flywheel.review.ports import Answer, QueueDepth, ReviewTask
+
+
+class MemoryOutbox:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def add(self, events: Sequence[Event]) -> None:
+        self.events.extend(events)
+
+
+class MemoryDesk:
+    def __init__(self) -> None:
+        self.tasks: dict[str, ReviewTask] = {}
+        self.claims: dict[str, tuple[str, datetime]] = {}
+        self.given: list[Answer] = []
+        self.settled: dict[str, str] = {}
+        self.withdrawn: set[str] = set()
+
+    def open(self, requests: Sequence[ReviewRequested]) -> int:
+        new = [request for request in requests if request.sample_id not in self.tasks]
+        for request in new:
+            fields = msgspec.structs.asdict(request)
+            fields["requested_at"] = fields.pop("occurred_at")
+            del fields["event_id"]
+            self.tasks[request.sample_id] = ReviewTask(**fields)
+        return len(new)
+
+    def withdraw(self, sample_ids: Sequence[str]) -> int:
+        self.withdrawn.update(sample_ids)
+        return len(sample_ids)
+
+    def claim(
+        self, task: str, annotator: str, now: datetime, lease_seconds: float, limit: int
+    ) -> list[ReviewTask]:
+        done = {answer.sample_id for answer in self.given if answer.annotator == annotator}
+        mine, free = [], []
+        for sample in self.tasks.values():
+            sample_id = sample.sample_id
+            if sample.task != task or sample_id in done | self.withdrawn | self.settled.keys():
+                continue
+            holder = self._holder(sample_id, now)
+            if holder == annotator:
+                mine.append(sample)
+            elif holder is None:
+                free.append(sample)
+        free.sort(key=lambda sample: (-sample.priority, sample.requested_at))
+        taken = (mine + free)[:limit]
+        for sample in taken:
+            until = now + timedelta(seconds=lease_seconds)
+            self.claims[sample.sample_id] = (annotator, until)
+        return [msgspec.structs.replace(sample, state="claimed") for sample in taken]
+
+    def find(self, sample_id: str) -> ReviewTask | None:
+        sample = self.tasks.get(sample_id)
+        if sample is None:
+            return None
+        if sample_id in self.settled:
+            state = "settled"
+        elif sample_id in self.withdrawn:
+            state = "withdrawn"
+        elif sample_id in self.claims:
+            state = "claimed"
+        elif any(answer.value for answer in self.answers(sample_id)):
+            state = "submitted"
+        else:
+            state = "open"
+        return msgspec.structs.replace(sample, state=state)
+
+    def answers(self, sample_id: str) -> list[Answer]:
+        return [answer for answer in self.given if answer.sample_id == sample_id]
+
+    def answer(self, answer: Answer, settled: LabelSettled | None) -> None:
+        if any(a.annotator == answer.annotator for a in self.answers(answer.sample_id)):
+            raise Conflict("answered already")
+        self.given.append(answer)
+        if self.claims.get(answer.sample_id, ("",))[0] == answer.annotator:
+            del self.claims[answer.sample_id]
+        if settled is not None and settled.value is not None:
+            self.settled[answer.sample_id] = settled.value
+            self.claims.pop(answer.sample_id, None)
+
+    def undo(self, annotator: str, now: datetime, lease_seconds: float) -> ReviewTask | None:
+        latest = next((a for a in reversed(self.given) if a.annotator == annotator), None)
+        if latest is None:
+            return None
+        before = self.find(latest.sample_id)
+        self.given.remove(latest)
+        self.settled.pop(latest.sample_id, None)
+        until = now + timedelta(seconds=lease_seconds)
+        self.claims[latest.sample_id] = (annotator, until)
+        return before
+
+    def depth(self, task: str, now: datetime) -> QueueDepth:
+        states = [self.find(s.sample_id) for s in self.tasks.values() if s.task == task]
+        counts: dict[str, int] = {}
+        for sample in states:
+            if sample is not None:
+                counts[sample.state] = counts.get(sample.state, 0) + 1
+        return QueueDepth(**counts)
+
+    def _holder(self, sample_id: str, now: datetime) -> str | None:
+        holder, until = self.claims.get(sample_id, ("", now))
+        return holder if until > now else None
+
+
+class MemoryTransaction:
+    def __init__(self) -> None:
+        self.desk = MemoryDesk()
+        self.intake = self.desk
+        self.outbox = MemoryOutbox()
+
+
+class MemoryDatabase:
+    """Transactions that roll back as one."""
+
+    def __init__(self) -> None:
+        self.state = MemoryTransaction()
+
+    @contextmanager
+    def transaction(self) -> Iterator[MemoryTransaction]:
+        work = deepcopy(self.state)
+        yield work
+        self.state = work
+
+    def sent(self) -> list[Event]:
+        return self.state.outbox.events
