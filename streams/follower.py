@@ -68,7 +68,7 @@ class Follower:
             try:
                 self._follow()
                 pause = _RETRY_SECONDS
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the thread's boundary
                 # Whatever broke the connection, following goes on from the last handled record.
                 _log.warning(
                     "following interrupted, trying again",
@@ -146,7 +146,7 @@ class Follower:
                 _log.warning("event not handled, trying again", where=where, reason=str(error))
                 time.sleep(pause)
                 pause = min(_LONGEST_RETRY, pause * 2)
-            except Exception:
+            except Exception:  # noqa: BLE001 - the thread's boundary
                 # One event that surprises its handler must not end the following of all others.
                 _log.exception("event skipped", where=where)
                 return

@@ -77,7 +77,7 @@ class OutboxRelay:
             except FlywheelError as error:
                 _log.warning("outbox not sent, trying again", reason=str(error))
                 pause = min(_LONGEST_PAUSE, pause * 2)
-            except Exception:
+            except Exception:  # noqa: BLE001 - the thread's boundary
                 # The thread must outlive a surprise: unsent rows are state that others wait for.
                 _log.exception("outbox not sent, trying again")
                 pause = _LONGEST_PAUSE

@@ -298,7 +298,7 @@ class LocalBroker:
 
 
 def _new_cluster_id() -> str:
-    """16 random bytes in URL-safe base64, as Kafka writes them; a leading dash looks like a flag."""
+    """16 random bytes in URL-safe base64; one with a leading dash would look like a flag."""
     while True:
         cluster_id = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
         if not cluster_id.startswith("-"):

@@ -1,0 +1,63 @@
+"""Labels: keeps samples, labels and settlements, and feeds the feature history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from flywheel.contracts.events import Event, LabelRecorded, LabelSettled, TrafficRecorded
+from flywheel.datasets.ports import LabelIntake
+from streams.agents.protocols import Accept, Seen, Transactions, first_of_each, reject_foreign
+from streams.boundary import Agent
+
+GROUP = "flywheel.labels"
+TOPICS = ("flywheel.labels", "flywheel.settled", "flywheel.traffic")
+
+
+class LabelAgentTransaction(Protocol):
+    """What one transaction of this agent offers."""
+
+    @property
+    def label_intake(self) -> LabelIntake:
+        """Samples and labels, as written by this agent."""
+        ...
+
+    @property
+    def seen(self) -> Seen:
+        """Events handled before."""
+        ...
+
+
+def agent(
+    db: Transactions[LabelAgentTransaction],
+    features: Callable[[Sequence[Event]], None] | None = None,
+    accept: Accept | None = None,
+) -> Agent:
+    """The agent that keeps samples and labels.
+
+    ``features`` gets each batch after its transaction, as it was delivered: after a crash it may
+    meet events again that it had, so it must write what the database says, not add up.
+    """
+
+    def handle(events: Sequence[Event]) -> Sequence[Event]:
+        reject_foreign(accept, events)
+        with db.transaction() as tx:
+            unseen = tx.seen.unseen(GROUP, [event.event_id for event in events])
+            fresh = first_of_each(events, unseen)
+            if fresh:
+                _keep(tx.label_intake, fresh)
+                tx.seen.add(GROUP, [event.event_id for event in fresh])
+        if features is not None:
+            features(events)
+        return []
+
+    return Agent(GROUP, TOPICS, handle)
+
+
+def _keep(intake: LabelIntake, events: Sequence[Event]) -> None:
+    if samples := [event for event in events if isinstance(event, TrafficRecorded)]:
+        intake.record_samples(samples)
+    if labels := [event for event in events if isinstance(event, LabelRecorded)]:
+        intake.record_labels(labels)
+    if settlements := [event for event in events if isinstance(event, LabelSettled)]:
+        intake.record_settlements(settlements)

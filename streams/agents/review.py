@@ -1,0 +1,87 @@
+"""The review queue's intake: opens what triage asks for, closes what was settled elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from flywheel.contracts.events import Event, LabelRecorded, ReviewRequested, RolloutChanged
+from flywheel.review.ports import ReviewIntake, ReviewTask
+from streams.agents.protocols import Accept, Seen, Transactions, first_of_each, reject_foreign
+from streams.boundary import Agent
+
+GROUP = "flywheel.review"
+# Not flywheel.settled: only this queue settles, and a late settlement, read after its undo,
+# would take a sample away from the expert who has just got it back.
+TOPICS = ("flywheel.review", "flywheel.labels", "flywheel.rollouts")
+
+ROLLED_BACK_PRIORITY = 90.0
+_SETTLING = frozenset({"seed", "user", "outcome"})
+
+
+class Desk(Protocol):
+    """The one thing read of the queue: whether a sample waits as an audit."""
+
+    def find(self, sample_id: str) -> ReviewTask | None:
+        """One sample with its present state, or None."""
+        ...
+
+
+class ReviewAgentTransaction(Protocol):
+    """What one transaction of this agent offers."""
+
+    @property
+    def intake(self) -> ReviewIntake:
+        """The queue, as written by this agent."""
+        ...
+
+    @property
+    def desk(self) -> Desk:
+        """The queue, as read."""
+        ...
+
+    @property
+    def seen(self) -> Seen:
+        """Events handled before."""
+        ...
+
+
+def agent(db: Transactions[ReviewAgentTransaction], accept: Accept | None = None) -> Agent:
+    """The agent that fills the review queue."""
+
+    def handle(events: Sequence[Event]) -> Sequence[Event]:
+        reject_foreign(accept, events)
+        with db.transaction() as tx:
+            unseen = tx.seen.unseen(GROUP, [event.event_id for event in events])
+            fresh = first_of_each(events, unseen)
+            if fresh:
+                _take_in(tx, fresh)
+                tx.seen.add(GROUP, [event.event_id for event in fresh])
+        return []
+
+    return Agent(GROUP, TOPICS, handle)
+
+
+def _take_in(tx: ReviewAgentTransaction, events: Sequence[Event]) -> None:
+    requests = [event for event in events if isinstance(event, ReviewRequested)]
+    if requests:
+        tx.intake.open(requests)
+    settled = {
+        event.sample_id
+        for event in events
+        if isinstance(event, LabelRecorded) and event.source in _SETTLING
+    }
+    # An audit asks what an expert says of a sample chosen at random: to drop those that someone
+    # else labelled would bias what is learnt from the rest.
+    withdrawn = sorted(sample for sample in settled if _may_go(tx.desk.find(sample)))
+    if withdrawn:
+        tx.intake.withdraw(withdrawn)
+    for event in events:
+        if isinstance(event, RolloutChanged) and event.state == "rolled_back":
+            challenger = event.split.challenger
+            if challenger is not None:
+                tx.intake.raise_priority(challenger, ROLLED_BACK_PRIORITY)
+
+
+def _may_go(task: ReviewTask | None) -> bool:
+    return task is not None and not task.audit and task.state != "settled"

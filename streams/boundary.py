@@ -1,0 +1,273 @@
+"""The one loop that every Faust agent runs in: decode, handle, send, await, acknowledge."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+from flywheel.contracts.codec import Record, decode, encode
+from flywheel.contracts.events import Event
+from flywheel.errors import BrokerError, EventError, FlywheelError
+from streams.batches import Handle, Outcome, RejectedEvents, handle_batch
+from streams.dead_letters import letter_of
+from streams.worker_app import build_app
+
+if TYPE_CHECKING:
+    from flywheel.settings import KafkaSettings
+
+__all__ = ["EXIT_FORCED", "EXIT_HOPELESS", "Agent", "RejectedEvents", "run_worker"]
+
+EXIT_HOPELESS = 70  # what happened cannot be mended here: let the supervisor start anew
+EXIT_FORCED = 75  # stopping took too long; what was not acknowledged will be delivered again
+
+_BATCH = 2000
+_WITHIN_SECONDS = 0.05
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 5.0
+_SUSPICIOUS_AFTER = 6  # failures of one batch before it is searched for a single bad event
+_GIVE_UP_SECONDS = 300.0
+_KILL_SECONDS = 20.0
+_IDLE_SECONDS = 8.0
+
+_handled = Counter("flywheel_agent_events", "Events handled and acknowledged.", ["group"])
+_sent = Counter("flywheel_agent_sent", "Events sent by agents and acknowledged.", ["group"])
+_dead = Counter("flywheel_agent_dead_lettered", "Records dead-lettered.", ["group", "code"])
+_retries = Counter("flywheel_agent_retries", "Batches tried again.", ["group"])
+_seconds = Histogram("flywheel_agent_batch_seconds", "From a batch to its acks.", ["group"])
+_lag = Gauge("flywheel_agent_lag", "Records not yet handled.", ["group", "topic"])
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Agent:
+    """One consumer group: what it reads and what it does with a batch.
+
+    ``handle`` runs in a thread, one call at a time, and returns the events to send before the
+    batch is acknowledged. It must be all or nothing and idempotent by event id. It may raise
+    RejectedEvents (those go to dead letters, the rest comes again), any retryable FlywheelError
+    (the same batch comes again), or EventError and data errors (the event at fault is isolated).
+    """
+
+    group: str
+    topics: tuple[str, ...]
+    handle: Handle
+
+
+def run_worker(
+    kafka: KafkaSettings,
+    agents: Sequence[Agent],
+    *,
+    on_ready: Callable[[], None] | None = None,
+) -> int:
+    """Run agents until SIGTERM or SIGINT; returns the exit status of the process.
+
+    Topics must exist (``ensure_topics``). Each agent is a consumer group of its own. What cannot
+    be mended ends the process at once with status 70, before anything is acknowledged.
+    """
+    return asyncio.run(_run(kafka, agents, on_ready))
+
+
+async def _run(
+    kafka: KafkaSettings, agents: Sequence[Agent], on_ready: Callable[[], None] | None
+) -> int:
+    loops = [_Loop(kafka, agent) for agent in agents]
+    stop = asyncio.Event()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(sign, stop.set)
+    await asyncio.gather(*(one.app.start() for one in loops))
+    _log.info("worker started", groups=[agent.group for agent in agents])
+    if on_ready is not None:
+        on_ready()
+    status = 0
+    while not stop.is_set() and status == 0:
+        for one in loops:
+            if one.app.should_stop:
+                _log.error("agent stopped by itself", group=one.agent.group)
+                status = EXIT_HOPELESS
+            one.measure_lag()
+        try:
+            async with asyncio.timeout(0.5):
+                await stop.wait()
+        except TimeoutError:
+            continue
+    timer = threading.Timer(_KILL_SECONDS, _forced)
+    timer.daemon = True
+    timer.start()
+    await asyncio.gather(*(one.finish() for one in loops))
+    await asyncio.gather(*(one.app.stop() for one in loops))
+    timer.cancel()
+    _log.info("worker stopped", status=status)
+    return status
+
+
+def _forced() -> None:
+    _log.error("worker does not stop, ending it", seconds=_KILL_SECONDS)
+    os._exit(EXIT_FORCED)
+
+
+def _hopeless(group: str, error: BaseException) -> None:
+    """End the process before anything of this batch is acknowledged.
+
+    Raising instead would make Faust acknowledge the batch, or hang on the next SIGTERM.
+    """
+    _log.critical("hopeless, ending the process", group=group, exc_info=error)
+    os._exit(EXIT_HOPELESS)
+
+
+class _Loop:
+    """One agent in its Faust app."""
+
+    def __init__(self, kafka: KafkaSettings, agent: Agent) -> None:
+        self.agent = agent
+        self._stopping = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        # One thread: batches of a group never overlap, so their order is the log's.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=agent.group)
+        self.app = build_app(kafka, agent.group)
+        topic = self.app.topic(
+            *agent.topics, key_serializer="raw", value_serializer="raw", internal=True
+        )
+        self.app.agent(topic, name=agent.group, concurrency=1)(self._consume)
+
+    async def finish(self) -> None:
+        """Let the batch in hand be finished, within reason; take no other."""
+        self._stopping = True
+        try:
+            async with asyncio.timeout(_IDLE_SECONDS):
+                await self._idle.wait()
+        except TimeoutError:
+            _log.warning("batch left unacknowledged", group=self.agent.group)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def measure_lag(self) -> None:
+        """How far this process is behind in the partitions it has."""
+        consumer = self.app.consumer
+        lags: dict[str, int] = dict.fromkeys(self.agent.topics, 0)
+        for partition in consumer.assignment():
+            end, read = consumer.highwater(partition), consumer._committed_offset.get(partition)
+            if end is not None and read is not None:
+                lags[partition.topic] = lags.get(partition.topic, 0) + max(0, end - read)
+        for topic, lag in lags.items():
+            _lag.labels(self.agent.group, topic).set(lag)
+
+    async def _consume(self, stream: Any) -> None:
+        async for batch in stream.noack_take(_BATCH, within=_WITHIN_SECONDS):
+            if self._stopping:
+                continue  # not acknowledged: it is delivered again after the restart
+            self._idle.clear()
+            began = time.perf_counter()
+            try:
+                await self._process(batch)
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:  # noqa: BLE001 - the process's boundary
+                _hopeless(self.agent.group, error)
+            finally:
+                self._idle.set()
+            _seconds.labels(self.agent.group).observe(time.perf_counter() - began)
+            _handled.labels(self.agent.group).inc(len(batch))
+
+    async def _process(self, batch: Sequence[Any]) -> None:
+        messages = [event.message for event in batch]
+        records = await self._patiently(self._decide, messages)
+        pending = records
+        while pending:
+            pending = await self._send(pending)
+        for event in batch:
+            event.ack()
+        _sent.labels(self.agent.group).inc(len(records))
+
+    async def _patiently(
+        self, decide: Callable[[Sequence[Any], bool], list[Record]], messages: Sequence[Any]
+    ) -> list[Record]:
+        """Try again in place while the failure is one that passes."""
+        loop = asyncio.get_running_loop()
+        began, pause, failures = time.monotonic(), _FIRST_PAUSE, 0
+        while True:
+            suspicious = failures >= _SUSPICIOUS_AFTER
+            try:
+                return await loop.run_in_executor(self._thread, decide, messages, suspicious)
+            except (FlywheelError, ConnectionError, TimeoutError) as error:
+                passing = error.retryable if isinstance(error, FlywheelError) else True
+                if not passing or time.monotonic() - began > _GIVE_UP_SECONDS:
+                    raise
+                failures += 1
+                _retries.labels(self.agent.group).inc()
+                _log.warning(
+                    "batch failed, trying again",
+                    group=self.agent.group,
+                    events=len(messages),
+                    failures=failures,
+                    reason=f"{type(error).__name__}: {error}",
+                )
+            await asyncio.sleep(pause)
+            pause = min(_LONGEST_PAUSE, pause * 2)
+
+    def _decide(self, messages: Sequence[Any], suspicious: bool) -> list[Record]:
+        """In the agent's thread: bytes in, the records to send out."""
+        events: list[Event] = []
+        origin: dict[int, Any] = {}
+        rejected: list[tuple[Any, EventError, str]] = []
+        for message in messages:
+            try:
+                event = decode(message.value, _headers(message))
+            except EventError as problem:
+                rejected.append((message, problem, ""))
+            else:
+                events.append(event)
+                origin[id(event)] = message
+        outcome: Outcome = handle_batch(self.agent.handle, events, suspicious=suspicious)
+        rejected += [(origin[id(event)], error, event.task) for event, error in outcome.rejected]
+        letters = []
+        for message, error, task in rejected:
+            letter = letter_of(message, _headers(message), self.agent.group, error, task)
+            letters.append(encode(letter))
+            _dead.labels(self.agent.group, error.code).inc()
+            _log.warning(
+                "dead-lettered",
+                group=self.agent.group,
+                where=f"{message.topic}/{message.partition}/{message.offset}",
+                code=error.code,
+                reason=str(error),
+            )
+        return [encode(event) for event in outcome.produced] + letters
+
+    async def _send(self, records: Sequence[Record]) -> list[Record]:
+        """Send all and await every broker's acknowledgement; returns those that failed."""
+        producer = self.app.producer
+        began = time.monotonic()
+        waiting = [
+            await producer.send(
+                record.topic, record.key, record.value, None, None, list(record.headers)
+            )
+            for record in records
+        ]
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        failed: list[Record] = []
+        for record, result in zip(records, results, strict=True):
+            if isinstance(result, asyncio.CancelledError):
+                raise result
+            if isinstance(result, BaseException):
+                if not getattr(result, "retriable", False):
+                    raise BrokerError(f"Kafka refused a record of {record.topic}: {result!r}")
+                failed.append(record)
+        if failed:
+            _log.warning("records not acknowledged, sending again", records=len(failed))
+            await asyncio.sleep(max(0.0, 1.0 - (time.monotonic() - began)))
+        return failed
+
+
+def _headers(message: Any) -> Mapping[str, bytes | str]:
+    return dict(message.headers) if message.headers else {}

@@ -1,0 +1,44 @@
+"""A Faust app as the boundary needs it: one consumer group, no tables, no web server."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+from streams import connection
+from streams.topics import DEAD_LETTER_MAX_BYTES
+
+if TYPE_CHECKING:
+    from flywheel.settings import KafkaSettings
+
+
+def build_app(kafka: KafkaSettings, group: str) -> Any:
+    """A Faust app that is not started. Its id is the consumer group.
+
+    Only ``at_least_once`` and no tables: both lost or doubled records where it was measured.
+    """
+    import faust
+
+    return faust.App(
+        group,
+        **connection.faust(kafka),
+        broker_client_id=group,
+        datadir=tempfile.gettempdir(),
+        store="memory://",
+        processing_guarantee="at_least_once",
+        key_serializer="raw",
+        value_serializer="raw",
+        web_enabled=False,
+        autodiscover=False,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        stream_buffer_maxsize=16384,
+        stream_wait_empty=False,
+        broker_commit_interval=1.0,
+        broker_session_timeout=10.0,
+        broker_heartbeat_interval=2.0,
+        producer_acks=-1,
+        producer_linger=0.002,
+        producer_max_request_size=DEAD_LETTER_MAX_BYTES,
+        consumer_auto_offset_reset="earliest",
+    )
