@@ -1,0 +1,118 @@
+"""All checks of a rollout at one moment."""
+
+from __future__ import annotations
+
+import math
+
+from flywheel.rollout.analysis import latency
+from flywheel.rollout.analysis.assignment import MISMATCH_ALPHA, log_e_mismatch
+from flywheel.rollout.analysis.betting import PairedEvidence, differences
+from flywheel.rollout.analysis.evidence import Assessment, Check, Facts
+from flywheel.rollout.analysis.harm import answered, harm_checks, points
+from flywheel.rollout.analysis.promotion import promotion_checks
+from flywheel.rollout.config import RolloutSettings
+from flywheel.rollout.plan import look_sizes, step_labels
+from flywheel.rollout.ports import Rollout
+
+
+def assess(rollout: Rollout, facts: Facts, settings: RolloutSettings) -> Assessment:
+    """Every check there is for this rollout, whatever its state."""
+    paired = PairedEvidence(*differences(facts.pairs))
+    sizes = look_sizes(settings)
+    return Assessment(
+        checks=(
+            *harm_checks(facts, paired, settings),
+            _assignment(rollout, facts),
+            *_step_checks(rollout, facts, paired, settings),
+            *promotion_checks(facts, paired, settings),
+        ),
+        pairs=paired.n,
+        looks_used=sum(size <= paired.n for size in sizes),
+        next_look=next((size for size in sizes if size > paired.n), None),
+    )
+
+
+def _assignment(rollout: Rollout, facts: Facts) -> Check:
+    seen = facts.assignment
+    total = seen.champion_units + seen.challenger_units
+    compares = "challenger's share of the units of this step against the share it was given"
+    if not 0 < rollout.share < 1 or not total:
+        return Check(
+            kind="validity",
+            name="assignment",
+            compares=compares,
+            outcome="waiting",
+            words="no unit has been assigned in this step yet",
+        )
+    evidence = float(log_e_mismatch(seen.challenger_units, total, rollout.share))
+    broken = evidence >= math.log(1 / MISMATCH_ALPHA)
+    found = f"{seen.challenger_units} of {total} units, {rollout.share:.0%} expected"
+    return Check(
+        kind="validity",
+        name="assignment",
+        compares=compares,
+        outcome="failed" if broken else "passed",
+        words=(
+            f"the arms did not get their shares, so nothing they show can be compared: {found}"
+            if broken
+            else f"the arms got their shares: {found}"
+        ),
+        value=seen.challenger_units / total,
+        margin=rollout.share,
+        n=total,
+    )
+
+
+def _step_checks(
+    rollout: Rollout, facts: Facts, paired: PairedEvidence, settings: RolloutSettings
+) -> tuple[Check, ...]:
+    shadow = rollout.state == "shadow" or rollout.resume_to == "shadow"
+    need = settings.shadow_requests if shadow else settings.min_requests
+    got = facts.challenger.shadow_requests if shadow else facts.assignment.challenger_requests
+    labels = 0 if shadow else step_labels(settings, rollout.steps, max(rollout.step, 0))
+    worries = _worries(facts, paired, settings)
+    return (
+        _count("requests", "challenger's answers in this step", got, need),
+        _count("labels", "audited samples that both arms scored", paired.n, labels),
+        Check(
+            kind="step",
+            name="no worry",
+            compares="each estimate, less one standard error, against its margin",
+            outcome="waiting" if worries else "passed",
+            words="; ".join(worries) or "no estimate lies beyond its margin",
+        ),
+    )
+
+
+def _count(name: str, compares: str, got: int, need: int) -> Check:
+    return Check(
+        kind="step",
+        name=name,
+        compares=compares,
+        outcome="passed" if got >= need else "waiting",
+        words=f"{got} of {need}",
+        value=float(got),
+        margin=float(need),
+        n=got,
+    )
+
+
+def _worries(facts: Facts, paired: PairedEvidence, settings: RolloutSettings) -> list[str]:
+    """Estimates beyond a margin by more than one standard error: no proof, but no step up."""
+    worries: list[str] = []
+    if paired.n >= 5 and paired.mean + paired.standard_error < -settings.accuracy_margin:
+        worries.append(f"accuracy looks worse ({points(paired.mean)} on {paired.n} samples)")
+    (x0, n0), (x1, n1) = answered(facts.champion), answered(facts.challenger)
+    if n0 and n1:
+        rise, error = x1 / n1 - x0 / n0, math.sqrt(x1 / n1 * (1 - x1 / n1) / n1)
+        if rise - error > settings.error_margin:
+            worries.append(f"errors look higher ({x1} of {n1} against {x0} of {n0})")
+    old, new = latency.of_arm(facts.champion), latency.of_arm(facts.challenger)
+    p95 = old.quantile(0.95)
+    if p95 is not None and new.n:
+        slow = new.slower(settings.latency_margin * p95, sure=True) / new.n
+        if slow - math.sqrt(slow * (1 - slow) / new.n) > latency.TAIL:
+            worries.append(
+                f"answers look slow ({slow:.0%} above {settings.latency_margin:g} × p95)"
+            )
+    return worries

@@ -1,0 +1,115 @@
+"""Is the paired difference of two arms above a boundary? Betting, valid at any look.
+
+Each audited sample that both arms scored gives d = challenger correct − champion correct, one of
+−1, 0, 1. To show that E[d] > m, bet on it. With c in (0, 1) and weight w in (0, 1] the capital
+
+    K_t(c, m) = Π_{i ≤ t} (1 + c · w_i · (d_i − m) / (1 + m))
+
+is a non-negative supermartingale, started at 1, whenever E[d] ≤ m: no factor is below 1 − c, and
+no factor's mean is above 1. So is the average of K_t over a fixed grid of c ("diversified Kelly";
+Waudby-Smith & Ramdas 2023, "Estimating means of bounded random variables by betting", JRSS B 86,
+section 5 and its appendix on dKelly). By Ville's inequality the chance that it *ever* reaches
+1/alpha is at most alpha: one may look after every pair, and stop because of what one saw. Turning
+signs around tests E[d] < m. The boundaries that are not yet refuted, alpha/2 from either side,
+are a confidence sequence for E[d].
+
+Unequal inclusion probabilities p_i (an audit rate that was changed, strata): w_i = min(p) / p_i.
+Under sampling with p, E[w (d − m)] is E[d − m] over all traffic times a positive constant, so the
+sign, which is all the bet depends on, is that of the traffic at large. It assumes that the set of
+probabilities belongs to the audit's design and was not chosen by looking at answers.
+
+Assumed: pairs are exchangeable draws of the traffic; how long a label takes does not depend on
+which arm was right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flywheel.rollout.ports import Pair
+
+Array = NDArray[np.float64]
+
+# Bets as fractions of the largest safe one. Small ones find small differences in many pairs,
+# large ones find large differences in a few; averaging over them costs at most log(len(BETS)).
+BETS: Array = np.array([0.03, 0.08, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95])
+_CHECKPOINTS = 2000
+
+
+def differences(pairs: Sequence[Pair]) -> tuple[Array, Array]:
+    """(d, w) of audited pairs in their order: differences in {−1, 0, 1}, weights in (0, 1]."""
+    d = np.array([int(p.challenger_correct) - int(p.champion_correct) for p in pairs], float)
+    p = np.array([max(p.inclusion_probability, 1e-9) for p in pairs], float)
+    return d, (p.min() / p if len(p) else p)
+
+
+def log_capital(counts: Array, values: Array, weights: Array, boundary: float) -> Array:
+    """Log of the capital of betting on E[d] > ``boundary``, one entry for each row of ``counts``.
+
+    Row t of ``counts`` says how often each pair of ``values`` and ``weights`` occurred up to t:
+    the capital depends on the order only through these.
+    """
+    step = weights * (values - boundary) / (1 + boundary)
+    logs: Array = counts @ np.log1p(np.outer(step, BETS))
+    top = logs.max(axis=-1, keepdims=True)
+    mean: Array = top[..., 0] + np.log(np.exp(logs - top).mean(axis=-1))
+    return mean
+
+
+class PairedEvidence:
+    """A sequence of weighted paired differences, and what may be said about its mean."""
+
+    def __init__(self, d: Array, w: Array | None = None) -> None:
+        w = np.ones_like(d) if w is None else w
+        self.n = len(d)
+        self.mean = float(np.average(d, weights=w)) if self.n else 0.0
+        share = w / w.sum() if self.n else w
+        # Of the weighted mean (Hájek); a cheap measure for step criteria, no part of a proof.
+        self.standard_error = float(np.sqrt(np.sum((share * (d - self.mean)) ** 2)))
+        kinds, kind = np.unique(np.stack([d, w], axis=1), axis=0, return_inverse=True)
+        self._values, self._weights = kinds[:, 0], kinds[:, 1]
+        seen = np.cumsum(np.eye(len(kinds))[kind.reshape(-1)], axis=0)
+        # A subset of the looks keeps every guarantee, and bounds the work for very long ones.
+        self._looks = np.unique(np.linspace(1, self.n, min(self.n, _CHECKPOINTS)).astype(int))
+        self._counts = seen[self._looks - 1] if self.n else np.zeros((0, len(kinds)))
+
+    def _above(self, boundary: float) -> Array:
+        return log_capital(self._counts, self._values, self._weights, boundary)
+
+    def _below(self, boundary: float) -> Array:
+        return log_capital(self._counts, -self._values, self._weights, -boundary)
+
+    def harm(self, boundary: float) -> float:
+        """Highest log capital ever reached by betting on E[d] < ``boundary``."""
+        return float(self._below(boundary).max(initial=0.0))
+
+    def proof(self, boundary: float, looks: Sequence[int] | None = None) -> float:
+        """Highest log capital of betting on E[d] > ``boundary``, at ``looks`` (pair counts) only
+        when they are given."""
+        capital = self._above(boundary)
+        if looks is not None:
+            capital = capital[np.isin(self._looks, np.asarray(looks, int))]
+        return float(capital.max(initial=0.0))
+
+    def interval(self, alpha: float) -> tuple[float, float]:
+        """Confidence sequence for E[d] at the present look: it holds at all looks together with
+        probability 1 − ``alpha``."""
+        if not self.n:
+            return -1.0, 1.0
+        need = math.log(2 / alpha)
+        low = _largest(lambda m: bool(self._above(m).max() >= need), self.mean)
+        high = -_largest(lambda m: bool(self._below(-m).max() >= need), -self.mean)
+        return min(low, high), max(low, high)
+
+
+def _largest(refuted: Callable[[float], bool], start: float) -> float:
+    """The largest boundary in [−1, start] that is refuted; refutation is monotone in it."""
+    low, high = -1.0, max(min(start, 1.0), -1.0)
+    for _ in range(24):
+        middle = (low + high) / 2
+        low, high = (middle, high) if refuted(middle) else (low, middle)
+    return low

@@ -1,0 +1,65 @@
+"""What a decision is made from: the facts of one moment, and the checks made of them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from flywheel.rollout.ports import ArmSummary, Assignment, Pair
+
+CheckKind = Literal["harm", "validity", "step", "promotion"]
+Outcome = Literal["passed", "failed", "waiting"]
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """Evidence of one rollout at one moment. ``assignment`` is that of the present step."""
+
+    champion: ArmSummary = ArmSummary()
+    challenger: ArmSummary = ArmSummary()
+    pairs: tuple[Pair, ...] = ()
+    assignment: Assignment = Assignment()
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One comparison, for people and for programs.
+
+    ``value`` with ``low``–``high`` (its interval, if it has one) stands against ``margin``.
+    ``passed`` for a harm check means that no harm is proven; ``failed`` that it is.
+    """
+
+    kind: CheckKind
+    name: str
+    compares: str
+    outcome: Outcome
+    words: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    margin: float | None = None
+    n: int = 0
+
+
+class Assessment(msgspec.Struct, frozen=True, kw_only=True):
+    """Every check of a rollout at one moment, and where the scheduled looks stand."""
+
+    checks: tuple[Check, ...]
+    pairs: int
+    looks_used: int
+    next_look: int | None
+
+    def of(self, kind: CheckKind) -> tuple[Check, ...]:
+        """The checks of one kind."""
+        return tuple(check for check in self.checks if check.kind == kind)
+
+    def all_passed(self, kind: CheckKind) -> bool:
+        """Whether every check of a kind passed."""
+        return all(check.outcome == "passed" for check in self.of(kind))
+
+    def failed(self, kind: CheckKind) -> tuple[Check, ...]:
+        """The checks of a kind that failed."""
+        return tuple(check for check in self.of(kind) if check.outcome == "failed")
+
+    def open(self, kind: CheckKind) -> tuple[Check, ...]:
+        """The checks of a kind that have not passed."""
+        return tuple(check for check in self.of(kind) if check.outcome != "passed")

@@ -1,0 +1,66 @@
+"""Whether releases answer on the model servers: the port, and its HTTP adapter."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from flywheel.rollout.decide import Readiness
+
+PROBE = "Does this release answer?"
+
+
+class ModelServers(Protocol):
+    """The model servers of an installation."""
+
+    def ready(self, release: str) -> Readiness:
+        """On how many servers a real request to ``release`` is answered; never raises."""
+        ...
+
+
+class HttpModelServers:
+    """Asks every endpoint: is the release listed (GET /v1/models), does it answer (/classify)?"""
+
+    def __init__(self, endpoints: Sequence[str], timeout: float = 5.0) -> None:
+        self._endpoints = tuple(endpoint.rstrip("/") for endpoint in endpoints)
+        self._timeout = timeout
+
+    def ready(self, release: str) -> Readiness:
+        """See ``ModelServers.ready``; endpoints are asked at the same time."""
+        if not self._endpoints:
+            return Readiness(ready=0, total=0, reason="no model server is configured")
+        with ThreadPoolExecutor(len(self._endpoints), "probe") as pool:
+            problems = list(pool.map(lambda url: self._problem(url, release), self._endpoints))
+        found = {problem for problem in problems if problem}
+        return Readiness(
+            ready=problems.count(""), total=len(problems), reason="; ".join(sorted(found))
+        )
+
+    def _problem(self, endpoint: str, release: str) -> str:
+        """Why this endpoint does not answer for the release; empty when it does."""
+        try:
+            listed = self._call(f"{endpoint}/v1/models", None)
+            if release not in [model["id"] for model in listed["data"]]:
+                return f"{endpoint} has not loaded it"
+            answer = self._call(f"{endpoint}/classify", {"model": release, "input": [PROBE]})
+            return "" if answer["data"][0]["label"] else f"{endpoint} answered without a label"
+        except urllib.error.HTTPError as error:
+            with error:
+                return f"{endpoint} answered {error.code}"
+        except (OSError, ValueError) as error:
+            return f"{endpoint}: {getattr(error, 'reason', None) or error}"
+        except (KeyError, IndexError, TypeError) as error:
+            return f"{endpoint} answered something else than expected: {error!r}"
+
+    def _call(self, url: str, body: object) -> dict[str, list[dict[str, str]]]:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(  # noqa: S310 - configured endpoints, http or https
+            url, data, {"Content-Type": "application/json"} if data else {}
+        )
+        with urllib.request.urlopen(request, timeout=self._timeout) as response:  # noqa: S310
+            found: dict[str, list[dict[str, str]]] = json.load(response)
+        return found

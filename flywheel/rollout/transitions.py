@@ -1,0 +1,148 @@
+"""Writing a transition: rollout, transition, champion and event, in the caller's transaction."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from flywheel.contracts.events import RolloutChanged
+from flywheel.contracts.ids import new_id
+from flywheel.rollout.analysis.evidence import Assessment, Facts
+from flywheel.rollout.config import RolloutSettings
+from flywheel.rollout.decide import CONTROLLER, Decision, Servers
+from flywheel.rollout.plan import split_of
+from flywheel.rollout.ports import Rollout, RolloutTransaction, Transition
+
+ENDED = ("promoted", "rolled_back", "serving")
+
+
+def begin(
+    tx: RolloutTransaction,
+    task: str,
+    release: str,
+    settings: RolloutSettings,
+    now: datetime,
+    by: str,
+    reason: str,
+) -> RolloutChanged:
+    """Start a rollout of ``release``; where there is no champion it becomes champion at once."""
+    champion = tx.rollouts.champion(task)
+    first = champion is None
+    rollout = Rollout(
+        rollout_id=new_id(),
+        task=task,
+        champion=champion or release,
+        challenger=release,
+        state="serving" if first else "warming",
+        step=-1,
+        share=0.0,
+        started_at=now,
+        step_started_at=now,
+        ended_at=now if first else None,
+        reason=reason,
+        steps=settings.steps,
+    )
+    tx.challengers.taken(release)
+    if first:
+        tx.rollouts.set_champion(task, release)
+    return record(tx, rollout, settings, now, by)
+
+
+def apply(
+    tx: RolloutTransaction,
+    rollout: Rollout,
+    decision: Decision,
+    facts: Facts,
+    settings: RolloutSettings,
+    now: datetime,
+) -> RolloutChanged:
+    """Carry out the controller's own decision, with the evidence it was made from."""
+    after = moved(with_looks(rollout, decision), decision.state, decision.reason, now)
+    after = msgspec.structs.replace(after, share=decision.share, step=decision.step)
+    return record(tx, after, settings, now, CONTROLLER, snapshot(decision.assessment, facts))
+
+
+def moved(rollout: Rollout, state: str, reason: str, now: datetime) -> Rollout:
+    """The rollout in another state; a share is kept only by a rollout that goes on."""
+    ended = state in ENDED
+    return msgspec.structs.replace(
+        rollout,
+        state=state,
+        reason=reason,
+        share=0.0 if ended else rollout.share,
+        step_started_at=now,
+        ended_at=now if ended else None,
+        resume_to=rollout.state if state == "paused" else None,
+    )
+
+
+def record(
+    tx: RolloutTransaction,
+    rollout: Rollout,
+    settings: RolloutSettings,
+    now: datetime,
+    by: str,
+    evidence: dict[str, object] | None = None,
+) -> RolloutChanged:
+    """Store a rollout with its transition and the event that tells everyone."""
+    if rollout.state == "promoted":
+        tx.rollouts.set_champion(rollout.task, rollout.challenger)
+    transition = Transition(
+        rollout_id=rollout.rollout_id,
+        at=now,
+        state=rollout.state,
+        share=rollout.share,
+        decided_by=by,
+        reason=rollout.reason,
+        evidence=evidence or {},
+    )
+    tx.rollouts.save(rollout, transition)
+    event = changed(rollout, settings, now, by, rollout.reason)
+    tx.outbox.add([event])
+    return event
+
+
+def changed(
+    rollout: Rollout, settings: RolloutSettings, now: datetime, by: str, reason: str
+) -> RolloutChanged:
+    """The event for a rollout as it is, carrying the whole split."""
+    return RolloutChanged(
+        event_id=new_id(),
+        occurred_at=now,
+        task=rollout.task,
+        rollout_id=rollout.rollout_id,
+        state=rollout.state,
+        split=split_of(rollout, settings),
+        decided_by=by,
+        reason=reason,
+        step=rollout.step,
+    )
+
+
+def with_readiness(rollout: Rollout, servers: Servers, now: datetime) -> Rollout:
+    """The rollout with the moment since which its challenger has been missing, if it is."""
+    if not servers.challenger_missing:
+        return msgspec.structs.replace(rollout, unready_since=None)
+    if rollout.unready_since is not None:
+        return rollout
+    return msgspec.structs.replace(rollout, unready_since=now)
+
+
+def with_looks(rollout: Rollout, decision: Decision) -> Rollout:
+    """The rollout with the number of scheduled looks that have been taken."""
+    return msgspec.structs.replace(rollout, looks_used=decision.assessment.looks_used)
+
+
+def snapshot(assessment: Assessment, facts: Facts) -> dict[str, object]:
+    """The evidence of a decision as JSON-able values, to be kept with its transition."""
+    return {
+        "pairs": assessment.pairs,
+        "looks_used": assessment.looks_used,
+        "requests": {
+            "champion": facts.champion.requests,
+            "challenger": facts.challenger.requests,
+        },
+        "errors": {"champion": facts.champion.errors, "challenger": facts.challenger.errors},
+        "checks": [msgspec.to_builtins(check) for check in assessment.checks],
+    }
