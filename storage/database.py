@@ -1,0 +1,103 @@
+"""The database: transactions for stages, outbox rows for relays, migrations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from flywheel.contracts.codec import Record
+from flywheel.contracts.ids import utc_now
+from storage.engine import errors_translated, make_engine, read_only_engine
+from storage.migrations.upgrade import upgrade
+from storage.repositories.desk import SqlReviewDesk
+from storage.repositories.evidence import SqlAuditLog, SqlEvidence, SqlEvidenceIntake
+from storage.repositories.labels import SqlLabelIntake, SqlLabels
+from storage.repositories.messaging import SqlOutbox, SqlSeen, mark_sent, unsent
+from storage.repositories.overview import Overview
+from storage.repositories.retraining import SqlTurns
+from storage.repositories.review import SqlReviewIntake
+from storage.repositories.rollouts import SqlChallengers, SqlCommands, SqlRollouts
+from storage.repositories.versions import SqlDatasets, SqlReleases
+from storage.work import Work
+
+
+class Transaction:
+    """Every store of the product, in one open transaction; stages see it through their ports."""
+
+    def __init__(self, work: Work) -> None:
+        self.outbox = SqlOutbox(work)
+        self.seen = SqlSeen(work)
+        self.label_intake = SqlLabelIntake(work)
+        self.labels = SqlLabels(work)
+        self.intake = SqlReviewIntake(work)
+        self.desk = SqlReviewDesk(work)
+        self.evidence_intake = SqlEvidenceIntake(work)
+        self.evidence = SqlEvidence(work)
+        self.audits = SqlAuditLog(work)
+        self.rollouts = SqlRollouts(work)
+        self.commands = SqlCommands(work)
+        self.challengers = SqlChallengers(work)
+        self.datasets = SqlDatasets(work)
+        self.releases = SqlReleases(work)
+        self.turns = SqlTurns(work)
+        self.overview = Overview(work)
+
+
+class OutboxRows:
+    """What the relay of one owner reads and marks; each call is a transaction of its own."""
+
+    def __init__(self, database: Database, owner: str) -> None:
+        self._database = database
+        self._owner = owner
+
+    def unsent(self, limit: int) -> list[tuple[int, Record]]:
+        """The oldest events that were not sent yet, with their row ids."""
+        with self._database.work(read_only=True) as work:
+            return unsent(work, self._owner, limit)
+
+    def mark_sent(self, ids: Sequence[int]) -> None:
+        """These were acknowledged by the broker."""
+        with self._database.work(self._owner) as work:
+            mark_sent(work, self._owner, ids, utc_now())
+
+
+class Database:
+    """One database, by URL; safe to share between threads. Connects when first used."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = make_engine(url)
+        self._reading = read_only_engine(self._engine)
+
+    def migrate(self) -> None:
+        """Bring the schema up to date; safe when several processes do so at once.
+
+        Raises StorageError when the database cannot be reached.
+        """
+        with errors_translated():
+            upgrade(self._engine)
+
+    @contextmanager
+    def transaction(self, owner: str = "", *, read_only: bool = False) -> Iterator[Transaction]:
+        """All or nothing: commits at the end, rolls back on an exception.
+
+        ``owner`` names whose relay sends the events added to the outbox. ``read_only`` sees one
+        moment of the database, and neither waits for writers nor holds them up: right for pages.
+        Raises StorageError when the database cannot be reached, is locked or is full.
+        """
+        with self.work(owner, read_only=read_only) as work:
+            yield Transaction(work)
+
+    def outbox_rows(self, owner: str) -> OutboxRows:
+        """The outbox of one owner, for its relay."""
+        return OutboxRows(self, owner)
+
+    def dispose(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    @contextmanager
+    def work(self, owner: str = "", *, read_only: bool = False) -> Iterator[Work]:
+        """The transaction under ``transaction``, without the stores."""
+        engine = self._reading if read_only else self._engine
+        with errors_translated(), engine.begin() as connection:
+            yield Work(connection, owner, read_only)

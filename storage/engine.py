@@ -1,0 +1,131 @@
+"""Engines: what SQLite and PostgreSQL need to behave alike, and their errors in our words."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+)
+from sqlalchemy.exc import (
+    TimeoutError as PoolTimeout,
+)
+
+from flywheel.errors import ConfigurationError, Conflict, StorageError
+
+_READ_ONLY = "flywheel_read_only"
+_BUSY_SECONDS = 30
+_KEY = "database_url"
+
+
+def make_engine(url: str) -> Engine:
+    """An engine for ``sqlite:///…`` or ``postgresql://…``. Connects to nothing yet.
+
+    Raises ConfigurationError for any other URL.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ConfigurationError(_KEY, "not a database URL") from None
+    family = parsed.drivername.partition("+")[0]
+    options: dict[str, Any] = {
+        "json_serializer": lambda value: msgspec.json.encode(value).decode(),
+        "json_deserializer": msgspec.json.decode,
+    }
+    if family == "sqlite":
+        if not parsed.database or parsed.database == ":memory:":
+            raise ConfigurationError(_KEY, "SQLite needs a file: other processes use it too")
+        engine = create_engine(
+            parsed, connect_args={"timeout": _BUSY_SECONDS}, pool_size=20, **options
+        )
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    if family in {"postgresql", "postgres"}:
+        try:
+            return create_engine(
+                parsed.set(drivername="postgresql+psycopg"),
+                pool_pre_ping=True,
+                pool_size=10,
+                max_overflow=20,
+                connect_args={"connect_timeout": 10, "application_name": "flywheel"},
+                **options,
+            )
+        except (NoSuchModuleError, ImportError) as error:
+            raise ConfigurationError(
+                _KEY, f"PostgreSQL's driver is not installed ({error})", "install psycopg"
+            ) from error
+    raise ConfigurationError(_KEY, f"{family!r} is not supported", "use sqlite or postgresql")
+
+
+def read_only_engine(engine: Engine) -> Engine:
+    """The same connections for transactions that see one moment of the database."""
+    if engine.dialect.name == "postgresql":
+        return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    return engine.execution_options(**{_READ_ONLY: True})
+
+
+def sqlite_file(engine: Engine) -> Path | None:
+    """The file of a SQLite database, or None."""
+    if engine.dialect.name != "sqlite" or not engine.url.database:
+        return None
+    return Path(engine.url.database)
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # Our own BEGIN, below; the driver's would start too late and only for changes.
+    connection.isolation_level = None
+    # FULL: what was committed, and therefore acknowledged to Kafka, survives a power cut.
+    for pragma in ("synchronous=FULL", "cache_size=-16384", "temp_store=MEMORY"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that may write takes the write lock at once: one that begins by reading could
+    # not get it later if someone else wrote in between.
+    reading = connection.get_execution_options().get(_READ_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+@contextmanager
+def errors_translated() -> Iterator[None]:
+    """Database errors as the error tree's: what may pass by itself becomes a StorageError."""
+    try:
+        yield
+    except IntegrityError as error:
+        raise Conflict(f"the database refused the change: {error.orig}") from error
+    except (OperationalError, InterfaceError) as error:
+        raise StorageError(_words(error)) from error
+    except PoolTimeout as error:
+        raise StorageError(f"all database connections are busy: {error}") from error
+    except DBAPIError as error:
+        if error.connection_invalidated or "malformed" in str(error.orig):
+            raise StorageError(_words(error)) from error
+        raise
+
+
+def _words(error: DBAPIError) -> str:
+    problem = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
+    lowered = problem.lower()
+    if "is full" in lowered or "no space left" in lowered:
+        return f"the disk of the database is full: free some space ({problem})"
+    if "locked" in lowered or "lock timeout" in lowered:
+        return f"another process held the database for over {_BUSY_SECONDS} s ({problem})"
+    if "malformed" in lowered or "not a database" in lowered:
+        return f"the database file is damaged: restore it from a backup ({problem})"
+    if "no such table" in lowered:
+        return f"the database has no tables yet: start `flywheel up` once ({problem})"
+    if "unable to open" in lowered or "readonly" in lowered:
+        return f"the database file cannot be written: check its folder's rights ({problem})"
+    return f"the database did not answer: {problem}"

@@ -1,0 +1,1 @@
+"""Repositories: the stages' ports on SQL, one module per stage."""

@@ -1,0 +1,231 @@
+"""The experts' desk: claims, answers and outcomes; written by the console."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, case, delete, exists, func, select
+
+from flywheel.contracts.events import LabelSettled
+from flywheel.contracts.ids import utc_now
+from flywheel.errors import Conflict
+from flywheel.review.ports import Answer, QueueDepth, ReviewTask
+from storage.repositories.review import (
+    answers,
+    claims,
+    is_settled,
+    is_withdrawn,
+    outcomes,
+    queue_depth,
+    review_task,
+    state_at,
+    tasks,
+)
+from storage.work import Work
+
+
+class SqlReviewDesk:
+    """``review.ports.ReviewDesk``.
+
+    SQLite runs one writing transaction at a time. On PostgreSQL the row of the queued sample is
+    locked, and what else was recorded of the sample is read after that, in a statement of its
+    own: so it includes what anyone committed before, and no one can add to it meanwhile.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def claim(
+        self,
+        task: str,
+        annotator: str,
+        now: datetime,
+        lease_seconds: float,
+        limit: int,
+        answers_needed: int = 1,
+    ) -> list[ReviewTask]:
+        """Up to ``limit`` samples held by ``annotator``: those held already first, then the most
+        urgent open ones (priority, then age). A lease that ran out is open again. A sample that
+        this annotator answered or skipped, or that is settled or withdrawn, is never given; nor
+        is one that enough others hold to bring it to ``answers_needed`` answers."""
+        expires_at = now + timedelta(seconds=lease_seconds)
+        given = self._held(task, annotator, now, limit)
+        while len(given) < limit:
+            wanted = self._free(task, annotator, now, answers_needed)
+            candidates = self._lock_some(wanted, limit - len(given))
+            if not candidates:
+                break
+            # Someone may have taken a candidate between the search and the lock.
+            still = wanted.where(tasks.c.sample_id.in_(candidates))
+            free = [row.sample_id for row in self._work.rows(still)]
+            self._hold(free, annotator, expires_at)
+            given += free
+        self._hold(given, annotator, expires_at)
+        found = {row.sample_id: row for row in self._tasks(given)}
+        return [review_task(found[sample_id], "claimed") for sample_id in given]
+
+    def find(self, sample_id: str) -> ReviewTask | None:
+        """One sample with its present state, or None."""
+        self._lock(sample_id)
+        found = self._work.row(
+            select(tasks, state_at(utc_now())).where(tasks.c.sample_id == sample_id)
+        )
+        return None if found is None else review_task(found, found.state)
+
+    def answers(self, sample_id: str) -> list[Answer]:
+        """Answers to one sample, oldest first, skips included."""
+        self._lock(sample_id)
+        found = self._work.rows(
+            select(answers).where(answers.c.sample_id == sample_id).order_by(answers.c.id)
+        )
+        return [
+            Answer(
+                sample_id=row.sample_id,
+                annotator=row.annotator,
+                value=row.value,
+                answered_at=row.answered_at,
+                seconds=row.seconds,
+            )
+            for row in found
+        ]
+
+    def answer(self, answer: Answer, settled: LabelSettled | None) -> None:
+        """Record an answer, end this annotator's claim, and mark the sample settled when
+        ``settled`` is given. Raises Conflict when this annotator answered already."""
+        self._lock(answer.sample_id)
+        found = self._work.row(select(tasks.c.task).where(tasks.c.sample_id == answer.sample_id))
+        values = {
+            "sample_id": answer.sample_id,
+            "task": found.task if found else "",
+            "annotator": answer.annotator,
+            "value": answer.value,
+            "answered_at": answer.answered_at,
+            "seconds": answer.seconds,
+        }
+        if not self._work.add(answers, [values], ["sample_id", "annotator"]):
+            raise Conflict(f"{answer.annotator} has answered or skipped {answer.sample_id} already")
+        self._work.run(delete(claims).where(_claim_of(answer.sample_id, answer.annotator)))
+        if settled is not None and settled.value is not None:
+            outcome = {
+                "sample_id": settled.sample_id,
+                "event_id": settled.event_id,
+                "value": settled.value,
+                "settled_at": settled.occurred_at,
+            }
+            self._work.put(outcomes, [outcome], ["sample_id"])
+
+    def undo(
+        self, annotator: str, now: datetime, lease_seconds: float, task: str | None = None
+    ) -> ReviewTask | None:
+        """Take back this annotator's latest answer or skip (of ``task``, if given); the sample is
+        claimed by them again and no longer settled. Returns the sample as it was before (its
+        state says whether it was settled), or None when there is nothing to undo."""
+        mine = [answers.c.annotator == annotator]
+        if task is not None:
+            mine.append(answers.c.task == task)
+        latest = self._work.row(
+            select(answers.c.id, answers.c.sample_id)
+            .where(*mine)
+            .order_by(answers.c.answered_at.desc(), answers.c.id.desc())
+            .limit(1)
+        )
+        if latest is None:
+            return None
+        before = self.find(latest.sample_id)
+        self._work.run(delete(answers).where(answers.c.id == latest.id))
+        self._work.run(delete(outcomes).where(outcomes.c.sample_id == latest.sample_id))
+        self._hold([latest.sample_id], annotator, now + timedelta(seconds=lease_seconds))
+        return before
+
+    def depth(self, task: str, now: datetime) -> QueueDepth:
+        """Counts by state."""
+        return queue_depth(self._work, task, now)
+
+    @property
+    def _locks(self) -> bool:
+        return not self._work.sqlite and not self._work.read_only
+
+    def _held(self, task: str, annotator: str, now: datetime, limit: int) -> list[str]:
+        found = self._work.rows(
+            select(tasks.c.sample_id)
+            .join(claims, claims.c.sample_id == tasks.c.sample_id)
+            .where(
+                tasks.c.task == task,
+                claims.c.annotator == annotator,
+                claims.c.expires_at > now,
+                ~is_settled,
+                ~is_withdrawn,
+            )
+            .order_by(tasks.c.priority.desc(), tasks.c.requested_at)
+            .limit(limit)
+        )
+        return [row.sample_id for row in found]
+
+    def _free(self, task: str, annotator: str, now: datetime, answers_needed: int) -> Any:
+        held_by_others = (
+            select(func.count())
+            .where(
+                claims.c.sample_id == tasks.c.sample_id,
+                claims.c.annotator != annotator,
+                claims.c.expires_at > now,
+            )
+            .scalar_subquery()
+        )
+        mine = exists().where(
+            claims.c.sample_id == tasks.c.sample_id,
+            claims.c.annotator == annotator,
+            claims.c.expires_at > now,
+        )
+        return (
+            select(tasks.c.sample_id)
+            .where(
+                tasks.c.task == task,
+                ~is_settled,
+                ~is_withdrawn,
+                ~mine,
+                ~exists().where(
+                    answers.c.sample_id == tasks.c.sample_id, answers.c.annotator == annotator
+                ),
+                held_by_others < _answers_missing(answers_needed),
+            )
+            .order_by(tasks.c.priority.desc(), tasks.c.requested_at, tasks.c.sample_id)
+        )
+
+    def _lock_some(self, wanted: Any, limit: int) -> list[str]:
+        statement = wanted.limit(limit)
+        if self._locks:
+            statement = statement.with_for_update(of=tasks, skip_locked=True, key_share=True)
+        return [row.sample_id for row in self._work.rows(statement)]
+
+    def _lock(self, sample_id: str) -> None:
+        if self._locks:
+            self._work.row(
+                select(tasks.c.sample_id)
+                .where(tasks.c.sample_id == sample_id)
+                .with_for_update(key_share=True)
+            )
+
+    def _hold(self, sample_ids: list[str], annotator: str, expires_at: datetime) -> None:
+        rows = [
+            {"sample_id": sample_id, "annotator": annotator, "expires_at": expires_at}
+            for sample_id in sample_ids
+        ]
+        self._work.put(claims, rows, ["sample_id", "annotator"])
+
+    def _tasks(self, sample_ids: list[str]) -> Any:
+        return self._work.rows(select(tasks).where(tasks.c.sample_id.in_(sample_ids)))
+
+
+def _claim_of(sample_id: str, annotator: str) -> ColumnElement[bool]:
+    return and_(claims.c.sample_id == sample_id, claims.c.annotator == annotator)
+
+
+def _answers_missing(answers_needed: int) -> ColumnElement[int]:
+    """How many more experts a sample waits for: one at least, as long as it is not settled."""
+    given = (
+        select(func.count())
+        .where(answers.c.sample_id == tasks.c.sample_id, answers.c.value.is_not(None))
+        .scalar_subquery()
+    )
+    return case((given < answers_needed, answers_needed - given), else_=1)

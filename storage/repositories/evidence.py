@@ -1,0 +1,294 @@
+"""Evidence: what both arms answered and what the truth was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Subquery, case, func, select
+from sqlalchemy.orm import aliased
+
+from flywheel.contracts.events import LabelRecorded, LabelSettled, ShadowRecorded, TrafficRecorded
+from flywheel.contracts.label import rank
+from flywheel.contracts.stores import AuditedPrediction
+from flywheel.rollout.ports import ArmSummary, Pair
+from storage.tables.columns import table_of
+from storage.tables.evidence import ScoreRow, TruthRow
+from storage.work import Work, earlier, later
+
+_scores = table_of(ScoreRow)
+_truths = table_of(TruthRow)
+_NEWEST = 2000
+
+
+class SqlEvidenceIntake:
+    """``rollout.ports.EvidenceIntake``. Of repeated words on one thing, time decides."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def record_traffic(self, events: Sequence[TrafficRecorded]) -> None:
+        """Keep what each live request says of its release and arm (one row a sample, release).
+
+        A request that was repeated under the same sample id counts as it went at first: a
+        failure is not undone by trying again.
+        """
+        self._put_scores([_live_values(e) for e in events if e.release is not None])
+
+    def record_shadow(self, events: Sequence[ShadowRecorded]) -> None:
+        """Keep what the other arm would have answered (one row a sample, release)."""
+        self._put_scores([_shadow_values(e) for e in events])
+
+    def record_labels(self, events: Sequence[LabelRecorded | LabelSettled]) -> None:
+        """Keep the true label of each sample: settled by experts, or a user's or an outcome."""
+        rows = [_truth_values(e) for e in events if _trusted(e)]
+        rows.sort(key=lambda row: (row["sample_id"], row["source"]))
+        self._work.put(_truths, rows, ["sample_id", "source"], later(_truths))
+
+    def _put_scores(self, rows: list[dict[str, Any]]) -> None:
+        # In one order everywhere, so that two batches at once can't lock each other out.
+        rows.sort(key=lambda row: (row["sample_id"], row["release"]))
+        self._work.put(_scores, rows, ["sample_id", "release", "live"], earlier(_scores))
+
+
+class SqlEvidence:
+    """``rollout.ports.Evidence``."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def arms(self, rollout_id: str) -> tuple[ArmSummary, ArmSummary]:
+        """(champion, challenger) on live traffic of this rollout."""
+        truth = _truth_of(select(_scores.c.sample_id).where(_scores.c.rollout_id == rollout_id))
+        right = case((truth.c.value == _scores.c.output, 1), else_=0)
+        labelled = case((_scores.c.output.is_not(None) & truth.c.value.is_not(None), 1), else_=0)
+        found = self._work.rows(
+            select(
+                _scores.c.arm,
+                func.count().label("requests"),
+                func.sum(case((_scores.c.failed, 1), else_=0)).label("errors"),
+                func.sum(labelled).label("labelled"),
+                func.sum(right).label("correct"),
+            )
+            .select_from(_scores.outerjoin(truth, truth.c.sample_id == _scores.c.sample_id))
+            .where(_scores.c.rollout_id == rollout_id, _scores.c.live.is_(True))
+            .group_by(_scores.c.arm)
+        )
+        counts = {row.arm: row for row in found}
+        return self._arm(rollout_id, "champion", counts), self._arm(
+            rollout_id, "challenger", counts
+        )
+
+    def pairs(self, rollout_id: str) -> list[Pair]:
+        """Audited samples scored by both arms in this rollout, in the order they were labelled."""
+        champion = _answers(rollout_id, "champion")
+        challenger = _answers(rollout_id, "challenger")
+        found = self._work.rows(
+            select(
+                _truths.c.sample_id,
+                (champion.c.output == _truths.c.value).label("champion_correct"),
+                (challenger.c.output == _truths.c.value).label("challenger_correct"),
+                _truths.c.inclusion_probability,
+                _truths.c.occurred_at,
+            )
+            .join(champion, champion.c.sample_id == _truths.c.sample_id)
+            .join(challenger, challenger.c.sample_id == _truths.c.sample_id)
+            .where(*_audited())
+            .order_by(_truths.c.occurred_at, _truths.c.event_id)
+        )
+        return [
+            Pair(
+                sample_id=row.sample_id,
+                champion_correct=bool(row.champion_correct),
+                challenger_correct=bool(row.challenger_correct),
+                inclusion_probability=row.inclusion_probability,
+                labelled_at=row.occurred_at,
+            )
+            for row in found
+        ]
+
+    def _arm(self, rollout_id: str, arm: str, counts: dict[str, Any]) -> ArmSummary:
+        row = counts.get(arm)
+        if row is None:
+            return ArmSummary()
+        # A cached answer's latency says nothing of the model, and only the older arm has a warm
+        # cache.
+        latencies = self._work.rows(
+            select(_scores.c.latency_ms)
+            .where(
+                _scores.c.rollout_id == rollout_id,
+                _scores.c.arm == arm,
+                _scores.c.live.is_(True),
+                _scores.c.failed.is_(False),
+                _scores.c.cached.is_(False),
+            )
+            .order_by(_scores.c.occurred_at.desc())
+            .limit(_NEWEST)
+        )
+        return ArmSummary(
+            requests=row.requests,
+            errors=row.errors,
+            labelled=row.labelled,
+            correct=row.correct,
+            latencies_ms=tuple(latency for (latency,) in latencies),
+        )
+
+
+class SqlAuditLog:
+    """``contracts.stores.AuditLog``."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def audits(self, task: str, release: str) -> list[AuditedPrediction]:
+        """Uniformly audited samples that ``release`` scored, live or shadow, oldest label first."""
+        other = aliased(_scores, name="live_scores")
+        answered_live = (
+            select(other.c.sample_id)
+            .where(
+                other.c.sample_id == _scores.c.sample_id,
+                other.c.release == release,
+                other.c.live.is_(True),
+                other.c.output.is_not(None),
+            )
+            .exists()
+        )
+        found = self._work.rows(
+            select(
+                _scores.c.sample_id,
+                _scores.c.output,
+                _truths.c.value,
+                _scores.c.confidence,
+                _scores.c.scores,
+                _truths.c.inclusion_probability,
+                _truths.c.occurred_at,
+            )
+            .join(_truths, _truths.c.sample_id == _scores.c.sample_id)
+            .where(
+                _truths.c.task == task,
+                _scores.c.task == task,
+                _scores.c.release == release,
+                _scores.c.output.is_not(None),
+                _scores.c.live.is_(True) | ~answered_live,
+                *_audited(),
+            )
+            .order_by(_truths.c.occurred_at, _truths.c.event_id)
+        )
+        return [
+            AuditedPrediction(
+                sample_id=row.sample_id,
+                prediction=row.output,
+                label=row.value,
+                confidence=row.confidence or 0.0,
+                scores=row.scores,
+                inclusion_probability=row.inclusion_probability,
+                labelled_at=row.occurred_at,
+            )
+            for row in found
+        ]
+
+
+def _audited() -> list[Any]:
+    return [
+        _truths.c.source == "expert",
+        _truths.c.audit.is_(True),
+        _truths.c.value.is_not(None),
+    ]
+
+
+def _answers(rollout_id: str, arm: str) -> Subquery:
+    """What an arm answered in a rollout, one row a sample: live before shadow."""
+    numbered = (
+        select(
+            _scores.c.sample_id,
+            _scores.c.output,
+            func.row_number()
+            .over(
+                partition_by=_scores.c.sample_id,
+                order_by=[_scores.c.live.desc(), _scores.c.occurred_at, _scores.c.event_id],
+            )
+            .label("nth"),
+        )
+        .where(
+            _scores.c.rollout_id == rollout_id,
+            _scores.c.arm == arm,
+            _scores.c.output.is_not(None),
+        )
+        .subquery()
+    )
+    return select(numbered.c.sample_id, numbered.c.output).where(numbered.c.nth == 1).subquery(arm)
+
+
+def _truth_of(samples: Any) -> Subquery:
+    """The most trusted true label of each of these samples."""
+    numbered = (
+        select(
+            _truths.c.sample_id,
+            _truths.c.value,
+            func.row_number()
+            .over(partition_by=_truths.c.sample_id, order_by=_truths.c.rank)
+            .label("nth"),
+        )
+        .where(_truths.c.value.is_not(None), _truths.c.sample_id.in_(samples))
+        .subquery()
+    )
+    return (
+        select(numbered.c.sample_id, numbered.c.value).where(numbered.c.nth == 1).subquery("truth")
+    )
+
+
+def _trusted(event: LabelRecorded | LabelSettled) -> bool:
+    return isinstance(event, LabelSettled) or event.source in {"user", "outcome"}
+
+
+def _live_values(event: TrafficRecorded) -> dict[str, Any]:
+    return {
+        "sample_id": event.sample_id,
+        "release": event.release,
+        "live": True,
+        "event_id": event.event_id,
+        "task": event.task,
+        "arm": event.arm,
+        "rollout_id": event.rollout_id,
+        "output": event.output,
+        "confidence": event.confidence,
+        "scores": event.scores,
+        "latency_ms": event.latency_ms,
+        "failed": event.error is not None or event.status >= 500,
+        "cached": event.cached,
+        "occurred_at": event.occurred_at,
+    }
+
+
+def _shadow_values(event: ShadowRecorded) -> dict[str, Any]:
+    return {
+        "sample_id": event.sample_id,
+        "release": event.release,
+        "live": False,
+        "event_id": event.event_id,
+        "task": event.task,
+        "arm": event.arm,
+        "rollout_id": event.rollout_id,
+        "output": event.output,
+        "confidence": event.confidence,
+        "scores": event.scores,
+        "latency_ms": event.latency_ms,
+        "failed": event.error is not None,
+        "cached": False,
+        "occurred_at": event.occurred_at,
+    }
+
+
+def _truth_values(event: LabelRecorded | LabelSettled) -> dict[str, Any]:
+    source = "expert" if isinstance(event, LabelSettled) else event.source
+    return {
+        "sample_id": event.sample_id,
+        "source": source,
+        "rank": rank("expert" if isinstance(event, LabelSettled) else event.source),
+        "event_id": event.event_id,
+        "task": event.task,
+        "value": event.value,
+        "audit": event.audit,
+        "inclusion_probability": event.inclusion_probability,
+        "occurred_at": event.occurred_at,
+    }

@@ -1,0 +1,117 @@
+"""The outbox and the events that consumer groups have handled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+from sqlalchemy import delete, func, select, update
+
+from flywheel.contracts.codec import Record, encode
+from flywheel.contracts.events import Event
+from storage.tables.columns import table_of
+from storage.tables.messaging import OutboxRow, SeenRow
+from storage.work import Work
+
+_outbox = table_of(OutboxRow)
+_seen = table_of(SeenRow)
+_Headers = tuple[tuple[str, bytes], ...]
+_headers = msgspec.json.Decoder(_Headers)
+_KEPT_AFTER_SENDING = timedelta(days=1)
+
+
+class SqlOutbox:
+    """``contracts.publishing.Outbox``: events leave with the transaction, or not at all."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def add(self, events: Sequence[Event]) -> None:
+        """Store the events, in order."""
+        if not events:
+            return
+        if not self._work.owner:
+            raise ValueError("open the transaction with an owner, whose relay sends these events")
+        rows = []
+        for event in events:
+            record = encode(event)
+            rows.append(
+                {
+                    "owner": self._work.owner,
+                    "topic": record.topic,
+                    "key": record.key,
+                    "value": record.value,
+                    "headers": msgspec.json.encode(record.headers),
+                }
+            )
+        self._work.connection.execute(_outbox.insert(), rows)
+
+
+def unsent(work: Work, owner: str, limit: int) -> list[tuple[int, Record]]:
+    """The oldest events of an owner that no relay has sent."""
+    found = work.rows(
+        select(_outbox)
+        .where(_outbox.c.owner == owner, _outbox.c.sent_at.is_(None))
+        .order_by(_outbox.c.id)
+        .limit(limit)
+    )
+    return [
+        (r.id, Record(r.topic, bytes(r.key), bytes(r.value), _headers.decode(r.headers)))
+        for r in found
+    ]
+
+
+def count_unsent(work: Work, owner: str) -> int:
+    """How many events of an owner wait for its relay."""
+    found = work.row(
+        select(func.count())
+        .select_from(_outbox)
+        .where(_outbox.c.owner == owner, _outbox.c.sent_at.is_(None))
+    )
+    return int(found[0]) if found else 0
+
+
+def mark_sent(work: Work, owner: str, ids: Sequence[int], now: datetime) -> None:
+    """Mark events as sent, and drop those sent long ago: the log has them."""
+    for start in range(0, len(ids), 1000):
+        part = ids[start : start + 1000]
+        work.run(update(_outbox).where(_outbox.c.id.in_(part)).values(sent_at=now))
+    old = now - _KEPT_AFTER_SENDING
+    work.run(delete(_outbox).where(_outbox.c.owner == owner, _outbox.c.sent_at < old))
+
+
+class SqlSeen:
+    """Event ids that a consumer group has handled."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def unseen(self, group: str, ids: Sequence[str]) -> set[str]:
+        """Those of ``ids`` that the group has not handled."""
+        left = set(ids)
+        for part in self._work.chunks(ids):
+            found = self._work.rows(
+                select(_seen.c.event_id).where(
+                    _seen.c.consumer == group, _seen.c.event_id.in_(part)
+                )
+            )
+            left.difference_update(row.event_id for row in found)
+        return left
+
+    def add(self, group: str, ids: Sequence[str]) -> None:
+        """Remember that the group has handled these; again changes nothing."""
+        rows = [{"consumer": group, "event_id": i} for i in dict.fromkeys(ids)]
+        self._work.add(_seen, rows, ["consumer", "event_id"])
+
+    def count(self, group: str) -> int:
+        """How many events the group has handled."""
+        found = self._work.row(
+            select(func.count()).select_from(_seen).where(_seen.c.consumer == group)
+        )
+        return int(found[0]) if found else 0
+
+    def missing(self, group: str, ids: Sequence[str]) -> list[str]:
+        """Those of ``ids`` that the group has not handled, in their order, each once."""
+        left = self.unseen(group, ids)
+        return [event_id for event_id in dict.fromkeys(ids) if event_id in left]

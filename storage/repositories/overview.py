@@ -1,0 +1,198 @@
+"""What the console shows of traffic and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import TypedDict
+
+import msgspec
+from sqlalchemy import case, func, select
+
+from flywheel.contracts.stores import LabelledSample
+from storage.repositories.labels import AUTOMATIC, labelled_sample
+from storage.repositories.settled import first_traffic, settled_labels, traffic
+from storage.work import Work
+
+
+class TrafficCounts(TypedDict):
+    """Requests through the gateway so far."""
+
+    requests: int
+    failed: int
+    releases: dict[str, int]
+    first: datetime | None
+    last: datetime | None
+
+
+class Coverage(TypedDict):
+    """Samples from the gateway by the source of their settled label."""
+
+    auto: int
+    expert: int
+    other: int
+    none: int
+
+
+class SourceHistory(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one source of traffic: a row of the feature view ``source_history``."""
+
+    source: str
+    samples: int
+    mean_confidence: float
+    expert_labels: int
+    corrections: int
+    latest: datetime
+
+    @property
+    def correction_rate(self) -> float:
+        """Share of expert labels that differ from what was answered."""
+        return self.corrections / self.expert_labels if self.expert_labels else 0.0
+
+
+_failed = case((traffic.c.error.is_not(None) | (traffic.c.status >= 500), 1), else_=0)
+
+
+class Overview:
+    """Reads only; cheap enough to be asked every second."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def traffic_counts(self, task: str) -> TrafficCounts:
+        """Requests, failures, and requests by release."""
+        found = self._work.rows(
+            select(
+                traffic.c.release,
+                func.count().label("requests"),
+                func.sum(_failed).label("failed"),
+                func.min(traffic.c.occurred_at).label("first"),
+                func.max(traffic.c.occurred_at).label("last"),
+            )
+            .where(traffic.c.task == task, traffic.c.origin == "gateway")
+            .group_by(traffic.c.release)
+        )
+        return TrafficCounts(
+            requests=sum(row.requests for row in found),
+            failed=sum(row.failed for row in found),
+            releases={row.release: row.requests for row in found if row.release is not None},
+            first=min((row.first for row in found), default=None),
+            last=max((row.last for row in found), default=None),
+        )
+
+    def traffic_series(
+        self, task: str, bucket_seconds: int, limit: int
+    ) -> list[tuple[int, int, int, int, int]]:
+        """(start in epoch seconds, requests, champion, challenger, errors) of the newest ``limit``
+        buckets up to the last request, oldest first; a bucket without requests is left out."""
+        served = [traffic.c.task == task, traffic.c.origin == "gateway"]
+        newest = self._work.row(select(func.max(traffic.c.occurred_at)).where(*served))
+        if newest is None or newest[0] is None:
+            return []
+        since = newest[0] - timedelta(seconds=bucket_seconds * limit)
+        seconds = self._work.epoch(traffic.c.occurred_at)
+        bucket = (seconds - seconds % bucket_seconds).label("bucket")
+        challenger = func.sum(case((traffic.c.arm == "challenger", 1), else_=0))
+        found = self._work.rows(
+            select(bucket, func.count(), challenger, func.sum(_failed))
+            .where(*served, traffic.c.occurred_at > since)
+            .group_by(bucket)
+            .order_by(bucket.desc())
+            .limit(limit)
+        )
+        return [(ts, n, n - c, c, errors) for ts, n, c, errors in reversed(found)]
+
+    def coverage(self, task: str) -> Coverage:
+        """Where the settled labels of samples from the gateway come from."""
+        samples = (
+            select(traffic.c.sample_id)
+            .where(traffic.c.task == task, traffic.c.origin == "gateway")
+            .distinct()
+            .subquery("samples")
+        )
+        settled = settled_labels(task)
+        kind = case(
+            (settled.c.source == "expert", "expert"),
+            (settled.c.source.in_(AUTOMATIC), "auto"),
+            (settled.c.source.is_not(None), "other"),
+            else_="none",
+        ).label("kind")
+        found = self._work.rows(
+            select(kind, func.count().label("n"))
+            .select_from(samples.outerjoin(settled, settled.c.sample_id == samples.c.sample_id))
+            .group_by(kind)
+        )
+        counts = {row.kind: int(row.n) for row in found}
+        return Coverage(
+            auto=counts.get("auto", 0),
+            expert=counts.get("expert", 0),
+            other=counts.get("other", 0),
+            none=counts.get("none", 0),
+        )
+
+    def label_series(
+        self, task: str, bucket_seconds: int, limit: int
+    ) -> list[tuple[int, int, int, int]]:
+        """(start in epoch seconds, auto, expert, other) settled labels by when they were settled;
+        the newest ``limit`` buckets that have any, oldest first."""
+        settled = settled_labels(task)
+        seconds = self._work.epoch(settled.c.occurred_at)
+        bucket = (seconds - seconds % bucket_seconds).label("bucket")
+        auto = func.sum(case((settled.c.source.in_(AUTOMATIC), 1), else_=0))
+        expert = func.sum(case((settled.c.source == "expert", 1), else_=0))
+        found = self._work.rows(
+            select(bucket, auto, expert, func.count())
+            .group_by(bucket)
+            .order_by(bucket.desc())
+            .limit(limit)
+        )
+        return [(ts, a, e, n - a - e) for ts, a, e, n in reversed(found)]
+
+    def recent_labels(self, task: str, limit: int) -> list[LabelledSample]:
+        """The samples settled last, newest first."""
+        settled = settled_labels(task)
+        texts = first_traffic(task, settled)
+        found = self._work.rows(
+            select(settled, texts.c.text)
+            .select_from(settled.join(texts, texts.c.sample_id == settled.c.sample_id))
+            .order_by(settled.c.occurred_at.desc(), settled.c.event_id.desc())
+            .limit(limit)
+        )
+        return [labelled_sample(row) for row in found]
+
+    def source_history(
+        self, task: str, sources: Sequence[str] | None = None
+    ) -> list[SourceHistory]:
+        """What is known of each source (None: of all): the rows of the feature view."""
+        settled = settled_labels(task)
+        expert = settled.c.source == "expert"
+        wrong = expert & (settled.c.value != traffic.c.output)
+        where = [traffic.c.task == task]
+        if sources is not None:
+            where.append(traffic.c.source.in_(sources))
+        found = self._work.rows(
+            select(
+                traffic.c.source,
+                func.count().label("samples"),
+                func.avg(traffic.c.confidence).label("mean_confidence"),
+                func.sum(case((expert, 1), else_=0)).label("expert_labels"),
+                func.sum(case((wrong, 1), else_=0)).label("corrections"),
+                func.max(traffic.c.occurred_at).label("seen"),
+                func.max(settled.c.occurred_at).label("labelled"),
+            )
+            .select_from(traffic.outerjoin(settled, settled.c.sample_id == traffic.c.sample_id))
+            .where(*where)
+            .group_by(traffic.c.source)
+            .order_by(traffic.c.source)
+        )
+        return [
+            SourceHistory(
+                source=row.source,
+                samples=row.samples,
+                mean_confidence=float(row.mean_confidence or 0.0),
+                expert_labels=row.expert_labels,
+                corrections=row.corrections,
+                latest=max(row.seen, row.labelled or row.seen),
+            )
+            for row in found
+        ]

@@ -1,0 +1,141 @@
+"""The expert queue: what the review agent writes, and its state for whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, and_, case, exists, func, select, update
+
+from flywheel.contracts.events import ReviewRequested
+from flywheel.review.ports import QueueDepth, ReviewTask
+from storage.tables.columns import table_of
+from storage.tables.review import (
+    ReviewAnswerRow,
+    ReviewClaimRow,
+    ReviewLiftRow,
+    ReviewOutcomeRow,
+    ReviewTaskRow,
+    ReviewWithdrawalRow,
+)
+from storage.work import Work
+
+tasks = table_of(ReviewTaskRow)
+claims = table_of(ReviewClaimRow)
+answers = table_of(ReviewAnswerRow)
+outcomes = table_of(ReviewOutcomeRow)
+_withdrawals = table_of(ReviewWithdrawalRow)
+_lifts = table_of(ReviewLiftRow)
+
+
+class SqlReviewIntake:
+    """``review.ports.ReviewIntake``. A withdrawal or a lift that comes before its sample holds."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def open(self, requests: Sequence[ReviewRequested]) -> int:
+        """Queue samples; those already known, in whatever state, are left alone. Returns new."""
+        lifts = self._lifts({r.release for r in requests if r.release is not None})
+        rows = []
+        # The smallest event id wins inside a batch too, as it mostly does between batches.
+        for request in sorted(requests, key=lambda r: r.event_id):
+            lift = lifts.get(request.release or "", 0.0)
+            rows.append(_task_values(request, max(request.priority, lift)))
+        return self._work.add(tasks, rows, ["sample_id"])
+
+    def withdraw(self, sample_ids: Sequence[str]) -> int:
+        """Take samples that were settled elsewhere out of the queue. Returns how many."""
+        rows = [{"sample_id": i} for i in dict.fromkeys(sample_ids)]
+        queued = 0
+        for part in self._work.chunks(sample_ids):
+            found = self._work.row(
+                select(func.count()).where(tasks.c.sample_id.in_(part), ~is_settled, ~is_withdrawn)
+            )
+            queued += int(found[0]) if found else 0
+        self._work.add(_withdrawals, rows, ["sample_id"])
+        return queued
+
+    def raise_priority(self, release: str, priority: float) -> int:
+        """Lift the samples that ``release`` answered, and those to come, to at least
+        ``priority``."""
+        lift = {"release": release, "priority": priority}
+        self._work.put(_lifts, [lift], ["release"], lambda new: new["priority"] > _lifts.c.priority)
+        return self._work.run(
+            update(tasks)
+            .where(tasks.c.release == release, tasks.c.priority < priority)
+            .values(priority=priority)
+        )
+
+    def _lifts(self, releases: set[str]) -> dict[str, float]:
+        if not releases:
+            return {}
+        found = self._work.rows(select(_lifts).where(_lifts.c.release.in_(releases)))
+        return {row.release: row.priority for row in found}
+
+
+is_settled: ColumnElement[bool] = exists().where(outcomes.c.sample_id == tasks.c.sample_id)
+is_withdrawn: ColumnElement[bool] = exists().where(_withdrawals.c.sample_id == tasks.c.sample_id)
+is_answered: ColumnElement[bool] = exists().where(
+    answers.c.sample_id == tasks.c.sample_id, answers.c.value.is_not(None)
+)
+
+
+def state_at(now: datetime) -> ColumnElement[str]:
+    """The state of a queued sample at a moment, from what the console has recorded of it."""
+    is_claimed = exists().where(
+        and_(claims.c.sample_id == tasks.c.sample_id, claims.c.expires_at > now)
+    )
+    return case(
+        (is_settled, "settled"),
+        (is_withdrawn, "withdrawn"),
+        (is_claimed, "claimed"),
+        (is_answered, "submitted"),
+        else_="open",
+    ).label("state")
+
+
+def queue_depth(work: Work, task: str, now: datetime) -> QueueDepth:
+    """Counts by state, and since when the oldest open sample waits."""
+    states = (
+        select(state_at(now), tasks.c.requested_at).where(tasks.c.task == task).subquery("states")
+    )
+    found = work.rows(
+        select(
+            states.c.state,
+            func.count().label("n"),
+            func.min(states.c.requested_at).label("oldest"),
+        ).group_by(states.c.state)
+    )
+    counts = {row.state: row.n for row in found}
+    oldest = next((row.oldest for row in found if row.state == "open"), None)
+    return QueueDepth(**counts, oldest_open=oldest)
+
+
+def review_task(row: Row[Any], state: Any) -> ReviewTask:
+    """A row of the task table, with its state."""
+    values = dict(row._mapping)
+    values.pop("event_id")
+    values["state"] = state
+    return ReviewTask(**values)
+
+
+def _task_values(request: ReviewRequested, priority: float) -> dict[str, Any]:
+    return {
+        "sample_id": request.sample_id,
+        "event_id": request.event_id,
+        "task": request.task,
+        "text": request.text,
+        "reason": request.reason,
+        "priority": priority,
+        "inclusion_probability": request.inclusion_probability,
+        "audit": request.audit,
+        "release": request.release,
+        "prediction": request.prediction,
+        "scores": request.scores,
+        "confidence": request.confidence,
+        "rollout_id": request.rollout_id,
+        "source": request.source,
+        "requested_at": request.occurred_at,
+    }

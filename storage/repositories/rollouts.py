@@ -1,0 +1,173 @@
+"""Rollouts, transitions, champions and waiting challengers; and the commands of people."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+from sqlalchemy import select
+
+from flywheel.contracts.ids import utc_now
+from flywheel.rollout.ports import Command, Rollout, Transition
+from storage.repositories.versions import override_of, override_values
+from storage.tables.columns import table_of
+from storage.tables.rollouts import (
+    ChallengerRow,
+    ChampionRow,
+    CommandOutcomeRow,
+    CommandRow,
+    RolloutRow,
+    TakenChallengerRow,
+    TransitionRow,
+)
+from storage.work import Work
+
+_rollouts = table_of(RolloutRow)
+_transitions = table_of(TransitionRow)
+_champions = table_of(ChampionRow)
+_challengers = table_of(ChallengerRow)
+_taken = table_of(TakenChallengerRow)
+_commands = table_of(CommandRow)
+_outcomes = table_of(CommandOutcomeRow)
+
+
+class SqlRollouts:
+    """``rollout.ports.RolloutStore``."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def active(self, task: str) -> Rollout | None:
+        """The rollout of a task that has not ended."""
+        found = self._work.row(
+            select(_rollouts).where(_rollouts.c.task == task, _rollouts.c.ended_at.is_(None))
+        )
+        return None if found is None else _rollout(dict(found._mapping))
+
+    def champion(self, task: str) -> str | None:
+        """The release that serves a task."""
+        found = self._work.row(
+            select(_champions.c.release)
+            .where(_champions.c.task == task)
+            .order_by(_champions.c.id.desc())
+            .limit(1)
+        )
+        return None if found is None else str(found.release)
+
+    def set_champion(self, task: str, release: str, at: datetime | None = None) -> None:
+        """Make a release the one that serves a task (``at`` None: from now on)."""
+        if self.champion(task) != release:
+            since = at or utc_now()
+            values = {"task": task, "release": release, "since": since}
+            self._work.run(_champions.insert().values(**values))
+
+    def save(self, rollout: Rollout, transition: Transition | None) -> None:
+        """Insert or replace a rollout, with the transition that led to it.
+
+        Raises Conflict when another rollout of the task has not ended.
+        """
+        values = msgspec.structs.asdict(rollout)
+        values["steps"] = list(rollout.steps)
+        self._work.put(_rollouts, [values], ["rollout_id"])
+        if transition is not None:
+            self._work.run(_transitions.insert().values(**msgspec.structs.asdict(transition)))
+
+    def history(self, task: str, limit: int = 50) -> list[Rollout]:
+        """Newest first."""
+        found = self._work.rows(
+            select(_rollouts)
+            .where(_rollouts.c.task == task)
+            .order_by(_rollouts.c.started_at.desc(), _rollouts.c.rollout_id.desc())
+            .limit(limit)
+        )
+        return [_rollout(dict(row._mapping)) for row in found]
+
+    def transitions(self, rollout_id: str) -> list[Transition]:
+        """Oldest first."""
+        found = self._work.rows(
+            select(*(c for c in _transitions.c if c.name != "id"))
+            .where(_transitions.c.rollout_id == rollout_id)
+            .order_by(_transitions.c.id)
+        )
+        return [Transition(**row._mapping) for row in found]
+
+
+class SqlCommands:
+    """``rollout.ports.CommandStore``; outcomes are a table of their own, the controller's."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def add(self, command: Command) -> None:
+        """Record a command; the same id twice changes nothing."""
+        values = msgspec.structs.asdict(command)
+        values["who"] = values.pop("by")
+        values["override"] = override_values(command.override)
+        self._work.add(_commands, [values], ["command_id"])
+
+    def pending(self, task: str) -> list[Command]:
+        """Not yet carried out, oldest first."""
+        done = select(_outcomes.c.command_id)
+        found = self._work.rows(
+            select(_commands)
+            .where(_commands.c.task == task, _commands.c.command_id.not_in(done))
+            .order_by(_commands.c.at, _commands.c.command_id)
+        )
+        return [_command(dict(row._mapping)) for row in found]
+
+    def done(self, command_id: str, outcome: str) -> None:
+        """Mark one carried out (or refused), and say how it went."""
+        values = {"command_id": command_id, "outcome": outcome, "at": utc_now()}
+        self._work.add(_outcomes, [values], ["command_id"])
+
+    def outcome(self, command_id: str) -> str | None:
+        """How a command went, or None while it waits."""
+        found = self._work.row(
+            select(_outcomes.c.outcome).where(_outcomes.c.command_id == command_id)
+        )
+        return None if found is None else str(found.outcome)
+
+
+class SqlChallengers:
+    """``rollout.ports.Challengers``. ``taken`` may come before ``enqueue``."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def enqueue(self, task: str, release: str, registered_at: datetime, gate_passed: bool) -> None:
+        """Remember a registered release; the same one twice changes nothing."""
+        values = {
+            "release": release,
+            "task": task,
+            "registered_at": registered_at,
+            "gate_passed": gate_passed,
+        }
+        self._work.add(_challengers, [values], ["release"])
+
+    def waiting(self, task: str) -> list[str]:
+        """Releases that passed the gate (or were overridden) and had no rollout, oldest first."""
+        found = self._work.rows(
+            select(_challengers.c.release)
+            .where(
+                _challengers.c.task == task,
+                _challengers.c.release.not_in(select(_taken.c.release)),
+                _challengers.c.gate_passed.is_(True),
+            )
+            .order_by(_challengers.c.registered_at, _challengers.c.release)
+        )
+        return [row.release for row in found]
+
+    def taken(self, release: str) -> None:
+        """A rollout of this release began, or it was made champion, or it was passed over."""
+        self._work.add(_taken, [{"release": release}], ["release"])
+
+
+def _rollout(values: dict[str, object]) -> Rollout:
+    values["steps"] = tuple(values["steps"])  # type: ignore[arg-type]
+    return Rollout(**values)  # type: ignore[arg-type]
+
+
+def _command(values: dict[str, object]) -> Command:
+    values["by"] = values.pop("who")
+    values["override"] = override_of(values["override"])  # type: ignore[arg-type]
+    return Command(**values)  # type: ignore[arg-type]

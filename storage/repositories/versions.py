@@ -1,0 +1,103 @@
+"""Dataset versions and releases: written by the trainer, read by everyone."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Row, select
+
+from flywheel.contracts.events import DatasetVersioned
+from flywheel.contracts.release import Override, Release
+from storage.tables.columns import table_of
+from storage.tables.rollouts import ChampionRow
+from storage.tables.training import DatasetRow, ReleaseRow
+from storage.work import Work
+
+_datasets = table_of(DatasetRow)
+_releases = table_of(ReleaseRow)
+_champions = table_of(ChampionRow)
+
+
+class SqlDatasets:
+    """``contracts.stores.DatasetStore``."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def add(self, event: DatasetVersioned) -> None:
+        """Record a version; the same version twice changes nothing."""
+        self._work.add(_datasets, [msgspec.structs.asdict(event)], ["task", "version"])
+
+    def latest(self, task: str) -> DatasetVersioned | None:
+        """The newest version of a task."""
+        found = self._work.row(
+            select(_datasets)
+            .where(_datasets.c.task == task)
+            .order_by(_datasets.c.occurred_at.desc(), _datasets.c.event_id.desc())
+            .limit(1)
+        )
+        return None if found is None else DatasetVersioned(**found._mapping)
+
+    def history(self, task: str) -> list[DatasetVersioned]:
+        """All versions of a task, oldest first."""
+        found = self._work.rows(
+            select(_datasets)
+            .where(_datasets.c.task == task)
+            .order_by(_datasets.c.occurred_at, _datasets.c.event_id)
+        )
+        return [DatasetVersioned(**row._mapping) for row in found]
+
+
+class SqlReleases:
+    """``contracts.stores.ReleaseStore``."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def add(self, release: Release) -> None:
+        """Record a release; the same id twice changes nothing."""
+        values = msgspec.structs.asdict(release)
+        values["override"] = override_values(release.override)
+        self._work.add(_releases, [values], ["release"])
+
+    def get(self, release: str) -> Release | None:
+        """One release, or None."""
+        found = self._work.row(select(_releases).where(_releases.c.release == release))
+        return None if found is None else _release(found)
+
+    def history(self, task: str) -> list[Release]:
+        """All releases of a task, oldest first."""
+        found = self._work.rows(
+            select(_releases)
+            .where(_releases.c.task == task)
+            .order_by(_releases.c.created_at, _releases.c.release)
+        )
+        return [_release(row) for row in found]
+
+    def served_at(self, task: str, at: datetime) -> str | None:
+        """The champion of a task at a moment, from what the controller recorded."""
+        found = self._work.row(
+            select(_champions.c.release)
+            .where(_champions.c.task == task, _champions.c.since <= at)
+            .order_by(_champions.c.since.desc(), _champions.c.id.desc())
+            .limit(1)
+        )
+        return None if found is None else str(found.release)
+
+
+def override_values(override: Override | None) -> dict[str, str] | None:
+    """An override as JSON."""
+    return None if override is None else {"by": override.by, "why": override.why}
+
+
+def override_of(values: dict[str, str] | None) -> Override | None:
+    """An override from JSON."""
+    return None if values is None else Override(**values)
+
+
+def _release(row: Row[Any]) -> Release:
+    values = dict(row._mapping)
+    values["override"] = override_of(values["override"])
+    return Release(**values)

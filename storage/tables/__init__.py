@@ -1,0 +1,15 @@
+"""Tables, one module per owner. Importing this package registers all of them."""
+
+from __future__ import annotations
+
+from sqlalchemy import MetaData
+from sqlmodel import SQLModel
+
+from storage.tables import evidence, labels, messaging, review, rollouts, training
+
+__all__ = ["evidence", "labels", "messaging", "metadata", "review", "rollouts", "training"]
+
+
+def metadata() -> MetaData:
+    """Every table of the product."""
+    return SQLModel.metadata

@@ -1,0 +1,83 @@
+"""Samples and labels; written by the label agent."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, BigInteger, Index, Text
+from sqlmodel import Field, SQLModel
+
+from storage.tables.columns import UtcDateTime
+
+
+class TrafficRow(SQLModel, table=True):
+    """One TrafficRecorded. Rows are only ever added; ``seq`` is the task's clock when it was."""
+
+    __tablename__ = "traffic"
+    __table_args__: ClassVar[Any] = (
+        Index("ix_traffic_sample", "sample_id"),
+        Index("ix_traffic_task_time", "task", "occurred_at"),
+        Index("ix_traffic_source", "source"),
+    )
+
+    event_id: str = Field(primary_key=True)
+    seq: int = Field(sa_type=BigInteger)
+    task: str
+    sample_id: str
+    text: str = Field(sa_type=Text)
+    origin: str
+    source: str
+    unit: str
+    release: str | None = None
+    arm: str | None = None
+    rollout_id: str | None = None
+    output: str | None = None
+    confidence: float | None = None
+    latency_ms: float
+    status: int
+    error: str | None = Field(default=None, sa_type=Text)
+    cached: bool
+    occurred_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class LabelRow(SQLModel, table=True):
+    """One LabelRecorded or LabelSettled. Rows are only ever added.
+
+    ``settles`` marks those that may decide the sample's label: LabelSettled (``value`` None
+    withdraws), and LabelRecorded of a source that settles alone. ``rank`` is its source's.
+    """
+
+    __tablename__ = "labels"
+    __table_args__: ClassVar[Any] = (
+        Index("ix_labels_sample", "sample_id"),
+        Index("ix_labels_task_settles", "task", "settles", "seq"),
+        Index("ix_labels_task_time", "task", "occurred_at"),
+    )
+
+    event_id: str = Field(primary_key=True)
+    seq: int = Field(sa_type=BigInteger)
+    task: str
+    sample_id: str
+    value: str | None = None
+    source: str
+    rank: int
+    settles: bool
+    annotators: list[str] = Field(sa_type=JSON)
+    agreement: float
+    inclusion_probability: float
+    audit: bool
+    confidence: float | None = None
+    release: str | None = None
+    reason: str = Field(sa_type=Text)
+    split: str | None = None
+    occurred_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class LabelClockRow(SQLModel, table=True):
+    """A task's clock: one tick per batch of samples or labels that was committed."""
+
+    __tablename__ = "label_clocks"
+
+    task: str = Field(primary_key=True)
+    ticks: int = Field(sa_type=BigInteger)

@@ -1,0 +1,99 @@
+"""The expert queue: tasks are the review agent's; claims, answers and outcomes the console's."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, BigInteger, Index, Integer, Text, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+from storage.tables.columns import UtcDateTime
+
+
+class ReviewTaskRow(SQLModel, table=True):
+    """A queued sample, as the review agent knows it; its state follows from the other tables."""
+
+    __tablename__ = "review_tasks"
+    __table_args__: ClassVar[Any] = (
+        Index("ix_review_tasks_urgency", "task", "priority", "requested_at"),
+        Index("ix_review_tasks_release", "release"),
+    )
+
+    sample_id: str = Field(primary_key=True)
+    event_id: str
+    task: str
+    text: str = Field(sa_type=Text)
+    reason: str = Field(sa_type=Text)
+    priority: float
+    inclusion_probability: float
+    audit: bool
+    release: str | None = None
+    prediction: str | None = None
+    scores: dict[str, float] = Field(sa_type=JSON)
+    confidence: float | None = None
+    rollout_id: str | None = None
+    source: str
+    requested_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class ReviewWithdrawalRow(SQLModel, table=True):
+    """A sample that was settled elsewhere, queued or not: the review agent's."""
+
+    __tablename__ = "review_withdrawals"
+
+    sample_id: str = Field(primary_key=True)
+
+
+class ReviewLiftRow(SQLModel, table=True):
+    """A release whose samples go first, and how urgently: the review agent's."""
+
+    __tablename__ = "review_lifts"
+
+    release: str = Field(primary_key=True)
+    priority: float
+
+
+class ReviewClaimRow(SQLModel, table=True):
+    """An annotator holds a sample until a moment: the console's."""
+
+    __tablename__ = "review_claims"
+    __table_args__: ClassVar[Any] = (Index("ix_review_claims_annotator", "annotator"),)
+
+    sample_id: str = Field(primary_key=True)
+    annotator: str = Field(primary_key=True)
+    expires_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class ReviewAnswerRow(SQLModel, table=True):
+    """An annotator's answer to a sample (``value`` None: they skipped it): the console's."""
+
+    __tablename__ = "review_answers"
+    __table_args__: ClassVar[Any] = (
+        UniqueConstraint("sample_id", "annotator", name="uq_review_answers_once"),
+        Index("ix_review_answers_annotator", "annotator", "answered_at"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: int | None = Field(
+        default=None,
+        primary_key=True,
+        sa_type=BigInteger().with_variant(Integer, "sqlite"),
+    )
+    sample_id: str
+    task: str
+    annotator: str
+    value: str | None = None
+    answered_at: datetime = Field(sa_type=UtcDateTime)
+    seconds: float
+
+
+class ReviewOutcomeRow(SQLModel, table=True):
+    """What the experts agreed on a sample: the console's."""
+
+    __tablename__ = "review_outcomes"
+
+    sample_id: str = Field(primary_key=True)
+    event_id: str
+    value: str
+    settled_at: datetime = Field(sa_type=UtcDateTime)

@@ -1,0 +1,135 @@
+"""One open database transaction: the few statements that every repository is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Executable,
+    Integer,
+    Row,
+    Table,
+    and_,
+    cast,
+    extract,
+    func,
+    or_,
+    select,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
+
+Values = Mapping[str, Any]
+_Columns = ReadOnlyColumnCollection[str, Column[Any]]
+# Below the limit of bound parameters of either database, and few enough shapes to be cached.
+_CHUNK = 1000
+
+
+class Work:
+    """What repositories share: the connection, whose outbox it is, and whether it may write."""
+
+    def __init__(self, connection: Connection, owner: str, read_only: bool) -> None:
+        self.connection = connection
+        self.owner = owner
+        self.read_only = read_only
+        self.sqlite = connection.dialect.name == "sqlite"
+
+    def rows(self, statement: Executable) -> Sequence[Row[Any]]:
+        """Run a query."""
+        return self.connection.execute(statement).all()
+
+    def row(self, statement: Executable) -> Row[Any] | None:
+        """Run a query for at most one row."""
+        return self.connection.execute(statement).first()
+
+    def run(self, statement: Executable) -> int:
+        """Run a change; the number of rows it touched."""
+        return self.connection.execute(statement).rowcount
+
+    def add(self, table: Table, values: Sequence[Values], key: Sequence[str]) -> int:
+        """Insert rows whose key is not there yet; the number of new ones."""
+        if not values:
+            return 0
+        statement = self._insert(table).on_conflict_do_nothing(index_elements=list(key))
+        return self.connection.execute(statement, [_clean(row) for row in values]).rowcount
+
+    def put(
+        self,
+        table: Table,
+        values: Sequence[Values],
+        key: Sequence[str],
+        where: Callable[[Any], ColumnElement[bool]] | None = None,
+    ) -> int:
+        """Insert rows, or replace those of the same key (only where ``where`` of the new row
+        holds); the number of rows written."""
+        if not values:
+            return 0
+        statement = self._insert(table)
+        new = statement.excluded
+        statement = statement.on_conflict_do_update(
+            index_elements=list(key),
+            set_={name: new[name] for name in values[0] if name not in key},
+            where=None if where is None else where(new),
+        )
+        return self.connection.execute(statement, [_clean(row) for row in values]).rowcount
+
+    def chunks(self, ids: Iterable[str]) -> Iterator[list[str]]:
+        """``ids`` without repeats, in parts that fit one statement."""
+        unique = list(dict.fromkeys(ids))
+        for start in range(0, len(unique), _CHUNK):
+            yield unique[start : start + _CHUNK]
+
+    def tick(self, clocks: Table, task: str) -> int:
+        """Move a task's clock on and keep it locked until the transaction ends.
+
+        The lock makes ticks commit in their order: whoever reads a tick can be sure that no
+        smaller one will appear later. A plain sequence would not give that.
+        """
+        statement = self._insert(clocks).values(task=task, ticks=1)
+        statement = statement.on_conflict_do_update(
+            index_elements=["task"], set_={"ticks": clocks.c.ticks + 1}
+        )
+        self.connection.execute(statement)
+        ticks = self.connection.execute(select(clocks.c.ticks).where(clocks.c.task == task))
+        return int(ticks.scalar_one())
+
+    def epoch(self, moment: ColumnElement[Any]) -> ColumnElement[int]:
+        """Whole seconds since 1970 of a stored moment."""
+        if self.sqlite:
+            return cast(func.strftime("%s", moment), Integer)
+        return cast(func.floor(extract("epoch", moment)), Integer)
+
+    def _insert(self, table: Table) -> Any:
+        return sqlite.insert(table) if self.sqlite else postgresql.insert(table)
+
+
+def later(table: Table) -> Callable[[Any], ColumnElement[bool]]:
+    """Whether a new row's event came after the stored row's, by time, then by id."""
+    return lambda new: _after(new, table.c)
+
+
+def earlier(table: Table) -> Callable[[Any], ColumnElement[bool]]:
+    """Whether a new row's event came before the stored row's, by time, then by id."""
+    return lambda new: _after(table.c, new)
+
+
+def _after(one: _Columns, other: _Columns) -> ColumnElement[bool]:
+    return or_(
+        one["occurred_at"] > other["occurred_at"],
+        and_(
+            one["occurred_at"] == other["occurred_at"],
+            one["event_id"] > other["event_id"],
+        ),
+    )
+
+
+def _clean(row: Values) -> dict[str, Any]:
+    """PostgreSQL stores no NUL in text; one in an event must not stop its whole batch."""
+    return {
+        name: value.replace("\x00", "\ufffd") if type(value) is str and "\x00" in value else value
+        for name, value in row.items()
+    }
