@@ -91,7 +91,9 @@ class ReleaseStore(Protocol):
 
 
 class AuditedPrediction(msgspec.Struct, frozen=True, kw_only=True):
-    """A uniformly audited sample with what a release said of it and what experts settled."""
+    """A uniformly audited sample with what a release said of it and what experts settled.
+
+    ``text`` tells which audits a rule of triage would have decided instead of the release."""
 
     sample_id: str
     prediction: str
@@ -100,6 +102,7 @@ class AuditedPrediction(msgspec.Struct, frozen=True, kw_only=True):
     scores: dict[str, float]
     inclusion_probability: float
     labelled_at: datetime
+    text: str = ""
 
 
 class AuditLog(Protocol):

@@ -13,9 +13,9 @@ How it holds, and what it leans on:
   Given the confidence of the first audit left out, the k accepted are a fair sample of all
   answers above it, so each Clopper–Pearson test is exact; the search costs nothing as long as
   accepting less confident answers does not lower the error, which is what a confidence is.
-- A sequence that starts at few audits is ended by one unlucky mistake, one that starts at many
-  cannot certify a mediocre release. So there are two, each with half of the risk. Where they start
-  depends on how many audits there are, never on what they say.
+- The first threshold accepts half of the audits (or as many as one clean test needs). Started at
+  fewer, the sequence is often ended by one unlucky mistake; at more, a mediocre release gets
+  nothing. Where it starts depends on how many audits there are, never on what they say.
 - If the audit rate changed over time, audits are unequal evidence about the traffic as a whole.
   Each bound must then hold twice: counting audits, and weighting them by 1 / inclusion probability
   with Kish's effective sample size. The larger of the two counts, which can only be stricter.
@@ -29,15 +29,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv, bdtrc
+from scipy.special import bdtrc, betaincinv
 
 from flywheel.contracts.stores import AuditedPrediction
 from flywheel.triage.bounds import error_bound, least_count
 from flywheel.triage.calibration import fit_temperature
 from flywheel.triage.config import TriageSettings
 
-# Shares of the audits at which the two sequences of thresholds start.
-STARTS = (0.4, 0.8)
+# The share of the audits that the first threshold accepts.
+START = 0.5
 # How many of the latest accepted audits are looked at for drift.
 RECENT = 50
 
@@ -90,27 +90,18 @@ def certify(audits: Sequence[AuditedPrediction], settings: TriageSettings) -> Au
     ``audits`` are uniformly audited answers of one release, oldest label first.
     """
     temperature = fit_temperature(audits)
-    needed = max(settings.min_audits, least_count(settings.auto_label_error, _risk(settings, 1)))
+    least = least_count(settings.auto_label_error, settings.auto_label_risk)
+    needed = max(settings.min_audits, least)
     if len(audits) < needed:
         reason = f"{len(audits)} audits, at least {needed} are needed before anything is accepted"
         return AutoLabelPolicy(temperature=temperature, audited=len(audits), reason=reason)
     ranked = _rank(audits)
-    found = [
-        _loosest(ranked, start, risk, settings.auto_label_error)
-        for start, risk in _starts(ranked, settings)
-    ]
-    policy = max(
-        (_describe(ranked, k, risk) for k, risk in found if k),
-        key=lambda p: p.accepted,
-        default=None,
-    )
-    if policy is None:
-        return replace(_nothing(ranked, settings), temperature=temperature)
-    return replace(_unless_drifted(policy, audits, settings), temperature=temperature)
-
-
-def _risk(settings: TriageSettings, sequences: int) -> float:
-    return settings.auto_label_risk / sequences
+    accepted = _loosest(ranked, _start(ranked, least), settings)
+    if accepted:
+        policy = _unless_drifted(_describe(ranked, accepted, settings), audits, settings)
+    else:
+        policy = _nothing(ranked, settings)
+    return replace(policy, temperature=temperature)
 
 
 def _rank(audits: Sequence[AuditedPrediction]) -> _Ranked:
@@ -127,32 +118,21 @@ def _rank(audits: Sequence[AuditedPrediction]) -> _Ranked:
     )
 
 
-def _starts(ranked: _Ranked, settings: TriageSettings) -> list[tuple[int, float]]:
-    """(first number of accepted audits to test, risk) of each sequence."""
-    total = len(ranked.count)
-    shares = STARTS
-    # With too few audits for the stricter start both would begin alike: then one takes all risk.
-    least = least_count(settings.auto_label_error, _risk(settings, len(STARTS)))
-    if least > STARTS[0] * ranked.effective[-1]:
-        shares = STARTS[-1:]
-    risk = _risk(settings, len(shares))
-    least = least_count(settings.auto_label_error, risk)
-    reached = np.flatnonzero(ranked.effective >= least - 1e-9)
-    if not len(reached):
-        return []
-    first = int(reached[0]) + 1
-    return sorted({(max(first, int(np.ceil(share * total))), risk) for share in shares})
+def _start(ranked: _Ranked, least: int) -> int:
+    """How many audits the first threshold accepts; more than there are if weights waste them."""
+    enough = int(np.searchsorted(np.maximum.accumulate(ranked.effective), least - 1e-9)) + 1
+    return max(enough, int(np.ceil(START * len(ranked.count))))
 
 
-def _loosest(ranked: _Ranked, start: int, risk: float, limit: float) -> tuple[int, float]:
+def _loosest(ranked: _Ranked, start: int, settings: TriageSettings) -> int:
     """The largest k, from ``start`` on, up to which every bound holds; 0 if none does."""
     # Audits of equal confidence are accepted together, so only the last of them is a threshold.
     last = np.append(ranked.confidence[:-1] > ranked.confidence[1:], True)
     candidates = np.flatnonzero(last[start - 1 :]) + start - 1
-    bounds = _bounds(ranked, candidates, risk)
-    failed = np.flatnonzero(bounds > limit)
+    bounds = _bounds(ranked, candidates, settings.auto_label_risk)
+    failed = np.flatnonzero(bounds > settings.auto_label_error)
     passed = candidates[: int(failed[0])] if len(failed) else candidates
-    return (int(passed[-1]) + 1 if len(passed) else 0), risk
+    return int(passed[-1]) + 1 if len(passed) else 0
 
 
 def _bounds(ranked: _Ranked, at: NDArray[np.intp], risk: float) -> _Floats:
@@ -168,9 +148,9 @@ def _upper(errors: _Floats, count: _Floats, risk: float) -> _Floats:
     return np.where(errors >= count, 1.0, bound)
 
 
-def _describe(ranked: _Ranked, k: int, risk: float) -> AutoLabelPolicy:
+def _describe(ranked: _Ranked, k: int, settings: TriageSettings) -> AutoLabelPolicy:
     total = len(ranked.count)
-    bound = float(_bounds(ranked, np.array([k - 1]), risk)[0])
+    bound = float(_bounds(ranked, np.array([k - 1]), settings.auto_label_risk)[0])
     errors = int(ranked.errors[k - 1])
     coverage = float(ranked.weight[k - 1] / ranked.weight[-1])
     return AutoLabelPolicy(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from flywheel.contracts.stores import AuditedPrediction
@@ -16,11 +16,6 @@ class AuditReader(Protocol):
         ...
 
 
-class SourceFeatures(Protocol):
-    """The online feature store: source → feature → value. Unknown sources may be left out.
-
-    Triage reads ``expert_labels`` and ``corrections``."""
-
-    def __call__(self, sources: Sequence[str]) -> Mapping[str, Mapping[str, float]]:
-        """The latest features of these sources."""
-        ...
+# The online feature store: source → feature → value; unknown sources may be left out. Triage reads
+# ``expert_labels`` and ``corrections``.
+SourceFeatures = Callable[[Sequence[str]], Mapping[str, Mapping[str, float]]]

@@ -56,20 +56,26 @@ class Policies:
         self._clock = clock
         self._known: dict[tuple[str, str], _Certified] = {}
 
-    def of(self, task: str, release: str, settings: TriageSettings) -> AutoLabelPolicy:
+    def of(self, name: str, release: str, task: TaskTriage) -> AutoLabelPolicy:
         """The policy of a release. Raises StorageError when the audits cannot be read."""
         now = self._clock()
-        known = self._known.get((task, release))
+        known = self._known.get((name, release))
         if known is not None and now - known.at < self._interval:
             return known.policy
-        policy = certify(self._audits.audits(task, release), settings)
-        self._known[task, release] = _Certified(policy, now)
+        # What a rule decides, the release does not: its audits say nothing of automatic labels.
+        audits = [
+            audit
+            for audit in self._audits.audits(name, release)
+            if not task.rules.matches(audit.text)
+        ]
+        policy = certify(audits, task.settings)
+        self._known[name, release] = _Certified(policy, now)
         accepting = policy.threshold is not None
-        _bound.labels(task, release).set(policy.bound if accepting else 1.0)
-        _coverage.labels(task, release).set(policy.coverage)
+        _bound.labels(name, release).set(policy.bound if accepting else 1.0)
+        _coverage.labels(name, release).set(policy.coverage)
         if known is None or (known.policy.threshold is None) == accepting:
             _log.info(
-                "auto-label policy", task=task, release=release, accepting=accepting,
+                "auto-label policy", task=name, release=release, accepting=accepting,
                 threshold=policy.threshold, why=policy.reason,
             )  # fmt: skip
         return policy
@@ -131,7 +137,7 @@ class Triager:
             return Decision("not_triaged")
         reject_unusable(event, self._tasks)
         task = self._tasks[event.task]
-        policy = self._policies.of(event.task, event.release or "", task.settings)
+        policy = self._policies.of(event.task, event.release or "", task)
         return decide(event, task, policy, history.get(event.source, {}))
 
     def _history(self, sources: set[str]) -> Mapping[str, Mapping[str, float]]:
