@@ -7,6 +7,12 @@ from contextlib import contextmanager
 
 from flywheel.contracts.codec import Record
 from flywheel.contracts.ids import utc_now
+from flywheel.contracts.publishing import Outbox
+from flywheel.contracts.stores import AuditLog, DatasetStore, LabelStore, ReleaseStore
+from flywheel.datasets.ports import LabelIntake
+from flywheel.retraining.ports import TurnStore
+from flywheel.review.ports import ReviewDesk, ReviewIntake
+from flywheel.rollout.ports import Challengers, CommandStore, Evidence, EvidenceIntake, RolloutStore
 from storage.engine import errors_translated, make_engine, read_only_engine
 from storage.migrations.upgrade import upgrade
 from storage.repositories.desk import SqlReviewDesk
@@ -25,21 +31,21 @@ class Transaction:
     """Every store of the product, in one open transaction; stages see it through their ports."""
 
     def __init__(self, work: Work) -> None:
-        self.outbox = SqlOutbox(work)
+        self.outbox: Outbox = SqlOutbox(work)
         self.seen = SqlSeen(work)
-        self.label_intake = SqlLabelIntake(work)
-        self.labels = SqlLabels(work)
-        self.intake = SqlReviewIntake(work)
-        self.desk = SqlReviewDesk(work)
-        self.evidence_intake = SqlEvidenceIntake(work)
-        self.evidence = SqlEvidence(work)
-        self.audits = SqlAuditLog(work)
-        self.rollouts = SqlRollouts(work)
-        self.commands = SqlCommands(work)
-        self.challengers = SqlChallengers(work)
-        self.datasets = SqlDatasets(work)
-        self.releases = SqlReleases(work)
-        self.turns = SqlTurns(work)
+        self.label_intake: LabelIntake = SqlLabelIntake(work)
+        self.labels: LabelStore = SqlLabels(work)
+        self.intake: ReviewIntake = SqlReviewIntake(work)
+        self.desk: ReviewDesk = SqlReviewDesk(work)
+        self.evidence_intake: EvidenceIntake = SqlEvidenceIntake(work)
+        self.evidence: Evidence = SqlEvidence(work)
+        self.audits: AuditLog = SqlAuditLog(work)
+        self.rollouts: RolloutStore = SqlRollouts(work)
+        self.commands: CommandStore = SqlCommands(work)
+        self.challengers: Challengers = SqlChallengers(work)
+        self.datasets: DatasetStore = SqlDatasets(work)
+        self.releases: ReleaseStore = SqlReleases(work)
+        self.turns: TurnStore = SqlTurns(work)
         self.overview = Overview(work)
 
 

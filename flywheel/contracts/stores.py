@@ -41,16 +41,19 @@ class LabelStore(Protocol):
     """Read by retraining and the dataset build."""
 
     def watermark(self, task: str) -> str | None:
-        """The largest event id that settled a label of this task: a dataset's upper end."""
+        """The position of the latest change to a settled label of this task, to be a dataset's
+        upper end; None without any. Opaque, but later ones are larger as text. It is no event id:
+        an event made earlier may arrive later, and would slip under an id used before."""
         ...
 
     def settled(self, task: str, watermark: str) -> list[LabelledSample]:
-        """One settled label per sample, from events up to ``watermark``, ordered by sample id.
-        An expert's label outranks seed, outcome, user, rule and auto, in this order."""
+        """One settled label per sample, as they were at ``watermark`` (for ever the same rows,
+        whatever comes after), ordered by sample id. An expert's label outranks seed, outcome,
+        user, rule and auto, in this order."""
         ...
 
     def counts(self, task: str, after: str | None = None) -> LabelCounts:
-        """Settled labels from events after an earlier watermark (None: all)."""
+        """Labels settled now, of those that changed after an earlier watermark (None: all)."""
         ...
 
 

@@ -75,11 +75,18 @@ class ReviewDesk(Protocol):
     """Written by the console alone. Every method runs inside the caller's transaction."""
 
     def claim(
-        self, task: str, annotator: str, now: datetime, lease_seconds: float, limit: int
+        self,
+        task: str,
+        annotator: str,
+        now: datetime,
+        lease_seconds: float,
+        limit: int,
+        answers_needed: int = 1,
     ) -> list[ReviewTask]:
         """Up to ``limit`` samples held by ``annotator``: those held already first, then the most
         urgent open ones (priority, then age). A lease that ran out is open again. A sample that
-        this annotator answered or skipped, or that is settled or withdrawn, is never given."""
+        this annotator answered or skipped, or that is settled or withdrawn, is never given; nor
+        is one that enough others hold to bring it to ``answers_needed`` answers."""
         ...
 
     def find(self, sample_id: str) -> ReviewTask | None:
@@ -96,14 +103,31 @@ class ReviewDesk(Protocol):
         ``settled`` is given. Raises Conflict when this annotator answered already."""
         ...
 
-    def undo(self, annotator: str, now: datetime, lease_seconds: float) -> ReviewTask | None:
-        """Take back this annotator's latest answer or skip; the sample is claimed by them again
-        and no longer settled. Returns the sample as it was before (its state says whether it was
+    def undo(
+        self, annotator: str, now: datetime, lease_seconds: float, task: str | None = None
+    ) -> ReviewTask | None:
+        """Take back this annotator's latest answer or skip (of ``task``, if given); the sample is
+        claimed by them again and no longer settled. Returns the sample as it was before (its state says whether it was
         settled), or None when there is nothing to undo."""
         ...
 
     def depth(self, task: str, now: datetime) -> QueueDepth:
         """Counts by state."""
+        ...
+
+
+class JudgedAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer beside what came of its sample: ``settled`` is None while experts disagree."""
+
+    answer: Answer
+    settled: str | None
+
+
+class AnswerHistory(Protocol):
+    """Read by the console, for figures about annotators."""
+
+    def judged_answers(self, task: str, since: datetime) -> list[JudgedAnswer]:
+        """Answers and skips from ``since`` on, oldest first."""
         ...
 
 

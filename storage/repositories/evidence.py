@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Subquery, case, func, select
+from sqlalchemy import ColumnElement, Row, Select, Subquery, case, func, select
 from sqlalchemy.orm import aliased
 
 from flywheel.contracts.events import LabelRecorded, LabelSettled, ShadowRecorded, TrafficRecorded
 from flywheel.contracts.label import rank
 from flywheel.contracts.stores import AuditedPrediction
-from flywheel.rollout.ports import ArmSummary, Pair
+from flywheel.rollout.ports import ArmSummary, Assignment, Pair, latency_bucket
 from storage.tables.columns import table_of
 from storage.tables.evidence import ScoreRow, TruthRow
 from storage.work import Work, earlier, later
@@ -59,24 +60,10 @@ class SqlEvidence:
 
     def arms(self, rollout_id: str) -> tuple[ArmSummary, ArmSummary]:
         """(champion, challenger) on live traffic of this rollout."""
-        truth = _truth_of(select(_scores.c.sample_id).where(_scores.c.rollout_id == rollout_id))
-        right = case((truth.c.value == _scores.c.output, 1), else_=0)
-        labelled = case((_scores.c.output.is_not(None) & truth.c.value.is_not(None), 1), else_=0)
-        found = self._work.rows(
-            select(
-                _scores.c.arm,
-                func.count().label("requests"),
-                func.sum(case((_scores.c.failed, 1), else_=0)).label("errors"),
-                func.sum(labelled).label("labelled"),
-                func.sum(right).label("correct"),
-            )
-            .select_from(_scores.outerjoin(truth, truth.c.sample_id == _scores.c.sample_id))
-            .where(_scores.c.rollout_id == rollout_id, _scores.c.live.is_(True))
-            .group_by(_scores.c.arm)
-        )
-        counts = {row.arm: row for row in found}
-        return self._arm(rollout_id, "champion", counts), self._arm(
-            rollout_id, "challenger", counts
+        counts = {row.arm: row for row in self._work.rows(_counts(rollout_id))}
+        return (
+            self._arm(rollout_id, "champion", counts.get("champion")),
+            self._arm(rollout_id, "challenger", counts.get("challenger")),
         )
 
     def pairs(self, rollout_id: str) -> list[Pair]:
@@ -107,30 +94,61 @@ class SqlEvidence:
             for row in found
         ]
 
-    def _arm(self, rollout_id: str, arm: str, counts: dict[str, Any]) -> ArmSummary:
-        row = counts.get(arm)
-        if row is None:
+    def assignment(self, rollout_id: str, since: datetime) -> Assignment:
+        """What each arm got live of the requests that occurred at ``since`` or later."""
+        found = self._work.rows(
+            select(
+                _scores.c.arm,
+                func.count().label("requests"),
+                func.count(_scores.c.unit.distinct()).label("units"),
+            )
+            .where(
+                _scores.c.rollout_id == rollout_id,
+                _scores.c.live.is_(True),
+                _scores.c.occurred_at >= since,
+            )
+            .group_by(_scores.c.arm)
+        )
+        requests = {row.arm: row.requests for row in found}
+        units = {row.arm: row.units for row in found}
+        return Assignment(
+            champion_requests=requests.get("champion", 0),
+            challenger_requests=requests.get("challenger", 0),
+            champion_units=units.get("champion", 0),
+            challenger_units=units.get("challenger", 0),
+        )
+
+    def _arm(self, rollout_id: str, arm: str, counts: Row[Any] | None) -> ArmSummary:
+        if counts is None:
             return ArmSummary()
         # A cached answer's latency says nothing of the model, and only the older arm has a warm
         # cache.
-        latencies = self._work.rows(
+        timed = (
+            _scores.c.rollout_id == rollout_id,
+            _scores.c.arm == arm,
+            _scores.c.live.is_(True),
+            _scores.c.failed.is_(False),
+            _scores.c.cached.is_(False),
+        )
+        newest = (
             select(_scores.c.latency_ms)
-            .where(
-                _scores.c.rollout_id == rollout_id,
-                _scores.c.arm == arm,
-                _scores.c.live.is_(True),
-                _scores.c.failed.is_(False),
-                _scores.c.cached.is_(False),
-            )
+            .where(*timed)
             .order_by(_scores.c.occurred_at.desc())
             .limit(_NEWEST)
         )
+        bucket = _scores.c.latency_bucket
+        buckets = (
+            select(bucket, func.count().label("n")).where(*timed).group_by(bucket).order_by(bucket)
+        )
         return ArmSummary(
-            requests=row.requests,
-            errors=row.errors,
-            labelled=row.labelled,
-            correct=row.correct,
-            latencies_ms=tuple(latency for (latency,) in latencies),
+            requests=counts.requests,
+            errors=counts.errors,
+            labelled=counts.labelled,
+            correct=counts.correct,
+            shadow_requests=counts.shadow_requests,
+            shadow_errors=counts.shadow_errors,
+            latencies_ms=tuple(row[0] for row in self._work.rows(newest)),
+            latency_buckets=tuple((row.latency_bucket, row.n) for row in self._work.rows(buckets)),
         )
 
 
@@ -188,6 +206,31 @@ class SqlAuditLog:
         ]
 
 
+def _counts(rollout_id: str) -> Select[Any]:
+    """Requests of each arm in a rollout: live, in shadow, failed, labelled, right."""
+    truth = _truth_of(select(_scores.c.sample_id).where(_scores.c.rollout_id == rollout_id))
+    live = _scores.c.live.is_(True)
+    labelled = live & _scores.c.output.is_not(None) & truth.c.value.is_not(None)
+
+    def total(condition: ColumnElement[bool]) -> ColumnElement[int]:
+        return func.sum(case((condition, 1), else_=0))
+
+    return (
+        select(
+            _scores.c.arm,
+            total(live).label("requests"),
+            total(live & _scores.c.failed).label("errors"),
+            total(labelled).label("labelled"),
+            total(labelled & (truth.c.value == _scores.c.output)).label("correct"),
+            total(~_scores.c.live).label("shadow_requests"),
+            total(~_scores.c.live & _scores.c.failed).label("shadow_errors"),
+        )
+        .select_from(_scores.outerjoin(truth, truth.c.sample_id == _scores.c.sample_id))
+        .where(_scores.c.rollout_id == rollout_id)
+        .group_by(_scores.c.arm)
+    )
+
+
 def _audited() -> list[Any]:
     return [
         _truths.c.source == "expert",
@@ -238,7 +281,7 @@ def _truth_of(samples: Any) -> Subquery:
 
 
 def _trusted(event: LabelRecorded | LabelSettled) -> bool:
-    return isinstance(event, LabelSettled) or event.source in {"user", "outcome"}
+    return isinstance(event, LabelSettled) or event.source in {"user", "outcome", "seed"}
 
 
 def _live_values(event: TrafficRecorded) -> dict[str, Any]:
@@ -253,7 +296,9 @@ def _live_values(event: TrafficRecorded) -> dict[str, Any]:
         "output": event.output,
         "confidence": event.confidence,
         "scores": event.scores,
+        "unit": event.unit or event.sample_id,
         "latency_ms": event.latency_ms,
+        "latency_bucket": latency_bucket(event.latency_ms),
         "failed": event.error is not None or event.status >= 500,
         "cached": event.cached,
         "occurred_at": event.occurred_at,
@@ -272,7 +317,9 @@ def _shadow_values(event: ShadowRecorded) -> dict[str, Any]:
         "output": event.output,
         "confidence": event.confidence,
         "scores": event.scores,
+        "unit": event.sample_id,
         "latency_ms": event.latency_ms,
+        "latency_bucket": latency_bucket(event.latency_ms),
         "failed": event.error is not None,
         "cached": False,
         "occurred_at": event.occurred_at,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import TypedDict
+from typing import Any
 
 import msgspec
 from sqlalchemy import case, func, select
@@ -13,25 +13,6 @@ from flywheel.contracts.stores import LabelledSample
 from storage.repositories.labels import AUTOMATIC, labelled_sample
 from storage.repositories.settled import first_traffic, settled_labels, traffic
 from storage.work import Work
-
-
-class TrafficCounts(TypedDict):
-    """Requests through the gateway so far."""
-
-    requests: int
-    failed: int
-    releases: dict[str, int]
-    first: datetime | None
-    last: datetime | None
-
-
-class Coverage(TypedDict):
-    """Samples from the gateway by the source of their settled label."""
-
-    auto: int
-    expert: int
-    other: int
-    none: int
 
 
 class SourceHistory(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,8 +40,8 @@ class Overview:
     def __init__(self, work: Work) -> None:
         self._work = work
 
-    def traffic_counts(self, task: str) -> TrafficCounts:
-        """Requests, failures, and requests by release."""
+    def traffic_counts(self, task: str) -> dict[str, Any]:
+        """``requests``, ``failed``, ``releases`` (release → requests), ``first`` and ``last``."""
         found = self._work.rows(
             select(
                 traffic.c.release,
@@ -72,13 +53,13 @@ class Overview:
             .where(traffic.c.task == task, traffic.c.origin == "gateway")
             .group_by(traffic.c.release)
         )
-        return TrafficCounts(
-            requests=sum(row.requests for row in found),
-            failed=sum(row.failed for row in found),
-            releases={row.release: row.requests for row in found if row.release is not None},
-            first=min((row.first for row in found), default=None),
-            last=max((row.last for row in found), default=None),
-        )
+        return {
+            "requests": sum(row.requests for row in found),
+            "failed": sum(row.failed for row in found),
+            "releases": {row.release: row.requests for row in found if row.release is not None},
+            "first": min((row.first for row in found), default=None),
+            "last": max((row.last for row in found), default=None),
+        }
 
     def traffic_series(
         self, task: str, bucket_seconds: int, limit: int
@@ -102,8 +83,9 @@ class Overview:
         )
         return [(ts, n, n - c, c, errors) for ts, n, c, errors in reversed(found)]
 
-    def coverage(self, task: str) -> Coverage:
-        """Where the settled labels of samples from the gateway come from."""
+    def coverage(self, task: str) -> dict[str, int]:
+        """Samples from the gateway by whose label settled them: ``auto`` (rules too), ``expert``,
+        ``other``, ``none``."""
         samples = (
             select(traffic.c.sample_id)
             .where(traffic.c.task == task, traffic.c.origin == "gateway")
@@ -123,12 +105,7 @@ class Overview:
             .group_by(kind)
         )
         counts = {row.kind: int(row.n) for row in found}
-        return Coverage(
-            auto=counts.get("auto", 0),
-            expert=counts.get("expert", 0),
-            other=counts.get("other", 0),
-            none=counts.get("none", 0),
-        )
+        return {"auto": 0, "expert": 0, "other": 0, "none": 0} | counts
 
     def label_series(
         self, task: str, bucket_seconds: int, limit: int

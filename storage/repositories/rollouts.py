@@ -157,6 +157,15 @@ class SqlChallengers:
         )
         return [row.release for row in found]
 
+    def gate(self, task: str, release: str) -> bool | None:
+        """Whether a registered release passed the gate (or was overridden); None: not known."""
+        found = self._work.row(
+            select(_challengers.c.gate_passed).where(
+                _challengers.c.task == task, _challengers.c.release == release
+            )
+        )
+        return None if found is None else bool(found.gate_passed)
+
     def taken(self, release: str) -> None:
         """A rollout of this release began, or it was made champion, or it was passed over."""
         self._work.add(_taken, [{"release": release}], ["release"])

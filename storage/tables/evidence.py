@@ -30,7 +30,9 @@ class ScoreRow(SQLModel, table=True):
     output: str | None = None
     confidence: float | None = None
     scores: dict[str, float] = Field(sa_type=JSON)
+    unit: str
     latency_ms: float
+    latency_bucket: int
     failed: bool
     cached: bool
     occurred_at: datetime = Field(sa_type=UtcDateTime)

@@ -42,6 +42,8 @@ class RolloutRow(SQLModel, table=True):
     looks_used: int
     steps: list[float] = Field(sa_type=JSON)
     resume_to: str | None = None
+    unready_since: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    resumed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
 class TransitionRow(SQLModel, table=True):

@@ -71,7 +71,9 @@ def upgrade() -> None:  # noqa: PLR0915, RUF100
         sa.Column("output", sa.String(), nullable=True),
         sa.Column("confidence", sa.Float(), nullable=True),
         sa.Column("scores", sa.JSON(), nullable=False),
+        sa.Column("unit", sa.String(), nullable=False),
         sa.Column("latency_ms", sa.Float(), nullable=False),
+        sa.Column("latency_bucket", sa.Integer(), nullable=False),
         sa.Column("failed", sa.Boolean(), nullable=False),
         sa.Column("cached", sa.Boolean(), nullable=False),
         sa.Column("occurred_at", sa.DateTime(timezone=True), nullable=False),
@@ -305,6 +307,8 @@ def upgrade() -> None:  # noqa: PLR0915, RUF100
         sa.Column("looks_used", sa.Integer(), nullable=False),
         sa.Column("steps", sa.JSON(), nullable=False),
         sa.Column("resume_to", sa.String(), nullable=True),
+        sa.Column("unready_since", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("resumed_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("rollout_id"),
     )
     with op.batch_alter_table("rollouts", schema=None) as batch_op:
