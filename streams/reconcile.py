@@ -1,0 +1,181 @@
+"""Reconciliation: event ids in the log beside those whose effects the database holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from flywheel.contracts.codec import decode
+from flywheel.errors import BrokerError, EventError
+from streams import connection
+from streams.agents import evidence, labels, review
+from streams.dead_letters import list_dead_letters
+from streams.reading import read_topic
+
+if TYPE_CHECKING:
+    from flywheel.settings import KafkaSettings
+
+# Groups whose effects are in the database; triage's are in the log.
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    module.GROUP: module.TOPICS for module in (review, labels, evidence)
+}
+_CHUNK = 5000
+
+
+class SeenIds(Protocol):
+    """Event ids in the database."""
+
+    def missing(self, group: str, ids: Sequence[str]) -> list[str]:
+        """Those of ``ids`` whose effects this group has not stored."""
+        ...
+
+    def count(self, group: str) -> int:
+        """How many events this group has handled."""
+        ...
+
+
+class ReconcileTransaction(Protocol):
+    """What reconciliation reads."""
+
+    @property
+    def seen(self) -> SeenIds:
+        """Events handled before."""
+        ...
+
+
+class ReconcileDatabase(Protocol):
+    """The database whose contents are compared."""
+
+    def transaction(self, owner: str = "") -> AbstractContextManager[ReconcileTransaction]:
+        """One transaction."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GroupReport:
+    """One group: distinct events below its committed offsets, and how many of them are where.
+
+    ``waiting`` records are above the committed offsets: not yet handled, no loss. ``lost`` names
+    events that the group has passed without an effect; it must be empty.
+    """
+
+    group: str
+    events: int
+    doubled_in_log: int
+    stored: int
+    dead_lettered: int
+    waiting: int
+    lost: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All groups."""
+
+    groups: tuple[GroupReport, ...] = field(default_factory=tuple)
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing was lost."""
+        return not any(group.lost for group in self.groups)
+
+
+def reconcile(
+    kafka: KafkaSettings,
+    db: ReconcileDatabase,
+    groups: Mapping[str, Sequence[str]] = GROUPS,
+) -> Report:
+    """Compare the log with the database, group by group, up to each group's committed offsets.
+
+    Reads every topic from its beginning. A group with lag 0 can still have lost events: that is
+    what this finds. Raises BrokerError when Kafka does not answer.
+    """
+    dead: dict[str, set[tuple[str, int, int]]] = {}
+    for letter in list_dead_letters(kafka, limit=10**9):
+        place = (letter.source_topic, letter.partition, letter.offset)
+        dead.setdefault(letter.group, set()).add(place)
+    committed = {group: committed_offsets(kafka, group) for group in groups}
+    # Each topic is read once, however many groups read it.
+    logs = {
+        topic: _identities(kafka, topic)
+        for topic in {t for topics in groups.values() for t in topics}
+    }
+    reports = [
+        _compare(
+            db, group, [logs[topic] for topic in topics], committed[group], dead.get(group, set())
+        )
+        for group, topics in groups.items()
+    ]
+    return Report(tuple(reports))
+
+
+def committed_offsets(kafka: KafkaSettings, group: str) -> dict[tuple[str, int], int]:
+    """(topic, partition) → the offset up to which a group has acknowledged."""
+    from kafka.admin import KafkaAdminClient
+    from kafka.errors import KafkaError
+
+    try:
+        admin = KafkaAdminClient(**connection.kafka_python(kafka, "flywheel-doctor"))
+        try:
+            found = admin.list_group_offsets(group).get(group, {})
+        finally:
+            admin.close()
+    except (KafkaError, OSError) as error:
+        raise BrokerError(f"offsets of {group} cannot be read: {error}") from error
+    return {(p.topic, p.partition): o.offset for p, o in found.items() if o.offset >= 0}
+
+
+_Place = tuple[str, int, int]
+
+
+def _identities(kafka: KafkaSettings, topic: str) -> list[tuple[_Place, str | None]]:
+    """(place, event id) of every record; None for one that cannot be decoded."""
+    found: list[tuple[_Place, str | None]] = []
+    for record in read_topic(kafka, topic):
+        try:
+            event_id: str | None = decode(record.value, dict(record.headers)).event_id
+        except EventError:
+            event_id = None
+        found.append(((record.topic, record.partition, record.offset), event_id))
+    return found
+
+
+def _compare(
+    db: ReconcileDatabase,
+    group: str,
+    logs: Sequence[Sequence[tuple[_Place, str | None]]],
+    committed: Mapping[tuple[str, int], int],
+    dead: set[_Place],
+) -> GroupReport:
+    ids: dict[str, None] = {}
+    letters: set[str] = set()
+    passed = waiting = unreadable = 0
+    for place, event_id in (row for log in logs for row in log):
+        if place[2] >= committed.get(place[:2], 0):
+            waiting += 1
+        elif place in dead:
+            letters.add(event_id or "/".join(map(str, place)))
+        elif event_id is None:
+            unreadable += 1
+        else:
+            passed += 1
+            ids[event_id] = None
+    distinct = list(ids)
+    lost: list[str] = []
+    with db.transaction() as tx:
+        for start in range(0, len(distinct), _CHUNK):
+            lost += tx.seen.missing(group, distinct[start : start + _CHUNK])
+    # A double of an event may have been dead-lettered by one delivery alone.
+    lost = [event_id for event_id in lost if event_id not in letters]
+    lost += ["unreadable record without a dead letter"] * unreadable
+    return GroupReport(
+        group=group,
+        events=len(distinct),
+        doubled_in_log=passed - len(distinct),
+        stored=len(distinct) - len([e for e in lost if e in ids]),
+        dead_lettered=len(letters),
+        waiting=waiting,
+        lost=tuple(lost),
+    )

@@ -1,0 +1,42 @@
+"""A real Kafka for tests: `kafka` is the settings of a broker that runs for the whole session."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from flywheel.settings import KafkaSettings
+from streams.local_broker import LocalBroker
+from streams.topics import ensure_topics
+
+
+def free_port() -> int:
+    """A port that is free, and the next one too (the broker's controller takes it)."""
+    # Below the range that systems lend to outgoing connections, or a client could take it first.
+    while True:
+        port = random.randint(20000, 32000)
+        with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as two:
+            one.bind(("127.0.0.1", port))
+            two.bind(("127.0.0.1", port + 1))
+            return port
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
+    """Settings of a running local broker with all topics.
+
+    It is shared: a test must use consumer groups and ids of its own, and expect foreign events.
+    """
+    port = free_port()
+    broker = LocalBroker(tmp_path_factory.mktemp("kafka"), port)
+    broker.start()
+    try:
+        settings = KafkaSettings(local_port=port)
+        ensure_topics(settings)
+        yield settings
+    finally:
+        broker.stop()
