@@ -108,7 +108,7 @@ class PairedEvidence:
 
 def _largest(refuted: Callable[[float], bool], start: float) -> float:
     """The largest boundary in [−1, start] that is refuted; refutation is monotone in it."""
-    low, high = -1.0, max(min(start, 1.0), -1.0)
+    low, high = -1.0, max(min(start, 1.0), -1.0 + 1e-6)
     for _ in range(24):
         middle = (low + high) / 2
         low, high = (middle, high) if refuted(middle) else (low, middle)

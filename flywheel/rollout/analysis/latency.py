@@ -44,23 +44,32 @@ class Latencies:
         if not self.n:
             return None
         index = int(np.argmax(np.cumsum(self.counts) >= q * self.n))
-        return math.exp(_WIDTH * float(self.keys[index]))
+        return _edge(self.keys[index])
 
     def bound(self, alpha: float, *, upper: bool) -> float | None:
         """A value in ms that is at least (at most) the true p95 at all looks, with 1 − alpha."""
         if not self.n:
             return None
-        evidence = log_e_rate(self.above, self.n, TAIL, above=not upper)
-        hits = np.flatnonzero(evidence >= math.log(1 / alpha))
-        if not len(hits):
-            return None
-        return math.exp(_WIDTH * float(self.keys[hits[0] if upper else hits[-1]]))
+        need = math.log(1 / alpha)
+        if upper:
+            hits = np.flatnonzero(log_e_rate(self.above, self.n, TAIL, above=False) >= need)
+            return _edge(self.keys[hits[0]]) if len(hits) else None
+        # Between a bucket and the next one that has any answers, as many are above as above it;
+        # below the first bucket all of them are.
+        above = np.concatenate([[self.n], self.above[:-1]])
+        hits = np.flatnonzero(log_e_rate(above, self.n, TAIL, above=True) >= need)
+        return _edge(self.keys[hits[-1]] - 1) if len(hits) else None
 
     def slower(self, limit: float, *, sure: bool) -> int:
         """Answers above ``limit`` ms: those surely above it, or those perhaps above it."""
         edges = np.exp(_WIDTH * (self.keys - (1 if sure else 0)))
         chosen = edges >= limit if sure else edges > limit
         return int(self.counts[chosen].sum())
+
+
+def _edge(bucket: float) -> float:
+    """The upper edge of a bucket in ms."""
+    return math.exp(_WIDTH * float(bucket))
 
 
 def of_arm(arm: ArmSummary) -> Latencies:

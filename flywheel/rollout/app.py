@@ -1,0 +1,93 @@
+"""The rollout API: what is served to whom and why, and commands to change it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, StringConstraints
+
+from flywheel.contracts.ids import new_id, utc_now
+from flywheel.contracts.release import Override
+from flywheel.errors import Conflict, NotFound
+from flywheel.rollout.commands import refusal
+from flywheel.rollout.config import RolloutSettings
+from flywheel.rollout.control import Transactions
+from flywheel.rollout.ports import Command, CommandKind, RolloutTransaction
+from flywheel.rollout.view import rollout_view, task_view
+
+Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+
+
+class CommandRequest(BaseModel):
+    """A command: what, who asks for it, and why. ``override`` lets ``start`` take a release that
+    did not pass the gate; who and why are then recorded as the override's."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: CommandKind
+    by: Words
+    why: Words
+    release: str | None = None
+    override: bool = False
+
+
+def router(transactions: Transactions, tasks: Mapping[str, RolloutSettings]) -> APIRouter:
+    """The API over every task in ``tasks``."""
+    api = APIRouter(prefix="/api/rollouts", tags=["rollouts"])
+
+    def settings_of(task: str) -> RolloutSettings:
+        try:
+            return tasks[task]
+        except KeyError:
+            raise NotFound(f"no task {task!r}; known: {', '.join(sorted(tasks))}") from None
+
+    @api.get("/{task}")
+    def show(task: str) -> Response:
+        settings = settings_of(task)
+        with transactions() as tx:
+            return _json(task_view(tx, task, settings, utc_now()))
+
+    @api.get("/{task}/{rollout_id}")
+    def show_one(task: str, rollout_id: str) -> Response:
+        settings = settings_of(task)
+        with transactions() as tx:
+            found = [r for r in tx.rollouts.history(task, 1000) if r.rollout_id == rollout_id]
+            if not found:
+                raise NotFound(f"no rollout {rollout_id!r} of task {task!r}")
+            return _json(rollout_view(tx, found[0], settings, utc_now()))
+
+    @api.post("/{task}/commands", status_code=202)
+    def command(task: str, asked: CommandRequest) -> Response:
+        settings_of(task)
+        with transactions() as tx:
+            return _json(ask(tx, task, asked), 202)
+
+    return api
+
+
+def ask(tx: RolloutTransaction, task: str, asked: CommandRequest) -> Command:
+    """Record a command for the controller. Raises Conflict when it could not be carried out."""
+    override = Override(by=asked.by, why=asked.why) if asked.override else None
+    command = Command(
+        command_id=new_id(),
+        task=task,
+        kind=asked.kind,
+        by=asked.by,
+        why=asked.why,
+        at=utc_now(),
+        release=asked.release if asked.kind == "start" else None,
+        override=override,
+    )
+    refused = refusal(tx, command)
+    if refused:
+        raise Conflict(refused)
+    tx.commands.add(command)
+    return command
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")

@@ -1,0 +1,206 @@
+"""The controller's ports in memory: transactions that commit whole or not at all."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+from flywheel.contracts.events import Event, RolloutChanged
+from flywheel.rollout.decide import Readiness
+from flywheel.rollout.ports import (
+    ArmSummary,
+    Assignment,
+    Command,
+    Pair,
+    Rollout,
+    Transition,
+    latency_bucket,
+)
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Crash(Exception):
+    """The process dies here."""
+
+
+class State:
+    """What is stored."""
+
+    def __init__(self) -> None:
+        self.rollouts: dict[str, Rollout] = {}
+        self.transitions: list[Transition] = []
+        self.champions: dict[str, str] = {}
+        self.commands: dict[str, Command] = {}
+        self.outcomes: dict[str, str] = {}
+        self.releases: dict[str, tuple[str, bool]] = {}
+        self.taken: set[str] = set()
+        self.sent: list[RolloutChanged] = []
+        self.arms: tuple[ArmSummary, ArmSummary] = (ArmSummary(), ArmSummary())
+        self.pairs: list[Pair] = []
+        self.assignment = Assignment()
+
+
+class _Rollouts:
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def active(self, task: str) -> Rollout | None:
+        found = [r for r in self._state.rollouts.values() if r.task == task and r.ended_at is None]
+        assert len(found) <= 1
+        return found[0] if found else None
+
+    def champion(self, task: str) -> str | None:
+        return self._state.champions.get(task)
+
+    def set_champion(self, task: str, release: str) -> None:
+        self._state.champions[task] = release
+
+    def save(self, rollout: Rollout, transition: Transition | None) -> None:
+        self._state.rollouts[rollout.rollout_id] = rollout
+        if transition is not None:
+            self._state.transitions.append(transition)
+
+    def history(self, task: str, limit: int = 50) -> list[Rollout]:
+        found = [r for r in self._state.rollouts.values() if r.task == task]
+        return found[::-1][:limit]
+
+    def transitions(self, rollout_id: str) -> list[Transition]:
+        return [t for t in self._state.transitions if t.rollout_id == rollout_id]
+
+
+class _Commands:
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def add(self, command: Command) -> None:
+        self._state.commands.setdefault(command.command_id, command)
+
+    def pending(self, task: str) -> list[Command]:
+        return [
+            c
+            for c in self._state.commands.values()
+            if c.task == task and c.command_id not in self._state.outcomes
+        ]
+
+    def done(self, command_id: str, outcome: str) -> None:
+        self._state.outcomes[command_id] = outcome
+
+
+class _Challengers:
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def enqueue(self, task: str, release: str, registered_at: datetime, gate_passed: bool) -> None:
+        self._state.releases.setdefault(release, (task, gate_passed))
+
+    def waiting(self, task: str) -> list[str]:
+        return [
+            release
+            for release, (of, passed) in self._state.releases.items()
+            if of == task and passed and release not in self._state.taken
+        ]
+
+    def gate(self, task: str, release: str) -> bool | None:
+        of, passed = self._state.releases.get(release, ("", False))
+        return passed if of == task else None
+
+    def taken(self, release: str) -> None:
+        self._state.taken.add(release)
+
+
+class _Evidence:
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def arms(self, rollout_id: str) -> tuple[ArmSummary, ArmSummary]:
+        return self._state.arms
+
+    def pairs(self, rollout_id: str) -> list[Pair]:
+        return list(self._state.pairs)
+
+    def assignment(self, rollout_id: str, since: datetime) -> Assignment:
+        return self._state.assignment
+
+
+class _Outbox:
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def add(self, events: Sequence[Event]) -> None:
+        for event in events:
+            assert isinstance(event, RolloutChanged)
+            self._state.sent.append(event)
+
+
+class MemoryTransaction:
+    """One open transaction."""
+
+    def __init__(self, state: State) -> None:
+        self.rollouts = _Rollouts(state)
+        self.commands = _Commands(state)
+        self.challengers = _Challengers(state)
+        self.evidence = _Evidence(state)
+        self.outbox = _Outbox(state)
+
+
+class MemoryDatabase:
+    """``crash_at`` n: the n-th transaction from now raises Crash instead of committing."""
+
+    def __init__(self) -> None:
+        self.state = State()
+        self.crash_at: int | None = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[MemoryTransaction]:
+        work = copy.deepcopy(self.state)
+        yield MemoryTransaction(work)
+        if self.crash_at is not None:
+            self.crash_at -= 1
+            if self.crash_at < 0:
+                self.crash_at = None
+                raise Crash
+        self.state = work
+
+
+class Fleet:
+    """Model servers whose answers a test sets."""
+
+    def __init__(self, total: int = 2) -> None:
+        self.total = total
+        self.missing: dict[str, int] = {}
+
+    def ready(self, release: str) -> Readiness:
+        missing = self.missing.get(release, 0)
+        return Readiness(
+            ready=self.total - missing,
+            total=self.total,
+            reason="has not loaded it" if missing else "",
+        )
+
+
+def pairs(outcomes: Sequence[int], probability: float = 0.25) -> list[Pair]:
+    """Audited pairs with these differences (0: both right)."""
+    return [
+        Pair(
+            sample_id=f"s{i}",
+            champion_correct=d <= 0,
+            challenger_correct=d >= 0,
+            inclusion_probability=probability,
+            labelled_at=START + timedelta(seconds=i),
+        )
+        for i, d in enumerate(outcomes)
+    ]
+
+
+def arm(requests: int, errors: int = 0, ms: float = 20.0, shadow: int = 0) -> ArmSummary:
+    """An arm whose answers all took about ``ms``."""
+    good = requests - errors
+    return ArmSummary(
+        requests=requests,
+        errors=errors,
+        latency_buckets=((latency_bucket(ms), good),) if good else (),
+        shadow_requests=shadow,
+    )
