@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+from flywheel.errors import ConfigurationError
+
 _TEMPLATE = """\
 # What this workspace does. Every key here has a default unless it says "required"; a wrong value
 # stops every process at its start, naming the key. Secrets never stand here:
@@ -136,18 +138,21 @@ def flywheel_toml(
     *,
     title: str = "",
     label_titles: Mapping[str, str] | None = None,
-    training: Mapping[str, object] | None = None,
-    **values: object,
+    values: Mapping[str, object] | None = None,
 ) -> str:
     """The text of a flywheel.toml for one classification task.
 
-    ``values`` replace the keys of ``DEFAULTS``; ``training`` adds keys to the task's training.
+    ``values`` replace keys of ``DEFAULTS``; "training.NAME" adds a key to the task's training.
+    Raises ConfigurationError for a key that is in neither.
     """
-    unknown = set(values) - set(DEFAULTS)
+    values = dict(values or {})
+    training = {key: values.pop(key) for key in list(values) if key.startswith("training.")}
+    unknown = sorted(set(values) - set(DEFAULTS))
     if unknown:
-        raise TypeError(f"not in the template: {sorted(unknown)}")
+        known = ", ".join(DEFAULTS)
+        raise ConfigurationError(unknown[0], "not a key of the template", f"known: {known}")
     rendered = {key: _toml(value) for key, value in {**DEFAULTS, **values}.items()}
-    extra = "\n".join(f"{key} = {_toml(value)}" for key, value in (training or {}).items())
+    extra = "\n".join(f"{k.partition('.')[2]} = {_toml(v)}" for k, v in training.items())
     return _TEMPLATE.format(
         task=task,
         title=_toml(title or task),

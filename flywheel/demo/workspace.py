@@ -15,7 +15,6 @@ GUIDELINE = "What does the question ask for? Choose the class of its answer, not
 
 # A demo lasts minutes, not days: more is audited and fewer labels make a turn.
 VALUES: Mapping[str, object] = {
-    "title": "Questions: what is asked for?",
     "guideline": GUIDELINE,
     "audit_rate": 0.25,
     "rollout_audit_rate": 0.5,
@@ -63,7 +62,14 @@ def make_workspace(workspace: Path, data: DemoData, ports: Mapping[str, object])
     workspace.mkdir(parents=True, exist_ok=True)
     write_questions(workspace / "seed.jsonl", data.seed)
     write_questions(workspace / "holdout.jsonl", data.holdout)
-    arguments = ["--task", TASK, "--base-model", str(data.encoder)]
+    arguments = [
+        "--task",
+        TASK,
+        "--title",
+        "What does the question ask for?",
+        "--base-model",
+        str(data.encoder),
+    ]
     for label, title in LABELS.items():
         arguments += ["--label", f"{label}={title}"]
     for key, value in {**VALUES, **ports}.items():

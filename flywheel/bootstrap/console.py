@@ -1,0 +1,39 @@
+"""Wires the console: pages and APIs over the database, its outbox relayed to Kafka."""
+
+from __future__ import annotations
+
+import sysconfig
+from pathlib import Path
+
+from flywheel.bootstrap.process import await_broker, begin, open_database
+from flywheel.console.app import create_app
+from flywheel.gateway.process import HttpServer
+from flywheel.settings import FlywheelSettings
+from streams.publisher import KafkaPublisher
+from streams.relay import OutboxRelay
+
+OWNER = "console"
+
+
+def assets_folder() -> Path:
+    """Where the packages that carry the console's scripts are installed."""
+    return Path(sysconfig.get_paths()["purelib"])
+
+
+def run_console(settings: FlywheelSettings) -> int:
+    """Run until SIGTERM. An answer is in the database, its events beside it, when it returns."""
+    begin("console", settings)
+    with open_database(settings) as database:
+        publisher = KafkaPublisher(settings.kafka, "flywheel-console")
+        relay = OutboxRelay(database.outbox_rows(OWNER), publisher, 0.2)
+        app = create_app(settings, lambda: database.transaction(OWNER), assets_folder())
+        server = HttpServer(
+            app, settings.console.host, settings.console.port, setting="console.port"
+        )
+        await_broker(settings)
+        relay.start()
+        try:
+            return server.run()
+        finally:
+            relay.stop()
+            publisher.close()

@@ -1,0 +1,63 @@
+"""Wires the gateway: splits in, answers out, traffic captured."""
+
+from __future__ import annotations
+
+import threading
+
+from flywheel.bootstrap.process import begin
+from flywheel.contracts.events import Event, RolloutChanged
+from flywheel.gateway.app import create_app
+from flywheel.gateway.auth import Keys
+from flywheel.gateway.capture import Capture
+from flywheel.gateway.forward import ModelServers
+from flywheel.gateway.limits import SourceLimits
+from flywheel.gateway.process import HttpServer
+from flywheel.gateway.spill import SpillLog
+from flywheel.gateway.splits import Splits
+from flywheel.settings import FlywheelSettings
+from streams.follower import Follower
+from streams.publisher import KafkaPublisher
+
+
+def run_gateway(settings: FlywheelSettings) -> int:
+    """Run until SIGTERM. Starts, and answers, also while Kafka cannot be reached."""
+    begin("gateway", settings)
+    gateway = settings.gateway
+    settings.state.mkdir(parents=True, exist_ok=True)
+    splits = Splits(settings.state / "gateway-splits.json")
+
+    def changed(event: Event) -> None:
+        if isinstance(event, RolloutChanged):
+            splits.update(event)
+
+    follower = Follower(settings.kafka, ["flywheel.rollouts"], changed, "flywheel-gateway")
+    publisher = KafkaPublisher(settings.kafka, "flywheel-gateway")
+    capture = Capture(SpillLog(settings.state / "spill" / f"gateway-{gateway.port}"), publisher)
+    limits = None
+    if gateway.requests_per_second is not None:
+        limits = SourceLimits(gateway.requests_per_second, gateway.burst)
+    app = create_app(
+        tasks={name: task.labels for name, task in settings.tasks.items()},
+        splits=splits,
+        servers=ModelServers(settings.serving.endpoints, gateway.timeout_seconds),
+        capture=capture,
+        keys=Keys([key.get_secret_value() for key in gateway.api_keys]),
+        source_limits=limits,
+    )
+    server = HttpServer(app, gateway.host, gateway.port, setting="gateway.port")
+    follower.start()
+    stopped = threading.Event()
+
+    def await_log() -> None:
+        while not stopped.is_set():
+            if follower.caught_up(1.0):
+                splits.mark_caught_up()
+                return
+
+    threading.Thread(target=await_log, name="await-splits", daemon=True).start()
+    try:
+        return server.run()
+    finally:
+        stopped.set()
+        follower.stop()
+        publisher.close()

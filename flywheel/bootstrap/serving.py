@@ -1,0 +1,63 @@
+"""Wires one model server: follows the splits, loads what they name, answers."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from flywheel.bootstrap.process import begin
+from flywheel.contracts.events import Event, RolloutChanged
+from flywheel.gateway.process import HttpServer
+from flywheel.serving.app import create_app
+from flywheel.serving.engine import Classifier
+from flywheel.serving.releases import ReleaseSet
+from flywheel.settings import FlywheelSettings
+from streams.follower import Follower
+
+
+def release_path(settings: FlywheelSettings, release: str) -> Path:
+    """Where a release's folder lies."""
+    return settings.state / "releases" / release
+
+
+def run_model_server(settings: FlywheelSettings, port: int) -> int:
+    """Run until SIGTERM, for every release that a traffic split names."""
+    begin(f"model-{port}", settings)
+    serving = settings.serving
+
+    def load(release: str) -> Classifier:
+        from flywheel.serving.runtime import load_classifier
+
+        return load_classifier(release_path(settings, release), serving.threads)
+
+    releases = ReleaseSet(load)
+
+    def changed(event: Event) -> None:
+        if isinstance(event, RolloutChanged):
+            releases.update(event)
+
+    follower = Follower(settings.kafka, ["flywheel.rollouts"], changed, f"flywheel-model-{port}")
+    app = create_app(
+        releases=releases,
+        max_batch=serving.max_batch,
+        max_wait_ms=serving.max_wait_ms,
+        queue_size=serving.queue_size,
+    )
+    server = HttpServer(app, "127.0.0.1", port, setting="serving.ports")
+    stopped = threading.Event()
+
+    def begin_loading() -> None:
+        # What the log named before its end is history: nothing of it is to be loaded.
+        while not stopped.is_set():
+            if follower.caught_up(1.0):
+                releases.start()
+                return
+
+    follower.start()
+    threading.Thread(target=begin_loading, name="await-splits", daemon=True).start()
+    try:
+        return server.run()
+    finally:
+        stopped.set()
+        follower.stop()
+        releases.stop()

@@ -1,0 +1,57 @@
+"""Wires the Faust worker: four agents, each a consumer group, in one process."""
+
+from __future__ import annotations
+
+import threading
+
+from flywheel.bootstrap.features import FeatureRelay
+from flywheel.bootstrap.process import await_broker, begin, open_database
+from flywheel.contracts.stores import AuditedPrediction
+from flywheel.monitoring.health import HealthServer
+from flywheel.settings import FlywheelSettings
+from flywheel.triage.triager import Triager
+from storage.database import Database
+from streams.agents import evidence, labels, review, triage
+from streams.agents.acceptance import configured
+from streams.boundary import run_worker
+
+
+class AuditReader:
+    """Audits of a release, each read in a transaction of its own."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def audits(self, task: str, release: str) -> list[AuditedPrediction]:
+        """Uniformly audited samples that ``release`` scored, oldest label first."""
+        with self._database.transaction(read_only=True) as tx:
+            return tx.audits.audits(task, release)
+
+
+def run_worker_process(settings: FlywheelSettings) -> int:
+    """Run until SIGTERM; the exit code is the process'."""
+    begin("worker", settings)
+    await_broker(settings)
+    ready = threading.Event()
+    accept = configured({name: task.labels for name, task in settings.tasks.items()})
+    tasks = {name: (task.labels, task.triage) for name, task in settings.tasks.items()}
+    with open_database(settings) as database, FeatureRelay(settings, database) as features:
+        agents = [
+            triage.agent(Triager(tasks, AuditReader(database), features.online), accept),
+            review.agent(database, accept),
+            labels.agent(database, features.record, accept),
+            evidence.agent(database, accept),
+        ]
+        health = HealthServer(
+            settings.monitoring.host,
+            settings.monitoring.worker_port,
+            {
+                "agents": lambda: None if ready.is_set() else "agents are starting",
+                "features": features.problem,
+            },
+        )
+        health.start()
+        try:
+            return run_worker(settings.kafka, agents, on_ready=ready.set)
+        finally:
+            health.stop()

@@ -1,0 +1,127 @@
+"""The broker, its topics, and the events that could not be used."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from flywheel.errors import ConfigurationError
+from flywheel.settings import FlywheelSettings, load_settings
+
+
+@click.group()
+def kafka() -> None:
+    """The local broker: Apache Kafka itself, its data in the workspace."""
+
+
+def _local(ctx: click.Context) -> tuple[FlywheelSettings, object]:
+    from streams.local_broker import LocalBroker
+
+    settings = load_settings(ctx.obj)
+    if not settings.kafka.local:
+        raise ConfigurationError(
+            "kafka.bootstrap_servers",
+            f"this workspace uses the broker at {settings.kafka.servers}, not a local one",
+            "remove the key to use a local broker",
+        )
+    return settings, LocalBroker(settings.state, settings.kafka.local_port)
+
+
+@kafka.command()
+@click.pass_context
+def start(ctx: click.Context) -> None:
+    """Start the broker in the background and make the topics."""
+    from streams.topics import ensure_topics
+
+    settings, broker = _local(ctx)
+    click.echo(broker.start())  # type: ignore[attr-defined]
+    ensure_topics(settings.kafka)
+
+
+@kafka.command()
+@click.pass_context
+def run(ctx: click.Context) -> None:
+    """Run the broker in the foreground (what the supervisor does)."""
+    _, broker = _local(ctx)
+    sys.exit(broker.run_foreground())  # type: ignore[attr-defined]
+
+
+@kafka.command()
+@click.pass_context
+def stop(ctx: click.Context) -> None:
+    """Stop the broker; its data stays."""
+    _, broker = _local(ctx)
+    broker.stop()  # type: ignore[attr-defined]
+    click.echo("stopped")
+
+
+@kafka.command()
+@click.pass_context
+def status(ctx: click.Context) -> None:
+    """Whether the broker runs, where its data is, which version it is."""
+    _, broker = _local(ctx)
+    click.echo(broker.status())  # type: ignore[attr-defined]
+
+
+@kafka.command()
+@click.confirmation_option(prompt="This removes every event in the local broker. Go on?")
+@click.pass_context
+def reset(ctx: click.Context) -> None:
+    """Remove the broker's data. Events that no process has read are gone."""
+    _, broker = _local(ctx)
+    broker.reset()  # type: ignore[attr-defined]
+    click.echo("removed")
+
+
+@click.command()
+@click.pass_context
+def topics(ctx: click.Context) -> None:
+    """Make the topics that are missing and list them all."""
+    from flywheel.contracts.events import EVENTS, TOPICS
+    from streams.topics import ensure_topics
+
+    settings = load_settings(ctx.obj)
+    ensure_topics(settings.kafka)
+    for topic in TOPICS:
+        events = ", ".join(spec.schema for spec in EVENTS if spec.topic == topic.name)
+        kept = "compacted" if topic.compacted else f"{topic.retention_hours or 'for ever'} h"
+        click.echo(f"{topic.name:24} {topic.partitions} partitions, kept {kept:12} {events}")
+
+
+@click.group()
+def dead_letters() -> None:
+    """Events that an agent could not use, with the reason."""
+
+
+@dead_letters.command("list")
+@click.option("--limit", default=50, show_default=True)
+@click.pass_context
+def list_letters(ctx: click.Context, limit: int) -> None:
+    """The newest dead letters first."""
+    from streams.dead_letters import list_dead_letters
+
+    for letter in list_dead_letters(load_settings(ctx.obj).kafka, limit):
+        where = f"{letter.source_topic}/{letter.partition}/{letter.offset}"
+        click.echo(f"{letter.event_id}  {where:32} {letter.group:20} {letter.code}")
+        click.echo(f"  {letter.reason}")
+
+
+@dead_letters.command()
+@click.argument("event_ids", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Replay every dead letter.")
+@click.pass_context
+def replay(ctx: click.Context, event_ids: tuple[str, ...], everything: bool) -> None:
+    """Send the records of dead letters again to the topics they came from."""
+    from streams.dead_letters import replay as replay_letters
+    from streams.publisher import KafkaPublisher
+
+    if not event_ids and not everything:
+        raise click.UsageError("name event ids (see `flywheel dead-letters list`), or use --all")
+    settings = load_settings(ctx.obj)
+    publisher = KafkaPublisher(settings.kafka, "flywheel-replay")
+    try:
+        count = replay_letters(settings.kafka, publisher, None if everything else event_ids)
+    finally:
+        publisher.close()
+    click.echo(f"sent {count} records again")

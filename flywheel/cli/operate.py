@@ -1,0 +1,278 @@
+"""Commands for whoever runs the loop: labels in, turns, rollouts, releases, datasets."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import click
+
+from flywheel.contracts.ids import new_id, utc_now
+from flywheel.errors import NotFound, WorkspaceError
+from flywheel.settings import load_settings
+
+
+def _task(settings_tasks: dict[str, object], task: str | None) -> str:
+    if task is None and len(settings_tasks) == 1:
+        return next(iter(settings_tasks))
+    if task is None:
+        raise click.UsageError(f"name the task: one of {', '.join(sorted(settings_tasks))}")
+    return task
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--task", help="Default: the only task there is.")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "holdout"]),
+    help="'holdout' is never trained on: the gate measures every release on it.",
+)
+@click.option("--annotator", default="import", show_default=True, help="Who gave these labels.")
+@click.option("--wait/--no-wait", default=True, help="Return when the database knows them all.")
+@click.pass_context
+def ingest(
+    ctx: click.Context, file: Path, task: str | None, split: str | None, annotator: str, wait: bool
+) -> None:
+    """Bring in labelled samples: FILE has a JSON object a line with "text" and "label".
+
+    A line brought in twice counts once.
+    """
+    from flywheel.bootstrap.ingest import await_labels, ingest_file
+
+    settings = load_settings(ctx.obj)
+    name = _task(dict(settings.tasks), task)
+    ids = ingest_file(settings, name, file, split, annotator)
+    if wait:
+        await_labels(settings, name, ids, 120.0)
+    click.echo(f"{len(ids)} labelled samples of {name} brought in")
+
+
+@click.command()
+@click.argument("task", required=False)
+@click.pass_context
+def review(ctx: click.Context, task: str | None) -> None:
+    """How the expert queue of TASK stands, and where to label."""
+    from flywheel.bootstrap.process import open_database
+
+    settings = load_settings(ctx.obj)
+    name = _task(dict(settings.tasks), task)
+    with open_database(settings) as database, database.transaction(read_only=True) as tx:
+        depth = tx.desk.depth(name, utc_now())
+    click.echo(
+        f"{depth.open} open, {depth.claimed} claimed, {depth.submitted} submitted, "
+        f"{depth.settled} settled\nlabel at http://{settings.console.host}:"
+        f"{settings.console.port}/review/{name}"
+    )
+
+
+@click.command()
+@click.argument("task", required=False)
+@click.option("--by", required=True, help="Who asks for it.")
+@click.option("--why", required=True, help="Recorded with the turn.")
+@click.option("--override", is_flag=True, help="Register the result even if the gate says no.")
+@click.option(
+    "--drill",
+    type=click.Choice(["shuffled-labels"]),
+    help="Train something broken on purpose, to see the rollout roll it back.",
+)
+@click.pass_context
+def retrain(
+    ctx: click.Context, task: str | None, by: str, why: str, override: bool, drill: str | None
+) -> None:
+    """Ask the trainer for a turn of the wheel now."""
+    from flywheel.bootstrap.process import open_database
+    from flywheel.contracts.release import Override
+    from flywheel.retraining.ports import TurnRequest
+
+    settings = load_settings(ctx.obj)
+    name = _task(dict(settings.tasks), task)
+    settings.task(name)
+    request = TurnRequest(
+        request_id=new_id(),
+        task=name,
+        by=by,
+        why=why,
+        at=utc_now(),
+        override=Override(by=by, why=why) if override else None,
+        overrides={"drill": drill} if drill else {},
+    )
+    with open_database(settings) as database, database.transaction("cli") as tx:
+        tx.turns.request(request)
+    click.echo(f"asked for a turn of {name}; the trainer takes it up within a second")
+
+
+@click.group()
+def rollout() -> None:
+    """Watch a rollout, and decide in its place."""
+
+
+@rollout.command()
+@click.argument("task", required=False)
+@click.option("--follow", is_flag=True, help="Go on until it ends.")
+@click.pass_context
+def show(ctx: click.Context, task: str | None, follow: bool) -> None:
+    """The running rollout of TASK, and how the latest ones ended."""
+    from flywheel.bootstrap.process import open_database
+
+    settings = load_settings(ctx.obj)
+    name = _task(dict(settings.tasks), task)
+    with open_database(settings) as database:
+        said = ""
+        while True:
+            with database.transaction(read_only=True) as tx:
+                rollouts = tx.rollouts.history(name, 10)
+            lines = [
+                f"{row.started_at:%Y-%m-%d %H:%M:%S}  {row.challenger}  {row.state:12} "
+                f"{row.share:4.0%}  {row.reason}"
+                for row in rollouts
+            ]
+            text = "\n".join(lines) or f"{name} had no rollout yet"
+            if text != said:
+                click.echo(text if not follow else (lines[0] if lines else text))
+                said = text
+            if not follow or (rollouts and rollouts[0].ended_at is not None):
+                return
+            time.sleep(1.0)
+
+
+def _command(kind: str, words: str) -> click.Command:
+    @click.argument("task", required=False)
+    @click.option("--by", required=True, help="Who decides.")
+    @click.option("--why", required=True, help="Recorded with the transition.")
+    @click.option("--release", help="The challenger (for start).")
+    @click.pass_context
+    def run(ctx: click.Context, task: str | None, by: str, why: str, release: str | None) -> None:
+        from flywheel.bootstrap.process import open_database
+        from flywheel.contracts.release import Override
+        from flywheel.rollout.ports import Command
+
+        settings = load_settings(ctx.obj)
+        name = _task(dict(settings.tasks), task)
+        settings.task(name)
+        command = Command(
+            command_id=new_id(),
+            task=name,
+            kind=kind,  # type: ignore[arg-type]
+            by=by,
+            why=why,
+            at=utc_now(),
+            release=release,
+            override=Override(by=by, why=why) if kind == "start" else None,
+        )
+        with open_database(settings) as database, database.transaction("cli") as tx:
+            tx.commands.add(command)
+        click.echo("asked for; the controller carries it out within a second")
+
+    run.__doc__ = words
+    return click.command(kind)(run)
+
+
+for _kind, _words in (
+    ("pause", "Hold the share where it is."),
+    ("resume", "Go on with the plan."),
+    ("promote", "Make the challenger the champion now, without waiting for proof."),
+    ("rollback", "Give the champion all traffic again."),
+    ("start", "Roll out --release, which need not be the newest one."),
+):
+    rollout.add_command(_command(_kind, _words))
+
+
+@click.group()
+def releases() -> None:
+    """Releases, their lineage, and what served when."""
+
+
+@releases.command("list")
+@click.argument("task", required=False)
+@click.pass_context
+def list_releases(ctx: click.Context, task: str | None) -> None:
+    """Every release of TASK, oldest first."""
+    from flywheel.bootstrap.process import open_database
+
+    settings = load_settings(ctx.obj)
+    name = _task(dict(settings.tasks), task)
+    with open_database(settings) as database, database.transaction(read_only=True) as tx:
+        champion = tx.rollouts.champion(name)
+        for row in tx.releases.history(name):
+            mark = "*" if row.release == champion else " "
+            click.echo(
+                f"{mark} {row.release}  {row.created_at:%Y-%m-%d %H:%M}  data {row.dataset_version}"
+                f"  accuracy {row.accuracy:.3f}  {row.size_bytes / 1e6:.1f} MB"
+            )
+
+
+@releases.command("show")
+@click.argument("release")
+@click.pass_context
+def show_release(ctx: click.Context, release: str) -> None:
+    """All that is known of RELEASE, as JSON."""
+    import msgspec
+
+    from flywheel.bootstrap.process import open_database
+
+    settings = load_settings(ctx.obj)
+    with open_database(settings) as database, database.transaction(read_only=True) as tx:
+        found = tx.releases.get(release)
+    if found is None:
+        raise NotFound(f"no release {release!r}; see `flywheel releases list`")
+    click.echo(json.dumps(msgspec.to_builtins(found), indent=2))
+
+
+@releases.command("served-at")
+@click.argument("at", type=click.DateTime())
+@click.argument("task", required=False)
+@click.pass_context
+def served_at(ctx: click.Context, at: object, task: str | None) -> None:
+    """Which release served TASK at a moment (UTC)."""
+    from datetime import UTC, datetime
+
+    from flywheel.bootstrap.process import open_database
+
+    settings = load_settings(ctx.obj)
+    name = _task(dict(settings.tasks), task)
+    assert isinstance(at, datetime)  # noqa: S101 - click made it
+    with open_database(settings) as database, database.transaction(read_only=True) as tx:
+        found = tx.releases.served_at(name, at.replace(tzinfo=UTC))
+    click.echo(found or "nothing served then")
+
+
+@click.group()
+def datasets() -> None:
+    """Dataset versions: immutable, in git and DVC."""
+
+
+@datasets.command("list")
+@click.argument("task", required=False)
+@click.pass_context
+def list_datasets(ctx: click.Context, task: str | None) -> None:
+    """Every dataset version of TASK, oldest first."""
+    from flywheel.bootstrap.process import open_database
+
+    settings = load_settings(ctx.obj)
+    name = _task(dict(settings.tasks), task)
+    with open_database(settings) as database, database.transaction(read_only=True) as tx:
+        for row in tx.datasets.history(name):
+            click.echo(
+                f"{row.version}  {row.occurred_at:%Y-%m-%d %H:%M}  git {row.git_commit[:10]}  "
+                f"dvc {row.dvc_hash}  {row.expert_labels} expert, {row.auto_labels} auto, "
+                f"{row.holdout_labels} held out"
+            )
+
+
+@datasets.command()
+@click.argument("version")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--task", help="Default: the only task there is.")
+@click.pass_context
+def checkout(ctx: click.Context, version: str, folder: Path, task: str | None) -> None:
+    """Write the bytes of dataset VERSION to FOLDER, which must not exist."""
+    from flywheel.bootstrap.workspace import checkout_dataset
+
+    settings = load_settings(ctx.obj)
+    name = _task(dict(settings.tasks), task)
+    if folder.exists():
+        raise WorkspaceError(f"{folder} exists already: name a folder that does not")
+    checkout_dataset(settings, name, version, folder)
+    click.echo(f"{version} of {name} is in {folder}")
