@@ -27,5 +27,7 @@ def claim_next(
     settings: ReviewSettings,
 ) -> Claimed:
     """Claim up to ``limit`` samples. Asking again gives the same ones and renews their lease."""
-    items = tx.desk.claim(task, annotator, now, settings.lease_seconds, limit)
+    items = tx.desk.claim(
+        task, annotator, now, settings.lease_seconds, limit, settings.answers_needed
+    )
     return Claimed(items, tx.desk.depth(task, now))

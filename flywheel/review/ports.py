@@ -107,8 +107,8 @@ class ReviewDesk(Protocol):
         self, annotator: str, now: datetime, lease_seconds: float, task: str | None = None
     ) -> ReviewTask | None:
         """Take back this annotator's latest answer or skip (of ``task``, if given); the sample is
-        claimed by them again and no longer settled. Returns the sample as it was before (its state says whether it was
-        settled), or None when there is nothing to undo."""
+        claimed by them again and no longer settled. Returns the sample as it was before (its
+        state says whether it was settled), or None when there is nothing to undo."""
         ...
 
     def depth(self, task: str, now: datetime) -> QueueDepth:

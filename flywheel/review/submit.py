@@ -101,13 +101,11 @@ def undo(
     """Take back the annotator's latest answer or skip; the sample is theirs to answer again.
 
     A label it had settled is withdrawn by a LabelSettled without value. Returns the sample, or
-    None when there is nothing to undo. Raises Conflict when the latest answer was in another task.
+    None when there is nothing to undo in this task.
     """
-    before = tx.desk.undo(annotator, now, settings.lease_seconds)
+    before = tx.desk.undo(annotator, now, settings.lease_seconds, task)
     if before is None:
         return None
-    if before.task != task:
-        raise Conflict(f"the latest answer of {annotator} was in task {before.task!r}: undo there")
     if before.state == "settled":
         withdrawal = LabelSettled(
             event_id=new_id(),

@@ -10,7 +10,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from flywheel.contracts.events import Event, LabelRecorded, ReviewRequested, TrafficRecorded
-from flywheel.errors import FlywheelError, RejectedEvent
+from flywheel.errors import FlywheelError
 from flywheel.triage.config import TriageSettings
 from flywheel.triage.decide import Decision, TaskTriage, decide, reject_unusable, triaged
 from flywheel.triage.policy import AutoLabelPolicy, certify
@@ -84,8 +84,8 @@ class Policies:
 class Triager:
     """Decides about batches of events; safe to call again with events it has seen.
 
-    ``tasks`` maps a task's name to its labels and settings. Ask ``refused`` first about a batch
-    that comes from outside: calling raises RejectedEvent for the first event it cannot use.
+    ``tasks`` maps a task's name to its labels and settings. A batch from outside goes through
+    ``accept`` first: calling raises RejectedEvent for the first event it cannot use.
     """
 
     def __init__(
@@ -101,21 +101,17 @@ class Triager:
         self._features = features
         self._policies = Policies(audits, policy_interval, clock)
 
-    def refused(self, batch: Sequence[Event]) -> list[tuple[Event, RejectedEvent]]:
-        """The events of a batch that no configured task can account for, and why."""
-        found: list[tuple[Event, RejectedEvent]] = []
-        for event in batch:
-            if isinstance(event, TrafficRecorded) and triaged(event):
-                try:
-                    reject_unusable(event, self._tasks)
-                except RejectedEvent as error:
-                    found.append((event, error))
-        return found
+    def accept(self, event: Event) -> None:
+        """Raise RejectedEvent for traffic that no configured task can account for."""
+        if isinstance(event, TrafficRecorded) and triaged(event):
+            reject_unusable(event, self._tasks)
 
     def __call__(self, batch: Sequence[Event]) -> list[ReviewRequested | LabelRecorded]:
         """What to send for a batch, in its order. Events of other kinds are passed over.
 
-        Raises StorageError (retryable) when the audits cannot be read.
+        Raises StorageError (retryable) when the audits cannot be read, and then has counted
+        nothing. What is made of an event depends on that event, its release's policy and its
+        source's history, never on its company in the batch.
         """
         traffic = [event for event in batch if isinstance(event, TrafficRecorded)]
         history = self._history({event.source for event in traffic if triaged(event)})

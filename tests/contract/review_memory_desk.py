@@ -25,7 +25,7 @@ class MemoryOutbox:
 class MemoryDesk:
     def __init__(self) -> None:
         self.tasks: dict[str, ReviewTask] = {}
-        self.claims: dict[str, tuple[str, datetime]] = {}
+        self.claims: dict[tuple[str, str], datetime] = {}
         self.given: list[Answer] = []
         self.settled: dict[str, str] = {}
         self.withdrawn: set[str] = set()
@@ -44,24 +44,31 @@ class MemoryDesk:
         return len(sample_ids)
 
     def claim(
-        self, task: str, annotator: str, now: datetime, lease_seconds: float, limit: int
+        self,
+        task: str,
+        annotator: str,
+        now: datetime,
+        lease_seconds: float,
+        limit: int,
+        answers_needed: int = 1,
     ) -> list[ReviewTask]:
         done = {answer.sample_id for answer in self.given if answer.annotator == annotator}
+        closed = done | self.withdrawn | self.settled.keys()
         mine, free = [], []
         for sample in self.tasks.values():
-            sample_id = sample.sample_id
-            if sample.task != task or sample_id in done | self.withdrawn | self.settled.keys():
+            if sample.task != task or sample.sample_id in closed:
                 continue
-            holder = self._holder(sample_id, now)
-            if holder == annotator:
+            holders = self._holders(sample.sample_id, now)
+            given = sum(answer.value is not None for answer in self.answers(sample.sample_id))
+            if annotator in holders:
                 mine.append(sample)
-            elif holder is None:
+            elif len(holders) < max(1, answers_needed - given):
                 free.append(sample)
-        free.sort(key=lambda sample: (-sample.priority, sample.requested_at))
+        for samples in (mine, free):
+            samples.sort(key=lambda sample: (-sample.priority, sample.requested_at))
         taken = (mine + free)[:limit]
         for sample in taken:
-            until = now + timedelta(seconds=lease_seconds)
-            self.claims[sample.sample_id] = (annotator, until)
+            self._hold(sample.sample_id, annotator, now, lease_seconds)
         return [msgspec.structs.replace(sample, state="claimed") for sample in taken]
 
     def find(self, sample_id: str) -> ReviewTask | None:
@@ -72,7 +79,7 @@ class MemoryDesk:
             state = "settled"
         elif sample_id in self.withdrawn:
             state = "withdrawn"
-        elif sample_id in self.claims:
+        elif any(held == sample_id for held, _ in self.claims):
             state = "claimed"
         elif any(answer.value for answer in self.answers(sample_id)):
             state = "submitted"
@@ -87,21 +94,21 @@ class MemoryDesk:
         if any(a.annotator == answer.annotator for a in self.answers(answer.sample_id)):
             raise Conflict("answered already")
         self.given.append(answer)
-        if self.claims.get(answer.sample_id, ("",))[0] == answer.annotator:
-            del self.claims[answer.sample_id]
+        self.claims.pop((answer.sample_id, answer.annotator), None)
         if settled is not None and settled.value is not None:
             self.settled[answer.sample_id] = settled.value
-            self.claims.pop(answer.sample_id, None)
 
-    def undo(self, annotator: str, now: datetime, lease_seconds: float) -> ReviewTask | None:
-        latest = next((a for a in reversed(self.given) if a.annotator == annotator), None)
+    def undo(
+        self, annotator: str, now: datetime, lease_seconds: float, task: str | None = None
+    ) -> ReviewTask | None:
+        mine = [a for a in reversed(self.given) if a.annotator == annotator]
+        latest = next((a for a in mine if task in (None, self.tasks[a.sample_id].task)), None)
         if latest is None:
             return None
         before = self.find(latest.sample_id)
         self.given.remove(latest)
         self.settled.pop(latest.sample_id, None)
-        until = now + timedelta(seconds=lease_seconds)
-        self.claims[latest.sample_id] = (annotator, until)
+        self._hold(latest.sample_id, annotator, now, lease_seconds)
         return before
 
     def depth(self, task: str, now: datetime) -> QueueDepth:
@@ -112,9 +119,13 @@ class MemoryDesk:
                 counts[sample.state] = counts.get(sample.state, 0) + 1
         return QueueDepth(**counts)
 
-    def _holder(self, sample_id: str, now: datetime) -> str | None:
-        holder, until = self.claims.get(sample_id, ("", now))
-        return holder if until > now else None
+    def _holders(self, sample_id: str, now: datetime) -> set[str]:
+        return {
+            who for (held, who), until in self.claims.items() if held == sample_id and until > now
+        }
+
+    def _hold(self, sample_id: str, annotator: str, now: datetime, seconds: float) -> None:
+        self.claims[sample_id, annotator] = now + timedelta(seconds=seconds)
 
 
 class MemoryTransaction:
