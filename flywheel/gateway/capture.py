@@ -12,7 +12,7 @@ from prometheus_client import Counter, Gauge
 from flywheel.contracts.codec import encode
 from flywheel.contracts.events import Event
 from flywheel.contracts.publishing import Publisher
-from flywheel.errors import BrokerError, Unavailable
+from flywheel.errors import Unavailable
 from flywheel.gateway.spill import SpillLog
 
 _log = structlog.get_logger(__name__)
@@ -40,7 +40,6 @@ class Capture:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._waiting_since: float | None = None
-        self._problem: str | None = None
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
         _bytes.set_function(lambda: float(spill.pending_bytes))
         _lag.set_function(self.lag_seconds)
@@ -81,8 +80,15 @@ class Capture:
         return 0.0 if since is None else time.monotonic() - since
 
     def problem(self) -> str | None:
-        """Why nothing is being published (for /healthz), or None."""
-        return self._problem
+        """Why nothing new can be accepted (for /healthz), or None.
+
+        Kafka being away is no such reason while there is room: requests are answered and kept.
+        """
+        try:
+            self.ensure_room()
+        except Unavailable as error:
+            return str(error)
+        return None
 
     def flush(self, timeout: float) -> bool:
         """Whether all that was recorded so far is published within ``timeout`` seconds."""
@@ -111,14 +117,16 @@ class Capture:
             self._wake.clear()
             try:
                 more = self._publish_batch()
-            except (BrokerError, OSError) as error:
-                self._problem = f"traffic is kept on disk, not published: {error}"
+            except Exception as error:  # noqa: BLE001 - this thread must outlive whatever happens
                 _failures.inc()
-                _log.warning("publishing failed", problem=str(error), retry_in=back_off)
+                _log.warning(
+                    "publishing failed, traffic is kept on disk",
+                    problem=f"{type(error).__name__}: {error}",
+                    retry_in=back_off,
+                )
                 self._stopping.wait(back_off)
                 back_off = min(back_off * 2, LONGEST_BACK_OFF_SECONDS)
                 continue
-            self._problem = None
             back_off = 0.1
             if not more:
                 self._wake.wait(1.0)

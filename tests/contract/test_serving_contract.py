@@ -1,0 +1,150 @@
+"""What the gateway needs of any engine, over HTTP: run for each engine that can be started."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from flywheel.contracts.events import RolloutChanged
+from flywheel.contracts.ids import new_id, unit_fraction, utc_now
+from flywheel.contracts.split import TrafficSplit
+from flywheel.gateway.process import HttpServer
+from flywheel.serving.app import create_app
+from flywheel.serving.releases import ReleaseSet
+
+LABELS = ("NUM", "HUM", "LOC")
+
+
+@dataclass
+class Engine:
+    """A started engine, a model that it serves, and the labels of that model."""
+
+    http: httpx.Client
+    model: str
+    labels: set[str]
+
+    def classify(self, texts: str | list[str], model: str | None = None) -> httpx.Response:
+        body = {"model": model or self.model, "input": texts}
+        return self.http.post("/classify", json=body)
+
+
+class HashClassifier:
+    """Deterministic probabilities out of a text's hash."""
+
+    labels = LABELS
+
+    def predict(self, texts: Sequence[str]) -> list[dict[str, float]]:
+        return [self._scores(text) for text in texts]
+
+    def _scores(self, text: str) -> dict[str, float]:
+        raw = [0.01 + unit_fraction(text, label) for label in LABELS]
+        return {label: value / sum(raw) for label, value in zip(LABELS, raw, strict=True)}
+
+
+def _embedded() -> Iterator[Engine]:
+    split = TrafficSplit(task="t", champion="release-1")
+    releases = ReleaseSet(lambda _release: HashClassifier())
+    releases.update(
+        RolloutChanged(
+            event_id=new_id(),
+            occurred_at=utc_now(),
+            task="t",
+            rollout_id="r",
+            state="serving",
+            split=split,
+            decided_by="test",
+            reason="",
+        )
+    )
+    releases.start()
+    server = HttpServer(create_app(releases=releases), "127.0.0.1", 0)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    url = f"http://127.0.0.1:{server.port}"
+    with httpx.Client(base_url=url, timeout=30, trust_env=False) as http:
+        while not http.get("/v1/models").json()["data"]:
+            pass
+        yield Engine(http, "release-1", set(LABELS))
+    server.stop()
+    thread.join()
+    releases.stop()
+
+
+ENGINES = {"embedded": _embedded}
+
+
+@pytest.fixture(scope="module", params=sorted(ENGINES))
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    yield from ENGINES[request.param]()
+
+
+def test_it_is_healthy_and_lists_its_models(engine: Engine) -> None:
+    assert engine.http.get("/health").status_code == 200
+    listed = engine.http.get("/v1/models").json()
+    assert engine.model in [model["id"] for model in listed["data"]]
+
+
+def test_probabilities_sum_to_one_and_the_label_is_the_likeliest(engine: Engine) -> None:
+    texts = [f"What is number {n}?" for n in range(20)]
+    answer = engine.classify(texts).json()
+    assert answer["model"] == engine.model
+    assert [item["index"] for item in answer["data"]] == list(range(20))
+    for item in answer["data"]:
+        assert sum(item["probs"]) == pytest.approx(1.0, abs=1e-3)
+        assert all(0 <= p <= 1 for p in item["probs"])
+        likeliest = max(range(len(item["probs"])), key=item["probs"].__getitem__)
+        assert item["label"] in engine.labels
+        assert item.get("labels", [item["label"]] * 9)[likeliest] == item["label"]
+
+
+def test_one_text_need_not_be_a_list(engine: Engine) -> None:
+    assert len(engine.classify("Who wrote Faust?").json()["data"]) == 1
+
+
+def test_an_unknown_model_is_not_found(engine: Engine) -> None:
+    response = engine.classify(["x"], model="no-such-model")
+    assert response.status_code == 404
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"model":"m"}', b'{"model":1,"input":["x"]}'])
+def test_a_malformed_request_is_refused(engine: Engine, body: bytes) -> None:
+    headers = {"content-type": "application/json"}
+    response = engine.http.post("/classify", content=body, headers=headers)
+    assert 400 <= response.status_code < 500
+
+
+def test_an_empty_input_is_refused(engine: Engine) -> None:
+    assert 400 <= engine.classify([]).status_code < 500
+    assert 400 <= engine.classify(["fine", ""]).status_code < 500
+
+
+def test_many_inputs_are_answered_like_single_ones(engine: Engine) -> None:
+    texts = [f"How far is planet {n}, and {'very ' * (n % 7)}why?" for n in range(70)]
+    together = engine.classify(texts).json()["data"]
+    for text, item in list(zip(texts, together, strict=True))[::10]:
+        alone = engine.classify([text]).json()["data"][0]
+        assert alone["label"] == item["label"]
+        assert alone["probs"] == pytest.approx(item["probs"], abs=0.02)
+
+
+def test_concurrent_requests_get_their_own_answers(engine: Engine) -> None:
+    texts = [f"Where does road {n} lead?" for n in range(60)]
+    one_by_one = [engine.classify([text]).json()["data"][0] for text in texts]
+    with ThreadPoolExecutor(8) as pool:
+        at_once = list(pool.map(lambda t: engine.classify([t]).json()["data"][0], texts))
+    for alone, together in zip(one_by_one, at_once, strict=True):
+        assert together["label"] == alone["label"]
+        assert together["probs"] == pytest.approx(alone["probs"], abs=0.02)
+
+
+def test_chat_answers_with_the_label_alone(engine: Engine) -> None:
+    text = "Who wrote Faust?"
+    body = {"model": engine.model, "messages": [{"role": "user", "content": text}]}
+    answer = engine.http.post("/v1/chat/completions", json=body).json()
+    label = engine.classify([text]).json()["data"][0]["label"]
+    assert answer["choices"][0]["message"] == {"role": "assistant", "content": label}

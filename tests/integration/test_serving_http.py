@@ -1,0 +1,190 @@
+"""The model server over HTTP: loading, unloading, batching, and what goes wrong."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+from gateway_harness import (
+    KeywordClassifier,
+    client,
+    eventually,
+    load_keyword,
+    model_server,
+    split_event,
+)
+
+from flywheel.errors import ArtefactError
+
+
+def ids(http: httpx.Client) -> list[str]:
+    return [model["id"] for model in http.get("/v1/models").json()["data"]]
+
+
+def classify(http: httpx.Client, release: str, *texts: str) -> httpx.Response:
+    return http.post("/classify", json={"model": release, "input": list(texts)})
+
+
+class Slow(KeywordClassifier):
+    """Notes the batches it is given, and holds each until let go."""
+
+    def __init__(self, release: str) -> None:
+        super().__init__(release)
+        self.batches: list[int] = []
+        self.go = threading.Event()
+        self.go.set()
+
+    def predict(self, texts: Sequence[str]) -> list[dict[str, float]]:
+        self.batches.append(len(texts))
+        self.go.wait(30)
+        return super().predict(texts)
+
+
+def test_releases_come_and_go_with_the_split() -> None:
+    with model_server(split_event("r1"), grace_seconds=0.0) as (url, releases), client(url) as http:
+        assert ids(http) == ["r1"]
+        missing = classify(http, "r2", "Who?")
+        assert missing.status_code == 404
+        assert "ready: r1" in missing.json()["detail"]
+        releases.update(split_event("r1", "r2", 0.1))
+        eventually(lambda: ids(http) == ["r1", "r2"])
+        assert classify(http, "r2", "Who?").json()["data"][0]["label"] == "HUM"
+        releases.update(split_event("r2"))
+        eventually(lambda: ids(http) == ["r2"])
+        assert classify(http, "r1", "Who?").status_code == 404
+        assert 'flywheel_serving_release{release="r2",state="ready"} 1.0' in (
+            http.get("/metrics").text
+        )
+
+
+def test_a_replaced_release_stays_for_requests_under_way() -> None:
+    with model_server(split_event("r1")) as (url, releases), client(url) as http:
+        releases.update(split_event("r2"))
+        eventually(lambda: ids(http) == ["r1", "r2"])
+        assert classify(http, "r1", "Who?").status_code == 200
+
+
+def test_a_release_that_cannot_be_loaded_harms_no_other() -> None:
+    event = split_event("r1", "broken-2", 0.1)
+    with model_server(event) as (url, _), client(url) as http:
+        listed = http.get("/v1/models").json()
+        assert [model["id"] for model in listed["data"]] == ["r1"]
+        [failed] = listed["unavailable"]
+        assert (failed["id"], failed["status"]) == ("broken-2", "failed")
+        assert "differ from their checksum" in failed["reason"]
+        refused = classify(http, "broken-2", "Who?")
+        assert refused.status_code == 503
+        assert "differ from their checksum" in refused.json()["detail"]
+        assert classify(http, "r1", "Who?").status_code == 200
+        assert http.get("/healthz").status_code == 200
+        assert 'release="broken-2",state="failed"} 1.0' in http.get("/metrics").text
+
+
+def test_a_champion_that_cannot_be_loaded_is_unhealthy_until_it_can() -> None:
+    repaired = threading.Event()
+
+    def load(release: str) -> KeywordClassifier:
+        if not repaired.is_set():
+            raise ArtefactError("weights missing")
+        return load_keyword(release)
+
+    with model_server(split_event("r1"), load=load) as (url, releases), client(url) as http:
+        health = http.get("/healthz")
+        assert health.status_code == 503
+        assert "weights missing" in health.json()["checks"]["releases"]
+        repaired.set()
+        releases.update(split_event("r1"))
+        eventually(lambda: http.get("/healthz").status_code == 200)
+        assert classify(http, "r1", "Who?").status_code == 200
+
+
+def test_requests_while_a_release_loads_are_asked_to_come_back() -> None:
+    slow = threading.Event()
+
+    def load(release: str) -> KeywordClassifier:
+        if release == "r2":
+            slow.wait(30)
+        return load_keyword(release)
+
+    with model_server(split_event("r1"), load=load) as (url, releases), client(url) as http:
+        releases.update(split_event("r1", "r2"))
+        loading = classify(http, "r2", "Who?")
+        assert loading.status_code == 503
+        assert "retry-after" in loading.headers
+        assert classify(http, "r1", "Who?").status_code == 200
+        slow.set()
+        eventually(lambda: classify(http, "r2", "Who?").status_code == 200)
+
+
+def test_requests_that_wait_together_share_batches() -> None:
+    slow = Slow("r1")
+    event = split_event("r1")
+    with model_server(event, load=lambda _: slow, max_batch=8) as (url, _), client(url) as http:
+        slow.batches.clear()
+        slow.go.clear()
+        with ThreadPoolExecutor(12) as pool:
+            texts = [f"Where is {n}?" for n in range(12)]
+            answers = [pool.submit(classify, http, "r1", text) for text in texts]
+            eventually(lambda: "flywheel_serving_queue 11.0" in http.get("/metrics").text)
+            slow.go.set()
+            assert all(a.result().json()["data"][0]["label"] == "LOC" for a in answers)
+        assert slow.batches[0] == 1
+        assert slow.batches[1] == 8
+        assert sum(slow.batches) == 12
+
+
+def test_a_request_larger_than_a_batch_is_split_up() -> None:
+    slow = Slow("r1")
+    event = split_event("r1")
+    with model_server(event, load=lambda _: slow, max_batch=8) as (url, _), client(url) as http:
+        slow.batches.clear()
+        data = classify(http, "r1", *(f"Who? {n}" for n in range(20))).json()["data"]
+        assert [item["label"] for item in data] == ["HUM"] * 20
+        assert slow.batches == [8, 8, 4]
+
+
+def test_a_full_queue_says_so() -> None:
+    slow = Slow("r1")
+    options = {"max_batch": 2, "queue_size": 4}
+    server = model_server(split_event("r1"), load=lambda _: slow, **options)
+    with server as (url, _), client(url) as http, ThreadPoolExecutor(4) as pool:
+        slow.go.clear()
+        first = pool.submit(classify, http, "r1", "Who?")
+        eventually(lambda: len(slow.batches) == 2)
+        second = pool.submit(classify, http, "r1", "a", "b", "c")
+        eventually(lambda: "flywheel_serving_queue 3.0" in http.get("/metrics").text)
+        refused = classify(http, "r1", "d", "e")
+        assert refused.status_code == 429
+        assert "retry-after" in refused.headers
+        slow.go.set()
+        assert first.result().status_code == second.result().status_code == 200
+        assert classify(http, "r1", *"abcde").status_code == 400
+
+
+def test_a_text_that_the_model_cannot_take_fails_alone() -> None:
+    slow = Slow("r1")
+    with model_server(split_event("r1"), load=lambda _: slow) as (url, _), client(url) as http:
+        slow.go.clear()
+        texts = ["Who? a", "Who? b", "explode", "Who? c"]
+        with ThreadPoolExecutor(4) as pool:
+            answers = [pool.submit(classify, http, "r1", text) for text in texts]
+            eventually(lambda: "flywheel_serving_queue 3.0" in http.get("/metrics").text)
+            slow.go.set()
+            assert [a.result().status_code for a in answers] == [200, 200, 500, 200]
+
+
+def test_two_releases_share_one_process() -> None:
+    with model_server(split_event("r1", "r2", 0.5)) as (url, _), client(url) as http:
+
+        def ask(number: int) -> tuple[str, list[float]]:
+            release = ("r1", "r2")[number % 2]
+            data = classify(http, release, f"What {number // 2 % 5}?").json()
+            return f"{release}/{number // 2 % 5}", data["data"][0]["probs"]
+
+        with ThreadPoolExecutor(8) as pool:
+            seen: dict[str, list[float]] = {}
+            for key, probs in pool.map(ask, range(80)):
+                assert seen.setdefault(key, probs) == probs
+        assert seen["r1/1"] != seen["r2/1"]
