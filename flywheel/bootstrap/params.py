@@ -1,0 +1,76 @@
+"""params.yaml of a workspace: what the pipeline's stages are told, per task."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flywheel.errors import WorkspaceError
+from flywheel.retraining.ports import Turn, TurnRequest
+from flywheel.settings import TaskSettings
+
+PARAMS_FILE = "params.yaml"
+SHUFFLED = "shuffled-labels"
+
+
+def read_params(workspace: Path) -> dict[str, Any]:
+    """Task → parameters; empty before the first turn."""
+    path = workspace / PARAMS_FILE
+    if not path.exists():
+        return {}
+    loaded = yaml.safe_load(path.read_text("utf-8")) or {}
+    return dict(loaded.get("tasks") or {})
+
+
+def task_params(workspace: Path, task: str) -> dict[str, Any]:
+    """The parameters of one task. Raises WorkspaceError when no turn has written them."""
+    try:
+        return dict(read_params(workspace)[task])
+    except KeyError:
+        raise WorkspaceError(
+            f"{workspace / PARAMS_FILE} says nothing of {task!r}: the trainer writes it before a "
+            "turn; ask for one with `flywheel retrain`"
+        ) from None
+
+
+def write_params(workspace: Path, tasks: dict[str, Any]) -> None:
+    """Replace params.yaml in one step."""
+    path = workspace / PARAMS_FILE
+    text = "# Written by the trainer before each turn; DVC compares it with dvc.lock.\n"
+    text += yaml.safe_dump({"tasks": tasks}, sort_keys=True, allow_unicode=True)
+    part = path.with_suffix(".tmp")
+    part.write_text(text, "utf-8")
+    os.replace(part, path)
+
+
+def turn_params(
+    settings: TaskSettings,
+    turn: Turn,
+    request: TurnRequest | None,
+    watermark: str,
+    *,
+    parent_dataset: str | None,
+    champion: str | None,
+) -> dict[str, Any]:
+    """What one turn of a task is made of."""
+    overrides = dict(request.overrides) if request else {}
+    dataset = settings.dataset.model_dump(mode="json")
+    training = settings.training.model_dump(mode="json")
+    if overrides.get("drill") == SHUFFLED:
+        dataset["shuffle_labels"] = True
+        # A broken challenger need not be broken with care.
+        training["epochs"], training["min_steps"] = 1, 1
+    return {
+        "turn": turn.turn_id,
+        "watermark": watermark,
+        "labels": list(settings.labels),
+        "parent_dataset": parent_dataset,
+        "champion": champion,
+        "dataset": dataset,
+        "training": training,
+        "compression": settings.compression.model_dump(mode="json"),
+        "gate": settings.gate.model_dump(mode="json"),
+    }
