@@ -157,7 +157,7 @@ class SqlReviewDesk:
                 ~is_settled,
                 ~is_withdrawn,
             )
-            .order_by(tasks.c.priority.desc(), tasks.c.requested_at)
+            .order_by(tasks.c.precedence, tasks.c.requested_at, tasks.c.sample_id)
             .limit(limit)
         )
         return [row.sample_id for row in found]
@@ -189,7 +189,7 @@ class SqlReviewDesk:
                 ),
                 held_by_others < _answers_missing(answers_needed),
             )
-            .order_by(tasks.c.priority.desc(), tasks.c.requested_at, tasks.c.sample_id)
+            .order_by(tasks.c.precedence, tasks.c.requested_at, tasks.c.sample_id)
         )
 
     def _lock_some(self, wanted: Any, limit: int) -> list[str]:

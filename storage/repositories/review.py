@@ -64,8 +64,8 @@ class SqlReviewIntake:
         self._work.put(_lifts, [lift], ["release"], lambda new: new["priority"] > _lifts.c.priority)
         return self._work.run(
             update(tasks)
-            .where(tasks.c.release == release, tasks.c.priority < priority)
-            .values(priority=priority)
+            .where(tasks.c.release == release, tasks.c.precedence > -priority)
+            .values(precedence=-priority)
         )
 
     def _lifts(self, releases: set[str]) -> dict[str, float]:
@@ -117,6 +117,7 @@ def review_task(row: Row[Any], state: Any) -> ReviewTask:
     """A row of the task table, with its state."""
     values = dict(row._mapping)
     values.pop("event_id")
+    values["priority"] = -values.pop("precedence")
     values["state"] = state
     return ReviewTask(**values)
 
@@ -128,7 +129,7 @@ def _task_values(request: ReviewRequested, priority: float) -> dict[str, Any]:
         "task": request.task,
         "text": request.text,
         "reason": request.reason,
-        "priority": priority,
+        "precedence": -priority,
         "inclusion_probability": request.inclusion_probability,
         "audit": request.audit,
         "release": request.release,

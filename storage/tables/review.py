@@ -12,11 +12,14 @@ from storage.tables.columns import UtcDateTime
 
 
 class ReviewTaskRow(SQLModel, table=True):
-    """A queued sample, as the review agent knows it; its state follows from the other tables."""
+    """A queued sample, as the review agent knows it; its state follows from the other tables.
+
+    ``precedence`` is minus the priority, so that one plain index holds the order of the queue.
+    """
 
     __tablename__ = "review_tasks"
     __table_args__: ClassVar[Any] = (
-        Index("ix_review_tasks_urgency", "task", "priority", "requested_at"),
+        Index("ix_review_tasks_order", "task", "precedence", "requested_at", "sample_id"),
         Index("ix_review_tasks_release", "release"),
     )
 
@@ -25,7 +28,7 @@ class ReviewTaskRow(SQLModel, table=True):
     task: str
     text: str = Field(sa_type=Text)
     reason: str = Field(sa_type=Text)
-    priority: float
+    precedence: float
     inclusion_probability: float
     audit: bool
     release: str | None = None

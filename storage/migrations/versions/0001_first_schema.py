@@ -230,7 +230,7 @@ def upgrade() -> None:  # noqa: PLR0915, RUF100
         sa.Column("task", sa.String(), nullable=False),
         sa.Column("text", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
-        sa.Column("priority", sa.Float(), nullable=False),
+        sa.Column("precedence", sa.Float(), nullable=False),
         sa.Column("inclusion_probability", sa.Float(), nullable=False),
         sa.Column("audit", sa.Boolean(), nullable=False),
         sa.Column("release", sa.String(), nullable=True),
@@ -243,10 +243,12 @@ def upgrade() -> None:  # noqa: PLR0915, RUF100
         sa.PrimaryKeyConstraint("sample_id"),
     )
     with op.batch_alter_table("review_tasks", schema=None) as batch_op:
-        batch_op.create_index("ix_review_tasks_release", ["release"], unique=False)
         batch_op.create_index(
-            "ix_review_tasks_urgency", ["task", "priority", "requested_at"], unique=False
+            "ix_review_tasks_order",
+            ["task", "precedence", "requested_at", "sample_id"],
+            unique=False,
         )
+        batch_op.create_index("ix_review_tasks_release", ["release"], unique=False)
 
     op.create_table(
         "review_withdrawals",
@@ -441,8 +443,8 @@ def downgrade() -> None:  # noqa: PLR0915, RUF100
     op.drop_table("rollout_command_outcomes")
     op.drop_table("review_withdrawals")
     with op.batch_alter_table("review_tasks", schema=None) as batch_op:
-        batch_op.drop_index("ix_review_tasks_urgency")
         batch_op.drop_index("ix_review_tasks_release")
+        batch_op.drop_index("ix_review_tasks_order")
 
     op.drop_table("review_tasks")
     op.drop_table("review_outcomes")
