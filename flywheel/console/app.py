@@ -1,0 +1,86 @@
+"""The console: one web app with the pages and JSON APIs of review, rollout and registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import FileResponse, Response
+from fastapi.staticfiles import StaticFiles
+
+import flywheel.registry.app
+import flywheel.review.app
+import flywheel.rollout.app
+from flywheel.console.access import Guard, Keyring
+from flywheel.console.assets import locate
+from flywheel.console.pages import Pages
+from flywheel.console.ports import Transactions
+from flywheel.console.rendering import STATIC, install_error_pages, make_environment
+from flywheel.contracts.ids import utc_now
+from flywheel.errors import NotFound
+from flywheel.monitoring.health import health_routes
+from flywheel.monitoring.problems import install_problem_details
+from flywheel.settings import FlywheelSettings
+
+
+def create_app(
+    settings: FlywheelSettings,
+    transactions: Transactions,
+    assets: Path,
+    *,
+    reading: Transactions | None = None,
+    now: Callable[[], datetime] = utc_now,
+) -> FastAPI:
+    """The console as an ASGI app.
+
+    ``transactions`` opens a transaction whose outbox belongs to the console; ``reading`` one that
+    only reads, which pages use so as not to hold up writers (default: the same). ``assets`` is the
+    folder of the fetched packages. Raises ArtefactError when a script is missing there.
+    """
+    reading = reading or transactions
+    vendored = locate(assets)
+    keyring = Keyring([key.get_secret_value() for key in settings.console.api_keys])
+    environment = make_environment()
+    app = FastAPI(
+        title="Flywheel console", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json"
+    )
+    install_problem_details(app)
+    install_error_pages(app, environment)
+    health_routes(app, {"database": lambda: _database(settings, reading)})
+    app.add_middleware(Guard, keyring=keyring)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.include_router(_third_party(vendored))
+    tasks = settings.tasks
+    app.include_router(
+        flywheel.review.app.router(
+            transactions, {name: (task.labels, task.review) for name, task in tasks.items()}
+        )
+    )
+    app.include_router(
+        flywheel.rollout.app.router(
+            transactions, {name: task.rollout for name, task in tasks.items()}
+        )
+    )
+    app.include_router(flywheel.registry.app.router(reading, tasks))
+    app.include_router(Pages(settings, reading, environment, keyring, now).routes())
+    return app
+
+
+def _third_party(files: dict[str, Path]) -> APIRouter:
+    routes = APIRouter(include_in_schema=False)
+
+    @routes.get("/assets/{name}")
+    def asset(name: str) -> Response:
+        if name not in files:
+            raise NotFound(f"no asset {name!r}")
+        return FileResponse(files[name])
+
+    return routes
+
+
+def _database(settings: FlywheelSettings, reading: Transactions) -> str | None:
+    with reading() as tx:
+        tx.rollouts.champion(next(iter(settings.tasks)))
+    return None

@@ -1,0 +1,29 @@
+"""Third-party scripts and styles: taken from the packages that set-up fetched, never from a CDN."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from flywheel.errors import ArtefactError
+
+# URL path under /assets/ → file inside the folder that holds the packages.
+FILES: Mapping[str, str] = {
+    "uplot.js": "uplot/static/uPlot.iife.js",
+    "uplot.css": "uplot/static/uPlot.min.css",
+}
+
+
+def locate(folder: Path) -> dict[str, Path]:
+    """Each served name with its file.
+
+    Raises ArtefactError, naming what to run, when one of them is not there.
+    """
+    found = {name: folder / inside for name, inside in FILES.items()}
+    missing = [str(path) for path in found.values() if not path.is_file()]
+    if missing:
+        raise ArtefactError(
+            f"the console's chart library is not there: {', '.join(missing)}; run `make setup`, "
+            "which fetches the packages of requirements/assets.txt into the cache"
+        )
+    return found

@@ -1,0 +1,237 @@
+"""The pages: each is a read model and a template."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from jinja2 import Environment
+
+from flywheel.console.access import COOKIE, SESSION_SECONDS, Keyring, safe_target
+from flywheel.console.loop import edges, nodes
+from flywheel.console.overview import STAGES, overview, release_status
+from flywheel.console.ports import ConsoleTransaction, Transactions
+from flywheel.console.rollout_page import rollout_page
+from flywheel.console.words import share
+from flywheel.errors import NotFound
+from flywheel.registry.lineage import lineage
+from flywheel.settings import FlywheelSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """The handlers of every page."""
+
+    settings: FlywheelSettings
+    reading: Transactions
+    environment: Environment
+    keyring: Keyring
+    now: Callable[[], datetime]
+
+    def routes(self) -> APIRouter:
+        """All pages, the overview's JSON, signing in and out."""
+        routes = APIRouter(default_response_class=HTMLResponse, include_in_schema=False)
+        routes.get("/")(self.overview)
+        for page in ("review", "rollout", "releases"):
+            routes.get(f"/{page}")(self.first)
+        routes.get("/review/{task}")(self.review)
+        routes.get("/rollout/{task}")(self.rollout)
+        routes.get("/releases/{task}")(self.releases)
+        routes.get("/releases/{task}/{release}")(self.release)
+        routes.get("/login")(self.login_form)
+        routes.post("/login")(self.login)
+        routes.post("/logout")(self.logout)
+        routes.get(
+            "/api/overview/{task}",
+            response_class=JSONResponse,
+            include_in_schema=True,
+            tags=["overview"],
+        )(self.overview_json)
+        return routes
+
+    def first(self, request: Request) -> Response:
+        """A page without a task is the page of the first one."""
+        return RedirectResponse(f"{request.url.path}/{next(iter(self.settings.tasks))}", 307)
+
+    def overview(self, request: Request, task: str = "") -> Response:
+        """The loop and its charts."""
+        task = task or next(iter(self.settings.tasks))
+        settings = self._task(task)
+        with self.reading() as tx:
+            read = overview(tx, task, settings, self.now())
+            frame = self._frame(tx, request, task, "overview")
+        series = {key: read[key] for key in ("releases", "traffic", "split")}
+        gateway = self.settings.gateway
+        return self._page(
+            "overview.html",
+            frame,
+            read=read,
+            series=series,
+            stages=STAGES,
+            loop_nodes=nodes(read),
+            loop_edges=edges(read),
+            gateway=f"http://{gateway.host}:{gateway.port}",
+        )
+
+    def overview_json(self, task: str) -> dict[str, Any]:
+        """What the overview shows, as data."""
+        settings = self._task(task)
+        with self.reading() as tx:
+            return overview(tx, task, settings, self.now())
+
+    def review(self, request: Request, task: str) -> Response:
+        """The expert queue."""
+        settings = self._task(task)
+        with self.reading() as tx:
+            depth = tx.desk.depth(task, self.now())
+            frame = self._frame(tx, request, task, "review")
+        return self._page(
+            "review.html",
+            frame,
+            depth=depth,
+            labels=settings.labels,
+            titles=settings.label_titles,
+            question=settings.title or "Which label is right?",
+            guideline=settings.review.guideline,
+            lease_seconds=settings.review.lease_seconds,
+            answers_needed=settings.review.answers_needed,
+            answers_at_most=settings.review.answers_at_most,
+        )
+
+    def rollout(self, request: Request, task: str, rollout: str = "") -> Response:
+        """The running rollout, or an earlier one (``?rollout=``), with its evidence."""
+        settings = self._task(task)
+        with self.reading() as tx:
+            page = rollout_page(tx, task, settings.rollout, rollout, self.now())
+            frame = self._frame(tx, request, task, "rollout")
+        return self._page("rollout.html", frame, **page)
+
+    def releases(self, request: Request, task: str, at: str = "") -> Response:
+        """Every release of a task; ``?at=`` asks which one served at a moment."""
+        self._task(task)
+        moment, problem = _moment(at)
+        with self.reading() as tx:
+            found = tx.releases.history(task)[::-1]
+            champion, rollouts = tx.rollouts.champion(task), tx.rollouts.history(task)
+            served = tx.releases.served_at(task, moment) if moment else None
+            frame = self._frame(tx, request, task, "releases")
+        statuses = {one.release: release_status(one.release, champion, rollouts) for one in found}
+        return self._page(
+            "releases.html",
+            frame,
+            releases=found,
+            statuses=statuses,
+            at=at,
+            moment=moment,
+            problem=problem,
+            served=served,
+        )
+
+    def release(self, request: Request, task: str, release: str) -> Response:
+        """One release: its lineage, its metrics, its model card."""
+        self._task(task)
+        with self.reading() as tx:
+            found = lineage(tx, task, release)
+            champion, rollouts = tx.rollouts.champion(task), tx.rollouts.history(task)
+            frame = self._frame(tx, request, task, "releases")
+        mine = [one for one in rollouts if one.challenger == release]
+        return self._page(
+            "release.html",
+            frame,
+            found=found,
+            one=found.release,
+            status_of=release_status(release, champion, rollouts),
+            rollouts=mine,
+            classes=_classes(found.release.metrics),
+            labels=self._task(task).labels,
+        )
+
+    def login_form(self, next: str = "/") -> Response:
+        """Ask for a key; without keys there is nothing to sign in to."""
+        if not self.keyring.required:
+            return RedirectResponse("/", 303)
+        return self._page("login.html", {}, next=safe_target(next), refused=False)
+
+    async def login(self, request: Request) -> Response:
+        """Open a session for the holder of a key."""
+        form = parse_qs((await request.body()).decode(errors="replace"))
+        key, target = form.get("key", [""])[0], safe_target(form.get("next", ["/"])[0])
+        if not self.keyring.accepts(key):
+            return self._page("login.html", {}, status=401, next=target, refused=True)
+        answer = RedirectResponse(target, 303)
+        answer.set_cookie(
+            COOKIE,
+            self.keyring.open_session(key),
+            max_age=SESSION_SECONDS,
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https",
+        )
+        return answer
+
+    def logout(self) -> Response:
+        """Forget the session in this browser."""
+        answer = RedirectResponse("/login", 303)
+        answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
+        return answer
+
+    def _task(self, name: str) -> Any:
+        found = self.settings.tasks.get(name)
+        if found is None:
+            raise NotFound(f"no task {name!r} (tasks: {', '.join(sorted(self.settings.tasks))})")
+        return found
+
+    def _frame(
+        self, tx: ConsoleTransaction, request: Request, task: str, here: str
+    ) -> dict[str, Any]:
+        """What the frame around every page shows."""
+        depth = tx.desk.depth(task, self.now())
+        active = tx.rollouts.active(task)
+        moving = None
+        if active is not None:
+            moving = share(active.share) if active.state == "canary" else active.state
+        releases = len(tx.releases.history(task))
+        return {
+            "task": task,
+            "here": here,
+            "tasks": {name: one.title or name for name, one in self.settings.tasks.items()},
+            "switch": lambda name: f"/?task={name}" if here == "overview" else f"/{here}/{name}",
+            "signed_in": self.keyring.required and COOKIE in request.cookies,
+            "nav": [
+                ("overview", "Overview", f"/?task={task}", None, ""),
+                ("review", "Review", f"/review/{task}", depth.open + depth.claimed or None, ""),
+                ("rollout", "Rollout", f"/rollout/{task}", moving, "challenger"),
+                ("releases", "Releases", f"/releases/{task}", releases or None, ""),
+            ],
+        }
+
+    def _page(
+        self, template: str, frame: dict[str, Any], *, status: int = 200, **values: Any
+    ) -> Response:
+        html = self.environment.get_template(template).render(**frame, **values)
+        return HTMLResponse(html, status)
+
+
+def _moment(text: str) -> tuple[datetime | None, str]:
+    """A moment as a person or a form writes it (UTC without a zone), or what is wrong with it."""
+    if not text:
+        return None, ""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None, f"“{text}” is no time; write it like 2026-03-31T14:00"
+    return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment), ""
+
+
+def _classes(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metrics per class, where evaluation wrote them."""
+    for key in ("per_class", "classes", "by_class"):
+        found = metrics.get(key)
+        if isinstance(found, dict):
+            return found
+    return {}

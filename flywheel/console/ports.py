@@ -1,0 +1,57 @@
+"""What the console's pages read: the stages' stores, and counts over the traffic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any, Protocol
+
+from flywheel.contracts.publishing import Outbox
+from flywheel.contracts.stores import AuditLog, DatasetStore, LabelStore, ReleaseStore
+from flywheel.retraining.ports import TurnStore
+from flywheel.review.ports import ReviewDesk
+from flywheel.rollout.ports import Challengers, CommandStore, Evidence, RolloutStore
+
+
+class TrafficOverview(Protocol):
+    """Counts over recorded traffic and labels, made by the database."""
+
+    def traffic_counts(self, task: str) -> dict[str, Any]:
+        """requests, failed, releases (release → requests), first, last."""
+        ...
+
+    def traffic_series(
+        self, task: str, bucket_seconds: int, limit: int
+    ) -> list[tuple[Any, int, int, int, int]]:
+        """(bucket's start, requests, champion, challenger, errors), oldest first."""
+        ...
+
+    def coverage(self, task: str) -> dict[str, int]:
+        """Samples by who labelled them: auto, expert, none."""
+        ...
+
+
+class ConsoleTransaction(Protocol):
+    """What one transaction of the console offers."""
+
+    desk: ReviewDesk
+    labels: LabelStore
+    datasets: DatasetStore
+    releases: ReleaseStore
+    turns: TurnStore
+    audits: AuditLog
+    rollouts: RolloutStore
+    commands: CommandStore
+    challengers: Challengers
+    evidence: Evidence
+    outbox: Outbox
+
+    @property
+    def overview(self) -> TrafficOverview:
+        """The counts over traffic."""
+        ...
+
+
+Transactions = Callable[[], AbstractContextManager[Any]]
+Clock = Callable[[], datetime]

@@ -1,0 +1,142 @@
+// The overview's charts, drawn from the JSON block that the server renews with the page.
+
+import { axis, Chart, clock, colour, timeAxis, valueAxis } from "./charts.js";
+import { live } from "./live.js";
+
+const percent = (value) => `${Math.round(value * 1000) / 10}`;
+const short = (release) => release.split("-").at(-1).slice(0, 7);
+let releases = [];
+
+function tint(release) {
+  if (release.champion) return "champion";
+  if (release.challenger) return "challenger";
+  return release.gate_passed ? "ink-3" : "fail";
+}
+
+const intervals = {
+  hooks: {
+    draw(plot) {
+      const { ctx } = plot;
+      const dot = 4 * devicePixelRatio;
+      ctx.save();
+      releases.forEach((release, index) => {
+        const x = plot.valToPos(index, "x", true);
+        const at = (value) => plot.valToPos(value, "y", true);
+        ctx.strokeStyle = colour(tint(release));
+        ctx.fillStyle = release.gate_passed ? ctx.strokeStyle : colour("surface");
+        ctx.lineWidth = 2 * devicePixelRatio;
+        ctx.beginPath();
+        ctx.moveTo(x, at(release.low));
+        ctx.lineTo(x, at(release.high));
+        for (const end of [release.low, release.high]) {
+          ctx.moveTo(x - dot, at(end));
+          ctx.lineTo(x + dot, at(end));
+        }
+        ctx.stroke();
+        ctx.beginPath();
+        ctx.arc(x, at(release.accuracy), dot, 0, 7);
+        ctx.fill();
+        ctx.stroke();
+      });
+      ctx.restore();
+    },
+  },
+};
+
+function accuracyRange() {
+  const low = Math.min(...releases.map((release) => release.low));
+  return [Math.max(0, Math.floor(low * 20 - 0.5) / 20), 1];
+}
+
+const accuracy = new Chart(
+  "chart-accuracy",
+  {
+    scales: {
+      x: { time: false, range: () => [-0.6, Math.max(releases.length - 0.4, 1.6)] },
+      y: { range: accuracyRange },
+    },
+    axes: [
+      axis({
+        label: "release, oldest first",
+        splits: () => {
+          const step = Math.ceil(releases.length / 6);
+          return releases.map((_, index) => index).filter((index) => index % step === 0);
+        },
+        values: (_plot, ticks) => ticks.map((tick) => (releases[tick] ? short(releases[tick].release) : "")),
+      }),
+      valueAxis("accuracy, %", percent),
+    ],
+    series: [{}, { stroke: () => colour("line-strong"), width: 1.5, dash: [3, 4], points: { show: false } }],
+    plugins: [intervals],
+  },
+  (_plot, index) => {
+    const release = releases[index];
+    return [
+      short(release.release),
+      [tint(release), `${percent(release.accuracy)} %, ${percent(release.low)} to ${percent(release.high)} %`],
+      ["", release.gate_passed ? "passed the gate" : "did not pass the gate"],
+    ];
+  },
+);
+
+const bands = [{ series: [2, 1], fill: () => colour("challenger", 0.35) }];
+const line = (name, fill) => ({
+  stroke: () => colour(name),
+  width: 1.5,
+  points: { show: false },
+  fill: fill ? () => colour(name, 0.16) : undefined,
+});
+
+// Stacked: the first line is the champion's, the second the sum of both; the band between them
+// is the challenger.
+const traffic = new Chart(
+  "chart-traffic",
+  {
+    scales: { y: { range: (_plot, _low, high) => [0, Math.max(1, high * 1.1)] } },
+    axes: [timeAxis(), valueAxis("requests/s", (value) => `${value}`)],
+    series: [{}, line("champion", true), line("challenger"), { ...line("fail"), width: 2 }],
+    bands,
+  },
+  (plot, index) => {
+    const [at, champion, sum, errors] = plot.data.map((row) => row[index]);
+    return [
+      `${clock(at)} UTC`,
+      ["challenger", `challenger ${(sum - champion).toFixed(1)}/s`],
+      ["champion", `champion ${champion.toFixed(1)}/s`],
+      ...(errors ? [["fail", `failed ${errors.toFixed(1)}/s`]] : []),
+    ];
+  },
+);
+
+const stepped = (options) => ({ ...options, paths: (...given) => uPlot.paths.stepped({ align: 1 })(...given) });
+const split = new Chart(
+  "chart-split",
+  {
+    scales: { y: { range: [0, 1] } },
+    axes: [timeAxis(), valueAxis("share of requests, %", percent)],
+    series: [{}, stepped(line("champion", true)), stepped({ ...line("challenger"), width: 0 })],
+    bands,
+  },
+  (plot, index) => {
+    const [at, champion] = plot.data.map((row) => row[index]);
+    return [
+      `${clock(at)} UTC`,
+      ["challenger", `challenger ${percent(1 - champion)} %`],
+      ["champion", `champion ${percent(champion)} %`],
+    ];
+  },
+);
+
+function draw() {
+  const read = JSON.parse(document.getElementById("series").textContent);
+  releases = read.releases;
+  accuracy.show([releases.map((_, index) => index), releases.map((release) => release.accuracy)]);
+  const { at, champion, challenger, errors } = read.traffic;
+  traffic.show([at, champion, champion.map((value, index) => value + challenger[index]),
+    errors.map((value) => value || null)]);
+  split.show([read.split.at, read.split.challenger.map((share) => 1 - share),
+    read.split.at.map(() => 1)]);
+}
+
+draw();
+live(draw);

@@ -1,0 +1,4 @@
+// A page that only has to stay current.
+import { live } from "./live.js";
+
+live();

@@ -1,0 +1,394 @@
+// The expert queue by keyboard: the next sample is here before this one is answered.
+
+import { Outbox, post, problemOf } from "./outbox.js";
+
+const el = (id) => document.getElementById(id);
+const root = el("review");
+const { task } = root.dataset;
+const LEASE = Number(root.dataset.lease) * 1000;
+const AHEAD = 2;
+const IDLE_POLL = 2000;
+const NAME = "flywheel.annotator";
+const SESSION = `flywheel.review.${task}.session`;
+const PEEK = "flywheel.review.peek";
+
+const outbox = new Outbox(task);
+const choices = [...document.querySelectorAll(".choice")];
+const radios = choices.map((choice) => choice.querySelector("input"));
+let annotator = localStorage.getItem(NAME) ?? "";
+let queue = []; // the first is on screen
+let shownAt = 0;
+let away = 0; // milliseconds the page was hidden while this sample was shown
+let hiddenAt = 0;
+let fetching = null;
+let undoing = false;
+// Answered here. A load that left before the acknowledgement came may still offer these.
+const answered = new Set();
+let session = { seconds: [], started: 0, undoable: 0, ...JSON.parse(sessionStorage.getItem(SESSION) ?? "{}") };
+
+const say = (words) => { el("say").textContent = words; };
+
+function ago(iso) {
+  const seconds = Math.max(0, (Date.now() - new Date(iso)) / 1000);
+  if (seconds < 60) return `${Math.round(seconds)} s`;
+  if (seconds < 3600) return `${Math.round(seconds / 60)} min`;
+  return seconds < 172800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86400)} days`;
+}
+
+function chip(words, kind = "") {
+  const node = document.createElement("span");
+  node.className = `chip ${kind}`;
+  node.textContent = words;
+  return node;
+}
+
+// What is on screen ------------------------------------------------------------------------
+
+function render() {
+  const item = queue[0];
+  el("sample").hidden = el("answer").hidden = !item;
+  el("done").hidden = Boolean(item);
+  if (!item) {
+    renderDone();
+    return;
+  }
+  if (el("sample").dataset.id === item.sample_id) return;
+  el("sample").dataset.id = item.sample_id;
+  el("sample-text").textContent = item.text;
+  el("sample-text").scrollTop = 0;
+  renderMeta(item);
+  for (const radio of radios) radio.checked = false;
+  el("submit").disabled = true;
+  shownAt = performance.now();
+  away = 0;
+  peek(localStorage.getItem(PEEK) === "always");
+  if (document.activeElement === document.body || el("answer").contains(document.activeElement)) {
+    radios[0].focus({ preventScroll: true });
+  }
+  say(`Next sample: ${item.text}`);
+}
+
+function renderMeta(item) {
+  const meta = el("sample-meta");
+  meta.replaceChildren(chip(item.audit ? "Random audit" : "Chosen", item.audit ? "accent" : "warn"));
+  const reason = document.createElement("span");
+  reason.className = "soft";
+  reason.textContent = item.reason;
+  meta.append(reason);
+  if (item.rollout_id) meta.append(chip("decides a rollout", "challenger"));
+  const rest = document.createElement("span");
+  rest.textContent = `priority ${Math.round(item.priority)} · from ${item.source} · ${ago(item.requested_at)} old`;
+  rest.style.marginLeft = "auto";
+  meta.append(rest);
+}
+
+function renderDone() {
+  el("sample").dataset.id = "";
+  if (fetching) return;
+  el("done-title").textContent = "Nothing waits for you";
+  el("done-words").textContent = outbox.waiting.length
+    ? "Your last answers are still on their way."
+    : "New samples appear here by themselves as triage sends them.";
+  el("undo-done").hidden = !session.undoable;
+}
+
+function renderSession() {
+  const { seconds } = session;
+  el("stat-count").textContent = seconds.length;
+  const minutes = (Date.now() - session.started) / 60000;
+  el("stat-rate").textContent = seconds.length > 1 ? (seconds.length / Math.max(minutes, 1 / 6)).toFixed(1) : "–";
+  const sorted = [...seconds].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  const median = sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+  el("stat-median").textContent = sorted.length ? median.toFixed(1) : "–";
+  el("undo").disabled = !session.undoable;
+  sessionStorage.setItem(SESSION, JSON.stringify(session));
+}
+
+function renderDepth(depth) {
+  for (const state of ["open", "claimed", "submitted", "settled"]) {
+    el(`queue-${state}`).textContent = depth[state].toLocaleString("en").replaceAll(",", "\u202f");
+  }
+  el("queue-age").textContent = depth.oldest_open ? `oldest ${ago(depth.oldest_open)}` : "";
+}
+
+function renderUnsaved() {
+  const box = el("unsaved");
+  const rows = outbox.refused.map((entry) => {
+    const row = document.createElement("div");
+    row.className = "notice fail";
+    const words = document.createElement("span");
+    const did = entry.value === null ? "Your skip" : `Your answer “${entry.value}”`;
+    words.textContent = `${did} to “${entry.item.text.slice(0, 60)}” was refused: ${entry.refused}`;
+    row.append(words, buttons(["Answer again", () => reopen(entry)], ["Drop it", () => outbox.remove(entry.id)]));
+    return row;
+  });
+  const { waiting } = outbox;
+  if (waiting.length && outbox.problem) {
+    const row = document.createElement("div");
+    row.className = "notice warn";
+    row.id = "retrying";
+    const words = document.createElement("span");
+    words.textContent = `${waiting.length} ${waiting.length === 1 ? "answer is" : "answers are"} not saved yet: ${outbox.problem}. Kept in this browser and sent again by itself.`;
+    row.append(words, buttons(["Send now", () => outbox.retryNow()]));
+    rows.unshift(row);
+  }
+  const text = rows.map((row) => row.textContent).join();
+  if (box.dataset.text === text) return;
+  box.dataset.text = text;
+  box.replaceChildren(...rows);
+}
+
+function buttons(...pairs) {
+  const group = document.createElement("span");
+  group.className = "buttons";
+  for (const [words, act] of pairs) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "button";
+    button.textContent = words;
+    button.addEventListener("click", act);
+    group.append(button);
+  }
+  return group;
+}
+
+// The model's view stays hidden until asked for: seen first, it would lead the answer.
+function peek(shown) {
+  const item = queue[0];
+  el("peek").setAttribute("aria-pressed", String(shown));
+  for (const choice of choices) {
+    const score = choice.querySelector(".score");
+    const value = item?.scores?.[choice.dataset.label];
+    const predicted = shown && item?.prediction === choice.dataset.label;
+    choice.classList.toggle("predicted", predicted);
+    score.hidden = !shown || (value === undefined && !predicted);
+    if (score.hidden) continue;
+    score.querySelector("b").textContent = value === undefined ? "predicted" : `${Math.round(value * 100)}\u202f%`;
+    score.querySelector("rect").setAttribute("width", value ?? 1);
+  }
+  if (shown && item) say(item.prediction ? `The model answered ${item.prediction}` : "The model gave no answer");
+}
+
+// Doing ------------------------------------------------------------------------------------
+
+function choose(index) {
+  const radio = radios[index];
+  if (!radio || !queue[0]) return;
+  radio.checked = true;
+  radio.focus({ preventScroll: true });
+  choices[index].scrollIntoView({ block: "nearest" });
+  el("submit").disabled = false;
+}
+
+function move(step) {
+  const now = radios.findIndex((radio) => radio.checked);
+  choose(now < 0 ? (step > 0 ? 0 : radios.length - 1) : (now + step + radios.length) % radios.length);
+}
+
+function leave(value) {
+  const item = queue.shift();
+  if (!item) return;
+  const seconds = Math.round((performance.now() - shownAt - away) / 10) / 100;
+  session.started ||= Date.now() - seconds * 1000;
+  if (value !== null) session.seconds.push(seconds);
+  session.undoable += 1;
+  answered.add(item.sample_id);
+  outbox.add({ item, value, annotator, seconds });
+  renderSession();
+  render();
+  fill();
+}
+
+function submit() {
+  const chosen = radios.find((radio) => radio.checked);
+  if (chosen && queue[0]) leave(chosen.value);
+}
+
+function reopen(entry) {
+  outbox.remove(entry.id);
+  answered.delete(entry.item.sample_id);
+  queue = [entry.item, ...queue.filter((item) => item.sample_id !== entry.item.sample_id)];
+  render();
+}
+
+async function undo() {
+  if (!session.undoable || undoing) return;
+  undoing = true;
+  try {
+    const unsent = outbox.takeBack();
+    if (unsent) {
+      undone(unsent.item, unsent.value);
+      return;
+    }
+    await outbox.flush();
+    while (outbox.sending) await new Promise((done) => { setTimeout(done, 30); });
+    const answer = await post(`/api/review/${task}/undo`, { annotator });
+    if (!answer.ok) throw new Error(await problemOf(answer));
+    const { item } = await answer.json();
+    if (item) undone(item, undefined);
+    else session.undoable = 0;
+  } catch (error) {
+    say("");
+    flash(`Nothing was undone: ${error.message}`);
+  } finally {
+    undoing = false;
+    renderSession();
+  }
+}
+
+function undone(item, value) {
+  session.undoable = Math.max(0, session.undoable - 1);
+  answered.delete(item.sample_id);
+  if (value !== null) session.seconds.pop();
+  queue = [item, ...queue.filter((other) => other.sample_id !== item.sample_id)];
+  renderSession();
+  render();
+  say("Undone. Answer it again.");
+}
+
+function flash(words) {
+  const row = document.createElement("div");
+  row.className = "notice warn";
+  row.textContent = words;
+  el("unsaved").append(row);
+  setTimeout(() => row.remove(), 6000);
+}
+
+// Keeping samples ahead --------------------------------------------------------------------
+
+async function fill() {
+  if (!annotator || fetching) return fetching;
+  fetching = load().catch(() => {
+    link("lost", "Console not reachable, trying again");
+  });
+  await fetching;
+  fetching = null;
+  render();
+  return null;
+}
+
+async function load() {
+  // The server still counts unsent answers as held by us, and offers those first.
+  const limit = Math.min(50, AHEAD + outbox.entries.length);
+  const query = new URLSearchParams({ annotator, limit });
+  const answer = await fetch(`/api/review/${task}/next?${query}`, {
+    headers: { Accept: "application/json" },
+    signal: AbortSignal.timeout(8000),
+  });
+  if (answer.status === 401) {
+    location.reload();
+    return;
+  }
+  if (!answer.ok) throw new Error(await problemOf(answer));
+  const { items, depth } = await answer.json();
+  const gone = new Set([...answered, ...outbox.entries.map((entry) => entry.item.sample_id)]);
+  const fresh = items.filter((item) => !gone.has(item.sample_id));
+  // What is on screen stays, whatever became more urgent meanwhile.
+  const current = queue[0] && !gone.has(queue[0].sample_id) ? [queue[0]] : [];
+  queue = [...current, ...fresh.filter((item) => item.sample_id !== current[0]?.sample_id)];
+  renderDepth(depth);
+  link("live", "Live");
+}
+
+function link(state, words) {
+  el("link").dataset.state = state;
+  el("link").textContent = words;
+}
+
+async function keepFilled() {
+  if (!document.hidden && annotator) await fill();
+  setTimeout(keepFilled, queue.length ? Math.min(LEASE / 3, 20000) : IDLE_POLL);
+}
+
+// Who ---------------------------------------------------------------------------------------
+
+function askName() {
+  el("who-name").value = annotator;
+  el("who").showModal();
+}
+
+function named(name) {
+  annotator = name;
+  localStorage.setItem(NAME, name);
+  el("rename").textContent = name;
+  el("rename").title = "Change your name";
+}
+
+el("who").addEventListener("cancel", (event) => { if (!annotator) event.preventDefault(); });
+el("who-form").addEventListener("submit", () => {
+  const name = el("who-name").value.trim();
+  if (!name) return;
+  if (name !== annotator) {
+    queue = [];
+    session = { seconds: [], started: 0, undoable: 0 };
+  }
+  named(name);
+  renderSession();
+  fill();
+});
+el("rename").addEventListener("click", askName);
+
+// Keys and buttons --------------------------------------------------------------------------
+
+const keys = {
+  j: () => move(1),
+  k: () => move(-1),
+  arrowdown: () => move(1),
+  arrowup: () => move(-1),
+  arrowright: () => move(1),
+  arrowleft: () => move(-1),
+  enter: submit,
+  s: () => queue[0] && leave(null),
+  u: undo,
+  m: () => peek(el("peek").getAttribute("aria-pressed") !== "true"),
+  r: () => outbox.retryNow(),
+  "?": () => el("help").showModal(),
+};
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+  if (document.querySelector("dialog[open]")) {
+    if (event.key === "?" && el("help").open) el("help").close();
+    return;
+  }
+  const { target } = event;
+  if (target.matches("select, textarea, input:not([type=radio])")) return;
+  const key = event.key.toLowerCase();
+  const button = target.closest("a, button");
+  if (button && button.id !== "submit" && (key === "enter" || key === " ")) return;
+  if (target.id === "sample-text" && key.startsWith("arrow")) return;
+  if (/^[1-9]$/.test(key)) choose(Number(key) - 1);
+  else if (keys[key] && !(event.repeat && ["enter", "s", "u"].includes(key))) keys[key]();
+  else return;
+  event.preventDefault();
+});
+
+el("answer").addEventListener("submit", (event) => { event.preventDefault(); submit(); });
+el("choices").addEventListener("change", () => { el("submit").disabled = false; });
+el("skip").addEventListener("click", () => leave(null));
+el("undo").addEventListener("click", undo);
+el("undo-done").addEventListener("click", undo);
+el("peek").addEventListener("click", keys.m);
+el("help-open").addEventListener("click", keys["?"]);
+
+outbox.addEventListener("change", renderUnsaved);
+outbox.addEventListener("saved", () => { if (queue.length < AHEAD) fill(); });
+window.addEventListener("online", () => outbox.retryNow());
+window.addEventListener("storage", renderUnsaved);
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) hiddenAt = performance.now();
+  else if (hiddenAt) {
+    away += performance.now() - hiddenAt;
+    hiddenAt = 0;
+    fill();
+  }
+});
+
+renderUnsaved();
+renderSession();
+if (annotator) named(annotator);
+else askName();
+outbox.flush();
+render();
+keepFilled();

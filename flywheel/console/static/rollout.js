@@ -1,0 +1,56 @@
+// Commands to the rollout controller, each with a name and a reason; the page keeps itself current.
+
+import { live } from "./live.js";
+import { post, problemOf } from "./outbox.js";
+
+const NAME = "flywheel.annotator";
+const el = (id) => document.getElementById(id);
+const words = {
+  pause: ["Pause this rollout?", "The challenger keeps its present share until someone resumes, promotes or rolls back. Harm still rolls it back.", "Pause"],
+  resume: ["Resume this rollout?", "It goes on from where it was held; the checks decide its next step.", "Resume"],
+  promote: ["Promote the challenger now?", "It becomes the champion and gets all traffic, whatever the evidence says so far.", "Promote"],
+  rollback: ["Roll the challenger back?", "The champion gets all traffic again within a second. The challenger stays in the registry.", "Roll back"],
+};
+let kind = "";
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-command]");
+  if (!button) return;
+  kind = button.dataset.command;
+  const [title, explained, verb] = words[kind];
+  el("command-title").textContent = title;
+  el("command-words").textContent = explained;
+  el("command-do").textContent = verb;
+  el("command-do").classList.toggle("danger", kind === "rollback");
+  el("command-problem").hidden = true;
+  el("command-by").value = localStorage.getItem(NAME) ?? "";
+  el("command").showModal();
+  el(el("command-by").value ? "command-why" : "command-by").focus();
+});
+
+el("command-cancel").addEventListener("click", () => el("command").close());
+
+el("command-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const by = el("command-by").value.trim();
+  const why = el("command-why").value.trim();
+  el("command-do").disabled = true;
+  let problem = "";
+  try {
+    const answer = await post(`/api/rollouts/${el("commands").dataset.task}/commands`, { kind, by, why });
+    if (!answer.ok) problem = await problemOf(answer);
+  } catch {
+    problem = "The console cannot be reached. Nothing was changed; try again.";
+  }
+  el("command-do").disabled = false;
+  if (problem) {
+    el("command-problem").textContent = problem;
+    el("command-problem").hidden = false;
+    return;
+  }
+  localStorage.setItem(NAME, by);
+  el("command-why").value = "";
+  el("command").close();
+});
+
+live();

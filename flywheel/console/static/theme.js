@@ -1,0 +1,31 @@
+// Applies the kept theme before the first paint; "auto" follows the system.
+const KEY = "flywheel.theme";
+const root = document.documentElement;
+const order = ["auto", "light", "dark"];
+
+function kept() {
+  const theme = localStorage.getItem(KEY);
+  return order.includes(theme) ? theme : "auto";
+}
+
+function apply(theme) {
+  if (theme === "auto") delete root.dataset.theme;
+  else root.dataset.theme = theme;
+  const button = document.getElementById("theme");
+  if (button) button.querySelector("span").textContent = `Theme: ${theme}`;
+  window.dispatchEvent(new Event("themechange"));
+}
+
+apply(kept());
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => apply(kept()));
+document.addEventListener("DOMContentLoaded", () => {
+  apply(kept());
+  document.getElementById("theme")?.addEventListener("click", () => {
+    const theme = order[(order.indexOf(kept()) + 1) % order.length];
+    localStorage.setItem(KEY, theme);
+    apply(theme);
+  });
+  document.getElementById("task")?.addEventListener("change", (event) => {
+    location.assign(event.target.value);
+  });
+});

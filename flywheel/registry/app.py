@@ -1,0 +1,61 @@
+"""The registry's JSON API: releases, their lineage, and what served at a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query
+
+from flywheel.errors import NotFound
+from flywheel.registry.lineage import Reading, lineage
+
+Transactions = Callable[[], AbstractContextManager[Reading]]
+
+
+def router(transactions: Transactions, tasks: Collection[str]) -> APIRouter:
+    """Routes under /api/releases. Errors are FlywheelErrors, for the app's problem details."""
+    routes = APIRouter(prefix="/api/releases", tags=["registry"])
+    known: dict[int | str, dict[str, Any]] = {404: {"description": "No such task or release."}}
+
+    def check(task: str) -> None:
+        if task not in tasks:
+            raise NotFound(f"no task {task!r} (tasks: {', '.join(sorted(tasks)) or 'none'})")
+
+    @routes.get("/{task}", responses=known)
+    def releases(task: str) -> dict[str, Any]:
+        """Every release of a task, newest first."""
+        check(task)
+        with transactions() as tx:
+            found = tx.releases.history(task)
+        return {"releases": msgspec.to_builtins(found[::-1])}
+
+    @routes.get("/{task}/served-at", responses=known)
+    def served_at(
+        task: str,
+        at: Annotated[datetime, Query(description="A moment (ISO 8601); UTC without a zone.")],
+    ) -> dict[str, Any]:
+        """The release that was champion at a moment; null before the first."""
+        check(task)
+        moment = at.replace(tzinfo=UTC) if at.tzinfo is None else at
+        with transactions() as tx:
+            release = tx.releases.served_at(task, moment)
+        return {"task": task, "at": moment.isoformat(), "release": release}
+
+    @routes.get("/{task}/{release}", responses=known)
+    def release(task: str, release: str) -> dict[str, Any]:
+        """One release with its dataset version and its ancestors."""
+        check(task)
+        with transactions() as tx:
+            found = lineage(tx, task, release)
+        return {
+            "release": msgspec.to_builtins(found.release),
+            "dataset": msgspec.to_builtins(found.dataset),
+            "ancestors": msgspec.to_builtins(found.ancestors),
+            "descendants": msgspec.to_builtins(found.descendants),
+        }
+
+    return routes

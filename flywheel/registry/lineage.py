@@ -1,0 +1,48 @@
+"""From a release back to the labels it was made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from flywheel.contracts.events import DatasetVersioned
+from flywheel.contracts.release import Release
+from flywheel.contracts.stores import DatasetStore, ReleaseStore
+from flywheel.errors import NotFound
+
+
+class Reading(Protocol):
+    """What lineage reads in one transaction."""
+
+    releases: ReleaseStore
+    datasets: DatasetStore
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """A release, the dataset it was trained on, its parents (nearest first) and its children."""
+
+    release: Release
+    dataset: DatasetVersioned | None
+    ancestors: list[Release]
+    descendants: list[Release]
+
+
+def lineage(tx: Reading, task: str, release: str) -> Lineage:
+    """The lineage of one release of a task. Raises NotFound when there is none of this id."""
+    releases = {one.release: one for one in tx.releases.history(task)}
+    found = releases.get(release)
+    if found is None:
+        raise NotFound(f"no release {release!r} of task {task!r}")
+    datasets = {version.version: version for version in tx.datasets.history(task)}
+    ancestors: list[Release] = []
+    parent = found.parent
+    while parent in releases and releases[parent] not in ancestors:
+        ancestors.append(releases[parent])
+        parent = ancestors[-1].parent
+    return Lineage(
+        release=found,
+        dataset=datasets.get(found.dataset_version),
+        ancestors=ancestors,
+        descendants=[one for one in releases.values() if one.parent == release],
+    )
