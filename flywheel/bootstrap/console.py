@@ -26,7 +26,12 @@ def run_console(settings: FlywheelSettings) -> int:
     with open_database(settings) as database:
         publisher = KafkaPublisher(settings.kafka, "flywheel-console")
         relay = OutboxRelay(database.outbox_rows(OWNER), publisher, 0.2)
-        app = create_app(settings, lambda: database.transaction(OWNER), assets_folder())
+        app = create_app(
+            settings,
+            lambda: database.transaction(OWNER),
+            assets_folder(),
+            reading=lambda: database.transaction(read_only=True),
+        )
         server = HttpServer(
             app, settings.console.host, settings.console.port, setting="console.port"
         )
