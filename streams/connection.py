@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from typing import TYPE_CHECKING, Any
 
-from flywheel.errors import ConfigurationError
+from flywheel.errors import BrokerError, ConfigurationError
 
 if TYPE_CHECKING:
     from flywheel.settings import KafkaSettings
@@ -16,6 +17,28 @@ def kafka_python(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:
     return {"bootstrap_servers": kafka.servers.split(","), "client_id": client_id} | _security(
         kafka
     )
+
+
+def require_listener(kafka: KafkaSettings, timeout: float = 2.0) -> None:
+    """Raise BrokerError unless some bootstrap server takes a connection.
+
+    Kafka's clients try for half a minute before they say so, and leave open sockets behind.
+    """
+    reasons = []
+    for server in kafka.servers.split(","):
+        host, _, port = server.strip().rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout).close()
+        except ValueError:
+            raise ConfigurationError(
+                "kafka.bootstrap_servers", f"{server!r} is not host:port"
+            ) from None
+        except OSError as error:
+            reasons.append(f"{server}: {error.strerror or error}")
+        else:
+            return
+    hint = "start it with `flywheel kafka start`" if kafka.local else "check [kafka]"
+    raise BrokerError(f"no Kafka takes connections ({'; '.join(reasons)}): {hint}")
 
 
 def aiokafka(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:

@@ -81,6 +81,7 @@ class Follower:
     def _follow(self) -> None:
         from kafka import KafkaConsumer, TopicPartition
 
+        connection.require_listener(self._kafka)
         consumer = KafkaConsumer(
             **connection.kafka_python(self._kafka, self._client_id),
             group_id=None,

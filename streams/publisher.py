@@ -81,6 +81,7 @@ class KafkaPublisher:
 
         with self._lock:
             if self._producer is None:
+                connection.require_listener(self._kafka)
                 try:
                     self._producer = KafkaProducer(
                         **connection.kafka_python(self._kafka, self._client_id),

@@ -26,6 +26,7 @@ def read_topic(
     from kafka import KafkaConsumer, TopicPartition
     from kafka.errors import KafkaError
 
+    connection.require_listener(kafka)
     try:
         consumer = KafkaConsumer(
             **connection.kafka_python(kafka, "flywheel-reader"),

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from flywheel.contracts.codec import decode
 from flywheel.errors import BrokerError, EventError
-from streams import connection
 from streams.agents import evidence, labels, review
 from streams.dead_letters import list_dead_letters
 from streams.reading import read_topic
+from streams.topics import admin_client
 
 if TYPE_CHECKING:
     from flywheel.settings import KafkaSettings
@@ -113,11 +113,10 @@ def reconcile(
 
 def committed_offsets(kafka: KafkaSettings, group: str) -> dict[tuple[str, int], int]:
     """(topic, partition) → the offset up to which a group has acknowledged."""
-    from kafka.admin import KafkaAdminClient
     from kafka.errors import KafkaError
 
+    admin = admin_client(kafka)
     try:
-        admin = KafkaAdminClient(**connection.kafka_python(kafka, "flywheel-doctor"))
         try:
             found = admin.list_group_offsets(group).get(group, {})
         finally:

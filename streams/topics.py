@@ -45,7 +45,7 @@ def ensure_topics(kafka: KafkaSettings) -> None:
     from kafka.admin import NewTopic
     from kafka.errors import KafkaError, TopicAlreadyExistsError
 
-    admin = _admin(kafka)
+    admin = admin_client(kafka)
     try:
         present = set(admin.list_topics())
         missing = [spec for spec in TOPICS if spec.name not in present]
@@ -74,7 +74,7 @@ def wait_for_broker(kafka: KafkaSettings, timeout: float = 60.0) -> None:
     deadline = time.monotonic() + timeout
     while True:
         try:
-            _admin(kafka).close()
+            admin_client(kafka).close()
         except BrokerError:
             if time.monotonic() > deadline:
                 raise
@@ -96,15 +96,16 @@ def answers(server: str, timeout: float = 2.0) -> bool:
         return False
 
 
-def _admin(kafka: KafkaSettings) -> Any:
+def admin_client(kafka: KafkaSettings) -> Any:
+    """A kafka-python admin client. Raises BrokerError when Kafka does not answer."""
     from kafka.admin import KafkaAdminClient
     from kafka.errors import KafkaError
 
+    connection.require_listener(kafka)
     try:
         return KafkaAdminClient(**connection.kafka_python(kafka, "flywheel-admin"))
     except (KafkaError, OSError) as error:
-        hint = "is `flywheel kafka start` running?" if kafka.local else "check [kafka]"
-        raise BrokerError(f"Kafka at {kafka.servers} does not answer: {error} ({hint})") from error
+        raise BrokerError(f"Kafka at {kafka.servers} does not answer: {error}") from error
 
 
 def _led(topic: Any) -> bool:

@@ -14,6 +14,13 @@ from streams.local_broker import LocalBroker
 from streams.topics import ensure_topics
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """kafka-python reads its message schemas in a way that Python 3.11 alone deprecates."""
+    config.addinivalue_line(
+        "filterwarnings", "ignore:(open|read)_(text|binary) is deprecated:DeprecationWarning"
+    )
+
+
 def free_port() -> int:
     """A port that is free, and the next one too (the broker's controller takes it)."""
     # Below the range that systems lend to outgoing connections, or a client could take it first.

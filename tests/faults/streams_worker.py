@@ -1,0 +1,65 @@
+"""A worker for tests: stores each event once in SQLite and forwards traffic to the review topic.
+
+Arguments: broker port, consumer group, SQLite file. Prints "ready" when it has started.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import Sequence
+
+from flywheel.contracts.events import Event, ReviewRequested, TrafficRecorded
+from flywheel.errors import StorageError
+from flywheel.monitoring.logs import configure_logging
+from flywheel.settings import KafkaSettings
+from streams.boundary import Agent, run_worker
+
+
+class Sink:
+    """One transaction a batch, unique by event id, as the database-writing agents do it."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        with sqlite3.connect(path) as db:
+            db.execute("pragma journal_mode=wal")
+            db.execute("create table if not exists effect (event_id text unique, text text)")
+            db.execute("create table if not exists delivery (events integer)")
+        db.close()
+
+    def __call__(self, events: Sequence[Event]) -> Sequence[Event]:
+        db = sqlite3.connect(self._path, timeout=30)
+        try:
+            with db:
+                db.execute("insert into delivery values (?)", (len(events),))
+                for event in events:
+                    if isinstance(event, TrafficRecorded) and event.text == "poison":
+                        raise ValueError("this text makes the handler fail")
+                    db.execute("insert or ignore into effect values (?, '')", (event.event_id,))
+        except sqlite3.OperationalError as error:
+            raise StorageError(str(error)) from error
+        finally:
+            db.close()
+        return [request_of(event) for event in events if isinstance(event, TrafficRecorded)]
+
+
+def request_of(event: TrafficRecorded) -> ReviewRequested:
+    return ReviewRequested(
+        event_id=f"review-{event.event_id}",
+        occurred_at=event.occurred_at,
+        task=event.task,
+        sample_id=event.sample_id,
+        text=event.text,
+        reason="test",
+        priority=1.0,
+        inclusion_probability=1.0,
+        audit=False,
+    )
+
+
+if __name__ == "__main__":
+    port, group, path = sys.argv[1:4]
+    configure_logging("worker", "info")
+    agent = Agent(group, ("flywheel.traffic",), Sink(path))
+    kafka = KafkaSettings(local_port=int(port))
+    sys.exit(run_worker(kafka, [agent], on_ready=lambda: print("ready", flush=True)))
