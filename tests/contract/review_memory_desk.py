@@ -31,13 +31,15 @@ class MemoryDesk:
         self.withdrawn: set[str] = set()
 
     def open(self, requests: Sequence[ReviewRequested]) -> int:
-        new = [request for request in requests if request.sample_id not in self.tasks]
-        for request in new:
+        known = len(self.tasks)
+        for request in requests:
+            if request.sample_id in self.tasks:
+                continue
             fields = msgspec.structs.asdict(request)
             fields["requested_at"] = fields.pop("occurred_at")
             del fields["event_id"]
             self.tasks[request.sample_id] = ReviewTask(**fields)
-        return len(new)
+        return len(self.tasks) - known
 
     def withdraw(self, sample_ids: Sequence[str]) -> int:
         self.withdrawn.update(sample_ids)

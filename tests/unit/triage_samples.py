@@ -1,0 +1,57 @@
+"""Traffic and audits for the triage tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+
+from flywheel.contracts.events import TrafficRecorded
+from flywheel.contracts.ids import new_id
+from flywheel.contracts.stores import AuditedPrediction
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+LABELS = ("NUM", "LOC", "HUM")
+
+
+def answered(sample_id: str, confidence: float = 0.9, **more: Any) -> TrafficRecorded:
+    """An answer LOC with this confidence; what is left is mostly NUM's."""
+    rest = 1.0 - confidence
+    fields: dict[str, Any] = {
+        "event_id": new_id(),
+        "occurred_at": AT,
+        "task": "questions",
+        "sample_id": sample_id,
+        "text": f"where is {sample_id}",
+        "source": "app",
+        "release": "questions-abc",
+        "output": "LOC",
+        "scores": {"NUM": rest * 0.8, "LOC": confidence, "HUM": rest * 0.2},
+        "confidence": confidence,
+    }
+    return TrafficRecorded(**(fields | more))
+
+
+def audited(
+    confidences: Sequence[float] | np.ndarray,
+    wrong: Sequence[bool] | np.ndarray,
+    inclusion: Sequence[float] | np.ndarray | float = 0.05,
+) -> list[AuditedPrediction]:
+    """Audits in the order given; the release said LOC, and NUM is right where it was wrong."""
+    chances = np.broadcast_to(np.asarray(inclusion, float), len(confidences))
+    return [
+        AuditedPrediction(
+            sample_id=f"audit-{index}",
+            prediction="LOC",
+            label="NUM" if bad else "LOC",
+            confidence=float(confidence),
+            scores={"LOC": float(confidence), "NUM": 1.0 - float(confidence)},
+            inclusion_probability=float(chance),
+            labelled_at=AT + timedelta(seconds=index),
+        )
+        for index, (confidence, bad, chance) in enumerate(
+            zip(confidences, wrong, chances, strict=True)
+        )
+    ]
