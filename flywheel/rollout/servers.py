@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -25,20 +26,31 @@ class ModelServers(Protocol):
 class HttpModelServers:
     """Asks every endpoint: is the release listed (GET /v1/models), does it answer (/classify)?"""
 
-    def __init__(self, endpoints: Sequence[str], timeout: float = 5.0) -> None:
+    def __init__(
+        self, endpoints: Sequence[str], timeout: float = 5.0, remember: float = 5.0
+    ) -> None:
+        """A full yes is believed for ``remember`` seconds; anything less is asked again."""
         self._endpoints = tuple(endpoint.rstrip("/") for endpoint in endpoints)
-        self._timeout = timeout
+        self._timeout, self._remember = timeout, remember
+        self._known: dict[str, tuple[float, Readiness]] = {}
 
     def ready(self, release: str) -> Readiness:
         """See ``ModelServers.ready``; endpoints are asked at the same time."""
         if not self._endpoints:
             return Readiness(ready=0, total=0, reason="no model server is configured")
+        asked, known = self._known.get(release, (0.0, None))
+        if known is not None and time.monotonic() - asked < self._remember:
+            return known
         with ThreadPoolExecutor(len(self._endpoints), "probe") as pool:
             problems = list(pool.map(lambda url: self._problem(url, release), self._endpoints))
         found = {problem for problem in problems if problem}
-        return Readiness(
+        readiness = Readiness(
             ready=problems.count(""), total=len(problems), reason="; ".join(sorted(found))
         )
+        self._known.pop(release, None)
+        if not found:
+            self._known[release] = (time.monotonic(), readiness)
+        return readiness
 
     def _problem(self, endpoint: str, release: str) -> str:
         """Why this endpoint does not answer for the release; empty when it does."""

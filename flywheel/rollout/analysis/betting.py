@@ -65,7 +65,8 @@ class PairedEvidence:
 
     def __init__(self, d: Array, w: Array | None = None) -> None:
         w = np.ones_like(d) if w is None else w
-        self.n = len(d)
+        self.n, self.d = len(d), d
+        self.equally_likely = self.n == 0 or bool(np.ptp(w) == 0)
         self.mean = float(np.average(d, weights=w)) if self.n else 0.0
         share = w / w.sum() if self.n else w
         # Of the weighted mean (Hájek); a cheap measure for step criteria, no part of a proof.

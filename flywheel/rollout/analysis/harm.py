@@ -107,6 +107,7 @@ def _latency(
     margin = settings.latency_margin
     old, new = latency.of_arm(champion), latency.of_arm(challenger)
     proven = latency.log_e_slower(old, new, margin, alpha) >= math.log(2 / alpha)
+    low, high = latency.ratio_interval(old, new, alpha)
     p95_old, p95_new = old.quantile(0.95), new.quantile(0.95)
     words = "both arms must have answered before latencies compare"
     if p95_old is not None and p95_new is not None:
@@ -123,6 +124,8 @@ def _latency(
         outcome=_outcome(proven, min(old.n, new.n)),
         words=words,
         value=p95_new / p95_old if p95_old and p95_new else None,
+        low=low,
+        high=high,
         margin=margin,
         n=new.n,
     )

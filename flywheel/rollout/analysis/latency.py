@@ -101,3 +101,15 @@ def log_e_not_slower(
         return 0.0
     slow = challenger.slower(margin * bound, sure=False)
     return float(log_e_rate(slow, challenger.n, TAIL, above=False))
+
+
+def ratio_interval(
+    champion: Latencies, challenger: Latencies, alpha: float
+) -> tuple[float | None, float | None]:
+    """Bounds on the ratio of the p95s (challenger ÷ champion) that hold at all looks, each with
+    probability 1 − ``alpha``; None where there is no bound yet."""
+    half = alpha / 2
+    new_low, new_high = (challenger.bound(half, upper=upper) for upper in (False, True))
+    old_low, old_high = (champion.bound(half, upper=upper) for upper in (False, True))
+    low = new_low / old_high if new_low and old_high else None
+    return low, new_high / old_low if new_high and old_low else None

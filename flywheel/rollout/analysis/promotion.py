@@ -3,17 +3,22 @@
 All of them must pass, so the chance of promoting a challenger that is worse in any one of them
 by its whole margin is at most ``promote_alpha`` without a correction for their number
 (intersection–union test, Berger 1982). Accuracy is looked at on a schedule of audited pairs
-(``plan.look_sizes``); errors and latency by evidence that is valid at any look.
+(``plan.look_sizes``) by an exact test at ``promote_alpha / looks`` each; where audits had unequal
+inclusion probabilities, by the capital of ``betting``, at the same looks. Errors and latency are
+shown by evidence that is valid at any look.
 """
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from flywheel.rollout.analysis import latency
 from flywheel.rollout.analysis.betting import PairedEvidence
 from flywheel.rollout.analysis.evidence import Check, Facts
 from flywheel.rollout.analysis.harm import points
+from flywheel.rollout.analysis.noninferiority import exact_p, lower_bound
 from flywheel.rollout.analysis.proportions import difference_interval, log_e_difference
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.plan import look_sizes
@@ -32,15 +37,19 @@ def promotion_checks(
 
 
 def _accuracy(paired: PairedEvidence, settings: RolloutSettings) -> Check:
-    alpha, margin = settings.promote_alpha, settings.accuracy_margin
-    sizes = look_sizes(settings)
+    margin, sizes = settings.accuracy_margin, look_sizes(settings)
     reached = [size for size in sizes if size <= paired.n]
     upcoming = next((size for size in sizes if size > paired.n), None)
-    proven = bool(reached) and paired.proof(-margin, reached) >= math.log(1 / alpha)
-    low, high = paired.interval(2 * alpha)
+    proven_at, proof = _proven_at(paired, reached, settings)
+    a, b = int((paired.d > 0).sum()), int((paired.d < 0).sum())
+    alpha = settings.promote_alpha / settings.looks
+    low, high = lower_bound(a, b, paired.n, alpha), -lower_bound(b, a, paired.n, alpha)
     found = f"{points(paired.mean)} (at least {points(low)}) on {paired.n} audited samples"
-    if proven:
-        words = f"accuracy is proven within {margin * 100:.1f} points of the champion's: {found}"
+    if proven_at is not None:
+        words = (
+            f"accuracy is proven within {margin * 100:.1f} points of the champion's, at the look "
+            f"at {proven_at} audited samples ({proof}): {found}"
+        )
     elif upcoming is not None:
         words = (
             f"look {len(reached) + 1} of {len(sizes)} comes at {upcoming} audited samples; "
@@ -48,11 +57,12 @@ def _accuracy(paired: PairedEvidence, settings: RolloutSettings) -> Check:
         )
     else:
         words = f"all {len(sizes)} looks are used without proof: {found}"
+    waiting = proven_at is None and upcoming is not None
     return Check(
         kind="promotion",
         name="accuracy",
         compares="share of right answers, challenger − champion, on the same audited samples",
-        outcome="passed" if proven else "waiting" if upcoming is not None else "failed",
+        outcome="waiting" if waiting else "failed" if proven_at is None else "passed",
         words=words,
         value=paired.mean if paired.n else None,
         low=low,
@@ -62,17 +72,32 @@ def _accuracy(paired: PairedEvidence, settings: RolloutSettings) -> Check:
     )
 
 
-def _executed(arm: ArmSummary) -> tuple[int, int]:
-    """(errors, requests), live and shadow: both show whether a release can answer."""
-    return arm.errors + arm.shadow_errors, arm.requests + arm.shadow_requests
+def _proven_at(
+    paired: PairedEvidence, reached: list[int], settings: RolloutSettings
+) -> tuple[int | None, str]:
+    """The first scheduled look that proved non-inferiority, and by what. A look is always at the
+    first so many pairs, so it says the same whenever the controller gets to it."""
+    margin = settings.accuracy_margin
+    if not paired.equally_likely:
+        need = math.log(1 / settings.promote_alpha)
+        for size in reached:
+            capital = paired.proof(-margin, [size])
+            if capital >= need:
+                return size, f"capital {math.exp(capital):.0f}, needed {math.exp(need):.0f}"
+        return None, ""
+    alpha = settings.promote_alpha / settings.looks
+    for size in reached:
+        d = paired.d[:size]
+        p = exact_p(int((d > 0).sum()), int((d < 0).sum()), size, margin)
+        if p <= alpha:
+            return size, f"exact p = {p:.2g}, allowed {alpha:.2g}"
+    return None, ""
 
 
 def _errors(champion: ArmSummary, challenger: ArmSummary, settings: RolloutSettings) -> Check:
     alpha, margin = settings.promote_alpha, settings.error_margin
+    proven = _log_e_errors(champion, challenger, margin) >= math.log(1 / alpha)
     (x0, n0), (x1, n1) = _executed(champion), _executed(challenger)
-    proven = bool(
-        n0 and n1 and log_e_difference(x0, n0, x1, n1, margin, above=False) >= math.log(1 / alpha)
-    )
     low, high = difference_interval(x0, n0, x1, n1, 2 * alpha)
     found = f"{x1} of {n1} answers failed, {x0} of {n0} with the champion"
     return Check(
@@ -93,10 +118,28 @@ def _errors(champion: ArmSummary, challenger: ArmSummary, settings: RolloutSetti
     )
 
 
+def _executed(arm: ArmSummary) -> tuple[int, int]:
+    """(errors, requests), live and shadow: both show whether a release can answer."""
+    return arm.errors + arm.shadow_errors, arm.requests + arm.shadow_requests
+
+
+def _log_e_errors(champion: ArmSummary, challenger: ArmSummary, margin: float) -> float:
+    """Log of the mean of two e-values, which is an e-value: from live answers alone, and from
+    shadow ones too. The latter are many more, but under load they fail first."""
+    live = ((champion.errors, champion.requests), (challenger.errors, challenger.requests))
+    every = (_executed(champion), _executed(challenger))
+    found = [
+        float(log_e_difference(x0, n0, x1, n1, margin, above=False)) if n0 and n1 else 0.0
+        for (x0, n0), (x1, n1) in (live, every)
+    ]
+    return float(np.logaddexp(found[0], found[1])) - math.log(2)
+
+
 def _latency(champion: ArmSummary, challenger: ArmSummary, settings: RolloutSettings) -> Check:
     alpha, margin = settings.promote_alpha, settings.latency_margin
     old, new = latency.of_arm(champion), latency.of_arm(challenger)
     proven = latency.log_e_not_slower(old, new, margin, alpha) >= math.log(2 / alpha)
+    low, high = latency.ratio_interval(old, new, alpha)
     p95_old, p95_new = old.quantile(0.95), new.quantile(0.95)
     words = "both arms must have answered before latencies compare"
     if p95_old is not None and p95_new is not None:
@@ -113,6 +156,8 @@ def _latency(champion: ArmSummary, challenger: ArmSummary, settings: RolloutSett
         outcome="passed" if proven else "waiting",
         words=words,
         value=p95_new / p95_old if p95_old and p95_new else None,
+        low=low,
+        high=high,
         margin=margin,
         n=new.n,
     )

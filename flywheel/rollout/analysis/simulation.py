@@ -1,0 +1,160 @@
+"""How often a task's settings would decide what: many rollouts simulated with the real tests."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flywheel.rollout.analysis import latency
+from flywheel.rollout.analysis.assignment import MISMATCH_ALPHA, log_e_mismatch
+from flywheel.rollout.analysis.betting import log_capital
+from flywheel.rollout.analysis.harm import CHECKS
+from flywheel.rollout.analysis.noninferiority import exact_p, score
+from flywheel.rollout.analysis.proportions import log_e_difference
+from flywheel.rollout.config import RolloutSettings
+from flywheel.rollout.plan import look_sizes
+from flywheel.rollout.ports import latency_bucket
+
+Array = NDArray[np.float64]
+NEVER = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """What share of audited pairs only the challenger, or only the champion, gets right."""
+
+    only_challenger: float
+    only_champion: float
+
+
+def independent(champion: float, challenger: float) -> Pairs:
+    """Arms of these accuracies whose mistakes have nothing to do with each other: the hardest
+    case, as real arms err on the same samples and differ on fewer."""
+    return Pairs((1 - champion) * challenger, champion * (1 - challenger))
+
+
+def accuracy(
+    settings: RolloutSettings, pairs: Pairs, rollouts: int, labels: int, seed: int
+) -> tuple[Array, Array]:
+    """(harm, proof): after how many audited pairs each rollout proved harm, looking after every
+    pair, and at which scheduled look it proved non-inferiority; infinite where it never did."""
+    rng = np.random.default_rng(seed)
+    u = rng.random((rollouts, labels))
+    plus = np.cumsum(u < pairs.only_challenger, axis=1)
+    minus = np.cumsum(u > 1 - pairs.only_champion, axis=1)
+    same = np.arange(1, labels + 1) - plus - minus
+    # Betting on the challenger being worse: signs turned around, as in PairedEvidence.harm.
+    counts = np.stack([minus, same, plus], axis=-1).astype(float)
+    values = np.array([1.0, 0.0, -1.0])
+    capital = log_capital(counts, values, np.ones(3), settings.harm_margin)
+    harm = _first(capital >= math.log(CHECKS / settings.harm_alpha))
+    proof = np.full(rollouts, NEVER)
+    for size in reversed([size for size in look_sizes(settings) if size <= labels]):
+        needed = critical_score(
+            size, settings.accuracy_margin, settings.promote_alpha / settings.looks
+        )
+        t = score(plus[:, size - 1], minus[:, size - 1], size, settings.accuracy_margin)
+        proof[t >= needed - 1e-9] = size
+    return harm, proof
+
+
+def critical_score(n: int, margin: float, alpha: float) -> float:
+    """The smallest score whose exact p-value at ``n`` pairs is at most ``alpha``."""
+    a, b = np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij")
+    inside = a + b <= n
+    a, b = a[inside], b[inside]
+    t = score(a, b, n, margin)
+    order = np.argsort(t, kind="stable")
+    low, high = 0, len(order) - 1
+    while low < high:
+        middle = (low + high) // 2
+        at = order[middle]
+        if exact_p(int(a[at]), int(b[at]), n, margin) <= alpha:
+            high = middle
+        else:
+            low = middle + 1
+    return float(t[order[low]])
+
+
+def errors(
+    settings: RolloutSettings,
+    rates: tuple[float, float],
+    rollouts: int,
+    requests: int,
+    share: float,
+    seed: int,
+) -> tuple[Array, Array]:
+    """(harm, proof): after how many challenger requests errors were proven to have risen by more
+    than the margin, and not to have; looking after every tenth request of all."""
+    rng = np.random.default_rng(seed)
+    looks = requests // 10
+    n1 = np.cumsum(rng.binomial(10, share, (rollouts, looks)), axis=1)
+    n0 = 10 * np.arange(1, looks + 1) - n1
+    x1 = np.cumsum(rng.binomial(np.diff(n1, axis=1, prepend=0), rates[1]), axis=1)
+    x0 = np.cumsum(rng.binomial(np.diff(n0, axis=1, prepend=0), rates[0]), axis=1)
+    found = []
+    for above, alpha in ((True, settings.harm_alpha / CHECKS), (False, settings.promote_alpha)):
+        evidence = log_e_difference(x0, n0, x1, n1, settings.error_margin, above=above)
+        at = _first((evidence >= math.log(1 / alpha)) & (n0 > 0) & (n1 > 0))
+        index = np.where(np.isfinite(at), at - 1, 0).astype(int)
+        found.append(np.where(np.isfinite(at), n1[np.arange(rollouts), index], NEVER))
+    return found[0], found[1]
+
+
+def slowness(
+    settings: RolloutSettings,
+    ratio: float,
+    rollouts: int,
+    requests: int,
+    share: float,
+    seed: int,
+    spread: float = 0.6,
+) -> tuple[Array, Array]:
+    """(harm, proof) of latency in challenger requests, looking after every 20th request of all.
+
+    Latencies are log-normal (``spread``: sigma of the log); the challenger's are ``ratio`` times
+    as long.
+    """
+    rng = np.random.default_rng(seed)
+    harm, proof = np.full(rollouts, NEVER), np.full(rollouts, NEVER)
+    alpha = settings.harm_alpha / CHECKS
+    margin = settings.latency_margin
+    for r in range(rollouts):
+        ms = 20 * np.exp(spread * rng.standard_normal(requests))
+        challenger = rng.random(requests) < share
+        ms[challenger] *= ratio
+        bucket = np.array([latency_bucket(float(value)) for value in ms])
+        for look in range(20, requests + 1, 20):
+            mine = challenger[:look]
+            old, new = _latencies(bucket[:look][~mine]), _latencies(bucket[:look][mine])
+            if not new.n or not old.n:
+                continue
+            if math.isinf(harm[r]):
+                evidence = latency.log_e_slower(old, new, margin, alpha)
+                harm[r] = new.n if evidence >= math.log(2 / alpha) else NEVER
+            if math.isinf(proof[r]):
+                evidence = latency.log_e_not_slower(old, new, margin, settings.promote_alpha)
+                enough = evidence >= math.log(2 / settings.promote_alpha)
+                proof[r] = new.n if enough else NEVER
+    return harm, proof
+
+
+def mismatches(share: float, true_share: float, rollouts: int, units: int, seed: int) -> Array:
+    """After how many units an assignment was called broken, looking after every unit."""
+    rng = np.random.default_rng(seed)
+    x = np.cumsum(rng.random((rollouts, units)) < true_share, axis=1)
+    evidence = log_e_mismatch(x, np.arange(1, units + 1), share)
+    return _first(evidence >= math.log(1 / MISMATCH_ALPHA))
+
+
+def _latencies(buckets: NDArray[np.int_]) -> latency.Latencies:
+    keys, counts = np.unique(buckets, return_counts=True)
+    return latency.Latencies(dict(zip(keys.tolist(), counts.tolist(), strict=True)))
+
+
+def _first(hit: NDArray[np.bool_]) -> Array:
+    """1-based position of the first hit in each row; infinite without one."""
+    return np.where(hit.any(axis=1), hit.argmax(axis=1) + 1.0, NEVER)
