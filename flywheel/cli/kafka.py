@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from flywheel.errors import ConfigurationError
 from flywheel.settings import FlywheelSettings, load_settings
+
+if TYPE_CHECKING:
+    from streams.local_broker import LocalBroker
+    from streams.local_broker.broker import BrokerStatus
 
 
 @click.group()
@@ -15,7 +20,7 @@ def kafka() -> None:
     """The local broker: Apache Kafka itself, its data in the workspace."""
 
 
-def _local(ctx: click.Context) -> tuple[FlywheelSettings, object]:
+def _local(ctx: click.Context) -> tuple[FlywheelSettings, LocalBroker]:
     from streams.local_broker import LocalBroker
 
     settings = load_settings(ctx.obj)
@@ -28,6 +33,13 @@ def _local(ctx: click.Context) -> tuple[FlywheelSettings, object]:
     return settings, LocalBroker(settings.state, settings.kafka.local_port)
 
 
+def _say(status: BrokerStatus) -> None:
+    click.echo(f"running  {f'yes, process {status.pid}' if status.running else 'no'}")
+    click.echo(f"kafka    {status.version} on 127.0.0.1:{status.port}")
+    click.echo(f"cluster  {status.cluster_id or 'not made yet'}")
+    click.echo(f"data     {status.data}\nlog      {status.log}")
+
+
 @kafka.command()
 @click.pass_context
 def start(ctx: click.Context) -> None:
@@ -35,7 +47,7 @@ def start(ctx: click.Context) -> None:
     from streams.topics import ensure_topics
 
     settings, broker = _local(ctx)
-    click.echo(broker.start())  # type: ignore[attr-defined]
+    _say(broker.start())
     ensure_topics(settings.kafka)
 
 
@@ -44,7 +56,7 @@ def start(ctx: click.Context) -> None:
 def run(ctx: click.Context) -> None:
     """Run the broker in the foreground (what the supervisor does)."""
     _, broker = _local(ctx)
-    sys.exit(broker.run_foreground())  # type: ignore[attr-defined]
+    sys.exit(broker.run_foreground())
 
 
 @kafka.command()
@@ -52,7 +64,7 @@ def run(ctx: click.Context) -> None:
 def stop(ctx: click.Context) -> None:
     """Stop the broker; its data stays."""
     _, broker = _local(ctx)
-    broker.stop()  # type: ignore[attr-defined]
+    broker.stop()
     click.echo("stopped")
 
 
@@ -61,7 +73,7 @@ def stop(ctx: click.Context) -> None:
 def status(ctx: click.Context) -> None:
     """Whether the broker runs, where its data is, which version it is."""
     _, broker = _local(ctx)
-    click.echo(broker.status())  # type: ignore[attr-defined]
+    _say(broker.status())
 
 
 @kafka.command()
@@ -70,7 +82,7 @@ def status(ctx: click.Context) -> None:
 def reset(ctx: click.Context) -> None:
     """Remove the broker's data. Events that no process has read are gone."""
     _, broker = _local(ctx)
-    broker.reset()  # type: ignore[attr-defined]
+    broker.reset()
     click.echo("removed")
 
 
@@ -85,8 +97,10 @@ def topics(ctx: click.Context) -> None:
     ensure_topics(settings.kafka)
     for topic in TOPICS:
         events = ", ".join(spec.schema for spec in EVENTS if spec.topic == topic.name)
-        kept = "compacted" if topic.compacted else f"{topic.retention_hours or 'for ever'} h"
-        click.echo(f"{topic.name:24} {topic.partitions} partitions, kept {kept:12} {events}")
+        hours = topic.retention_hours
+        kept = "for ever" if hours is None else f"{hours // 24} days"
+        kept = "newest per key" if topic.compacted else kept
+        click.echo(f"{topic.name:24} kept {kept:15} {events}")
 
 
 @click.group()

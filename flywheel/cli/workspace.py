@@ -102,7 +102,7 @@ def up(ctx: click.Context) -> None:
     # The lock lives as long as the supervisor that takes this process' place.
     os.set_inheritable(held.fileno(), True)
     arguments = command(settings)
-    os.execv(arguments[0], arguments)
+    os.execv(arguments[0], arguments)  # noqa: S606
 
 
 @click.command()

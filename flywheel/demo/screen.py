@@ -73,9 +73,10 @@ def summary(state: Json, traffic: Traffic, expert: SimulatedExpert) -> dict[str,
         stage = f"{turn['stage']} for {turn['elapsed']:.0f} s"
     queue, labels = state["queue"], state["labels"]
     return {
-        "traffic": f"{traffic.sent} sent, {traffic.per_second():.0f}/s, {len(traffic.failures)} failed",
+        "traffic": f"{traffic.sent} sent, {traffic.per_second():.0f}/s, "
+        f"{len(traffic.failures)} failed",
         "queue": f"{queue['open'] + queue['claimed']} waiting",
-        "labels": f"{labels['expert']} expert, {labels['auto']} auto",
+        "labels": f"{labels['expert']} expert ({expert.given} simulated), {labels['auto']} auto",
         "pipeline": stage,
         "split": split,
     }
