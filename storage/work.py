@@ -55,7 +55,7 @@ class Work:
         if not values:
             return 0
         statement = self._insert(table).on_conflict_do_nothing(index_elements=list(key))
-        return self.connection.execute(statement, [_clean(row) for row in values]).rowcount
+        return self._write(statement, values)
 
     def put(
         self,
@@ -75,7 +75,7 @@ class Work:
             set_={name: new[name] for name in values[0] if name not in key},
             where=None if where is None else where(new),
         )
-        return self.connection.execute(statement, [_clean(row) for row in values]).rowcount
+        return self._write(statement, values)
 
     def chunks(self, ids: Iterable[str]) -> Iterator[list[str]]:
         """``ids`` without repeats, in parts that fit one statement."""
@@ -102,6 +102,10 @@ class Work:
         if self.sqlite:
             return cast(func.strftime("%s", moment), Integer)
         return cast(func.floor(extract("epoch", moment)), Integer)
+
+    def _write(self, statement: Executable, values: Sequence[Values]) -> int:
+        counting = statement.execution_options(preserve_rowcount=True)
+        return self.connection.execute(counting, [_clean(row) for row in values]).rowcount
 
     def _insert(self, table: Table) -> Any:
         return sqlite.insert(table) if self.sqlite else postgresql.insert(table)

