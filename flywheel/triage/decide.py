@@ -29,7 +29,7 @@ from flywheel.triage.audit import audit_priority, audit_rate, drawn_for_audit
 from flywheel.triage.config import TriageSettings
 from flywheel.triage.policy import AutoLabelPolicy
 from flywheel.triage.rules import Rules
-from flywheel.triage.signals import Signals, signals, with_history
+from flywheel.triage.signals import Signals, least_score, signals, with_history
 
 Kind = Literal["audit", "review_rule", "label_rule", "unsure", "auto", "none", "not_triaged"]
 History = Mapping[str, float]
@@ -48,11 +48,19 @@ class TaskTriage:
     labels: frozenset[str]
     settings: TriageSettings
     rules: Rules
+    least_unsure: float
 
     @classmethod
     def of(cls, labels: Sequence[str], settings: TriageSettings) -> TaskTriage:
         """Compile a task's settings."""
-        return cls(frozenset(labels), settings, Rules(settings.rules))
+        least = least_score(len(labels), settings.uncertain_below)
+        return cls(frozenset(labels), settings, Rules(settings.rules), least)
+
+    def unsureness(self, score: float) -> float:
+        """A score among those of unsure samples: 0 just below the confidence that is sure enough,
+        1 at a coin toss."""
+        span = 1.0 - self.least_unsure
+        return min(1.0, max(0.0, (score - self.least_unsure) / span)) if span > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +107,7 @@ def decide(
         return Decision("label_rule", label)
     said = signals(event.scores, policy.temperature)
     if said.confidence < task.settings.uncertain_below:
-        score = with_history(said.score, history)
+        score = with_history(task.unsureness(said.score), history)
         chance = review_chance(score, task.settings.uncertain_share)
         if unit_fraction(event.sample_id, "unsure") < chance:
             request = _review_unsure(event, said, score, rate + (1.0 - rate) * chance)

@@ -44,6 +44,12 @@ def signals(scores: Mapping[str, float], temperature: float = 1.0) -> Signals:
     return Signals(confidence, margin, min(1.0, entropy), score, ranked)
 
 
+def least_score(labels: int, confidence: float) -> float:
+    """About the lowest score among answers below a confidence: all the rest on one other label."""
+    rest = dict.fromkeys((str(index) for index in range(labels - 1)), 0.0)
+    return signals({**rest, "0": 1.0 - confidence, "top": confidence}).score
+
+
 def recalibrated(scores: Mapping[str, float], temperature: float) -> dict[str, float]:
     """Probabilities at a temperature: p^(1/T), normalised (Guo et al. 2017, arXiv 1706.04599)."""
     powered = {
