@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,9 @@ import aiohttp
 from flywheel.errors import Unavailable
 
 Json = dict[str, Any]
+
+# Where the demo's users come from; triage keeps a history of each.
+SOURCES = ("web", "app", "voice", "partner")
 
 
 class Client:
@@ -68,7 +72,14 @@ class Client:
         """Ask the gateway. A repeated call with the same sample id counts once."""
         body: Json = {"task": task, "text": text, "user": user}
         url = f"{self.gateway}/v1/classify"
-        return await self.call("POST", url, body, failed=failed, x_flywheel_sample_id=sample_id)
+        return await self.call(
+            "POST",
+            url,
+            body,
+            failed=failed,
+            x_flywheel_sample_id=sample_id,
+            x_flywheel_source=SOURCES[zlib.crc32(user.encode()) % len(SOURCES)],
+        )
 
     async def overview(self, task: str) -> Json:
         """What the console's first page shows."""
