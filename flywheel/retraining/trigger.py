@@ -64,7 +64,7 @@ def decide(facts: Facts, settings: RetrainingSettings, now: datetime) -> Start |
         return None
     given = facts.new.expert + facts.new.seed + facts.new.other
     if facts.last_dataset_at is None:
-        if given and facts.new.holdout and _quiet(facts.new.latest, now):
+        if given and _quiet(facts.new.latest, now):
             return Start(reason=f"first labels: {given}, {facts.new.holdout} held out")
         return None
     if given >= settings.min_new_labels:

@@ -62,9 +62,9 @@ def test_no_turn_by_count_while_a_challenger_is_compared() -> None:
     assert decide(asked, SETTINGS, NOW) is not None
 
 
-def test_the_first_turn_waits_for_labels_and_a_holdout_and_for_quiet() -> None:
-    first = facts(last_dataset_at=None, new=LabelCounts(seed=60))
-    assert decide(first, SETTINGS, NOW) is None
+def test_the_first_turn_waits_for_labels_to_train_on_and_for_quiet() -> None:
+    only_holdout = LabelCounts(holdout=100, latest=NOW - QUIET)
+    assert decide(facts(last_dataset_at=None, new=only_holdout), SETTINGS, NOW) is None
     loud = LabelCounts(seed=60, holdout=100, latest=NOW - QUIET / 2)
     assert decide(facts(last_dataset_at=None, new=loud), SETTINGS, NOW) is None
     quiet = LabelCounts(seed=60, holdout=100, latest=NOW - QUIET)

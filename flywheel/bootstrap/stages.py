@@ -1,0 +1,129 @@
+"""The stages that `dvc.yaml` calls, wired: each reads params.yaml and the folders before it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from flywheel.bootstrap.params import task_params
+from flywheel.bootstrap.watchdog import follow_trainer
+from flywheel.compression.config import CompressionSettings
+from flywheel.datasets.config import DatasetSettings
+from flywheel.evaluation.config import GateSettings
+from flywheel.monitoring.logs import configure_logging
+from flywheel.settings import FlywheelSettings
+from flywheel.training.config import TrainingSettings
+
+SHUFFLE_SEED = 20
+# Serving answers people; training can wait its turn for a processor.
+NICENESS = 10
+
+_log = structlog.get_logger(__name__)
+
+
+def dataset_folder(workspace: Path, task: str) -> Path:
+    """Where the built dataset lies: the output of build@TASK."""
+    return workspace / "data" / task
+
+
+def trained_folder(workspace: Path, task: str) -> Path:
+    """The FP32 model: the output of train@TASK."""
+    return workspace / "models" / task / "trained"
+
+
+def compressed_folder(workspace: Path, task: str) -> Path:
+    """What would be served: the output of compress@TASK."""
+    return workspace / "models" / task / "compressed"
+
+
+def evaluation_folder(workspace: Path, task: str) -> Path:
+    """metrics.json and predictions.jsonl: the outputs of evaluate@TASK."""
+    return workspace / "evaluation" / task
+
+
+def run_stage(settings: FlywheelSettings, stage: str, task: str) -> None:
+    """Run one stage in this process. Raises what the stage raises."""
+    configure_logging(f"stage-{stage}", settings.log_level)
+    follow_trainer()
+    os.nice(NICENESS)
+    params = task_params(settings.workspace, task)
+    stages: dict[str, Callable[[FlywheelSettings, str, dict[str, Any]], None]] = {
+        "build": _build,
+        "train": _train,
+        "compress": _compress,
+        "evaluate": _evaluate,
+    }
+    stages[stage](settings, task, params)
+
+
+def _empty(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _build(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> None:
+    from flywheel.bootstrap.process import open_database
+    from flywheel.datasets.build import build_dataset
+
+    told = dict(params["dataset"])
+    shuffled = told.pop("shuffle_labels", False)
+    with open_database(settings) as database, database.transaction(read_only=True) as tx:
+        samples = tx.labels.settled(task, params["watermark"])
+    manifest = build_dataset(
+        samples,
+        DatasetSettings(**told),
+        params["labels"],
+        task=task,
+        watermark=params["watermark"],
+        parent=params["parent_dataset"],
+        folder=_empty(dataset_folder(settings.workspace, task)),
+        shuffle_labels_seed=SHUFFLE_SEED if shuffled else None,
+    )
+    _log.info("dataset built", task=task, version=manifest.version)
+
+
+def _train(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> None:
+    from flywheel.training.train import train
+
+    workspace = settings.workspace
+    train(
+        dataset_folder(workspace, task),
+        TrainingSettings(**params["training"]),
+        params["labels"],
+        _empty(trained_folder(workspace, task)),
+    )
+
+
+def _compress(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> None:
+    from flywheel.compression.quantize import compress
+
+    workspace = settings.workspace
+    compress(
+        trained_folder(workspace, task),
+        dataset_folder(workspace, task),
+        CompressionSettings(**params["compression"]),
+        _empty(compressed_folder(workspace, task)),
+        settings.serving.threads,
+    )
+
+
+def _evaluate(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> None:
+    from flywheel.evaluation.evaluate import evaluate
+    from flywheel.serving.runtime import load_classifier
+
+    workspace = settings.workspace
+    classifier = load_classifier(compressed_folder(workspace, task), settings.serving.threads)
+    gate = GateSettings(**params["gate"])
+    evaluate(
+        classifier.predict,
+        dataset_folder(workspace, task) / "holdout.jsonl",
+        params["labels"],
+        _empty(evaluation_folder(workspace, task)),
+        confidence=gate.confidence,
+    )
