@@ -20,6 +20,7 @@ from flywheel.gateway.config import GatewayLimits
 from flywheel.gateway.forward import ModelServers
 from flywheel.gateway.limits import SourceLimits, TooLarge
 from flywheel.gateway.metrics import count_refused
+from flywheel.gateway.openapi import openapi
 from flywheel.gateway.requests import (
     ChatRequest,
     ClassifyRequest,
@@ -71,7 +72,7 @@ def create_app(
         await servers.close()
         capture.close(limits.drain_seconds)
 
-    app = FastAPI(title="Flywheel gateway", version="1", lifespan=lifespan)
+    app = FastAPI(title="Flywheel gateway", lifespan=lifespan, docs_url=None, redoc_url=None)
     install_problem_details(app)
     app.add_exception_handler(FlywheelError, _openai_problem)
     endpoints = _Endpoints(
@@ -87,6 +88,7 @@ def create_app(
     app.add_route("/v1/classify", endpoints.classify, methods=["POST"])
     app.add_route("/v1/feedback", endpoints.feedback, methods=["POST"])
     app.add_route("/v1/models", endpoints.models, methods=["GET"])
+    app.openapi = openapi  # type: ignore[method-assign]
     own_checks = {"splits": splits.problem, "capture": capture.problem}
     health_routes(app, {**own_checks, **(checks or {})})
     return app
@@ -109,6 +111,7 @@ class _Endpoints:
         self._keys = keys
         self._source_limits = source_limits
         self._limits = limits
+        self._started = int(time.time())
 
     async def chat(self, request: Request) -> Response:
         received = time.perf_counter()
@@ -174,7 +177,13 @@ class _Endpoints:
     async def models(self, request: Request) -> Response:
         self._keys.identify(request.headers)
         data = [
-            {"id": task, "object": "model", "created": 0, "owned_by": "flywheel", "labels": labels}
+            {
+                "id": task,
+                "object": "model",
+                "created": self._started,
+                "owned_by": "flywheel",
+                "labels": labels,
+            }
             for task, labels in self._tasks.items()
         ]
         return Response(_encode({"object": "list", "data": data}), media_type="application/json")

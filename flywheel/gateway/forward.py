@@ -18,6 +18,7 @@ _retries = Counter("flywheel_gateway_retries_total", "Calls to a model server th
 FIRST_BACK_OFF_SECONDS = 0.02
 LONGEST_BACK_OFF_SECONDS = 0.5
 SKIP_SECONDS = 1.0
+BUSY_SECONDS = 0.05
 
 
 class _Classification(msgspec.Struct):
@@ -53,9 +54,19 @@ class ModelRefused(RequestError):
 
 
 class _Retry(Exception):
-    def __init__(self, why: str, *, skip_endpoint: bool) -> None:
+    """Why a call should be made again, and for how long its endpoint is better left alone.
+
+    ``whole`` leaves it alone for every release, not for this one only. ``about_text`` says that
+    the server failed at this very text, which no amount of repeating will change.
+    """
+
+    def __init__(
+        self, why: str, skip_seconds: float, *, whole: bool = False, about_text: bool = False
+    ) -> None:
         super().__init__(why)
-        self.skip_endpoint = skip_endpoint
+        self.skip_seconds = skip_seconds
+        self.whole = whole
+        self.about_text = about_text
 
 
 @dataclass(slots=True)
@@ -67,6 +78,14 @@ class _Endpoint:
 
     def ready_at(self, release: str) -> float:
         return max(self.skip_until, self.lacks.get(release, 0.0))
+
+    def leave_alone(self, release: str, retry: _Retry) -> None:
+        now = time.monotonic()
+        if retry.whole:
+            self.skip_until = now + retry.skip_seconds
+        else:
+            self.lacks = {name: until for name, until in self.lacks.items() if until > now}
+            self.lacks[release] = now + retry.skip_seconds
 
 
 _encoder = msgspec.json.Encoder()
@@ -105,37 +124,32 @@ class ModelServers:
         """Ask any replica that has ``release``.
 
         Inference changes nothing, so a call that failed is repeated on another replica, with
-        growing pauses, until the deadline. Raises Unavailable when no replica answered by then,
-        and ModelRefused when one says that the request is wrong.
+        growing pauses, until the deadline. Raises Unavailable when no replica answered by then or
+        all fail at this text, and ModelRefused when one says that the request is wrong.
         """
         body = _encoder.encode({"model": release, "input": [text]})
         deadline = time.monotonic() + self._timeout
         back_off = FIRST_BACK_OFF_SECONDS
-        failures = 0
+        failures = text_failures = 0
         while True:
             endpoint = self._choose(release)
             try:
-                prediction = await self._ask(endpoint, body, deadline)
+                return await self._ask(endpoint, body, deadline)
             except _Retry as retry:
+                endpoint.leave_alone(release, retry)
                 failures += 1
-                now = time.monotonic()
-                if retry.skip_endpoint:
-                    endpoint.skip_until = now + SKIP_SECONDS
-                else:
-                    endpoint.lacks[release] = now + SKIP_SECONDS
-                if now + back_off >= deadline:
+                text_failures += retry.about_text
+                if text_failures > len(self._endpoints):
+                    raise Unavailable(f"{release} fails at this text: {retry}") from None
+                if time.monotonic() + back_off >= deadline:
                     raise Unavailable(
                         f"no model server answered for {release} within {self._timeout:g} s; "
                         f"the last one said: {retry}"
                     ) from None
-                _retries.inc()
-                if failures % len(self._endpoints) == 0:
-                    await asyncio.sleep(back_off)
-                    back_off = min(back_off * 2, LONGEST_BACK_OFF_SECONDS)
-            else:
-                if failures or endpoint.lacks:
-                    endpoint.lacks.pop(release, None)
-                return prediction
+            _retries.inc()
+            if failures % len(self._endpoints) == 0:
+                await asyncio.sleep(back_off)
+                back_off = min(back_off * 2, LONGEST_BACK_OFF_SECONDS)
 
     def _choose(self, release: str) -> _Endpoint:
         now = time.monotonic()
@@ -159,9 +173,11 @@ class ModelServers:
                     content = await response.read()
                     status = response.status
         except TimeoutError:
-            raise _Retry(f"{endpoint.url} did not answer in time", skip_endpoint=True) from None
+            raise _Retry(
+                f"{endpoint.url} did not answer in time", SKIP_SECONDS, whole=True
+            ) from None
         except aiohttp.ClientError as error:
-            raise _Retry(f"{endpoint.url}: {error}", skip_endpoint=True) from None
+            raise _Retry(f"{endpoint.url}: {error}", SKIP_SECONDS, whole=True) from None
         finally:
             endpoint.in_flight -= 1
         if status != 200:
@@ -174,11 +190,16 @@ def _refusal(url: str, status: int, content: bytes) -> Exception:
         detail = str(msgspec.json.decode(content).get("detail", ""))
     except (msgspec.DecodeError, AttributeError):
         detail = content[:200].decode(errors="replace")
-    if status in (404, 429) or status == 503:
-        # Still loading this release, or busy: the replica itself is well.
-        return _Retry(detail or f"{url} answered {status}", skip_endpoint=False)
-    if status >= 500:
-        return _Retry(f"{url} answered {status}: {detail}", skip_endpoint=True)
+    said = f"{url} answered {status}: {detail}"
+    if status == 429:
+        return _Retry(said, BUSY_SECONDS)
+    if status in (404, 503):
+        # It does not have this release (yet), or could not load it: it is well otherwise.
+        return _Retry(said, SKIP_SECONDS)
+    if status == 500:
+        return _Retry(said, BUSY_SECONDS, about_text=True)
+    if status > 500:
+        return _Retry(said, SKIP_SECONDS, whole=True)
     return ModelRefused(f"the model server refused the request: {detail}")
 
 
@@ -189,6 +210,8 @@ def _prediction(url: str, content: bytes, seconds: float) -> Prediction:
         scores = dict(zip(first.labels, first.probs, strict=True))
         label = max(scores, key=scores.__getitem__)
     except (msgspec.MsgspecError, IndexError, ValueError) as error:
-        raise _Retry(f"{url} gave no usable answer: {error}", skip_endpoint=True) from None
+        raise _Retry(
+            f"{url} gave no usable answer: {error}", BUSY_SECONDS, about_text=True
+        ) from None
     tokens = answer.usage.prompt_tokens if answer.usage else 0
     return Prediction(label, scores, tokens, seconds)

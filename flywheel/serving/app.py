@@ -72,7 +72,8 @@ def create_app(
         yield
         await batcher.stop()
 
-    app = FastAPI(title="Flywheel model server", version="1", lifespan=lifespan)
+    # vLLM's documentation describes these routes; there is no schema of our own to serve.
+    app = FastAPI(title="Flywheel model server", lifespan=lifespan, openapi_url=None)
     install_problem_details(app)
     app.add_route("/classify", _classify, methods=["POST"])
     app.add_route("/v1/chat/completions", _chat, methods=["POST"])

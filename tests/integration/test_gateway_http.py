@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import schemathesis
 from gateway_harness import (
     LABELS,
     TASK,
@@ -20,6 +23,8 @@ from gateway_harness import (
     running,
     split_event,
 )
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from flywheel.contracts.events import LabelRecorded, ShadowRecorded, TrafficRecorded
 from flywheel.gateway.app import create_app
@@ -293,6 +298,79 @@ def test_when_no_model_answers_the_failure_is_recorded(gateway) -> None:
     assert (event.status, event.release, event.output) == (503, "r1", None)
     assert event.error is not None
     assert event.error.startswith("unavailable: ")
+
+
+def test_a_text_that_every_model_fails_at_is_given_up_early(gateway, champion) -> None:
+    gate = gateway([champion], split=split_event("r1"), timeout=60.0)
+    response = gate.classify("make it explode")
+    assert response.status_code == 503
+    assert "r1 fails at this text" in response.json()["detail"]
+    assert gate.classify("Who?").status_code == 200
+
+
+def test_a_replica_that_hangs_is_left_for_another(gateway, champion) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        hanging = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        gate = gateway([hanging, champion], split=split_event("r1"), timeout=3.0)
+        assert [gate.classify("Who?").status_code for _ in range(4)] == [200] * 4
+
+
+def test_a_split_that_runs_ahead_of_the_model_servers_only_costs_time(gateway) -> None:
+    with model_server(split_event("r1")) as (url, releases):
+        gate = gateway([url], split=split_event("r1"))
+        gate.splits.update(split_event("r2"))
+        later = threading.Timer(0.3, releases.update, [split_event("r2")])
+        later.start()
+        assert gate.classify("Who?").json()["release"] == "r2"
+        later.join()
+
+
+def test_the_interface_describes_itself(gateway, champion) -> None:
+    gate = gateway([champion], split=split_event("r1"))
+    document = gate.http.get("/openapi.json").json()
+    schema = schemathesis.openapi.from_dict(document)
+    schema.validate()
+    assert "/v1/classify" in document["paths"]
+    assert document["components"]["schemas"]["ClassifyRequest"]["required"] == ["task", "text"]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+keys = st.sampled_from(
+    ["task", "text", "user", "model", "messages", "sample_id", "label", "source", "annotator"]
+)
+
+
+@settings(
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    st.sampled_from(["classify", "chat/completions", "feedback"]),
+    st.binary(max_size=60) | st.dictionaries(keys, json_values, max_size=5).map(json.dumps),
+    st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), max_size=20).map(str.strip),
+)
+def test_no_request_is_answered_with_an_internal_error(shared_gateway, path, body, sample) -> None:
+    headers = {"x-flywheel-sample-id": sample.encode("latin-1")}
+    response = shared_gateway.http.post(f"/v1/{path}", content=body, headers=headers)
+    assert response.status_code < 500
+    if response.status_code >= 400:
+        problem = response.json()
+        assert problem["status"] == response.status_code
+        assert problem["detail"]
+
+
+@pytest.fixture(scope="module")
+def shared_gateway(champion, tmp_path_factory) -> Iterator[Gateway]:
+    folder = tmp_path_factory.mktemp("shared")
+    with _gateway(folder, [champion], split=split_event("r1")) as gate:
+        yield gate
 
 
 def test_a_broker_outage_is_outlived_and_the_spill_is_bounded(gateway, champion) -> None:
