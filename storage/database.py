@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from sqlalchemy.engine import make_url
+
 from flywheel.contracts.codec import Record
 from flywheel.contracts.ids import utc_now
 from flywheel.contracts.publishing import Outbox
@@ -16,6 +18,7 @@ from flywheel.rollout.ports import Challengers, CommandStore, Evidence, Evidence
 from storage.engine import errors_translated, make_engine, read_only_engine
 from storage.migrations.upgrade import upgrade
 from storage.repositories.desk import SqlReviewDesk
+from storage.repositories.balance import SqlBalance
 from storage.repositories.evidence import SqlAuditLog, SqlEvidence, SqlEvidenceIntake
 from storage.repositories.labels import SqlLabelIntake, SqlLabels
 from storage.repositories.messaging import SqlOutbox, SqlSeen, mark_sent, unsent
@@ -47,6 +50,7 @@ class Transaction:
         self.releases: ReleaseStore = SqlReleases(work)
         self.turns: TurnStore = SqlTurns(work)
         self.overview = Overview(work)
+        self.balance = SqlBalance(work)
 
 
 class OutboxRows:
@@ -107,3 +111,8 @@ class Database:
         engine = self._reading if read_only else self._engine
         with errors_translated(), engine.begin() as connection:
             yield Work(connection, owner, read_only)
+
+
+def shown_url(url: str) -> str:
+    """A database URL that may be shown: without its password."""
+    return make_url(url).render_as_string(hide_password=True)

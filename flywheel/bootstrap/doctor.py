@@ -1,0 +1,128 @@
+"""What is used and why; and whether the log and the database hold the same, id by id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flywheel.bootstrap.process import open_database
+from flywheel.errors import FlywheelError
+from flywheel.settings import FlywheelSettings
+from storage.database import Database, shown_url
+from streams.reconcile import Report, reconcile
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What `flywheel doctor` found. ``lost`` and ``doubled`` name ids; both must be empty."""
+
+    uses: dict[str, str]
+    traffic_recorded: int = 0
+    lost: tuple[str, ...] = ()
+    doubled: tuple[str, ...] = ()
+    waiting: int = 0
+    dead_lettered: int = 0
+    groups: tuple[dict[str, Any], ...] = ()
+    problems: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is lost, doubled, waiting or out of reach."""
+        return not (self.lost or self.doubled or self.problems or self.waiting)
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs: counts, with the first ids of what is wrong."""
+        return {
+            "uses": self.uses,
+            "traffic_recorded": self.traffic_recorded,
+            "lost": len(self.lost),
+            "doubled": len(self.doubled),
+            "waiting": self.waiting,
+            "dead_lettered": self.dead_lettered,
+            "lost_ids": list(self.lost[:20]),
+            "doubled_ids": list(self.doubled[:20]),
+            "groups": list(self.groups),
+            "problems": list(self.problems),
+        }
+
+    def as_text(self) -> str:
+        """For people."""
+        lines = [f"{name:10} {value}" for name, value in self.uses.items()]
+        lines += [
+            f"{row['group']:20} {row['events']} events in the log, {row['stored']} stored, "
+            f"{row['dead_lettered']} dead-lettered, {row['waiting']} waiting, {row['lost']} lost"
+            for row in self.groups
+        ]
+        lines += [f"problem: {problem}" for problem in self.problems]
+        lines += [f"lost: {item}" for item in self.lost[:20]]
+        lines += [f"doubled: {item}" for item in self.doubled[:20]]
+        lines.append("all is well" if self.ok else "not all is well: see above")
+        return "\n".join(lines)
+
+
+def examine(settings: FlywheelSettings, expected: Sequence[str] = ()) -> Finding:
+    """Look at everything once. ``expected`` are sample ids that must have been recorded.
+
+    What cannot be reached is a problem in the finding, not an error.
+    """
+    uses = what_is_used(settings)
+    try:
+        with open_database(settings) as database:
+            report = reconcile(settings.kafka, database)
+            return _compare(uses, report, database, expected)
+    except FlywheelError as error:
+        return Finding(uses, problems=(str(error),))
+
+
+def what_is_used(settings: FlywheelSettings) -> dict[str, str]:
+    """Part → what is used for it, and because of which setting."""
+    kafka = settings.kafka
+    broker = (
+        f"Apache Kafka in this workspace, port {kafka.local_port} (kafka.bootstrap_servers is empty)"
+        if kafka.local
+        else f"{kafka.bootstrap_servers}, {kafka.security_protocol} (kafka.bootstrap_servers)"
+    )
+    url = shown_url(settings.database)
+    why = "database_url" if settings.database_url else "database_url is empty"
+    servers = ", ".join(settings.serving.endpoints)
+    return {
+        "workspace": str(settings.workspace),
+        "broker": broker,
+        "database": f"{url} ({why})",
+        "serving": f"{settings.serving.engine} at {servers}",
+        "tasks": ", ".join(settings.tasks),
+    }
+
+
+def _compare(
+    uses: dict[str, str], report: Report, database: Database, expected: Sequence[str]
+) -> Finding:
+    with database.transaction(read_only=True) as tx:
+        rows, samples = tx.balance.recorded()
+        lost = tx.balance.unrecorded(expected) + tx.balance.unkept_settlements()
+        doubled = tx.balance.doubled_settlements()
+    if rows != samples:
+        doubled.append(f"{rows - samples} requests were recorded under a second event id")
+    groups = tuple(
+        {
+            "group": group.group,
+            "events": group.events,
+            "doubled_in_log": group.doubled_in_log,
+            "stored": group.stored,
+            "dead_lettered": group.dead_lettered,
+            "waiting": group.waiting,
+            "lost": len(group.lost),
+        }
+        for group in report.groups
+    )
+    lost += [f"{group.group}: {item}" for group in report.groups for item in group.lost]
+    return Finding(
+        uses,
+        traffic_recorded=samples,
+        lost=tuple(lost),
+        doubled=tuple(doubled),
+        waiting=sum(group.waiting for group in report.groups),
+        dead_lettered=sum(group.dead_lettered for group in report.groups),
+        groups=groups,
+    )
