@@ -17,8 +17,8 @@ from flywheel.review.ports import ReviewDesk, ReviewIntake
 from flywheel.rollout.ports import Challengers, CommandStore, Evidence, EvidenceIntake, RolloutStore
 from storage.engine import errors_translated, make_engine, read_only_engine
 from storage.migrations.upgrade import upgrade
-from storage.repositories.desk import SqlReviewDesk
 from storage.repositories.balance import SqlBalance
+from storage.repositories.desk import SqlReviewDesk
 from storage.repositories.evidence import SqlAuditLog, SqlEvidence, SqlEvidenceIntake
 from storage.repositories.labels import SqlLabelIntake, SqlLabels
 from storage.repositories.messaging import SqlOutbox, SqlSeen, mark_sent, unsent

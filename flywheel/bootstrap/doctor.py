@@ -79,7 +79,7 @@ def what_is_used(settings: FlywheelSettings) -> dict[str, str]:
     """Part → what is used for it, and because of which setting."""
     kafka = settings.kafka
     broker = (
-        f"Apache Kafka in this workspace, port {kafka.local_port} (kafka.bootstrap_servers is empty)"
+        f"Apache Kafka in this workspace, port {kafka.local_port} (no kafka.bootstrap_servers)"
         if kafka.local
         else f"{kafka.bootstrap_servers}, {kafka.security_protocol} (kafka.bootstrap_servers)"
     )

@@ -25,11 +25,12 @@ class SqlBalance:
     def recorded(self) -> tuple[int, int]:
         """(rows, distinct samples) of traffic from the gateway."""
         row = self._work.row(
-            select(func.count(), func.count(traffic.c.sample_id.distinct())).where(
-                traffic.c.origin == "gateway"
-            )
+            select(
+                func.count().label("requests"),
+                func.count(traffic.c.sample_id.distinct()).label("samples"),
+            ).where(traffic.c.origin == "gateway")
         )
-        return (int(row[0]), int(row[1])) if row is not None else (0, 0)
+        return (row.requests, row.samples) if row is not None else (0, 0)
 
     def unrecorded(self, sample_ids: Sequence[str]) -> list[str]:
         """Those of ``sample_ids`` that no traffic row knows."""
