@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy.special import betaln, xlog1py, xlogy
 
 Array = NDArray[np.float64]
-_PRIOR_B = (0.5, 20.0, 200.0)
+_PRIOR_B = (0.5, 30.0, 1000.0)
 
 
 def log_mixture(x: Any, n: Any) -> Array:

@@ -1,0 +1,221 @@
+"""The guarantees of the tests, by simulation, and their algebra by property."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rollout_memory import arm, pairs
+
+from flywheel.rollout.analysis import simulation
+from flywheel.rollout.analysis.betting import PairedEvidence, differences
+from flywheel.rollout.analysis.latency import Latencies, log_e_slower, of_arm
+from flywheel.rollout.analysis.noninferiority import exact_p, lower_bound, score
+from flywheel.rollout.analysis.proportions import difference_interval, log_e_difference
+from flywheel.rollout.analysis.simulation import Pairs, independent
+from flywheel.rollout.config import RolloutSettings
+from flywheel.rollout.plan import look_sizes
+from flywheel.rollout.ports import latency_bucket
+
+SETTINGS = RolloutSettings()
+DIFFERENCES = st.lists(st.sampled_from([-1, 0, 1]), min_size=1, max_size=80)
+
+
+def within(hits: np.ndarray, rate: float) -> bool:
+    """Whether a simulated share of hits is compatible (3 standard errors) with at most rate."""
+    n = len(hits)
+    return float(np.isfinite(hits).mean()) <= rate + 3 * math.sqrt(rate * (1 - rate) / n)
+
+
+def test_equal_arms_are_rolled_back_less_often_than_harm_alpha_at_continuous_looks() -> None:
+    n = 400
+    accuracy, _ = simulation.accuracy(SETTINGS, independent(0.8, 0.8), n, 1000, 1)
+    errors, _ = simulation.errors(SETTINGS, (0.02, 0.02), n, 3000, 0.25, 2)
+    slow, _ = simulation.slowness(SETTINGS, 1.0, 60, 800, 0.25, 3)
+    slow = np.resize(slow, n)
+    any_harm = np.minimum(np.minimum(accuracy, errors), slow)
+    assert within(any_harm, SETTINGS.harm_alpha)
+
+
+def test_harm_alpha_holds_exactly_where_the_arms_are_equal_and_differ_often() -> None:
+    accuracy, _ = simulation.accuracy(SETTINGS, Pairs(0.5, 0.5), 2000, 1000, 4)
+    assert within(accuracy, SETTINGS.harm_alpha / 3)
+
+
+def test_errors_at_exactly_the_margin_are_rarely_called_harm_or_proven_harmless() -> None:
+    harm, proof = simulation.errors(SETTINGS, (0.01, 0.03), 1000, 4000, 0.5, 5)
+    assert within(harm, SETTINGS.harm_alpha / 3)
+    assert within(proof, SETTINGS.promote_alpha)
+
+
+def test_latency_at_exactly_the_margin_is_rarely_called_harm_or_proven_harmless() -> None:
+    harm, proof = simulation.slowness(SETTINGS, SETTINGS.latency_margin, 80, 1000, 0.5, 6)
+    assert within(harm, SETTINGS.harm_alpha / 3)
+    assert within(proof, SETTINGS.promote_alpha)
+
+
+def test_a_broken_challenger_is_found_within_a_few_dozen_pairs() -> None:
+    harm, proof = simulation.accuracy(SETTINGS, independent(0.85, 0.15), 1000, 300, 7)
+    assert np.isfinite(harm).all()
+    assert np.median(harm) <= 20
+    assert np.quantile(harm, 0.99) <= 40
+    assert not np.isfinite(proof).any()
+
+
+def test_failing_and_slow_challengers_are_found() -> None:
+    harm, _ = simulation.errors(SETTINGS, (0.0, 0.5), 200, 400, 0.25, 8)
+    assert np.quantile(harm, 0.95) <= 20
+    harm, _ = simulation.slowness(SETTINGS, 4.0, 30, 1200, 0.25, 9)
+    assert np.isfinite(harm).mean() >= 0.9
+
+
+@pytest.mark.parametrize(("better", "power"), [(0.08, 0.85), (0.10, 0.9)])
+def test_a_better_challenger_is_proven_with_about_120_pairs(better: float, power: float) -> None:
+    _, proof = simulation.accuracy(SETTINGS, Pairs(0.04 + better, 0.04), 1000, 140, 10)
+    assert np.isfinite(proof).mean() >= power
+
+
+@pytest.mark.parametrize("discordance", [0.05, 0.1, 0.2, 0.5, 1.0])
+def test_at_exactly_the_margin_promotion_is_rarer_than_promote_alpha(discordance: float) -> None:
+    margin = SETTINGS.accuracy_margin
+    worse = Pairs((discordance - margin) / 2, (discordance + margin) / 2)
+    _, proof = simulation.accuracy(SETTINGS, worse, 3000, 300, 11)
+    assert within(proof, SETTINGS.promote_alpha)
+
+
+def test_assignment_is_called_broken_when_it_is() -> None:
+    fair = simulation.mismatches(0.05, 0.05, 1000, 2000, 12)
+    assert within(fair, 0.001)
+    broken = simulation.mismatches(0.05, 0.10, 200, 2000, 13)
+    assert np.isfinite(broken).mean() >= 0.95
+
+
+def test_looks_are_fixed_and_rise() -> None:
+    assert look_sizes(SETTINGS) == (60, 90, 135, 201, 300)
+    assert look_sizes(RolloutSettings(looks=1, min_labels=40)) == (40,)
+    many = look_sizes(RolloutSettings(looks=50, min_labels=2))
+    assert list(many) == sorted(set(many))
+    assert len(many) == 50
+
+
+@given(DIFFERENCES)
+def test_the_interval_holds_the_mean_and_shrinks_with_alpha(d: list[int]) -> None:
+    seen = PairedEvidence(np.array(d, float))
+    low, high = seen.interval(0.05)
+    wide_low, wide_high = seen.interval(0.001)
+    assert -1 <= wide_low <= low <= high <= wide_high <= 1
+    assert low <= seen.mean + 1e-3
+    assert high >= seen.mean - 1e-3
+
+
+@given(DIFFERENCES, st.floats(-0.5, 0.0))
+def test_harm_is_proven_exactly_when_the_sequence_once_excluded_the_boundary(
+    d: list[int], boundary: float
+) -> None:
+    seen = PairedEvidence(np.array(d, float))
+    _, high = seen.interval(0.1)
+    if high < boundary - 1e-3:
+        assert seen.harm(boundary) >= math.log(1 / 0.05)
+    if high > boundary + 1e-3:
+        assert seen.harm(boundary) < math.log(1 / 0.05)
+
+
+@given(DIFFERENCES)
+def test_one_more_bad_pair_never_lowers_the_evidence_of_harm(d: list[int]) -> None:
+    before = PairedEvidence(np.array(d, float)).harm(0.0)
+    after = PairedEvidence(np.array([*d, -1], float)).harm(0.0)
+    assert after >= before - 1e-9
+
+
+def test_unequal_inclusion_probabilities_are_weighted_by_their_inverse() -> None:
+    few, many = pairs([-1, 1], 0.1), pairs([1, -1], 0.5)
+    d, w = differences([*few, *many])
+    assert w.tolist() == [1.0, 1.0, pytest.approx(0.2), pytest.approx(0.2)]
+    seen = PairedEvidence(d, w)
+    assert seen.mean == pytest.approx(0.0)
+    assert not seen.equally_likely
+
+
+def test_weighted_bets_keep_their_guarantee_when_a_stratum_is_sampled_more() -> None:
+    # Over the traffic the arms are equal; the stratum sampled four times as often is where the
+    # challenger loses. Unweighted, this would look like harm.
+    rng = np.random.default_rng(14)
+    hits = 0
+    for _ in range(200):
+        hard = rng.random(600) < 0.8  # traffic 50/50, sampled 4:1
+        u = rng.random(600)
+        d = np.where(hard, np.where(u < 0.3, -1.0, 0.0), np.where(u < 0.3, 1.0, 0.0))
+        w = np.where(hard, 0.25, 1.0)
+        hits += PairedEvidence(d, w).harm(0.0) >= math.log(20)
+        assert PairedEvidence(d).harm(0.0) >= math.log(20)
+    assert hits / 200 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 200)
+
+
+@given(st.integers(1, 60), st.data(), st.sampled_from([0.02, 0.05, 0.1]))
+def test_the_score_rises_with_wins_and_falls_with_losses(
+    n: int, data: st.DataObject, margin: float
+) -> None:
+    a = data.draw(st.integers(0, n - 1))
+    b = data.draw(st.integers(0, n - 1 - a))
+    here = float(score(a, b, n, margin))
+    assert float(score(a + 1, b, n, margin)) > here
+    assert float(score(a, b + 1, n, margin)) < here
+
+
+@pytest.mark.parametrize(("a", "b", "n"), [(0, 0, 60), (3, 1, 40), (10, 9, 80), (0, 5, 30)])
+def test_the_exact_p_value_is_the_sum_over_all_outcomes_as_extreme(a: int, b: int, n: int) -> None:
+    margin = 0.05
+    x, y = np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij")
+    inside = x + y <= n
+    x, y = x[inside], y[inside]
+    extreme = score(x, y, n, margin) >= float(score(a, b, n, margin)) - 1e-9
+    x, y = x[extreme], y[extreme]
+    log_factorial = np.array([math.lgamma(k + 1) for k in range(n + 1)])
+    choose = log_factorial[n] - log_factorial[x] - log_factorial[y] - log_factorial[n - x - y]
+    worst = 0.0
+    for psi in np.linspace(margin + 1e-9, 1 - 1e-9, 400):
+        plus, minus = (psi - margin) / 2, (psi + margin) / 2
+        logs = choose + x * math.log(plus) + y * math.log(minus) + (n - x - y) * math.log(1 - psi)
+        worst = max(worst, float(np.exp(logs).sum()))
+    assert exact_p(a, b, n, margin) == pytest.approx(worst, rel=0.02)
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 200))
+def test_the_lower_bound_lies_below_the_difference(a: int, b: int, same: int) -> None:
+    n = a + b + same
+    if n:
+        assert -1 <= lower_bound(a, b, n, 0.01) <= (a - b) / n + 1e-9
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.data())
+def test_the_error_interval_agrees_with_the_tests(n0: int, n1: int, data: st.DataObject) -> None:
+    x0, x1 = data.draw(st.integers(0, n0)), data.draw(st.integers(0, n1))
+    low, high = difference_interval(x0, n0, x1, n1, 0.05)
+    assert -1 <= low <= x1 / n1 - x0 / n0 <= high <= 1
+    need = math.log(2 / 0.05)
+    if high < 0.98:
+        beyond = log_e_difference(x0, n0, x1, n1, high + 0.01, above=False)
+        assert float(beyond) >= need
+    if low > -0.98:
+        assert float(log_e_difference(x0, n0, x1, n1, low - 0.01, above=True)) >= need
+
+
+@given(st.lists(st.floats(0.01, 1e5), min_size=1, max_size=200))
+def test_buckets_keep_quantiles_to_two_percent(values: list[float]) -> None:
+    counts: dict[int, int] = {}
+    for value in values:
+        counts[latency_bucket(value)] = counts.get(latency_bucket(value), 0) + 1
+    kept = Latencies(counts)
+    exact = sorted(values)[math.ceil(0.95 * len(values) - 1e-9) - 1]
+    found = kept.quantile(0.95)
+    assert found is not None
+    assert exact * 0.999 <= found <= exact * 1.021
+
+
+def test_no_latency_claim_without_both_arms() -> None:
+    assert log_e_slower(of_arm(arm(0)), of_arm(arm(50, ms=900)), 1.5, 0.05) == 0
+    assert log_e_slower(of_arm(arm(500)), of_arm(arm(0)), 1.5, 0.05) == 0
+    assert of_arm(arm(0)).quantile(0.95) is None
