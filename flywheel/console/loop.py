@@ -7,7 +7,20 @@ from typing import Any
 
 from flywheel.console.words import count, duration, percent, share, short
 
-NODE_WIDTH, NODE_HEIGHT = 150, 74
+WIDTH, HEIGHT = 150, 74  # of a node
+# Left edge and top of each node, in the drawing's own units.
+PLACES = {
+    "gateway": (0, 62),
+    "kafka": (194, 62),
+    "triage": (388, 62),
+    "auto": (602, 16),
+    "review": (602, 108),
+    "labels": (816, 62),
+    "dataset": (816, 232),
+    "train": (602, 232),
+    "registry": (388, 232),
+    "rollout": (194, 232),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +32,18 @@ class Node:
     count: str
     note: str
     href: str
-    x: int
-    y: int
     busy: bool = False
     alert: bool = False
+
+    @property
+    def x(self) -> int:
+        """Left edge."""
+        return PLACES[self.key][0]
+
+    @property
+    def y(self) -> int:
+        """Top."""
+        return PLACES[self.key][1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +57,12 @@ class Edge:
 
 def nodes(read: dict[str, Any]) -> list[Node]:
     """The nodes in the order a sample meets them."""
-    task, traffic, queue, auto = read["task"], read["traffic"], read["queue"], read["auto"]
-    labels, data, turn, rollout = read["labels"], read["dataset"], read["turn"], read["rollout"]
-    training = turn is not None and turn["state"] == "running"
-    failed = traffic["failed"]
-    seen = auto["auto"] + auto["expert"] + auto["none"]
-    newest = read["releases"][-1] if read["releases"] else None
-    review = f"/review/{task}"
+    return [*_labelling(read), *_training(read)]
+
+
+def _labelling(read: dict[str, Any]) -> list[Node]:
+    traffic, queue, auto, labels = read["traffic"], read["queue"], read["auto"], read["labels"]
+    queued = queue["open"] + queue["claimed"] + queue["submitted"]
     return [
         Node(
             "gateway",
@@ -50,25 +70,15 @@ def nodes(read: dict[str, Any]) -> list[Node]:
             count(traffic["requests"]),
             f"{traffic['per_second']:.1f} requests/s",
             "#traffic",
-            0,
-            96,
-            alert=failed > 0,
+            alert=traffic["failed"] > 0,
         ),
-        Node("kafka", "Kafka", count(seen), "samples in the log", "#traffic", 194, 96),
+        Node("kafka", "Kafka", count(auto["samples"]), "samples in the log", "#traffic"),
         Node(
             "triage",
             "Triage",
-            count(
-                auto["auto"]
-                + queue["open"]
-                + queue["claimed"]
-                + queue["submitted"]
-                + queue["settled"]
-            ),
+            count(auto["auto"] + queued + queue["settled"]),
             "samples routed",
             "#coverage",
-            388,
-            96,
         ),
         Node(
             "auto",
@@ -76,17 +86,13 @@ def nodes(read: dict[str, Any]) -> list[Node]:
             count(auto["auto"]),
             f"error ≤ {percent(auto['bound'])}" if auto["open"] else "closed: no bound yet",
             "#coverage",
-            602,
-            24,
         ),
         Node(
             "review",
             "Review",
             count(queue["open"]),
             f"waiting {duration(queue['oldest_seconds'])}" if queue["open"] else "nothing waits",
-            review,
-            602,
-            168,
+            f"/review/{read['task']}",
             busy=queue["claimed"] > 0,
         ),
         Node(
@@ -95,30 +101,34 @@ def nodes(read: dict[str, Any]) -> list[Node]:
             count(labels["total"]),
             f"{count(labels['expert'])} by experts",
             "#coverage",
-            816,
-            96,
         ),
+    ]
+
+
+def _training(read: dict[str, Any]) -> list[Node]:
+    data, turn, rollout = read["dataset"], read["turn"], read["rollout"]
+    running = turn is not None and turn["state"] == "running"
+    newest = read["releases"][-1] if read["releases"] else None
+    took = "no turn yet"
+    if turn:
+        took = duration(turn["elapsed"]) if running else f"last turn {duration(turn['elapsed'])}"
+    releases = f"/releases/{read['task']}"
+    return [
         Node(
             "dataset",
             "Dataset",
-            count(data["versions"]),
+            count(data["versions"]) if data["versions"] else "None",
             f"{count(data['new_labels'])} of {count(data['labels_needed'])} new labels",
-            f"/releases/{task}",
-            816,
-            300,
-            busy=training and turn["stage"] == "build",
+            releases,
+            busy=running and turn["stage"] == "build",
         ),
         Node(
             "train",
             "Train",
-            turn["stage"].capitalize() if training else "Idle",
-            duration(turn["elapsed"]) + ("" if training else " last turn")
-            if turn
-            else "no turn yet",
-            f"/releases/{task}",
-            602,
-            300,
-            busy=training and turn["stage"] != "build",
+            turn["stage"].capitalize() if running else "Idle",
+            took,
+            releases,
+            busy=running and turn["stage"] != "build",
             alert=turn is not None and turn["state"] == "failed",
         ),
         Node(
@@ -126,40 +136,65 @@ def nodes(read: dict[str, Any]) -> list[Node]:
             "Registry",
             count(len(read["releases"])),
             f"newest {short(newest['release'])}" if newest else "no release yet",
-            f"/releases/{task}",
-            388,
-            300,
+            releases,
         ),
         Node(
             "rollout",
             "Rollout",
-            share(rollout["share"]) if rollout else "Steady",
+            share(rollout["share"]) if rollout else "Steady" if read["champion"] else "None",
             rollout["state"].replace("_", " ") if rollout else f"serves {short(read['champion'])}",
-            f"/rollout/{task}",
-            194,
-            300,
+            f"/rollout/{read['task']}",
             busy=rollout is not None,
         ),
     ]
 
 
 def edges(read: dict[str, Any]) -> list[Edge]:
-    """The paths between the nodes, in the drawing's own units."""
+    """The paths between the nodes."""
     traffic = read["traffic"]["per_second"] > 0
-    training = read["turn"] is not None and read["turn"]["state"] == "running"
+    running = read["turn"] is not None and read["turn"]["state"] == "running"
     rollout = read["rollout"] is not None
     queued = read["queue"]["open"] + read["queue"]["claimed"] > 0
-    auto = read["auto"]["open"]
+    auto = traffic and read["auto"]["open"]
     return [
-        Edge("M150 133H194", flows=traffic),
-        Edge("M344 133H388", flows=traffic),
-        Edge("M538 133C575 133 565 61 602 61", "auto", flows=traffic and auto),
-        Edge("M538 133C575 133 565 205 602 205", "expert", flows=traffic),
-        Edge("M752 61C789 61 779 133 816 133", "auto", flows=traffic and auto),
-        Edge("M752 205C789 205 779 133 816 133", "expert", flows=queued),
-        Edge("M966 133H984Q1000 133 1000 149V321Q1000 337 984 337H966", flows=training),
-        Edge("M816 337H752", flows=training),
-        Edge("M602 337H538", flows=training),
-        Edge("M388 337H344", "challenger", flows=rollout),
-        Edge("M194 337H91Q75 337 75 321V170", "challenger", flows=rollout),
+        Edge(_right("gateway", "kafka"), flows=traffic),
+        Edge(_right("kafka", "triage"), flows=traffic),
+        Edge(_right("triage", "auto"), "auto", auto),
+        Edge(_right("triage", "review"), "expert", traffic),
+        Edge(_right("auto", "labels"), "auto", auto),
+        Edge(_right("review", "labels"), "expert", queued),
+        Edge(_down("labels", "dataset"), flows=running),
+        Edge(_left("dataset", "train"), flows=running),
+        Edge(_left("train", "registry"), flows=running),
+        Edge(_left("registry", "rollout"), "challenger", rollout),
+        Edge(_home("rollout", "gateway"), "challenger", rollout),
     ]
+
+
+def _middle(key: str) -> int:
+    return PLACES[key][1] + HEIGHT // 2
+
+
+def _right(start: str, end: str) -> str:
+    x0, x1, y0, y1 = PLACES[start][0] + WIDTH, PLACES[end][0], _middle(start), _middle(end)
+    if y0 == y1:
+        return f"M{x0} {y0}H{x1}"
+    bend = (x1 - x0) // 2 + 5
+    return f"M{x0} {y0}C{x0 + bend} {y0} {x1 - bend} {y1} {x1} {y1}"
+
+
+def _left(start: str, end: str) -> str:
+    return f"M{PLACES[start][0]} {_middle(start)}H{PLACES[end][0] + WIDTH}"
+
+
+def _down(start: str, end: str) -> str:
+    x, y0, y1 = PLACES[start][0] + WIDTH, _middle(start), _middle(end)
+    out = x + 32
+    return (
+        f"M{x} {y0}H{out - 14}Q{out} {y0} {out} {y0 + 14}V{y1 - 14}Q{out} {y1} {out - 14} {y1}H{x}"
+    )
+
+
+def _home(start: str, end: str) -> str:
+    y, x, top = _middle(start), PLACES[end][0] + WIDTH // 2, PLACES[end][1] + HEIGHT
+    return f"M{PLACES[start][0]} {y}H{x + 14}Q{x} {y} {x} {y - 14}V{top}"

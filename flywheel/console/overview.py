@@ -81,15 +81,15 @@ def _stamp(at: Any) -> float:
 def _traffic(
     tx: ConsoleTransaction, task: str, counts: dict[str, Any], now: datetime
 ) -> dict[str, Any]:
-    first, last = counts.get("first"), counts.get("last")
+    first, last = counts["first"], counts["last"]
     lived = now.timestamp() - _stamp(first) if first else 0.0
     bucket = next((size for size in _BUCKETS if lived / size <= _POINTS), _BUCKETS[-1])
     rows = tx.overview.traffic_series(task, bucket, _POINTS)
     newest = tx.overview.traffic_series(task, 1, _RATE_SECONDS)
     edge = now.timestamp() - _RATE_SECONDS
     return {
-        "requests": counts.get("requests", 0),
-        "failed": counts.get("failed", 0),
+        "requests": counts["requests"],
+        "failed": counts["failed"],
         "last": _stamp(last) if last else None,
         "per_second": sum(row[1] for row in newest if _stamp(row[0]) >= edge) / _RATE_SECONDS,
         "bucket_seconds": bucket,
@@ -102,7 +102,8 @@ def _filled(rows: Sequence[tuple[Any, ...]], bucket: int, now: datetime) -> dict
     known = {int(_stamp(row[0])) // bucket * bucket: row for row in rows}
     if not known:
         return {"at": [], "champion": [], "challenger": [], "errors": []}
-    end = int(now.timestamp()) // bucket * bucket
+    # The bucket that has only begun would look like a fall.
+    end = max(int(now.timestamp()) // bucket * bucket - bucket, min(known))
     start = max(min(known), end - bucket * (_POINTS - 1))
     at = list(range(start, end + 1, bucket))
     series: dict[str, list[Any]] = {"at": at, "champion": [], "challenger": [], "errors": []}
@@ -118,12 +119,14 @@ def _filled(rows: Sequence[tuple[Any, ...]], bucket: int, now: datetime) -> dict
 def _auto(
     coverage: dict[str, int], policy: AutoLabelPolicy, settings: TaskSettings
 ) -> dict[str, Any]:
-    auto, expert = coverage.get("auto", 0), coverage.get("expert", 0)
-    total = auto + expert + coverage.get("none", 0)
+    auto, expert = coverage["auto"], coverage["expert"]
+    total = sum(coverage.values())
     return {
         "auto": auto,
         "expert": expert,
-        "none": coverage.get("none", 0),
+        "other": coverage["other"],
+        "none": coverage["none"],
+        "samples": total,
         "share": auto / total if total else 0.0,
         "open": policy.threshold is not None,
         "threshold": policy.threshold,

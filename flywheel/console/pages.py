@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,13 @@ from flywheel.console.words import share
 from flywheel.errors import NotFound
 from flywheel.registry.lineage import lineage
 from flywheel.settings import FlywheelSettings
+
+_METRICS = {
+    "ece": "Calibration error (ECE)",
+    "brier": "Brier score",
+    "p50_ms": "p50 latency, ms",
+    "p95_ms": "p95 latency, ms",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +138,7 @@ class Pages:
             moment=moment,
             problem=problem,
             served=served,
+            floor=_floor([one.accuracy_low for one in found]),
         )
 
     def release(self, request: Request, task: str, release: str) -> Response:
@@ -149,6 +158,7 @@ class Pages:
             rollouts=mine,
             classes=_classes(found.release.metrics),
             labels=self._task(task).labels,
+            metric_names=_METRICS,
         )
 
     def login_form(self, next: str = "/") -> Response:
@@ -215,6 +225,11 @@ class Pages:
     ) -> Response:
         html = self.environment.get_template(template).render(**frame, **values)
         return HTMLResponse(html, status)
+
+
+def _floor(lows: list[float]) -> float:
+    """Where an axis of accuracies begins: the tenth below the lowest, at most one half."""
+    return min([0.5, *(math.floor(low * 10) / 10 for low in lows)])
 
 
 def _moment(text: str) -> tuple[datetime | None, str]:

@@ -15,7 +15,7 @@ from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.ports import Rollout
 from flywheel.rollout.view import RolloutView, rollout_view, task_view
 
-WIDTH = 640.0  # of an axis, in the drawing's own units
+WIDTH = 100.0  # of an axis: positions are percentages of whatever it measures on screen
 CHECK_GROUPS = (
     ("harm", "Harm", "looked at all the time; proof of it rolls back at once"),
     ("validity", "Validity", "whether the arms can be compared at all"),
@@ -150,7 +150,7 @@ def _interval(check: Check, title: str) -> Interval:
     start, end = _domain([neutral, margin, *known], neutral, margin)
 
     def place(value: float) -> float:
-        return round(min(max((value - start) / (end - start), 0.0), 1.0) * WIDTH, 1)
+        return round(min(max((value - start) / (end - start), 0.0), 1.0) * WIDTH, 2)
 
     better = "right" if margin < neutral else "left"
     edge = place(margin)
@@ -167,7 +167,7 @@ def _interval(check: Check, title: str) -> Interval:
         neutral=place(neutral),
         margin=edge,
         margin_words=f"margin {_number(margin * scale, sign)}" + (" ×" if ratio else ""),
-        bad=(0.0, edge) if better == "right" else (edge, round(WIDTH - edge, 1)),
+        bad=(0.0, edge) if better == "right" else (edge, round(WIDTH - edge, 2)),
         value=place(check.value) if check.value is not None else None,
         low=place(check.low) if data and check.low is not None else None,
         high=place(check.high) if data and check.high is not None else None,

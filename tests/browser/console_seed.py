@@ -87,9 +87,11 @@ def seed(database: Database, now: datetime | None = None, *, running_turn: bool 
     world = World(database, now or datetime.now(UTC))
     first, second = release_id(1), release_id(2)
     broken, third = release_id(3), release_id(4)
-    _releases(world)
+    _seed_labels(world, 60)
+    _release(world, 1, None)
     _champion(world, first, 58)
     _traffic(world, 58, 44, 240, first, quality=0.79)
+    _release(world, 2, 1)
     _rollout(
         world,
         "first",
@@ -105,6 +107,7 @@ def seed(database: Database, now: datetime | None = None, *, running_turn: bool 
              quality=0.79, better=0.88)  # fmt: skip
     _champion(world, second, 30)
     _traffic(world, 30, 22, 150, second, quality=0.88)
+    _release(world, 3, 2)
     _rollout(
         world,
         "broken",
@@ -118,6 +121,7 @@ def seed(database: Database, now: datetime | None = None, *, running_turn: bool 
     _traffic(world, 22, 18, 110, second, challenger=broken, share=0.05, rollout="broken",
              quality=0.88, better=0.45)  # fmt: skip
     _traffic(world, 18, 12, 120, second, quality=0.88)
+    _release(world, 4, 2)
     _rollout(
         world,
         "third",
@@ -143,68 +147,96 @@ def _champion(world: World, release: str, minutes: float) -> None:
         tx.rollouts.set_champion(TASK, release, world.ago(minutes))
 
 
-def _releases(world: World) -> None:
-    rows = [
-        (1, 60, 0.792, 0.755, 0.826, 60, 0, None, True),
-        (2, 46, 0.871, 0.839, 0.898, 212, 95, 0.021, True),
-        (3, 24, 0.402, 0.359, 0.446, 371, 168, 0.024, False),
-        (4, 14, 0.913, 0.885, 0.936, 371, 168, 0.024, True),
-    ]
-    parent = None
+def _seed_labels(world: World, count: int) -> None:
+    at = world.ago(61)
     with world.database.transaction() as tx:
-        for number, minutes, accuracy, low, high, expert, auto, error, passed in rows:
-            version = f"v-{random.Random(100 + number).getrandbits(40):010x}"
-            tx.datasets.add(
-                DatasetVersioned(
+        tx.label_intake.record_labels(
+            [
+                LabelRecorded(
                     event_id=new_id(),
-                    occurred_at=world.ago(minutes + 1),
+                    occurred_at=at,
                     task=TASK,
-                    version=version,
-                    parent=None,
-                    git_commit=f"{random.Random(200 + number).getrandbits(160):040x}",
-                    dvc_hash=f"{random.Random(300 + number).getrandbits(128):032x}",
-                    watermark=f"{number:020d}",
-                    expert_labels=expert,
-                    auto_labels=auto,
-                    holdout_labels=500,
+                    sample_id=f"seed-{index:03d}",
+                    value=LABELS[index % len(LABELS)],
+                    source="seed",
+                    annotator="seed",
                 )
+                for index in range(count)
+            ]
+        )
+
+
+_ROWS = {
+    1: (60, 0.792, 0.755, 0.826, 60, 0, None, True),
+    2: (46, 0.871, 0.839, 0.898, 212, 95, 0.021, True),
+    3: (24, 0.402, 0.359, 0.446, 371, 168, 0.024, False),
+    4: (14, 0.913, 0.885, 0.936, 371, 168, 0.024, True),
+}
+
+
+def _release(world: World, number: int, parent: int | None) -> None:
+    """A dataset of what is settled so far, and the release that was trained on it."""
+    minutes, accuracy, low, high, expert, auto, error, passed = _ROWS[number]
+    version = f"v-{random.Random(100 + number).getrandbits(40):010x}"
+    commit = f"{random.Random(200 + number).getrandbits(160):040x}"
+    override = Override(by="ada", why="fire drill: must be rolled back")
+    with world.database.transaction() as tx:
+        tx.datasets.add(
+            DatasetVersioned(
+                event_id=new_id(),
+                occurred_at=world.ago(minutes + 1),
+                task=TASK,
+                version=version,
+                parent=None,
+                git_commit=commit,
+                dvc_hash=f"{random.Random(300 + number).getrandbits(128):032x}",
+                watermark=tx.labels.watermark(TASK) or "0",
+                expert_labels=expert,
+                auto_labels=auto,
+                holdout_labels=500,
             )
-            tx.releases.add(
-                Release(
-                    release=release_id(number),
-                    task=TASK,
-                    path=f"releases/{release_id(number)}",
-                    dataset_version=version,
-                    parent=parent,
-                    created_at=world.ago(minutes),
-                    git_commit=f"{random.Random(200 + number).getrandbits(160):040x}",
-                    accuracy=accuracy,
-                    accuracy_low=low,
-                    accuracy_high=high,
-                    size_bytes=23_412_096 + number * 512,
-                    expert_labels=expert,
-                    auto_labels=auto,
-                    auto_label_error=error,
-                    gate_passed=passed,
-                    gate_reason="accuracy 91.3 % against 87.1 %: not worse by more than 2 points"
-                    if passed
-                    else "accuracy 40.2 % against 87.1 %: worse by more than 2 points",
-                    override=None
-                    if passed
-                    else Override(by="ada", why="fire drill: a challenger that must be rolled back"),
-                    metrics={
-                        "ece": 0.031, "brier": 0.142, "p50_ms": 8.4, "p95_ms": 14.9,
-                        "per_class": {
-                            label: {"precision": accuracy - 0.02 * (i % 3), "recall":
-                                    accuracy + 0.01 * (i % 4), "support": 60 + 17 * i}
-                            for i, label in enumerate(LABELS)
-                        },
-                    },
-                    recipe={"epochs": 4, "learning_rate": 1e-4, "method": "int8-dynamic"},
-                )
-            )  # fmt: skip
-            if passed:
-                parent = release_id(number)
+        )
+        tx.releases.add(
+            Release(
+                release=release_id(number),
+                task=TASK,
+                path=f"releases/{release_id(number)}",
+                dataset_version=version,
+                parent=release_id(parent) if parent else None,
+                created_at=world.ago(minutes),
+                git_commit=commit,
+                accuracy=accuracy,
+                accuracy_low=low,
+                accuracy_high=high,
+                size_bytes=23_412_096 + number * 51_200,
+                expert_labels=expert,
+                auto_labels=auto,
+                auto_label_error=error,
+                gate_passed=passed,
+                gate_reason=f"accuracy {accuracy:.1%} is "
+                + ("not worse than the champion’s by more than 2 points" if passed else "worse"),
+                override=None if passed else override,
+                metrics=_metrics(accuracy),
+                recipe={"epochs": 4, "learning_rate": 1e-4, "method": "int8-dynamic"},
+            )
+        )
+
+
+def _metrics(accuracy: float) -> dict[str, object]:
+    return {
+        "ece": 0.031,
+        "brier": 0.142,
+        "p50_ms": 8.4,
+        "p95_ms": 14.9,
+        "per_class": {
+            label: {
+                "precision": accuracy - 0.02 * (i % 3),
+                "recall": accuracy + 0.01 * (i % 4),
+                "support": 60 + 17 * i,
+            }
+            for i, label in enumerate(LABELS)
+        },
+    }
 
 
 def _rollout(

@@ -19,8 +19,8 @@ function axis(more) {
     stroke: () => colour("ink-3"),
     font: FONT,
     labelFont: FONT,
-    labelSize: 18,
-    labelGap: 2,
+    labelSize: 16,
+    labelGap: 0,
     grid: { stroke: () => colour("line"), width: 1 },
     ticks: { stroke: () => colour("line"), width: 1, size: 4 },
     ...more,
@@ -39,6 +39,7 @@ export function clock(seconds, span = 0) {
 export function timeAxis() {
   return axis({
     label: "time (UTC)",
+    size: 26,
     space: 78,
     values: (plot, ticks) => ticks.map((tick) => clock(tick, plot.scales.x.max - plot.scales.x.min)),
   });

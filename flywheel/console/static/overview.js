@@ -19,6 +19,7 @@ const intervals = {
       const { ctx } = plot;
       const dot = 4 * devicePixelRatio;
       ctx.save();
+      ctx.setLineDash([]);
       releases.forEach((release, index) => {
         const x = plot.valToPos(index, "x", true);
         const at = (value) => plot.valToPos(value, "y", true);
@@ -58,6 +59,7 @@ const accuracy = new Chart(
     axes: [
       axis({
         label: "release, oldest first",
+        size: 26,
         splits: () => {
           const step = Math.ceil(releases.length / 6);
           return releases.map((_, index) => index).filter((index) => index % step === 0);
@@ -131,7 +133,7 @@ function draw() {
   const read = JSON.parse(document.getElementById("series").textContent);
   releases = read.releases;
   accuracy.show([releases.map((_, index) => index), releases.map((release) => release.accuracy)]);
-  const { at, champion, challenger, errors } = read.traffic;
+  const { at, champion, challenger, errors } = read.traffic.series;
   traffic.show([at, champion, champion.map((value, index) => value + challenger[index]),
     errors.map((value) => value || null)]);
   split.show([read.split.at, read.split.challenger.map((share) => 1 - share),

@@ -24,7 +24,7 @@ let fetching = null;
 let undoing = false;
 // Answered here. A load that left before the acknowledgement came may still offer these.
 const answered = new Set();
-let session = { seconds: [], started: 0, undoable: 0, ...JSON.parse(sessionStorage.getItem(SESSION) ?? "{}") };
+let session = { seconds: [], started: 0, undoable: 0, recent: [], ...JSON.parse(sessionStorage.getItem(SESSION) ?? "{}") };
 
 const say = (words) => { el("say").textContent = words; };
 
@@ -63,7 +63,8 @@ function render() {
   away = 0;
   peek(localStorage.getItem(PEEK) === "always");
   if (document.activeElement === document.body || el("answer").contains(document.activeElement)) {
-    radios[0].focus({ preventScroll: true });
+    // Not a choice: a ring around the first one would look like an answer.
+    el("sample-text").focus({ preventScroll: true });
   }
   say(`Next sample: ${item.text}`);
 }
@@ -102,7 +103,26 @@ function renderSession() {
   const median = sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
   el("stat-median").textContent = sorted.length ? median.toFixed(1) : "–";
   el("undo").disabled = !session.undoable;
+  renderRecent();
   sessionStorage.setItem(SESSION, JSON.stringify(session));
+}
+
+// The latest answers, with a dot that fills once the server has them.
+function renderRecent() {
+  const unsaved = new Set(outbox.entries.map((entry) => entry.item.sample_id));
+  el("recent-card").hidden = !session.recent.length;
+  el("recent").replaceChildren(...session.recent.map(({ id, text, value }) => {
+    const row = document.createElement("li");
+    const dot = document.createElement("span");
+    dot.className = `dot ${unsaved.has(id) ? "k-wait" : "k-pass"}`;
+    dot.title = unsaved.has(id) ? "on its way" : "saved";
+    const words = document.createElement("span");
+    words.textContent = words.title = text;
+    const label = document.createElement("b");
+    label.textContent = value ?? "skipped";
+    row.append(dot, words, label);
+    return row;
+  }));
 }
 
 function renderDepth(depth) {
@@ -194,6 +214,7 @@ function leave(value) {
   if (value !== null) session.seconds.push(seconds);
   session.undoable += 1;
   answered.add(item.sample_id);
+  session.recent = [{ id: item.sample_id, text: item.text, value }, ...session.recent].slice(0, 6);
   outbox.add({ item, value, annotator, seconds });
   renderSession();
   render();
@@ -240,6 +261,7 @@ async function undo() {
 function undone(item, value) {
   session.undoable = Math.max(0, session.undoable - 1);
   answered.delete(item.sample_id);
+  session.recent = session.recent.filter((one) => one.id !== item.sample_id);
   if (value !== null) session.seconds.pop();
   queue = [item, ...queue.filter((other) => other.sample_id !== item.sample_id)];
   renderSession();
@@ -321,7 +343,7 @@ el("who-form").addEventListener("submit", () => {
   if (!name) return;
   if (name !== annotator) {
     queue = [];
-    session = { seconds: [], started: 0, undoable: 0 };
+    session = { seconds: [], started: 0, undoable: 0, recent: [] };
   }
   named(name);
   renderSession();
@@ -357,7 +379,7 @@ document.addEventListener("keydown", (event) => {
   const key = event.key.toLowerCase();
   const button = target.closest("a, button");
   if (button && button.id !== "submit" && (key === "enter" || key === " ")) return;
-  if (target.id === "sample-text" && key.startsWith("arrow")) return;
+  if (target.id === "sample-text" && key.startsWith("arrow") && target.scrollHeight > target.clientHeight) return;
   if (/^[1-9]$/.test(key)) choose(Number(key) - 1);
   else if (keys[key] && !(event.repeat && ["enter", "s", "u"].includes(key))) keys[key]();
   else return;
@@ -372,7 +394,7 @@ el("undo-done").addEventListener("click", undo);
 el("peek").addEventListener("click", keys.m);
 el("help-open").addEventListener("click", keys["?"]);
 
-outbox.addEventListener("change", renderUnsaved);
+outbox.addEventListener("change", () => { renderUnsaved(); renderRecent(); });
 outbox.addEventListener("saved", () => { if (queue.length < AHEAD) fill(); });
 window.addEventListener("online", () => outbox.retryNow());
 window.addEventListener("storage", renderUnsaved);
