@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
 from flywheel.contracts.events import RolloutChanged
 from flywheel.contracts.ids import new_id, unit_fraction, utc_now
+from flywheel.contracts.model_folder import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    ModelDescription,
+    digest_model_files,
+    write_description,
+)
 from flywheel.contracts.split import TrafficSplit
 from flywheel.gateway.process import HttpServer
 from flywheel.serving.app import create_app
+from flywheel.serving.engine import Loader
 from flywheel.serving.releases import ReleaseSet
 
 LABELS = ("NUM", "HUM", "LOC")
@@ -46,9 +57,94 @@ class HashClassifier:
         return {label: value / sum(raw) for label, value in zip(LABELS, raw, strict=True)}
 
 
-def _embedded() -> Iterator[Engine]:
+def _tiny_release(folder: Path) -> Path:
+    """A release folder as training writes it: a BERT of random weights, two layers of 32."""
+    import torch
+    from safetensors.torch import save_file
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = [
+        "[PAD]",
+        "[UNK]",
+        *[
+            "what",
+            "is",
+            "number",
+            "how",
+            "far",
+            "planet",
+            "and",
+            "very",
+            "why",
+            "where",
+            "road",
+            "lead",
+        ],
+    ]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "model_type": "bert",
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "pad_token_id": 0,
+    }
+    (folder / CONFIG_FILE).write_bytes(msgspec.json.encode(config))
+    random = torch.Generator().manual_seed(7)
+    weights: dict[str, torch.Tensor] = {}
+
+    def dense(name: str, outputs: int, inputs: int) -> None:
+        weights[f"{name}.weight"] = torch.randn(outputs, inputs, generator=random) * 0.3
+        weights[f"{name}.bias"] = torch.zeros(outputs)
+
+    def norm(name: str) -> None:
+        weights[f"{name}.weight"], weights[f"{name}.bias"] = torch.ones(32), torch.zeros(32)
+
+    for table, rows in (("word", len(words)), ("token_type", 2), ("position", 64)):
+        name = f"bert.embeddings.{table}_embeddings.weight"
+        weights[name] = torch.randn(rows, 32, generator=random)
+    norm("bert.embeddings.LayerNorm")
+    for layer in ("bert.encoder.layer.0", "bert.encoder.layer.1"):
+        for part in ("self.query", "self.key", "self.value", "output.dense"):
+            dense(f"{layer}.attention.{part}", 32, 32)
+        dense(f"{layer}.intermediate.dense", 64, 32)
+        dense(f"{layer}.output.dense", 32, 64)
+        norm(f"{layer}.attention.output.LayerNorm")
+        norm(f"{layer}.output.LayerNorm")
+    dense("classifier", len(LABELS), 32)
+    save_file(weights, folder / WEIGHTS_FILE)
+    write_description(
+        folder,
+        ModelDescription(
+            task="t",
+            labels=LABELS,
+            temperature=1.5,
+            max_tokens=32,
+            method="none",
+            pooling="mean",
+            base_model="random",
+            dataset_version="none",
+            files=digest_model_files(folder),
+        ),
+    )
+    return folder
+
+
+def _embedded(_folder: Path) -> Iterator[Engine]:
+    yield from _serving(lambda _release: HashClassifier())
+
+
+def _embedded_release(folder: Path) -> Iterator[Engine]:
+    from flywheel.serving.runtime import load_classifier
+
+    path = _tiny_release(folder)
+    yield from _serving(lambda _release: load_classifier(path, 1))
+
+
+def _serving(load: Loader) -> Iterator[Engine]:
     split = TrafficSplit(task="t", champion="release-1")
-    releases = ReleaseSet(lambda _release: HashClassifier())
+    releases = ReleaseSet(load)
     releases.update(
         RolloutChanged(
             event_id=new_id(),
@@ -67,20 +163,23 @@ def _embedded() -> Iterator[Engine]:
     thread.start()
     url = f"http://127.0.0.1:{server.port}"
     with httpx.Client(base_url=url, timeout=30, trust_env=False) as http:
-        while not http.get("/v1/models").json()["data"]:
-            pass
+        while not (listed := http.get("/v1/models").json())["data"]:
+            assert [m["status"] for m in listed["unavailable"]] == ["loading"], listed
+            time.sleep(0.01)
         yield Engine(http, "release-1", set(LABELS))
     server.stop()
     thread.join()
     releases.stop()
 
 
-ENGINES = {"embedded": _embedded}
+ENGINES = {"embedded": _embedded, "embedded-release": _embedded_release}
 
 
 @pytest.fixture(scope="module", params=sorted(ENGINES))
-def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    yield from ENGINES[request.param]()
+def engine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Engine]:
+    yield from ENGINES[request.param](tmp_path_factory.mktemp("engine"))
 
 
 def test_it_is_healthy_and_lists_its_models(engine: Engine) -> None:
