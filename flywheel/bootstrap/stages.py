@@ -102,6 +102,7 @@ def _train(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> Non
 
 def _compress(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> None:
     from flywheel.compression.quantize import compress
+    from flywheel.serving.runtime import load_classifier
 
     workspace = settings.workspace
     compress(
@@ -110,6 +111,7 @@ def _compress(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> 
         CompressionSettings(**params["compression"]),
         _empty(compressed_folder(workspace, task)),
         settings.serving.threads,
+        load=load_classifier,
     )
 
 

@@ -1,0 +1,164 @@
+"""The workspace's DVC pipeline, its gate and the registry's folder, as one turn uses them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from flywheel.bootstrap.params import read_params, task_params, turn_params, write_params
+from flywheel.bootstrap.serving import release_path
+from flywheel.bootstrap.stages import compressed_folder, dataset_folder, evaluation_folder
+from flywheel.bootstrap.watchdog import VARIABLE
+from flywheel.contracts.dataset_folder import read_manifest
+from flywheel.contracts.events import DatasetVersioned
+from flywheel.contracts.ids import new_id, utc_now
+from flywheel.contracts.release import Override, Release
+from flywheel.datasets.workspace import Workspace
+from flywheel.errors import PipelineError
+from flywheel.evaluation.config import GateSettings
+from flywheel.evaluation.evaluate import read_predictions
+from flywheel.evaluation.gate import GateDecision
+from flywheel.evaluation.gate import decide as gate
+from flywheel.registry.release_folder import METRICS_FILE, PREDICTIONS_FILE, assemble
+from flywheel.retraining.ports import GateRefusal, Turn, TurnRequest
+from flywheel.settings import FlywheelSettings
+from flywheel.triage.policy import certify
+from storage.database import Database
+
+# A stage that something killed (no memory, a person) is run once more before the turn fails.
+ATTEMPTS = 2
+FEATURE_VIEW = "source_history/1"
+
+_log = structlog.get_logger(__name__)
+
+
+class WorkspacePipeline:
+    """Implements ``retraining.ports.Pipeline`` over one workspace."""
+
+    def __init__(
+        self, settings: FlywheelSettings, database: Database, stopping: threading.Event
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._stopping = stopping
+        self._workspace = Workspace(settings.workspace, settings.state / "dvc-remote")
+
+    def prepare(self, turn: Turn, request: TurnRequest | None, watermark: str) -> None:
+        """Write params.yaml for this turn."""
+        with self._database.transaction(read_only=True) as tx:
+            latest = tx.datasets.latest(turn.task)
+            champion = tx.rollouts.champion(turn.task)
+        tasks = read_params(self._settings.workspace)
+        tasks[turn.task] = turn_params(
+            self._settings.task(turn.task),
+            turn,
+            request,
+            watermark,
+            parent_dataset=latest.version if latest else None,
+            champion=champion,
+        )
+        write_params(self._settings.workspace, tasks)
+
+    def prepared(self, turn: Turn) -> bool:
+        """Whether params.yaml is that of this turn."""
+        params = read_params(self._settings.workspace).get(turn.task, {})
+        return bool(params.get("turn") == turn.turn_id)
+
+    def run(self, task: str, stage: str) -> None:
+        """Reproduce one DVC stage. A stop of this process leaves the turn to be resumed."""
+        # DVC starts stages through a shell: they find this installation's `flywheel` first, know
+        # the workspace, and end when this process does.
+        os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        os.environ["FLYWHEEL_WORKSPACE"] = str(self._settings.workspace)
+        os.environ[VARIABLE] = str(os.getpid())
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                self._workspace.reproduce(f"{stage}@{task}")
+            except PipelineError as error:
+                if self._stopping.is_set():
+                    raise SystemExit(0) from error
+                if attempt == ATTEMPTS or not _killed(error):
+                    raise
+                _log.warning("stage was killed, running it again", stage=stage, task=task)
+            else:
+                return
+
+    def commit_dataset(self, task: str) -> DatasetVersioned:
+        """Commit the built dataset to git and DVC, and push it."""
+        manifest = read_manifest(dataset_folder(self._settings.workspace, task))
+        commit, dvc_hash = self._workspace.commit_dataset(task, manifest)
+        return DatasetVersioned(
+            event_id=new_id(),
+            occurred_at=utc_now(),
+            task=task,
+            version=manifest.version,
+            parent=manifest.parent,
+            git_commit=commit,
+            dvc_hash=dvc_hash,
+            watermark=manifest.watermark,
+            expert_labels=manifest.expert_labels,
+            auto_labels=manifest.auto_labels,
+            holdout_labels=manifest.count("holdout"),
+        )
+
+    def assemble(
+        self, turn: Turn, dataset: DatasetVersioned, override: Override | None
+    ) -> Release | GateRefusal:
+        """Ask the gate and, when it agrees or is overridden, make the release's folder."""
+        workspace, task = self._settings.workspace, turn.task
+        params = task_params(workspace, task)
+        evaluated = evaluation_folder(workspace, task)
+        decision = self._gate(task, params, evaluated)
+        if not decision.passed and override is None:
+            return GateRefusal(reason=decision.reason)
+        metrics: dict[str, Any] = msgspec.json.decode((evaluated / METRICS_FILE).read_bytes())
+        metrics["gate"] = msgspec.to_builtins(decision)
+        commit = self._workspace.commit_turn(task, f"{task}: turn {turn.turn_id}")
+        recipe = {key: params[key] for key in ("dataset", "training", "compression", "gate")}
+        return assemble(
+            compressed_folder(workspace, task),
+            metrics=metrics,
+            manifest=read_manifest(dataset_folder(workspace, task)),
+            to_root=self._settings.state / "releases",
+            created_at=utc_now(),
+            git_commit=commit,
+            parent=params["champion"],
+            gate_passed=decision.passed,
+            gate_reason=decision.reason,
+            override=override,
+            recipe={**recipe, "turn": turn.turn_id, "reason": turn.reason},
+            auto_label_error=self._audited_error(task, params["champion"], dataset),
+            parts={"feature_view": FEATURE_VIEW, "deployment": self._settings.serving.engine},
+            extras={PREDICTIONS_FILE: evaluated / PREDICTIONS_FILE},
+        )
+
+    def _gate(self, task: str, params: dict[str, Any], evaluated: Path) -> GateDecision:
+        with self._database.transaction(read_only=True) as tx:
+            champion = tx.rollouts.champion(task)
+        before = None
+        if champion is not None:
+            before = read_predictions(release_path(self._settings, champion) / PREDICTIONS_FILE)
+        challenger = read_predictions(evaluated / PREDICTIONS_FILE)
+        return gate(before, challenger, GateSettings(**params["gate"]))
+
+    def _audited_error(
+        self, task: str, champion: str | None, dataset: DatasetVersioned
+    ) -> float | None:
+        """The error that random audits found among what the champion would label by itself."""
+        if champion is None or not dataset.auto_labels:
+            return None
+        with self._database.transaction(read_only=True) as tx:
+            audits = tx.audits.audits(task, champion)
+        policy = certify(audits, self._settings.task(task).triage)
+        return policy.errors / policy.accepted if policy.accepted else None
+
+
+def _killed(error: PipelineError) -> bool:
+    text = str(error)
+    return any(sign in text for sign in ("exited with -", "exited with 137", "exited with 143"))

@@ -1,0 +1,57 @@
+"""Makes a workspace ready: its git and DVC repository, the broker's files, the database."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from flywheel.bootstrap.process import open_database
+from flywheel.datasets.workspace import Workspace
+from flywheel.errors import NotFound
+from flywheel.settings import FlywheelSettings
+
+_IGNORED = "/.flywheel/\n/answered.txt\n/demo-report.json\n"
+
+
+def pipeline_text() -> str:
+    """The product's dvc.yaml: beside the package in a wheel, at the top of a checkout."""
+    packaged = resources.files("flywheel.retraining") / "dvc.yaml"
+    if packaged.is_file():
+        return packaged.read_text("utf-8")
+    return (Path(__file__).parents[2] / "dvc.yaml").read_text("utf-8")
+
+
+def make_repository(settings: FlywheelSettings) -> None:
+    """Make the workspace a git and DVC repository with the pipeline; what is there is kept."""
+    folder = settings.workspace
+    settings.state.mkdir(parents=True, exist_ok=True)
+    (folder / "dvc.yaml").write_text(pipeline_text(), "utf-8")
+    ignore = folder / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text(_IGNORED, "utf-8")
+    Workspace(folder, settings.state / "dvc-remote").init()
+
+
+def prepare(settings: FlywheelSettings) -> None:
+    """Before the processes start: repository, database schema, broker. Slow things, once."""
+    if not (settings.workspace / ".dvc").exists():
+        make_repository(settings)
+    with open_database(settings):
+        pass
+    if settings.kafka.local:
+        from streams.local_broker import LocalBroker
+
+        broker = LocalBroker(settings.state, settings.kafka.local_port)
+        # A supervisor that was killed leaves its broker behind, which would hold the port.
+        if broker.status().running:
+            broker.stop()
+        broker.prepare()
+
+
+def checkout_dataset(settings: FlywheelSettings, task: str, version: str, folder: Path) -> None:
+    """Write a dataset version's bytes to ``folder``. Raises NotFound for an unknown version."""
+    with open_database(settings) as database, database.transaction(read_only=True) as tx:
+        known = [row.version for row in tx.datasets.history(task)]
+    if version not in known:
+        raise NotFound(f"no dataset {version!r} of {task}; known: {', '.join(known) or 'none'}")
+    Workspace(settings.workspace, settings.state / "dvc-remote").checkout(task, version, folder)
