@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-import msgspec
 from sqlalchemy import case, func, select
 
 from flywheel.contracts.stores import LabelledSample
+from storage.features.history import SourceHistory
 from storage.repositories.labels import AUTOMATIC, labelled_sample
 from storage.repositories.settled import first_traffic, settled_labels, traffic
 from storage.work import Work
-
-
-class SourceHistory(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one source of traffic: a row of the feature view ``source_history``."""
-
-    source: str
-    samples: int
-    mean_confidence: float
-    expert_labels: int
-    corrections: int
-    latest: datetime
-
-    @property
-    def correction_rate(self) -> float:
-        """Share of expert labels that differ from what was answered."""
-        return self.corrections / self.expert_labels if self.expert_labels else 0.0
-
 
 _failed = case((traffic.c.error.is_not(None) | (traffic.c.status >= 500), 1), else_=0)
 
@@ -173,3 +156,13 @@ class Overview:
             )
             for row in found
         ]
+
+    def sources_of(self, sample_ids: Sequence[str]) -> list[str]:
+        """The sources that sent these samples."""
+        found: set[str] = set()
+        for part in self._work.chunks(sample_ids):
+            rows = self._work.rows(
+                select(traffic.c.source).where(traffic.c.sample_id.in_(part)).distinct()
+            )
+            found.update(row.source for row in rows)
+        return sorted(found)

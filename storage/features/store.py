@@ -1,0 +1,213 @@
+"""Features of the sources of traffic: online for triage, in their history for training."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flywheel.contracts.ids import new_id, utc_now
+from flywheel.errors import StorageError
+from storage.features.history import SourceHistory
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_CONFIGURATION = """\
+project: flywheel
+provider: local
+registry:
+  path: registry.db
+  cache_ttl_seconds: 0
+online_store:
+  type: sqlite
+  path: online.db
+offline_store:
+  type: dask
+entity_key_serialization_version: 3
+"""
+_FILES_AT_MOST = 128
+
+
+class FeatureStore:
+    """A Feast repository in the folder ``path``; made when first used, safe between threads.
+
+    Importing Feast takes seconds, so it happens in ``ensure`` or in the first call, not before.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._history = path / "source_history"
+        self._lock = threading.RLock()
+        self._feast: Any = None
+
+    def ensure(self) -> None:
+        """Make or update the repository; several processes may do so at once."""
+        with self._lock:
+            if self._feast is not None:
+                return
+            self._history.mkdir(parents=True, exist_ok=True)
+            with _feast_without_torch(), self._locked(), _failures_named():
+                self._feast = self._open()
+
+    def write_history(self, rows: Sequence[SourceHistory]) -> None:
+        """Make these the present features, and add them to the history.
+
+        A repeated row changes nothing. Raises StorageError when the folder cannot be written.
+        """
+        if not rows:
+            return
+        self.ensure()
+        frame = _frame(rows)
+        with self._lock, self._locked(), _failures_named():
+            _write_parquet(frame, self._history / f"{new_id()}.parquet")
+            self._feast.write_to_online_store("source_history", frame)
+            if sum(1 for _ in self._history.glob("*.parquet")) >= _FILES_AT_MOST:
+                self._merge()
+
+    def online(self, sources: Sequence[str]) -> dict[str, dict[str, float]]:
+        """The present features by source; a source that was never seen is left out."""
+        if not sources:
+            return {}
+        self.ensure()
+        from storage.features.definitions import FEATURES, VIEW
+
+        wanted = list(dict.fromkeys(sources))
+        with self._lock, _failures_named():
+            found = self._feast.get_online_features(
+                features=[f"{VIEW}:{name}" for name in FEATURES],
+                entity_rows=[{"source": source} for source in wanted],
+            ).to_dict()
+        return {
+            source: {name: float(found[name][i]) for name in FEATURES}
+            for i, source in enumerate(wanted)
+            if found["samples"][i] is not None
+        }
+
+    def historical(self, entities: DataFrame) -> DataFrame:
+        """``entities`` (columns ``source`` and ``event_timestamp``) with the features as they
+        were at each moment; missing where nothing was known yet."""
+        self.ensure()
+        from storage.features.definitions import FEATURES, VIEW
+
+        with self._lock, self._locked(), _failures_named():
+            # Feast's Dask store sorts rows without a match only within one file.
+            self._merge()
+            job = self._feast.get_historical_features(
+                entity_df=entities, features=[f"{VIEW}:{name}" for name in FEATURES]
+            )
+            found: DataFrame = job.to_df()
+        # Feast leaves out moments before the first row of a source, and keeps no order.
+        key = ["source", "event_timestamp"]
+        known = found.drop_duplicates(key)[[*key, *FEATURES]]
+        return entities.merge(known, on=key, how="left")
+
+    def _open(self) -> Any:
+        import feast
+
+        from storage.features.definitions import definitions
+
+        configuration = self._path / "feature_store.yaml"
+        if not configuration.exists() or configuration.read_text("utf-8") != _CONFIGURATION:
+            configuration.write_text(_CONFIGURATION, "utf-8")
+        if not any(self._history.glob("*.parquet")):
+            # Reading a history of no file at all would fail.
+            _write_parquet(_frame([]), self._history / f"{new_id()}.parquet")
+        store = feast.FeatureStore(repo_path=str(self._path))
+        store.apply(definitions(self._history.resolve()))
+        return store
+
+    def _merge(self) -> None:
+        """Make one file of the history: each write adds one.
+
+        Of two rows of one moment, the one written later stays: it knows of what came late.
+        """
+        files = sorted(self._history.glob("*.parquet"))
+        if len(files) < 2:
+            return
+        import pandas
+
+        rows = pandas.concat([pandas.read_parquet(file) for file in files], ignore_index=True)
+        rows = rows.sort_values("written_at", kind="stable")
+        rows = rows.drop_duplicates(["source", "event_timestamp"], keep="last", ignore_index=True)
+        # The merged file is there before the others go: a crash in between leaves rows twice,
+        # and the next merge drops them.
+        _write_parquet(rows, self._history / f"{new_id()}.parquet")
+        for file in files:
+            file.unlink()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other processes out of the registry and of the files of the history."""
+        with (self._path / "lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _frame(rows: Sequence[SourceHistory]) -> DataFrame:
+    import pandas
+
+    columns = {
+        "source": pandas.array([row.source for row in rows], dtype=object),
+        "samples": pandas.array([row.samples for row in rows], dtype="int64"),
+        "mean_confidence": pandas.array([row.mean_confidence for row in rows], dtype="float64"),
+        "expert_labels": pandas.array([row.expert_labels for row in rows], dtype="int64"),
+        "corrections": pandas.array([row.corrections for row in rows], dtype="int64"),
+        "correction_rate": pandas.array([row.correction_rate for row in rows], dtype="float64"),
+        "event_timestamp": pandas.to_datetime([row.latest for row in rows], utc=True).as_unit("us"),
+        "written_at": pandas.to_datetime([utc_now()] * len(rows), utc=True).as_unit("us"),
+    }
+    return pandas.DataFrame(columns)
+
+
+def _write_parquet(frame: DataFrame, file: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema(
+        [
+            ("source", pa.string()),
+            ("samples", pa.int64()),
+            ("mean_confidence", pa.float64()),
+            ("expert_labels", pa.int64()),
+            ("corrections", pa.int64()),
+            ("correction_rate", pa.float64()),
+            ("event_timestamp", pa.timestamp("us", tz="UTC")),
+            ("written_at", pa.timestamp("us", tz="UTC")),
+        ]
+    )
+    # Beside the folder first: readers take every file in it.
+    draft = file.parent.parent / f"{file.name}.draft"
+    pq.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False), draft)
+    os.replace(draft, file)
+
+
+@contextmanager
+def _feast_without_torch() -> Iterator[None]:
+    """Let Feast's import of torch fail, which it allows for: it would only serve its tensors,
+    and costs a worker a second and 300 MB."""
+    if "feast" in sys.modules or "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        import feast  # noqa: F401
+
+        yield
+    finally:
+        del sys.modules["torch"]
+
+
+@contextmanager
+def _failures_named() -> Iterator[None]:
+    import sqlite3
+
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        raise StorageError(f"the feature store did not answer: {error}") from error
