@@ -16,3 +16,9 @@ class DatasetSettings(Settings):
     auto_labels_per_expert: float = Field(
         0.5, ge=0, description="Automatic labels taken at most, per expert label."
     )
+    holdout_share: float = Field(
+        0.2,
+        ge=0,
+        lt=0.9,
+        description="Share of labels held out, when no sample was ingested as holdout.",
+    )

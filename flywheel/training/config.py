@@ -24,6 +24,9 @@ class TrainingSettings(Settings):
     weight_decay: float = Field(0.01, ge=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     auto_label_weight: float = Field(0.5, ge=0, le=1, description="Loss weight of an auto-label.")
+    train_embeddings: bool = Field(
+        False, description="Also train the token embeddings: slower, rarely better."
+    )
     max_tokens: int = Field(64, ge=8, le=512)
     threads: int = Field(0, ge=0, description="CPU threads; 0 is one per core.")
     seed: int = 0

@@ -1,0 +1,235 @@
+"""Settled labels → an immutable dataset: what is left out, what is held out, and its version."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from flywheel.contracts.dataset_folder import (
+    MANIFEST_FILE,
+    PARTS,
+    DatasetLine,
+    Manifest,
+    Part,
+    encode_lines,
+)
+from flywheel.contracts.ids import unit_fraction
+from flywheel.contracts.label import rank
+from flywheel.contracts.stores import LabelledSample
+from flywheel.datasets.config import DatasetSettings
+from flywheel.errors import ConfigurationError
+
+AUTOMATIC = frozenset({"auto", "rule", "model"})
+CALIBRATES = frozenset({"expert", "seed"})
+
+
+def build_dataset(
+    samples: Sequence[LabelledSample],
+    settings: DatasetSettings,
+    labels: Sequence[str],
+    *,
+    task: str,
+    watermark: str,
+    parent: str | None,
+    folder: Path,
+    shuffle_labels_seed: int | None = None,
+) -> Manifest:
+    """Write a dataset version to ``folder`` and return its manifest.
+
+    The same samples and settings give the same bytes, in whatever order they come. A sample of the
+    holdout is in ``holdout.jsonl`` only, and so is any other sample with the same text.
+    ``shuffle_labels_seed`` permutes the labels of training and calibration among their samples: a
+    dataset known to be bad, for drills. Raises ConfigurationError for labels that the task lacks.
+    """
+    _refuse_unknown(samples, labels, task)
+    left_out: Counter[str] = Counter()
+    holdout, rest = _hold_out(samples, settings, left_out)
+    trusted = [sample for sample in rest if sample.source not in AUTOMATIC]
+    automatic = _limit_automatic(
+        [sample for sample in rest if sample.source in AUTOMATIC],
+        int(len(trusted) * settings.auto_labels_per_expert),
+        left_out,
+    )
+    calibration = _choose_calibration(trusted, settings.calibration_share)
+    kept = {sample.sample_id for sample in calibration}
+    train = [s for s in trusted if s.sample_id not in kept] + automatic
+    parts: dict[Part, list[DatasetLine]] = {
+        "train": _lines(train),
+        "calibration": _lines(calibration),
+        "holdout": _lines(holdout),
+    }
+    if shuffle_labels_seed is not None:
+        for part in ("train", "calibration"):
+            parts[part] = _shuffled(parts[part], shuffle_labels_seed)
+    return _write(
+        parts,
+        folder,
+        task=task,
+        labels=tuple(labels),
+        watermark=watermark,
+        parent=parent,
+        split_rule=_split_rule(samples, settings),
+        left_out=dict(sorted(left_out.items())),
+        shuffled=shuffle_labels_seed,
+    )
+
+
+def normalise(text: str) -> str:
+    """What two texts must share to count as the same: letters whatever their case, width and
+    spacing."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _refuse_unknown(samples: Iterable[LabelledSample], labels: Sequence[str], task: str) -> None:
+    unknown = Counter(sample.label for sample in samples if sample.label not in labels)
+    if unknown:
+        found = ", ".join(f"{label!r} ({n} samples)" for label, n in sorted(unknown.items()))
+        raise ConfigurationError(
+            f"tasks.{task}.labels",
+            f"settled labels are not among them: {found}",
+            "add the labels back, or label these samples again",
+        )
+
+
+def _hold_out(
+    samples: Sequence[LabelledSample], settings: DatasetSettings, left_out: Counter[str]
+) -> tuple[list[LabelledSample], list[LabelledSample]]:
+    """(holdout, rest), each text once, no text in both."""
+    marked = [sample for sample in samples if sample.split == "holdout"]
+    rest = [sample for sample in samples if sample.split != "holdout"]
+    if not marked:
+        marked = [
+            sample
+            for sample in rest
+            if sample.source in CALIBRATES
+            and unit_fraction("holdout", normalise(sample.text)) < settings.holdout_share
+        ]
+    measured = [sample for sample in marked if sample.source not in AUTOMATIC]
+    holdout = _one_a_text(measured)
+    rest = [sample for sample in rest if sample not in marked]
+    left_out["holdout labelled automatically"] += len(marked) - len(measured)
+    left_out["same text as another"] += len(measured) - len(holdout)
+    texts = {normalise(sample.text) for sample in marked}
+    unseen = [sample for sample in rest if normalise(sample.text) not in texts]
+    left_out["same text as a holdout sample"] += len(rest) - len(unseen)
+    single = _one_a_text(unseen)
+    left_out["same text as another"] += len(unseen) - len(single)
+    return holdout, single
+
+
+def _one_a_text(samples: Iterable[LabelledSample]) -> list[LabelledSample]:
+    """Of samples with the same text, the one whose label is most trusted, then the newest."""
+    best: dict[str, LabelledSample] = {}
+    for sample in sorted(samples, key=lambda s: (s.event_id, s.sample_id)):
+        text = normalise(sample.text)
+        if text not in best or rank(sample.source) <= rank(best[text].source):
+            best[text] = sample
+    return list(best.values())
+
+
+def _limit_automatic(
+    samples: Sequence[LabelledSample], limit: int, left_out: Counter[str]
+) -> list[LabelledSample]:
+    """At most ``limit``, as evenly over their labels as there are, the rest by a fixed draw."""
+    by_label: dict[str, list[LabelledSample]] = {}
+    for sample in sorted(samples, key=lambda s: unit_fraction("auto", normalise(s.text))):
+        by_label.setdefault(sample.label, []).append(sample)
+    rounds = (
+        (position, label, sample)
+        for label, chosen in by_label.items()
+        for position, sample in enumerate(chosen)
+    )
+    ordered = [sample for _, _, sample in sorted(rounds, key=lambda row: row[:2])]
+    left_out["automatic labels over the limit"] += max(0, len(ordered) - limit)
+    return ordered[:limit]
+
+
+def _choose_calibration(samples: Sequence[LabelledSample], share: float) -> list[LabelledSample]:
+    """The share of each label's experts' and seed samples whose text hashes lowest."""
+    by_label: dict[str, list[LabelledSample]] = {}
+    for sample in samples:
+        if sample.source in CALIBRATES:
+            by_label.setdefault(sample.label, []).append(sample)
+    chosen: list[LabelledSample] = []
+    for same in by_label.values():
+        same.sort(key=lambda s: unit_fraction("calibration", normalise(s.text)))
+        chosen += same[: round(len(same) * share)]
+    return chosen
+
+
+def _lines(samples: Iterable[LabelledSample]) -> list[DatasetLine]:
+    return sorted(
+        (
+            DatasetLine(sample_id=s.sample_id, text=s.text, label=s.label, source=s.source)
+            for s in samples
+        ),
+        key=lambda line: line.sample_id,
+    )
+
+
+def _shuffled(lines: list[DatasetLine], seed: int) -> list[DatasetLine]:
+    labels = [line.label for line in lines]
+    random.Random(seed).shuffle(labels)
+    return [
+        msgspec.structs.replace(line, label=label)
+        for line, label in zip(lines, labels, strict=True)
+    ]
+
+
+def _split_rule(samples: Iterable[LabelledSample], settings: DatasetSettings) -> str:
+    if any(sample.split == "holdout" for sample in samples):
+        held = "holdout: the samples ingested as holdout"
+    else:
+        held = f"holdout: {settings.holdout_share:g} of expert and seed labels, by hash of the text"
+    return (
+        f"{held}; calibration: {settings.calibration_share:g} of each label's expert and seed "
+        "samples, by hash of the text; train: the rest, one sample a text"
+    )
+
+
+def _write(
+    parts: dict[Part, list[DatasetLine]],
+    folder: Path,
+    *,
+    task: str,
+    labels: tuple[str, ...],
+    watermark: str,
+    parent: str | None,
+    split_rule: str,
+    left_out: dict[str, int],
+    shuffled: int | None,
+) -> Manifest:
+    folder.mkdir(parents=True, exist_ok=True)
+    files: dict[str, str] = {}
+    for part in PARTS:
+        data = encode_lines(parts[part])
+        (folder / f"{part}.jsonl").write_bytes(data)
+        files[f"{part}.jsonl"] = hashlib.sha256(data).hexdigest()
+    content = hashlib.sha256(msgspec.json.encode([task, labels, sorted(files.items())]))
+    version = f"d-{content.hexdigest()[:12]}"
+    manifest = Manifest(
+        version=version,
+        task=task,
+        labels=labels,
+        watermark=watermark,
+        parent=None if parent == version else parent,
+        split_rule=split_rule,
+        files=files,
+        counts={part: _count(line.source for line in lines) for part, lines in parts.items()},
+        label_counts={part: _count(line.label for line in lines) for part, lines in parts.items()},
+        left_out={reason: count for reason, count in left_out.items() if count},
+        labels_shuffled_with=shuffled,
+    )
+    pretty = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2)
+    (folder / MANIFEST_FILE).write_bytes(pretty + b"\n")
+    return manifest
+
+
+def _count(values: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items()))

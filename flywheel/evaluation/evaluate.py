@@ -1,0 +1,96 @@
+"""Answers every held-out sample once, keeps the answers, and measures them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from flywheel.contracts.dataset_folder import DatasetLine
+from flywheel.errors import ArtefactError, PipelineError
+from flywheel.evaluation.metrics import Prediction, measure
+
+PREDICTIONS_FILE = "predictions.jsonl"
+METRICS_FILE = "metrics.json"
+
+Predict = Callable[[Sequence[str]], list[dict[str, float]]]
+
+
+def evaluate(
+    predict: Predict,
+    holdout: Path,
+    labels: Sequence[str],
+    folder: Path,
+    *,
+    confidence: float = 0.95,
+    latency_requests: int = 100,
+) -> dict[str, Any]:
+    """Measure a loaded classifier on ``holdout.jsonl``.
+
+    Writes ``predictions.jsonl`` (so that a later challenger is compared without asking this release
+    again) and ``metrics.json`` into ``folder``; returns the metrics. Raises PipelineError when
+    nothing is held out.
+    """
+    try:
+        lines = msgspec.json.Decoder(DatasetLine).decode_lines(holdout.read_bytes())
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ArtefactError(f"{holdout} cannot be read: {error}") from error
+    if not lines:
+        raise PipelineError(
+            f"{holdout.name} is empty: ingest some labelled samples with --split holdout, or set "
+            "dataset.holdout_share"
+        )
+    texts = [line.text for line in lines]
+    started = time.perf_counter()
+    scores = predict(texts)
+    seconds = time.perf_counter() - started
+    predictions = [
+        Prediction(
+            sample_id=line.sample_id,
+            label=line.label,
+            prediction=max(sorted(given), key=given.__getitem__),
+            scores=given,
+        )
+        for line, given in zip(lines, scores, strict=True)
+    ]
+    metrics = measure(predictions, labels, confidence) | {
+        "texts_per_second": len(texts) / seconds,
+        **measure_latency(predict, texts, latency_requests),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_predictions(folder / PREDICTIONS_FILE, predictions)
+    pretty = msgspec.json.format(msgspec.json.encode(metrics, order="sorted"), indent=2)
+    (folder / METRICS_FILE).write_bytes(pretty + b"\n")
+    return metrics
+
+
+def measure_latency(predict: Predict, texts: Sequence[str], requests: int) -> dict[str, float]:
+    """``latency_p50_ms`` and ``latency_p95_ms`` of single requests, after a short warm-up."""
+    for text in texts[:5]:
+        predict([text])
+    taken: list[float] = []
+    for index in range(requests):
+        started = time.perf_counter()
+        predict([texts[index % len(texts)]])
+        taken.append((time.perf_counter() - started) * 1000)
+    taken.sort()
+    return {
+        "latency_p50_ms": taken[len(taken) // 2],
+        "latency_p95_ms": taken[min(len(taken) - 1, int(len(taken) * 0.95))],
+    }
+
+
+def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
+    """One JSON line a sample."""
+    path.write_bytes(b"".join(msgspec.json.encode(p) + b"\n" for p in predictions))
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """What ``write_predictions`` wrote. Raises ArtefactError when missing or damaged."""
+    try:
+        return msgspec.json.Decoder(Prediction).decode_lines(path.read_bytes())
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ArtefactError(f"{path} cannot be read: {error}") from error

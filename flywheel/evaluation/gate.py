@@ -1,0 +1,110 @@
+"""Whether a challenger may enter production: no worse than the champion on the same samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import msgspec
+
+from flywheel.evaluation.config import GateSettings
+from flywheel.evaluation.metrics import Prediction, wilson_interval
+
+
+class GateDecision(msgspec.Struct, frozen=True, kw_only=True):
+    """The decision, in words and numbers. Differences are challenger − champion accuracy on the
+    ``compared`` samples that both answered; ``difference_low`` is the one-sided bound that decided.
+    """
+
+    passed: bool
+    reason: str
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    samples: int
+    compared: int = 0
+    champion_accuracy: float | None = None
+    difference: float | None = None
+    difference_low: float | None = None
+    fixed: int = 0
+    broken: int = 0
+
+
+def decide(
+    champion: Sequence[Prediction] | None,
+    challenger: Sequence[Prediction],
+    settings: GateSettings,
+) -> GateDecision:
+    """Compare two releases on the held-out samples that both answered, pair by pair.
+
+    The challenger passes when a one-sided lower bound on the difference in accuracy lies above
+    −``max_regression`` (non-inferiority), and its accuracy is at least ``min_accuracy``. The bound
+    is the adjusted Wald interval for paired proportions (Bonett & Price 2012), which keeps its
+    coverage when few pairs differ. Without a champion only the floor counts.
+    """
+    right = sum(p.correct for p in challenger)
+    accuracy = right / len(challenger) if challenger else 0.0
+    low, high = wilson_interval(right, len(challenger), settings.confidence)
+    base = GateDecision(
+        passed=False,
+        reason="there are no held-out samples: nothing was measured",
+        accuracy=accuracy,
+        accuracy_low=low,
+        accuracy_high=high,
+        samples=len(challenger),
+    )
+    if not challenger:
+        return base
+    if accuracy < settings.min_accuracy:
+        reason = f"accuracy {accuracy:.3f} is below the floor of {settings.min_accuracy:.3f}"
+        return msgspec.structs.replace(base, reason=reason)
+    if champion is None:
+        reason = f"first release: accuracy {accuracy:.3f} on {len(challenger)} held-out samples"
+        return msgspec.structs.replace(base, passed=True, reason=reason)
+    return _compare(champion, challenger, settings, base)
+
+
+def paired_lower_bound(fixed: int, broken: int, pairs: int, confidence: float) -> float:
+    """Lower bound of the difference in accuracy, from ``fixed`` and ``broken`` of ``pairs``."""
+    gained, lost, total = (fixed + 1) / (pairs + 2), (broken + 1) / (pairs + 2), pairs + 2
+    difference = gained - lost
+    error = math.sqrt(max(0.0, gained + lost - difference * difference) / total)
+    return max(-1.0, difference - NormalDist().inv_cdf(confidence) * error)
+
+
+def _compare(
+    champion: Sequence[Prediction],
+    challenger: Sequence[Prediction],
+    settings: GateSettings,
+    base: GateDecision,
+) -> GateDecision:
+    answers = {p.sample_id: p.prediction for p in champion}
+    pairs = [p for p in challenger if p.sample_id in answers]
+    if not pairs:
+        reason = "the champion answered none of these held-out samples: nothing can be compared"
+        return msgspec.structs.replace(base, reason=reason)
+    # The label is the challenger's: one corrected since counts for both.
+    before = [answers[p.sample_id] == p.label for p in pairs]
+    fixed = sum(p.correct and not was for p, was in zip(pairs, before, strict=True))
+    broken = sum(was and not p.correct for p, was in zip(pairs, before, strict=True))
+    difference = (fixed - broken) / len(pairs)
+    bound = paired_lower_bound(fixed, broken, len(pairs), settings.confidence)
+    passed = bound > -settings.max_regression
+    verdict = "no worse than" if passed else "not shown to be no worse than"
+    reason = (
+        f"{verdict} the champion: {difference:+.3f} accuracy on {len(pairs)} held-out samples "
+        f"({fixed} fixed, {broken} broken); at {settings.confidence:.0%} confidence at least "
+        f"{bound:+.3f}, allowed {-settings.max_regression:+.3f}"
+    )
+    return msgspec.structs.replace(
+        base,
+        passed=passed,
+        reason=reason,
+        compared=len(pairs),
+        champion_accuracy=sum(before) / len(pairs),
+        difference=difference,
+        difference_low=bound,
+        fixed=fixed,
+        broken=broken,
+    )

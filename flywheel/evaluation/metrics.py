@@ -1,0 +1,130 @@
+"""How good and how honest a classifier's answers are, with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import Any
+
+import msgspec
+
+_BINS = 10
+_SMALLEST = 1e-12
+
+
+class Prediction(msgspec.Struct, frozen=True, kw_only=True):
+    """What a release said of a sample whose label is known."""
+
+    sample_id: str
+    label: str
+    prediction: str
+    scores: dict[str, float]
+
+    @property
+    def correct(self) -> bool:
+        """Whether the answer was right."""
+        return self.prediction == self.label
+
+    @property
+    def confidence(self) -> float:
+        """The largest probability."""
+        return max(self.scores.values(), default=0.0)
+
+
+def wilson_interval(right: int, total: int, confidence: float) -> tuple[float, float]:
+    """Two-sided interval of a proportion (Wilson 1927); (0, 1) when nothing was measured."""
+    if total == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share, square = right / total, z * z
+    centre = share + square / (2 * total)
+    spread = z * math.sqrt(share * (1 - share) / total + square / (4 * total * total))
+    scale = 1 + square / total
+    low, high = (centre - spread) / scale, (centre + spread) / scale
+    # Rounding must not push the interval past the estimate at its ends.
+    return min(share, max(0.0, low)), max(share, min(1.0, high))
+
+
+def expected_calibration_error(predictions: Sequence[Prediction]) -> float:
+    """Mean distance of confidence to accuracy over ten bins of equal width (Guo et al. 2017)."""
+    bins: list[list[Prediction]] = [[] for _ in range(_BINS)]
+    for prediction in predictions:
+        bins[min(_BINS - 1, int(prediction.confidence * _BINS))].append(prediction)
+    gaps = (abs(sum(p.confidence - p.correct for p in inside)) for inside in bins)
+    return sum(gaps) / len(predictions) if predictions else 0.0
+
+
+def brier_score(predictions: Sequence[Prediction]) -> float:
+    """Mean squared distance of the probabilities to the truth, summed over labels: 0 to 2."""
+    total = 0.0
+    for prediction in predictions:
+        scores = prediction.scores
+        total += sum((p - (label == prediction.label)) ** 2 for label, p in scores.items())
+        total += prediction.label not in scores
+    return total / len(predictions) if predictions else 0.0
+
+
+def negative_log_likelihood(predictions: Sequence[Prediction]) -> float:
+    """Mean −ln of the probability given to the true label."""
+    if not predictions:
+        return 0.0
+    return -sum(math.log(max(p.scores.get(p.label, 0.0), _SMALLEST)) for p in predictions) / len(
+        predictions
+    )
+
+
+def confusion(
+    predictions: Sequence[Prediction], labels: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """True label → answer → samples."""
+    table = {label: dict.fromkeys(labels, 0) for label in labels}
+    for prediction in predictions:
+        row = table.setdefault(prediction.label, dict.fromkeys(labels, 0))
+        row[prediction.prediction] = row.get(prediction.prediction, 0) + 1
+    return table
+
+
+def measure(
+    predictions: Sequence[Prediction], labels: Sequence[str], confidence: float
+) -> dict[str, Any]:
+    """Every metric of one set of predictions, as plain JSON values; intervals at ``confidence``."""
+    right = sum(p.correct for p in predictions)
+    total = len(predictions)
+    low, high = wilson_interval(right, total, confidence)
+    table = confusion(predictions, labels)
+    classes = {label: _class_metrics(label, table, confidence) for label in labels}
+    seen = [row["f1"] for row in classes.values() if row["samples"] or row["answered"]]
+    return {
+        "samples": total,
+        "correct": right,
+        "accuracy": right / total if total else 0.0,
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "confidence": confidence,
+        "macro_f1": sum(seen) / len(seen) if seen else 0.0,
+        "ece": expected_calibration_error(predictions),
+        "brier": brier_score(predictions),
+        "nll": negative_log_likelihood(predictions),
+        "mean_confidence": sum(p.confidence for p in predictions) / total if total else 0.0,
+        "classes": classes,
+        "confusion": table,
+    }
+
+
+def _class_metrics(
+    label: str, table: dict[str, dict[str, int]], confidence: float
+) -> dict[str, float]:
+    samples = sum(table[label].values())
+    hits = table[label].get(label, 0)
+    answered = sum(row.get(label, 0) for row in table.values())
+    low, high = wilson_interval(hits, samples, confidence)
+    return {
+        "samples": samples,
+        "answered": answered,
+        "accuracy": hits / samples if samples else 0.0,
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "precision": hits / answered if answered else 0.0,
+        "f1": 2 * hits / (samples + answered) if samples + answered else 0.0,
+    }

@@ -1,0 +1,139 @@
+"""The model card of a release: what it is, what it learned from, how good it is, how to call it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from flywheel.contracts.dataset_folder import Manifest
+from flywheel.contracts.model_folder import ModelDescription
+from flywheel.contracts.release import Release
+
+_METHODS = {
+    "none": "FP32, as trained",
+    "int8-dynamic": "INT8 weights (one scale an output) and token embeddings, inputs quantised "
+    "per token",
+}
+
+
+def model_card(release: Release, model: ModelDescription, manifest: Manifest) -> str:
+    """Markdown, the same for the same release."""
+    sections = (
+        _identity(release, model),
+        _quality(release.metrics),
+        _gate(release),
+        _data(release, manifest),
+        _recipe(release.recipe),
+        _calling(release, model),
+    )
+    return "\n\n".join(sections) + "\n"
+
+
+def _identity(release: Release, model: ModelDescription) -> str:
+    rows = (
+        ("Task", release.task),
+        ("Labels", ", ".join(model.labels)),
+        ("Made", f"{release.created_at:%Y-%m-%d %H:%M:%S %Z}".strip()),
+        ("Base model", model.base_model),
+        ("Parent release", release.parent or "none: the first"),
+        ("Compression", _METHODS[model.method]),
+        ("Size", f"{release.size_bytes / 1e6:.1f} MB"),
+        ("Reads", f"{model.max_tokens} tokens at most; the rest of a text is cut off"),
+    )
+    return f"# {release.release}\n\n" + _table(("", ""), rows)
+
+
+def _quality(metrics: Mapping[str, Any]) -> str:
+    level = f"{metrics.get('confidence', 0.95):.0%}"
+    rows = [
+        ("Accuracy", _interval(metrics)),
+        ("Macro F1", f"{metrics['macro_f1']:.3f}"),
+        ("Expected calibration error", f"{metrics['ece']:.3f}"),
+        ("Brier score", f"{metrics['brier']:.3f}"),
+        ("Negative log-likelihood", f"{metrics['nll']:.3f}"),
+    ]
+    if "latency_p50_ms" in metrics:
+        rows.append(
+            (
+                "Latency of one request, median and 95th percentile",
+                f"{metrics['latency_p50_ms']:.1f} ms, {metrics['latency_p95_ms']:.1f} ms "
+                "on the machine that evaluated it",
+            )
+        )
+    classes = [
+        (label, str(row["samples"]), _interval(row), f"{row['precision']:.3f}", f"{row['f1']:.3f}")
+        for label, row in metrics["classes"].items()
+    ]
+    return (
+        f"## Quality\n\nMeasured on {metrics['samples']} held-out samples that no training saw; "
+        f"intervals at {level}.\n\n"
+        + _table(("Measure", "Value"), rows)
+        + "\n\n"
+        + _table(("Label", "Samples", "Accuracy", "Precision", "F1"), classes)
+    )
+
+
+def _gate(release: Release) -> str:
+    verdict = "Passed" if release.gate_passed else "Failed"
+    text = f"## Gate\n\n{verdict}: {release.gate_reason}."
+    if release.override is not None:
+        text += f"\n\nPut past the gate by {release.override.by}: {release.override.why}."
+    return text
+
+
+def _data(release: Release, manifest: Manifest) -> str:
+    rows = [
+        (part, str(sum(counts.values())), ", ".join(f"{s} {n}" for s, n in counts.items()) or "–")
+        for part, counts in manifest.counts.items()
+    ]
+    text = (
+        f"## Data\n\nDataset `{manifest.version}`"
+        + (f", after `{manifest.parent}`" if manifest.parent else "")
+        + f", in git as `{release.git_commit}`, with labels up to event `{manifest.watermark}`.\n\n"
+        + _table(("Part", "Samples", "Labelled by"), rows)
+        + f"\n\nSplit: {manifest.split_rule}."
+    )
+    if manifest.left_out:
+        left_out = ", ".join(f"{n} {reason}" for reason, n in manifest.left_out.items())
+        text += f"\n\nLeft out: {left_out}."
+    if release.auto_label_error is not None:
+        text += (
+            f"\n\nAudited bound on the error of automatic labels: {release.auto_label_error:.3f}."
+        )
+    if manifest.labels_shuffled_with is not None:
+        text += "\n\n**The training labels were shuffled on purpose: this release is for drills.**"
+    return text
+
+
+def _recipe(recipe: Mapping[str, Any]) -> str:
+    body = json.dumps(recipe, indent=2, sort_keys=True, ensure_ascii=False, default=str)
+    return f"## Recipe\n\n```json\n{body}\n```"
+
+
+def _calling(release: Release, model: ModelDescription) -> str:
+    body = json.dumps(
+        {"model": release.task, "messages": [{"role": "user", "content": "…the text…"}]},
+        ensure_ascii=False,
+    )
+    return (
+        "## How to call it\n\nThrough the gateway, which answers with whichever release serves "
+        "the task:\n\n```sh\ncurl $GATEWAY/v1/chat/completions \\\n"
+        "  -H 'content-type: application/json' \\\n"
+        f"  -d '{body}'\n```\n\nThe answer's content is one of the labels; probabilities are "
+        f"calibrated with temperature {model.temperature:.3f}."
+    )
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    if not row["samples"]:
+        return "–"
+    return f"{row['accuracy']:.3f} ({row['accuracy_low']:.3f}–{row['accuracy_high']:.3f})"
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    names = list(head)
+    lines = [names, ["---"] * len(names), *(list(row) for row in rows)]
+    return "\n".join(
+        "| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines
+    )

@@ -1,0 +1,179 @@
+"""The forward pass of a BERT-family classifier, in FP32 or with INT8 matrix products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as nnf
+
+from flywheel.contracts.model_folder import Pooling
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": nnf.gelu,
+    "gelu_new": lambda x: nnf.gelu(x, approximate="tanh"),
+    "gelu_pytorch_tanh": lambda x: nnf.gelu(x, approximate="tanh"),
+    "relu": nnf.relu,
+}
+
+
+class Linear(Protocol):
+    """A dense layer: (rows, inputs) → (rows, outputs)."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply it."""
+        ...
+
+
+class FloatLinear:
+    """FP32 weights."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self.weight, self.bias = weight, bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply it."""
+        return nnf.linear(x, self.weight, self.bias)
+
+
+def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """INT8 values and one scale a row, symmetric: a token's values depend on that token alone,
+    so an answer does not change with the batch it happens to be in."""
+    scale = x.abs().amax(dim=1, keepdim=True).clamp_min_(1e-8).div_(127.0)
+    return torch.round(x / scale).to(torch.int8), scale
+
+
+class Int8Linear:
+    """INT8 weights with one scale an output; inputs are quantised per row as they come."""
+
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor, *, integer: bool) -> None:
+        """``integer``: multiply with the CPU's INT8 instructions, else the same values in FP32."""
+        self.weight = weight.t().contiguous() if integer else weight.to(torch.float32).t()
+        self.scale, self.bias, self.integer = scale.reshape(1, -1).to(torch.float32), bias, integer
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply it."""
+        values, row_scale = quantise_rows(x)
+        if self.integer:
+            product = torch._int_mm(values, self.weight).to(torch.float32)
+        else:
+            product = values.to(torch.float32) @ self.weight
+        return product.mul_(row_scale).mul_(self.scale).add_(self.bias)
+
+
+def integer_products_exact() -> bool:
+    """Whether this CPU multiplies INT8 matrices without saturating.
+
+    Instruction sets before VNNI add pairs of products in 16 bits, and large values overflow there;
+    the check multiplies the largest values there are.
+    """
+    rows = torch.full((4, 64), 127, dtype=torch.int8)
+    try:
+        product = torch._int_mm(rows, torch.full((64, 16), 127, dtype=torch.int8))
+        mixed = torch._int_mm(rows, torch.full((64, 16), -127, dtype=torch.int8))
+    except RuntimeError:
+        return False
+    exact = 64 * 127 * 127
+    return bool((product == exact).all()) and bool((mixed == -exact).all())
+
+
+class _Layer:
+    def __init__(
+        self, prefix: str, linear: Callable[[Sequence[str]], Linear], weights: Mapping[str, Tensor]
+    ) -> None:
+        attention = f"{prefix}.attention"
+        self.qkv = linear([f"{attention}.self.{part}" for part in ("query", "key", "value")])
+        self.attention_out = linear([f"{attention}.output.dense"])
+        self.attention_norm = _norm(weights, f"{attention}.output.LayerNorm")
+        self.up = linear([f"{prefix}.intermediate.dense"])
+        self.down = linear([f"{prefix}.output.dense"])
+        self.norm = _norm(weights, f"{prefix}.output.LayerNorm")
+
+
+class Encoder:
+    """Token ids → logits. Holds tensors only; safe to call from several threads."""
+
+    def __init__(
+        self, config: Mapping[str, Any], weights: Mapping[str, Tensor], pooling: Pooling
+    ) -> None:
+        """``config`` is config.json of a sequence classifier, ``weights`` its safetensors."""
+        self.heads = int(config["num_attention_heads"])
+        self.eps = float(config.get("layer_norm_eps", 1e-12))
+        self.activation = _ACTIVATIONS[config.get("hidden_act", "gelu")]
+        self._weights = weights
+        integer = "bert.encoder.layer.0.output.dense.weight_scale" in weights
+        self._integer = integer and integer_products_exact()
+        embeddings = "bert.embeddings"
+        self.words = weights[f"{embeddings}.word_embeddings.weight"]
+        self.word_scale = weights.get(f"{embeddings}.word_embeddings.weight_scale")
+        types = _float(weights[f"{embeddings}.token_type_embeddings.weight"])
+        self.places = _float(weights[f"{embeddings}.position_embeddings.weight"]) + types[0]
+        self.norm = _norm(weights, f"{embeddings}.LayerNorm")
+        self.layers = [
+            _Layer(f"bert.encoder.layer.{index}", self._linear, weights)
+            for index in range(int(config["num_hidden_layers"]))
+        ]
+        self.pooler = self._linear(["bert.pooler.dense"]) if pooling == "cls" else None
+        self.head = self._linear(["classifier"])
+        del self._weights
+
+    @property
+    def max_positions(self) -> int:
+        """The longest sequence of tokens."""
+        return self.places.shape[0]
+
+    def _linear(self, names: Sequence[str]) -> Linear:
+        """One dense layer; several of the same input become one, for fewer, larger products."""
+        weights = self._weights
+        bias = torch.cat([_float(weights[f"{name}.bias"]) for name in names])
+        weight = torch.cat([weights[f"{name}.weight"] for name in names])
+        if weight.dtype != torch.int8:
+            return FloatLinear(_float(weight), bias)
+        scale = torch.cat([weights[f"{name}.weight_scale"] for name in names])
+        return Int8Linear(weight, scale, bias, integer=self._integer)
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        words = _float(nnf.embedding(ids, self.words))
+        if self.word_scale is not None:
+            words = words * nnf.embedding(ids, self.word_scale)
+        return nnf.layer_norm(
+            words + self.places[: ids.shape[1]], self.norm[0].shape, *self.norm, self.eps
+        )
+
+    def __call__(self, ids: Tensor, lengths: Tensor | None) -> Tensor:
+        """(texts, tokens) → logits (texts, labels). ``lengths`` None: nothing is padded."""
+        batch, tokens = ids.shape
+        mask = None
+        if lengths is not None:
+            mask = torch.arange(tokens)[None, :] < lengths[:, None]
+        attend = None if mask is None else mask[:, None, None, :]
+        x = self._embed(ids)
+        width = x.shape[-1]
+        x = x.reshape(batch * tokens, width)
+        shape = (batch, tokens, 3, self.heads, width // self.heads)
+        for layer in self.layers:
+            q, k, v = layer.qkv(x).reshape(shape).permute(2, 0, 3, 1, 4).unbind(0)
+            mixed = nnf.scaled_dot_product_attention(q, k, v, attn_mask=attend)
+            mixed = layer.attention_out(mixed.transpose(1, 2).reshape(batch * tokens, width))
+            x = nnf.layer_norm(x + mixed, (width,), *layer.attention_norm, self.eps)
+            inner = layer.down(self.activation(layer.up(x)))
+            x = nnf.layer_norm(x + inner, (width,), *layer.norm, self.eps)
+        return self.head(self._pool(x.reshape(batch, tokens, width), mask))
+
+    def _pool(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        if self.pooler is not None:
+            return torch.tanh(self.pooler(hidden[:, 0]))
+        if mask is None:
+            return hidden.mean(dim=1)
+        kept = mask[..., None].to(hidden.dtype)
+        return (hidden * kept).sum(dim=1) / kept.sum(dim=1)
+
+
+def _float(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float32)
+
+
+def _norm(weights: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
+    return _float(weights[f"{name}.weight"]), _float(weights[f"{name}.bias"])
