@@ -26,9 +26,16 @@ import click
 )
 @click.option("--turns", type=click.IntRange(0, 10), default=2, show_default=True)
 @click.option("--drill/--no-drill", default=True, help="Roll out a broken challenger at the end.")
+@click.option("--holdout", type=click.IntRange(50, 2000), default=1000, show_default=True)
 @click.option("--set", "values", multiple=True, metavar="KEY=VALUE", help="As for `flywheel init`.")
 def demo(
-    folder: Path, leave: bool, expert: str, turns: int, drill: bool, values: tuple[str, ...]
+    folder: Path,
+    leave: bool,
+    expert: str,
+    turns: int,
+    drill: bool,
+    holdout: int,
+    values: tuple[str, ...],
 ) -> None:
     """Turn the wheel on real input: TREC questions, a MiniLM encoder, a simulated expert."""
     from flywheel.cli.workspace import parse_values
@@ -40,6 +47,7 @@ def demo(
         turns=turns,
         drill=drill,
         expert=expert,
+        holdout_size=holdout,
         ports=parse_values(values),
     )
     sys.exit(run_demo(plan, leave=leave))

@@ -46,7 +46,7 @@ class Plan:
     turns: int = 2
     drill: bool = True
     expert: str = "simulated"
-    budget: int = 600
+    budget: int = 540
     seed_size: int = 60
     holdout_size: int = 1000
     pace: Pace = Pace()
