@@ -63,24 +63,8 @@ def _tiny_release(folder: Path) -> Path:
     from safetensors.torch import save_file
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    words = [
-        "[PAD]",
-        "[UNK]",
-        *[
-            "what",
-            "is",
-            "number",
-            "how",
-            "far",
-            "planet",
-            "and",
-            "very",
-            "why",
-            "where",
-            "road",
-            "lead",
-        ],
-    ]
+    sentence = "what is number how far planet and very why where road lead"
+    words = ["[PAD]", "[UNK]", *sentence.split()]
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.save(str(folder / "tokenizer.json"))
