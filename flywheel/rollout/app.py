@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -35,7 +36,11 @@ class CommandRequest(BaseModel):
     override: bool = False
 
 
-def router(transactions: Transactions, tasks: Mapping[str, RolloutSettings]) -> APIRouter:
+def router(
+    transactions: Transactions,
+    tasks: Mapping[str, RolloutSettings],
+    clock: Callable[[], datetime] = utc_now,
+) -> APIRouter:
     """The API over every task in ``tasks``."""
     api = APIRouter(prefix="/api/rollouts", tags=["rollouts"])
 
@@ -49,7 +54,7 @@ def router(transactions: Transactions, tasks: Mapping[str, RolloutSettings]) -> 
     def show(task: str) -> Response:
         settings = settings_of(task)
         with transactions() as tx:
-            return _json(task_view(tx, task, settings, utc_now()))
+            return _json(task_view(tx, task, settings, clock()))
 
     @api.get("/{task}/{rollout_id}")
     def show_one(task: str, rollout_id: str) -> Response:
@@ -58,18 +63,18 @@ def router(transactions: Transactions, tasks: Mapping[str, RolloutSettings]) -> 
             found = [r for r in tx.rollouts.history(task, 1000) if r.rollout_id == rollout_id]
             if not found:
                 raise NotFound(f"no rollout {rollout_id!r} of task {task!r}")
-            return _json(rollout_view(tx, found[0], settings, utc_now()))
+            return _json(rollout_view(tx, found[0], settings, clock()))
 
     @api.post("/{task}/commands", status_code=202)
     def command(task: str, asked: CommandRequest) -> Response:
         settings_of(task)
         with transactions() as tx:
-            return _json(ask(tx, task, asked), 202)
+            return _json(ask(tx, task, asked, clock()), 202)
 
     return api
 
 
-def ask(tx: RolloutTransaction, task: str, asked: CommandRequest) -> Command:
+def ask(tx: RolloutTransaction, task: str, asked: CommandRequest, now: datetime) -> Command:
     """Record a command for the controller. Raises Conflict when it could not be carried out."""
     override = Override(by=asked.by, why=asked.why) if asked.override else None
     command = Command(
@@ -78,7 +83,7 @@ def ask(tx: RolloutTransaction, task: str, asked: CommandRequest) -> Command:
         kind=asked.kind,
         by=asked.by,
         why=asked.why,
-        at=utc_now(),
+        at=now,
         release=asked.release if asked.kind == "start" else None,
         override=override,
     )

@@ -69,7 +69,7 @@ def decide(
     """The decision for an active rollout. ``servers`` None means that they were not asked."""
     seen = assess(rollout, facts, settings)
     harm = seen.failed("harm")
-    if harm and rollout.state != "warming":
+    if harm:
         return _end(rollout, "; ".join(check.words for check in harm), seen)
     lost = _lost(rollout, settings, now, servers)
     if lost:

@@ -42,6 +42,12 @@ class State:
         self.pairs: list[Pair] = []
         self.assignment = Assignment()
 
+    def copy(self) -> State:
+        """Containers of its own; what they hold is immutable."""
+        other = State()
+        other.__dict__ = {name: copy.copy(value) for name, value in self.__dict__.items()}
+        return other
+
 
 class _Rollouts:
     def __init__(self, state: State) -> None:
@@ -155,7 +161,7 @@ class MemoryDatabase:
 
     @contextmanager
     def transaction(self) -> Iterator[MemoryTransaction]:
-        work = copy.deepcopy(self.state)
+        work = self.state.copy()
         yield MemoryTransaction(work)
         if self.crash_at is not None:
             self.crash_at -= 1
