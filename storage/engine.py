@@ -110,13 +110,18 @@ def errors_translated() -> Iterator[None]:
     except PoolTimeout as error:
         raise StorageError(f"all database connections are busy: {error}") from error
     except DBAPIError as error:
-        if error.connection_invalidated or "malformed" in str(error.orig):
+        known = ("malformed", "not a database", "does not exist")
+        if error.connection_invalidated or any(words in str(error.orig) for words in known):
             raise StorageError(_words(error)) from error
         raise
+    except sqlite3.Error as error:
+        raise StorageError(_words(error)) from error
 
 
-def _words(error: DBAPIError) -> str:
-    problem = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
+def _words(error: Exception) -> str:
+    """What went wrong, and what to do about it."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    problem = (str(cause).strip() or type(cause).__name__).splitlines()[0]
     lowered = problem.lower()
     if "is full" in lowered or "no space left" in lowered:
         return f"the disk of the database is full: free some space ({problem})"
@@ -124,7 +129,7 @@ def _words(error: DBAPIError) -> str:
         return f"another process held the database for over {_BUSY_SECONDS} s ({problem})"
     if "malformed" in lowered or "not a database" in lowered:
         return f"the database file is damaged: restore it from a backup ({problem})"
-    if "no such table" in lowered:
+    if "no such table" in lowered or ("relation" in lowered and "not exist" in lowered):
         return f"the database has no tables yet: start `flywheel up` once ({problem})"
     if "unable to open" in lowered or "readonly" in lowered:
         return f"the database file cannot be written: check its folder's rights ({problem})"

@@ -45,6 +45,7 @@ class FeatureStore:
         self._history = path / "source_history"
         self._lock = threading.RLock()
         self._feast: Any = None
+        self._written: dict[str, SourceHistory] = {}
 
     def ensure(self) -> None:
         """Make or update the repository; several processes may do so at once."""
@@ -60,6 +61,7 @@ class FeatureStore:
 
         A repeated row changes nothing. Raises StorageError when the folder cannot be written.
         """
+        rows = [row for row in rows if self._written.get(row.source) != row]
         if not rows:
             return
         self.ensure()
@@ -69,6 +71,7 @@ class FeatureStore:
             self._feast.write_to_online_store("source_history", frame)
             if sum(1 for _ in self._history.glob("*.parquet")) >= _FILES_AT_MOST:
                 self._merge()
+            self._written |= {row.source: row for row in rows}
 
     def online(self, sources: Sequence[str]) -> dict[str, dict[str, float]]:
         """The present features by source; a source that was never seen is left out."""

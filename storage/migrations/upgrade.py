@@ -68,7 +68,10 @@ def _revision(engine: Engine) -> str | None:
 
 
 def _prepare_file(engine: Engine, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"the folder of the database cannot be made: {error}") from error
     # Readers and the writer don't wait for each other in WAL mode. The file remembers it.
     connection = engine.raw_connection()
     try:

@@ -83,9 +83,7 @@ def settled(sample: str, value: str | None, seconds: float = 0, **other: Any) ->
     return LabelSettled(**(values | other))
 
 
-def request(
-    sample: str, priority: float = 50, seconds: float = 0, **other: Any
-) -> ReviewRequested:
+def request(sample: str, priority: float = 50, seconds: float = 0, **other: Any) -> ReviewRequested:
     values: dict[str, Any] = {
         "event_id": new_id(),
         "occurred_at": at(seconds),

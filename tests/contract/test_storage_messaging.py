@@ -24,11 +24,16 @@ def test_events_leave_with_the_transaction_in_their_order(database: Database) ->
     assert [i for i, _ in rows.unsent(2)] == [i for i, _ in found[:2]]
 
 
-def test_a_transaction_that_fails_leaves_neither_state_nor_events(database: Database) -> None:
-    with pytest.raises(KeyError), database.transaction("console") as tx:
+def fail_halfway(database: Database) -> None:
+    with database.transaction("console") as tx:
         tx.label_intake.record_labels([label("s1", "a", "seed")])
         tx.outbox.add([settled("s1", "a")])
         raise KeyError
+
+
+def test_a_transaction_that_fails_leaves_neither_state_nor_events(database: Database) -> None:
+    with pytest.raises(KeyError):
+        fail_halfway(database)
     assert database.outbox_rows("console").unsent(10) == []
     with database.transaction() as tx:
         tx.label_intake.record_samples([traffic("s1")])

@@ -1,0 +1,190 @@
+"""Evidence: what both arms answered, in numbers that a rollout may trust."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from storage_events import TASK, at, label, settled, shadow, traffic
+
+from flywheel.rollout.ports import ArmSummary, Assignment, Pair, latency_bucket
+from storage.database import Database
+
+CHAMPION = {"release": "r1", "arm": "champion", "rollout_id": "rollout"}
+CHALLENGER = {"release": "r2", "arm": "challenger", "rollout_id": "rollout"}
+
+
+def record(database: Database, *events: Any) -> None:
+    with database.transaction() as tx:
+        for event in events:
+            kind = type(event).__name__
+            if kind == "TrafficRecorded":
+                tx.evidence_intake.record_traffic([event])
+            elif kind == "ShadowRecorded":
+                tx.evidence_intake.record_shadow([event])
+            else:
+                tx.evidence_intake.record_labels([event])
+
+
+def arms(database: Database) -> tuple[ArmSummary, ArmSummary]:
+    with database.transaction(read_only=True) as tx:
+        return tx.evidence.arms("rollout")
+
+
+def pairs(database: Database) -> list[Pair]:
+    with database.transaction(read_only=True) as tx:
+        return tx.evidence.pairs("rollout")
+
+
+def test_a_rollout_without_traffic_has_no_evidence(database: Database) -> None:
+    record(database, traffic("s1"))
+    assert arms(database) == (ArmSummary(), ArmSummary())
+    assert pairs(database) == []
+
+
+def test_arms_count_live_requests_errors_and_labels(database: Database) -> None:
+    failure = {"output": None, "confidence": None, "scores": {}}
+    record(
+        database,
+        traffic("s1", 1, latency_ms=10.0, **CHAMPION),
+        traffic("s2", 2, latency_ms=30.0, output="b", **CHAMPION),
+        traffic("s3", 3, status=503, error="no model server", **(CHAMPION | failure)),
+        traffic("s4", 4, latency_ms=20.0, **CHALLENGER),
+        traffic("s5", 5, latency_ms=0.1, cached=True, **CHALLENGER),
+        shadow("s1"),
+        shadow("s2", output=None, error="timeout"),
+        traffic("elsewhere", rollout_id="another", arm="champion"),
+        label("s1", "a", "user"),
+        label("s2", "a", "outcome"),
+        label("s3", "a", "user"),
+        label("s4", "b", "auto"),
+    )
+    champion, challenger = arms(database)
+    assert champion == ArmSummary(
+        requests=3,
+        errors=1,
+        labelled=2,
+        correct=1,
+        latencies_ms=(30.0, 10.0),
+        latency_buckets=((latency_bucket(10.0), 1), (latency_bucket(30.0), 1)),
+    )
+    assert challenger == ArmSummary(
+        requests=2,
+        latencies_ms=(20.0,),
+        latency_buckets=((latency_bucket(20.0), 1),),
+        shadow_requests=2,
+        shadow_errors=1,
+    )
+
+
+def test_the_newest_2000_latencies_and_buckets_over_all(database: Database) -> None:
+    many = [traffic(f"s{i}", i, latency_ms=float(i + 1), **CHAMPION) for i in range(2100)]
+    with database.transaction() as tx:
+        tx.evidence_intake.record_traffic(many)
+    champion, _ = arms(database)
+    assert champion.requests == 2100
+    assert champion.latencies_ms[0] == 2100.0
+    assert len(champion.latencies_ms) == 2000
+    assert sum(count for _, count in champion.latency_buckets) == 2100
+
+
+def test_an_expert_outranks_a_user_and_undo_gives_way_again(database: Database) -> None:
+    record(database, traffic("s1", **CHAMPION), label("s1", "a", "user", 5))
+    record(database, settled("s1", "b", 1))
+    assert arms(database)[0].correct == 0
+    record(database, settled("s1", None, 2))
+    assert (arms(database)[0].labelled, arms(database)[0].correct) == (1, 1)
+
+
+def test_a_repeated_request_counts_once_as_it_went_at_first(database: Database) -> None:
+    record(
+        database,
+        traffic("s1", 2, **CHAMPION),
+        traffic("s1", 1, output=None, status=500, error="lost", **CHAMPION),
+    )
+    champion, _ = arms(database)
+    assert (champion.requests, champion.errors) == (1, 1)
+
+
+def test_pairs_are_audited_samples_that_both_arms_scored(database: Database) -> None:
+    record(
+        database,
+        traffic("s1", output="a", **CHAMPION),
+        shadow("s1", output="b"),
+        traffic("s2", output="b", **CHALLENGER),
+        shadow("s2", output="a", release="r1", arm="champion"),
+        traffic("only the champion", **CHAMPION),
+        traffic("not audited", **CHAMPION),
+        shadow("not audited"),
+        traffic("undone", **CHAMPION),
+        shadow("undone"),
+        traffic("no answer", **CHAMPION),
+        shadow("no answer", output=None, error="timeout"),
+        traffic("a user's", **CHAMPION),
+        shadow("a user's"),
+        settled("s1", "a", seconds=9),
+        settled("s2", "b", seconds=8, inclusion_probability=0.25),
+        settled("only the champion", "a"),
+        settled("not audited", "a", audit=False),
+        settled("undone", "a", seconds=1),
+        settled("undone", None, seconds=2),
+        settled("no answer", "a"),
+        label("a user's", "a", "user", audit=True),
+    )
+    assert pairs(database) == [
+        Pair(
+            sample_id="s2",
+            champion_correct=False,
+            challenger_correct=True,
+            inclusion_probability=0.25,
+            labelled_at=at(8),
+        ),
+        Pair(
+            sample_id="s1",
+            champion_correct=True,
+            challenger_correct=False,
+            inclusion_probability=0.05,
+            labelled_at=at(9),
+        ),
+    ]
+
+
+def test_assignment_counts_requests_and_units_since(database: Database) -> None:
+    record(
+        database,
+        traffic("s1", 1, unit="early", **CHAMPION),
+        traffic("s2", 5, unit="u1", **CHAMPION),
+        traffic("s3", 6, unit="u1", **CHAMPION),
+        traffic("s4", 7, unit="u2", **CHALLENGER),
+        traffic("s5", 8, unit="", **CHALLENGER),
+        shadow("s1", 9),
+    )
+    with database.transaction() as tx:
+        assert tx.evidence.assignment("rollout", at(5)) == Assignment(
+            champion_requests=2, challenger_requests=2, champion_units=1, challenger_units=2
+        )
+        assert tx.evidence.assignment("nothing", at(0)) == Assignment()
+
+
+def test_audits_of_a_release_live_or_in_shadow(database: Database) -> None:
+    record(
+        database,
+        traffic("s1", output="a"),
+        traffic("s2", output="b", release="r2"),
+        shadow("s2", output="a", release="r1"),
+        shadow("s1", output="b", release="r1"),
+        traffic("s3", output="a"),
+        traffic("s4", output="a", task="other"),
+        settled("s1", "a", seconds=3),
+        settled("s2", "a", seconds=1),
+        settled("s3", "a", audit=False),
+        settled("s4", "a", task="other"),
+    )
+    with database.transaction() as tx:
+        found = tx.audits.audits(TASK, "r1")
+        assert tx.audits.audits(TASK, "unknown") == []
+    assert [(a.sample_id, a.prediction, a.label) for a in found] == [
+        ("s2", "a", "a"),
+        ("s1", "a", "a"),
+    ]
+    assert (found[1].confidence, found[1].scores) == (0.75, {"a": 0.75, "b": 0.25})
+    assert (found[1].labelled_at, found[1].inclusion_probability) == (at(3), 0.05)

@@ -1,0 +1,131 @@
+"""The feature store, with the real Feast."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from storage_events import at
+
+from storage.features import FeatureStore, SourceHistory, store
+
+
+def row(source: str, samples: int, corrections: int, seconds: float) -> SourceHistory:
+    return SourceHistory(
+        source=source,
+        samples=samples,
+        mean_confidence=0.5,
+        expert_labels=4,
+        corrections=corrections,
+        latest=at(seconds),
+    )
+
+
+@pytest.fixture
+def features(tmp_path: Path) -> FeatureStore:
+    return FeatureStore(tmp_path / "features")
+
+
+def asked(*moments: tuple[str, float]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "source": [source for source, _ in moments],
+            "event_timestamp": [at(seconds) for _, seconds in moments],
+        }
+    )
+
+
+def files(features: FeatureStore) -> int:
+    return len(list((features._path / "source_history").iterdir()))
+
+
+def test_the_latest_features_are_online(features: FeatureStore) -> None:
+    assert features.online(["app"]) == {}
+    assert features.online([]) == {}
+    features.write_history([row("app", 1, 0, 1), row("batch", 7, 4, 1)])
+    features.write_history([row("app", 2, 1, 2)])
+    features.write_history([])
+    assert features.online(["app", "unknown", "batch", "app"]) == {
+        "app": {
+            "samples": 2.0,
+            "mean_confidence": 0.5,
+            "expert_labels": 4.0,
+            "corrections": 1.0,
+            "correction_rate": 0.25,
+        },
+        "batch": {
+            "samples": 7.0,
+            "mean_confidence": 0.5,
+            "expert_labels": 4.0,
+            "corrections": 4.0,
+            "correction_rate": 1.0,
+        },
+    }
+
+
+def test_training_sees_features_as_they_were(features: FeatureStore) -> None:
+    features.write_history([row("app", 1, 0, 10), row("batch", 5, 1, 10)])
+    features.write_history([row("app", 2, 1, 20)])
+    features.write_history([row("app", 3, 2, 30)])
+    moments = asked(
+        ("app", 25), ("app", 9), ("app", 10), ("app", 99), ("batch", 99), ("unknown", 99)
+    )
+    found = features.historical(moments)
+    assert list(found["source"]) == list(moments["source"])
+    assert [None if pd.isna(n) else int(n) for n in found["samples"]] == [2, None, 1, 3, 5, None]
+    assert found["correction_rate"][0] == 0.25
+
+
+def test_of_one_moment_what_was_written_last_counts(features: FeatureStore) -> None:
+    features.write_history([row("app", 1, 0, 10)])
+    features.write_history([row("app", 1, 3, 10)])
+    assert list(features.historical(asked(("app", 10)))["corrections"]) == [3]
+
+
+def test_the_history_stays_in_few_files(
+    features: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_FILES_AT_MOST", 5)
+    for i in range(12):
+        features.write_history([row("app", i, 0, i), row("batch", 1, 0, 0)])
+        features.write_history([row("app", i, 0, i)])
+    assert files(features) <= 5
+    found = features.historical(asked(("app", 3), ("app", 11), ("batch", 5)))
+    assert list(found["samples"]) == [3, 11, 1]
+    assert files(features) == 1
+
+
+def test_two_stores_on_one_folder(features: FeatureStore) -> None:
+    other = FeatureStore(features._path)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda one: one.ensure(), [features, other]))
+        list(
+            pool.map(
+                lambda i: (features, other)[i % 2].write_history([row(f"source {i}", i, 0, i)]),
+                range(10),
+            )
+        )
+    assert set(features.online([f"source {i}" for i in range(10)])) == {
+        f"source {i}" for i in range(10)
+    }
+    again = FeatureStore(features._path)
+    assert again.online(["source 9"])["source 9"]["samples"] == 9.0
+
+
+def test_neither_torch_nor_feast_is_imported_needlessly(tmp_path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+from storage.features import FeatureStore
+store = FeatureStore(Path(sys.argv[1]))
+assert "feast" not in sys.modules
+store.ensure()
+assert "torch" not in sys.modules
+import importlib.util
+assert importlib.util.find_spec("torch") is not None
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "features")], check=True)

@@ -1,0 +1,83 @@
+"""Migrations: they make what the tables say, once, whoever starts first."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.command import downgrade
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from flywheel.errors import StorageError
+from storage.database import Database
+from storage.migrations.upgrade import HEAD, config
+from storage.tables import metadata
+
+MIGRATE = """
+import sys
+from storage.database import Database
+Database(sys.argv[1]).migrate()
+print("alembic" in sys.modules)
+"""
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database without any table."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'new folder' / 'flywheel.db'}"
+    fresh: str = request.getfixturevalue("fresh_postgres")
+    return fresh
+
+
+@pytest.fixture
+def migrated(url: str) -> Iterator[Database]:
+    database = Database(url)
+    database.migrate()
+    yield database
+    database.dispose()
+
+
+def test_tables_and_migrations_agree(migrated: Database) -> None:
+    with migrated.work() as work:
+        context = MigrationContext.configure(work.connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata()) == []
+
+
+def test_the_head_known_without_alembic_is_the_head() -> None:
+    assert ScriptDirectory.from_config(config()).get_current_head() == HEAD
+
+
+def test_downgrade_leaves_nothing(migrated: Database) -> None:
+    with migrated.work() as work:
+        downgrade(config(work.connection), "base")
+    with pytest.raises(StorageError, match="no tables"), migrated.transaction() as tx:
+        tx.seen.count("labels")
+    migrated.migrate()
+    with migrated.transaction() as tx:
+        assert tx.seen.count("labels") == 0
+
+
+def test_several_processes_may_migrate_at_once(url: str) -> None:
+    command = [sys.executable, "-W", "error", "-c", MIGRATE, url]
+    started = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(4)
+    ]
+    for process in started:
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert again.stdout.strip() == "False", "a database at the newest schema needs no Alembic"
+
+
+def test_a_database_of_a_later_version_is_refused(migrated: Database) -> None:
+    with migrated.work() as work:
+        work.connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(StorageError, match="another version of Flywheel"):
+        migrated.migrate()

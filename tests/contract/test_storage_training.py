@@ -1,0 +1,146 @@
+"""Dataset versions, releases, turns and the lease that keeps one pipeline at a time."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import msgspec
+from storage_events import TASK, at
+
+from flywheel.contracts.events import DatasetVersioned
+from flywheel.contracts.ids import new_id
+from flywheel.contracts.release import Override, Release
+from flywheel.retraining.ports import Turn, TurnRequest
+from storage.database import Database
+
+
+def dataset(version: str, seconds: float, **other: Any) -> DatasetVersioned:
+    values: dict[str, Any] = {
+        "event_id": new_id(),
+        "occurred_at": at(seconds),
+        "task": TASK,
+        "version": version,
+        "parent": None,
+        "git_commit": "abc",
+        "dvc_hash": "def.dir",
+        "watermark": "000000000007",
+        "expert_labels": 10,
+        "auto_labels": 5,
+        "holdout_labels": 3,
+    }
+    return DatasetVersioned(**(values | other))
+
+
+def release(name: str, seconds: float, **other: Any) -> Release:
+    values: dict[str, Any] = {
+        "release": name,
+        "task": TASK,
+        "path": f"releases/{name}",
+        "dataset_version": "d1",
+        "parent": None,
+        "created_at": at(seconds),
+        "git_commit": "abc",
+        "accuracy": 0.8,
+        "accuracy_low": 0.75,
+        "accuracy_high": 0.85,
+        "size_bytes": 3 * 2**31,
+        "expert_labels": 10,
+        "auto_labels": 5,
+        "auto_label_error": None,
+        "gate_passed": True,
+        "gate_reason": "first release",
+        "metrics": {"ece": 0.02, "confusion": [[1, 2], [3, 4]]},
+        "recipe": {"epochs": 4},
+    }
+    return Release(**(values | other))
+
+
+def test_dataset_versions(database: Database) -> None:
+    first, second = dataset("d1", 1), dataset("d2", 2, parent="d1")
+    with database.transaction() as tx:
+        assert tx.datasets.latest(TASK) is None
+        for event in (second, first, dataset("d1", 99)):
+            tx.datasets.add(event)
+        tx.datasets.add(dataset("d1", 3, task="other"))
+        assert tx.datasets.latest(TASK) == second
+        assert tx.datasets.history(TASK) == [first, second]
+
+
+def test_releases_come_back_whole(database: Database) -> None:
+    first = release("r1", 1)
+    second = release("r2", 2, parent="r1", override=Override(by="ada", why="a test"))
+    with database.transaction() as tx:
+        for one in (second, first, msgspec.structs.replace(first, accuracy=0.1)):
+            tx.releases.add(one)
+        assert tx.releases.get("r2") == second
+        assert tx.releases.get("r3") is None
+        assert tx.releases.history(TASK) == [first, second]
+        assert tx.releases.history("other") == []
+
+
+def test_turns_are_replaced_and_listed_newest_first(database: Database) -> None:
+    turn = Turn(
+        turn_id="t1", task=TASK, state="running", stage="train", reason="200", started_at=at(1)
+    )
+    later = msgspec.structs.replace(turn, turn_id="t2", started_at=at(2))
+    done = msgspec.structs.replace(
+        turn, state="succeeded", ended_at=at(9), release="r1", seconds={"train": 8.5}
+    )
+    with database.transaction() as tx:
+        for one in (turn, later, done):
+            tx.turns.save(one)
+        assert tx.turns.history(TASK) == [later, done]
+        assert tx.turns.history(TASK, limit=1) == [later]
+
+
+def test_requests_stay_until_they_are_finished(database: Database) -> None:
+    asked = TurnRequest(
+        request_id="q1",
+        task=TASK,
+        by="ada",
+        why="a broken one",
+        at=at(5),
+        override=Override(by="ada", why="a test"),
+        overrides={"shuffle_labels": True},
+    )
+    earlier = TurnRequest(request_id="q2", task=TASK, by="bob", why="now", at=at(1))
+    with database.transaction() as tx:
+        assert tx.turns.take_request(TASK) is None
+        for request in (asked, earlier, msgspec.structs.replace(asked, why="again")):
+            tx.turns.request(request)
+        assert tx.turns.take_request(TASK) == earlier
+        assert tx.turns.take_request(TASK) == earlier
+        tx.turns.finish_request("q2")
+        tx.turns.finish_request("q2")
+        assert tx.turns.take_request(TASK) == asked
+        tx.turns.finish_request("q1")
+        assert tx.turns.take_request(TASK) is None
+
+
+def test_a_lease_is_renewed_kept_from_others_and_runs_out(database: Database) -> None:
+    with database.transaction() as tx:
+        assert tx.turns.acquire(TASK, "one", at(0), 60)
+        assert tx.turns.acquire(TASK, "one", at(30), 60)
+        assert not tx.turns.acquire(TASK, "two", at(80), 60)
+        assert tx.turns.acquire("other", "two", at(80), 60)
+        assert tx.turns.acquire(TASK, "two", at(90), 60)
+        assert not tx.turns.acquire(TASK, "one", at(91), 60)
+
+
+def test_one_of_many_gets_the_lease(database: Database) -> None:
+    got: list[str] = []
+    barrier = threading.Barrier(6)
+
+    def work(holder: str) -> None:
+        barrier.wait()
+        with database.transaction() as tx:
+            if tx.turns.acquire(TASK, holder, at(0), 60):
+                got.append(holder)
+
+    threads = [threading.Thread(target=work, args=(f"holder {i}",)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 1
