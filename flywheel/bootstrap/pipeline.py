@@ -19,7 +19,7 @@ from flywheel.contracts.dataset_folder import read_manifest
 from flywheel.contracts.events import DatasetVersioned
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.release import Override, Release
-from flywheel.datasets.workspace import Workspace
+from flywheel.datasets.workspace import commit_dataset, commit_results
 from flywheel.errors import PipelineError
 from flywheel.evaluation.config import GateSettings
 from flywheel.evaluation.evaluate import read_predictions
@@ -47,7 +47,9 @@ class WorkspacePipeline:
         self._settings = settings
         self._database = database
         self._stopping = stopping
-        self._workspace = Workspace(settings.workspace, settings.state / "dvc-remote")
+        # A trainer that was killed while git wrote leaves a lock that nobody holds: one trainer,
+        # the one with the lease, writes here.
+        (settings.workspace / ".git" / "index.lock").unlink(missing_ok=True)
 
     def prepare(self, turn: Turn, request: TurnRequest | None, watermark: str) -> None:
         """Write params.yaml for this turn."""
@@ -79,7 +81,7 @@ class WorkspacePipeline:
         os.environ[VARIABLE] = str(os.getpid())
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                self._workspace.reproduce(f"{stage}@{task}")
+                reproduce(self._settings.workspace, f"{stage}@{task}")
             except PipelineError as error:
                 if self._stopping.is_set():
                     raise SystemExit(0) from error
@@ -92,15 +94,15 @@ class WorkspacePipeline:
     def commit_dataset(self, task: str) -> DatasetVersioned:
         """Commit the built dataset to git and DVC, and push it."""
         manifest = read_manifest(dataset_folder(self._settings.workspace, task))
-        commit, dvc_hash = self._workspace.commit_dataset(task, manifest)
+        commit = commit_dataset(self._settings.workspace, task, manifest)
         return DatasetVersioned(
             event_id=new_id(),
             occurred_at=utc_now(),
             task=task,
             version=manifest.version,
             parent=manifest.parent,
-            git_commit=commit,
-            dvc_hash=dvc_hash,
+            git_commit=commit.git_commit,
+            dvc_hash=commit.dvc_hash,
             watermark=manifest.watermark,
             expert_labels=manifest.expert_labels,
             auto_labels=manifest.auto_labels,
@@ -119,7 +121,7 @@ class WorkspacePipeline:
             return GateRefusal(reason=decision.reason)
         metrics: dict[str, Any] = msgspec.json.decode((evaluated / METRICS_FILE).read_bytes())
         metrics["gate"] = msgspec.to_builtins(decision)
-        commit = self._workspace.commit_turn(task, f"{task}: turn {turn.turn_id}")
+        commit = commit_results(workspace, f"{task}: turn {turn.turn_id}")
         recipe = {key: params[key] for key in ("dataset", "training", "compression", "gate")}
         return assemble(
             compressed_folder(workspace, task),
@@ -157,6 +159,25 @@ class WorkspacePipeline:
             audits = tx.audits.audits(task, champion)
         policy = certify(audits, self._settings.task(task).triage)
         return policy.errors / policy.accepted if policy.accepted else None
+
+
+def reproduce(workspace: Path, stage: str) -> None:
+    """Run one stage of dvc.yaml unless its inputs are unchanged.
+
+    Raises PipelineError when it fails.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(workspace)) as repo:
+            repo.reproduce(targets=[stage], single_item=True)
+    except DvcException as error:
+        causes, cause = [str(error)], error.__cause__
+        while cause is not None:
+            causes.append(str(cause))
+            cause = cause.__cause__
+        raise PipelineError(f"{stage}: {': '.join(causes)}") from error
 
 
 def _killed(error: PipelineError) -> bool:

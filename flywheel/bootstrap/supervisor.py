@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import http.client
 import os
 import shutil
 import socket
@@ -47,10 +48,10 @@ def programs(settings: FlywheelSettings) -> list[Program]:
             url = f"http://127.0.0.1:{port}/healthz"
             arguments = ("serve", "--port", str(port))
             found.append(Program(f"model-{port}", arguments, port, "serving.ports", url))
-    for name, http in (("gateway", settings.gateway), ("console", settings.console)):
-        host = "127.0.0.1" if http.host in {"0.0.0.0", "::"} else http.host  # noqa: S104
-        url = f"http://{host}:{http.port}/healthz"
-        found.append(Program(name, (name,), http.port, f"{name}.port", url))
+    for name, web in (("gateway", settings.gateway), ("console", settings.console)):
+        host = "127.0.0.1" if web.host in {"0.0.0.0", "::"} else web.host  # noqa: S104
+        url = f"http://{host}:{web.port}/healthz"
+        found.append(Program(name, (name,), web.port, f"{name}.port", url))
     for name in ("worker", "trainer", "controller"):
         port = getattr(settings.monitoring, f"{name}_port")
         url = f"http://{settings.monitoring.host}:{port}/healthz"
@@ -180,17 +181,18 @@ class Supervisor:
     """A running supervisor of a workspace, through its UNIX socket."""
 
     def __init__(self, settings: FlywheelSettings) -> None:
-        from supervisor.xmlrpc import SupervisorTransport
-
         self._settings = settings
         self._path = _socket_path(settings)
-        transport = SupervisorTransport(None, None, f"unix://{self._path}")
-        self._proxy: Any = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
 
     def _call(self, method: str, *arguments: object) -> Any:
+        from supervisor.xmlrpc import SupervisorTransport
+
+        # A transport of its own for each call: after an error a connection cannot be used again.
+        transport = SupervisorTransport(None, None, f"unix://{self._path}")
         try:
-            return getattr(self._proxy.supervisor, method)(*arguments)
-        except (OSError, xmlrpc.client.Error) as error:
+            with xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport) as proxy:
+                return getattr(proxy.supervisor, method)(*arguments)
+        except (OSError, xmlrpc.client.Error, http.client.HTTPException) as error:
             raise WorkspaceError(
                 f"no supervisor answers for {self._settings.workspace} ({error}): start it with "
                 f"`flywheel -w {self._settings.workspace} up`"

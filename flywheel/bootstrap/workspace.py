@@ -6,8 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 from flywheel.bootstrap.process import open_database
-from flywheel.datasets.workspace import Workspace
-from flywheel.errors import NotFound
+from flywheel.datasets.workspace import checkout, init
 from flywheel.settings import FlywheelSettings
 
 _IGNORED = "/.flywheel/\n/answered.txt\n/demo-report.json\n"
@@ -29,7 +28,7 @@ def make_repository(settings: FlywheelSettings) -> None:
     ignore = folder / ".gitignore"
     if not ignore.exists():
         ignore.write_text(_IGNORED, "utf-8")
-    Workspace(folder, settings.state / "dvc-remote").init()
+    init(folder)
 
 
 def prepare(settings: FlywheelSettings) -> None:
@@ -50,8 +49,4 @@ def prepare(settings: FlywheelSettings) -> None:
 
 def checkout_dataset(settings: FlywheelSettings, task: str, version: str, folder: Path) -> None:
     """Write a dataset version's bytes to ``folder``. Raises NotFound for an unknown version."""
-    with open_database(settings) as database, database.transaction(read_only=True) as tx:
-        known = [row.version for row in tx.datasets.history(task)]
-    if version not in known:
-        raise NotFound(f"no dataset {version!r} of {task}; known: {', '.join(known) or 'none'}")
-    Workspace(settings.workspace, settings.state / "dvc-remote").checkout(task, version, folder)
+    checkout(settings.workspace, task, version, folder)

@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 import subprocess
+import time
 
 import click
 
@@ -17,6 +18,7 @@ from flywheel.demo.workspace import flywheel, make_workspace
 from flywheel.errors import FlywheelError, WorkspaceError
 
 _MARK = ".flywheel"
+START_SECONDS = 120.0
 
 
 def run_demo(plan: Plan, *, leave: bool) -> int:
@@ -26,10 +28,10 @@ def run_demo(plan: Plan, *, leave: bool) -> int:
     screen.phase("Checking the demo's data, making the workspace")
     data = load_demo_data(plan.seed_size, plan.holdout_size)
     make_workspace(plan.workspace, data, plan.ports or {})
-    screen.phase("Starting Kafka, model servers, gateway, console, worker, trainer, controller")
+    screen.phase("Starting what production runs")
     up = start_up(plan.workspace)
     try:
-        flywheel(plan.workspace, "status", "--wait", "90")
+        _await_healthy(plan, up)
         report = asyncio.run(Demo(plan, data, screen).run())
         problems = _problems(report)
         for problem in problems:
@@ -47,6 +49,21 @@ def run_demo(plan: Plan, *, leave: bool) -> int:
     finally:
         screen.stop()
         _stop(up)
+
+
+def _await_healthy(plan: Plan, up: subprocess.Popen[bytes]) -> None:
+    """Return when every process is healthy. Raises WorkspaceError when `up` gave up before."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            flywheel(plan.workspace, "status", "--wait", "5")
+        except WorkspaceError:
+            if up.poll() is not None:
+                raise WorkspaceError("`flywheel up` ended; it says why above") from None
+            if time.monotonic() > deadline:
+                raise
+        else:
+            return
 
 
 def _clear(plan: Plan) -> None:

@@ -108,9 +108,11 @@ class Demo:
         workspace = self.plan.workspace
         seed = ["--task", TASK, "--annotator", "seed"]
         await asyncio.to_thread(
-            flywheel, workspace, "ingest", "holdout.jsonl", "--split", "holdout", *seed
+            flywheel,
+            workspace,
+            *("ingest", str(workspace / "holdout.jsonl"), "--split", "holdout", *seed),
         )
-        await asyncio.to_thread(flywheel, workspace, "ingest", "seed.jsonl", *seed)
+        await asyncio.to_thread(flywheel, workspace, "ingest", str(workspace / "seed.jsonl"), *seed)
         self.screen.phase("Training the first release on the seed")
         await self._until(lambda s: s["champion"] is not None, "the first release to serve", 600)
         await self._released(1)
