@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from flywheel.contracts.events import Event
-from flywheel.errors import EventError, FlywheelError, RejectedEvent, StorageError
+from flywheel.errors import EventError, RejectedEvent, StorageError
 
 Handle = Callable[[Sequence[Event]], Sequence[Event]]
 
 # What a single odd event provokes in code that is otherwise right. Anything else (a bug's
 # AttributeError, no memory, a bad configuration) is no event's fault and must not cost events.
 DATA_ERRORS = (ValueError, KeyError, TypeError, IndexError, ArithmeticError)
+
+_WITNESSES = 8
 
 
 class RejectedEvents(Exception):
@@ -36,9 +38,15 @@ def handle_batch(handle: Handle, events: Sequence[Event], *, suspicious: bool = 
 
     ``handle`` may be called several times, on parts of the batch: it must be all or nothing, and
     idempotent by event id. A retryable error is raised as it is, unless ``suspicious``: then a
-    batch that the database keeps refusing is searched for the one event it refuses, which is
+    batch that the database keeps refusing is searched for the events it refuses, and these are
     rejected only if the database takes others meanwhile. Whatever is no event's fault is raised.
     """
+    return _run(handle, events, suspicious, None)
+
+
+def _run(
+    handle: Handle, events: Sequence[Event], suspicious: bool, witness: Event | None
+) -> Outcome:
     if not events:
         return Outcome()
     try:
@@ -48,45 +56,46 @@ def handle_batch(handle: Handle, events: Sequence[Event], *, suspicious: bool = 
         others = [event for event in events if id(event) not in named]
         if len(others) == len(events):
             raise RuntimeError("the handler rejected events that are not in its batch") from verdict
-        rest = handle_batch(handle, others, suspicious=suspicious)
+        rest = _run(handle, others, suspicious, witness)
         return Outcome(rest.produced, [*verdict.rejected, *rest.rejected])
-    except EventError as error:
-        return _halve(handle, events, error, suspicious)
-    except FlywheelError as error:
-        if suspicious and isinstance(error, StorageError):
-            return _search(handle, events, error)
-        raise
-    except DATA_ERRORS as error:
-        return _halve(handle, events, error, suspicious)
+    except StorageError as error:
+        if not suspicious:
+            raise
+        if witness is None:
+            witness = _witness(handle, events)
+        if witness is None:
+            raise
+        if len(events) == 1:
+            handle([witness])  # raises if it is the database, by now, that is broken
+        return _halve(handle, events, error, suspicious, witness)
+    except (EventError, *DATA_ERRORS) as error:
+        return _halve(handle, events, error, suspicious, witness)
 
 
-def _halve(handle: Handle, events: Sequence[Event], error: Exception, suspicious: bool) -> Outcome:
+def _halve(
+    handle: Handle,
+    events: Sequence[Event],
+    error: Exception,
+    suspicious: bool,
+    witness: Event | None,
+) -> Outcome:
     if len(events) == 1:
         return Outcome(rejected=[(events[0], _verdict(error))])
     middle = len(events) // 2
-    first = handle_batch(handle, events[:middle], suspicious=suspicious)
-    second = handle_batch(handle, events[middle:], suspicious=suspicious)
+    first = _run(handle, events[:middle], suspicious, witness)
+    second = _run(handle, events[middle:], suspicious, witness)
     return Outcome(first.produced + second.produced, first.rejected + second.rejected)
 
 
-def _search(handle: Handle, events: Sequence[Event], error: StorageError) -> Outcome:
-    """Halve while either half gets through; when none does, the database is what is broken."""
-    if len(events) == 1:
-        raise error
-    middle = len(events) // 2
-    outcome, refused = Outcome(), []
-    for half in (events[:middle], events[middle:]):
+def _witness(handle: Handle, events: Sequence[Event]) -> Event | None:
+    """An event of the batch that the database takes: proof that it works, for this batch."""
+    for event in events[:: max(1, len(events) // _WITNESSES)][:_WITNESSES]:
         try:
-            part = handle_batch(handle, half, suspicious=True)
-        except StorageError as problem:
-            refused.append((half, problem))
+            handle([event])
+        except (StorageError, EventError, RejectedEvents, *DATA_ERRORS):
             continue
-        outcome.produced += part.produced
-        outcome.rejected += part.rejected
-    if len(refused) == 2 or any(len(half) > 1 for half, _ in refused):
-        raise error
-    outcome.rejected += [(half[0], _verdict(problem)) for half, problem in refused]
-    return outcome
+        return event
+    return None
 
 
 def _verdict(error: Exception) -> EventError:

@@ -34,7 +34,7 @@ _BATCH = 2000
 _WITHIN_SECONDS = 0.05
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
-_SUSPICIOUS_AFTER = 6  # failures of one batch before it is searched for a single bad event
+SUSPICIOUS_AFTER = 6  # failures of one batch before it is searched for a single bad event
 _GIVE_UP_SECONDS = 300.0
 _KILL_SECONDS = 20.0
 _IDLE_SECONDS = 8.0
@@ -69,19 +69,23 @@ def run_worker(
     agents: Sequence[Agent],
     *,
     on_ready: Callable[[], None] | None = None,
+    session_seconds: float = 10.0,
 ) -> int:
     """Run agents until SIGTERM or SIGINT; returns the exit status of the process.
 
     Topics must exist (``ensure_topics``). Each agent is a consumer group of its own. What cannot
     be mended ends the process at once with status 70, before anything is acknowledged.
     """
-    return asyncio.run(_run(kafka, agents, on_ready))
+    return asyncio.run(_run(kafka, agents, on_ready, session_seconds))
 
 
 async def _run(
-    kafka: KafkaSettings, agents: Sequence[Agent], on_ready: Callable[[], None] | None
+    kafka: KafkaSettings,
+    agents: Sequence[Agent],
+    on_ready: Callable[[], None] | None,
+    session_seconds: float,
 ) -> int:
-    loops = [_Loop(kafka, agent) for agent in agents]
+    loops = [_Loop(agent, build_app(kafka, agent.group, session_seconds)) for agent in agents]
     stop = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
@@ -128,14 +132,14 @@ def _hopeless(group: str, error: BaseException) -> None:
 class _Loop:
     """One agent in its Faust app."""
 
-    def __init__(self, kafka: KafkaSettings, agent: Agent) -> None:
+    def __init__(self, agent: Agent, app: Any) -> None:
         self.agent = agent
         self._stopping = False
         self._idle = asyncio.Event()
         self._idle.set()
         # One thread: batches of a group never overlap, so their order is the log's.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=agent.group)
-        self.app = build_app(kafka, agent.group)
+        self.app = app
         topic = self.app.topic(
             *agent.topics, key_serializer="raw", value_serializer="raw", internal=True
         )
@@ -196,7 +200,7 @@ class _Loop:
         loop = asyncio.get_running_loop()
         began, pause, failures = time.monotonic(), _FIRST_PAUSE, 0
         while True:
-            suspicious = failures >= _SUSPICIOUS_AFTER
+            suspicious = failures >= SUSPICIOUS_AFTER
             try:
                 return await loop.run_in_executor(self._thread, decide, messages, suspicious)
             except (FlywheelError, ConnectionError, TimeoutError) as error:

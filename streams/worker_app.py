@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from flywheel.settings import KafkaSettings
 
 
-def build_app(kafka: KafkaSettings, group: str) -> Any:
+def build_app(kafka: KafkaSettings, group: str, session_seconds: float = 10.0) -> Any:
     """A Faust app that is not started. Its id is the consumer group.
+
+    After a kill -9 the group waits ``session_seconds`` for the dead member.
 
     Only ``at_least_once`` and no tables: both lost or doubled records where it was measured.
     """
@@ -35,8 +37,8 @@ def build_app(kafka: KafkaSettings, group: str) -> Any:
         stream_buffer_maxsize=16384,
         stream_wait_empty=False,
         broker_commit_interval=1.0,
-        broker_session_timeout=10.0,
-        broker_heartbeat_interval=2.0,
+        broker_session_timeout=session_seconds,
+        broker_heartbeat_interval=session_seconds / 5,
         producer_acks=-1,
         producer_linger=0.002,
         producer_max_request_size=DEAD_LETTER_MAX_BYTES,

@@ -14,11 +14,17 @@ from streams.local_broker import LocalBroker
 from streams.topics import ensure_topics
 
 
+@pytest.hookimpl(tryfirst=True)  # before the session itself reads the filters
 def pytest_configure(config: pytest.Config) -> None:
-    """kafka-python reads its message schemas in a way that Python 3.11 alone deprecates."""
-    config.addinivalue_line(
-        "filterwarnings", "ignore:(open|read)_(text|binary) is deprecated:DeprecationWarning"
-    )
+    """Two habits of kafka-python that are no fault of ours, and nothing else."""
+    for known in (
+        # It reads its message schemas in a way that Python 3.11 alone deprecates.
+        "ignore:(open|read)_(text|binary) is deprecated:DeprecationWarning",
+        # A connection that a dead broker refused is left to the garbage collector.
+        "ignore:unclosed <socket.socket fd=[0-9]+, family=2, type=1, proto=6, laddr=.'0.0.0.0'"
+        ":ResourceWarning",
+    ):
+        config.addinivalue_line("filterwarnings", known)
 
 
 def free_port() -> int:

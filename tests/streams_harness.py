@@ -48,8 +48,8 @@ class WorkerProcess:
         self.log = folder / f"{group}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    def start(self, **environment: str) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, str(SCRIPT), str(self.port), self.group, str(self.database)],

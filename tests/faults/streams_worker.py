@@ -5,6 +5,7 @@ Arguments: broker port, consumer group, SQLite file. Prints "ready" when it has 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import sys
 from collections.abc import Sequence
@@ -28,19 +29,27 @@ class Sink:
         db.close()
 
     def __call__(self, events: Sequence[Event]) -> Sequence[Event]:
-        db = sqlite3.connect(self._path, timeout=30)
+        db = sqlite3.connect(self._path, timeout=0.2)
         try:
             with db:
                 db.execute("insert into delivery values (?)", (len(events),))
                 for event in events:
-                    if isinstance(event, TrafficRecorded) and event.text == "poison":
-                        raise ValueError("this text makes the handler fail")
+                    spoil(event)
                     db.execute("insert or ignore into effect values (?, '')", (event.event_id,))
         except sqlite3.OperationalError as error:
             raise StorageError(str(error)) from error
         finally:
             db.close()
         return [request_of(event) for event in events if isinstance(event, TrafficRecorded)]
+
+
+def spoil(event: Event) -> None:
+    """Fail as a handler may: by an odd event, or by a bug."""
+    text = event.text if isinstance(event, TrafficRecorded) else ""
+    if text == "poison":
+        raise ValueError("this text makes the handler fail")
+    if text == "bug" and "STREAMS_TEST_BUG" in os.environ:
+        raise AttributeError("this is a bug")
 
 
 def request_of(event: TrafficRecorded) -> ReviewRequested:
@@ -62,4 +71,5 @@ if __name__ == "__main__":
     configure_logging("worker", "info")
     agent = Agent(group, ("flywheel.traffic",), Sink(path))
     kafka = KafkaSettings(local_port=int(port))
-    sys.exit(run_worker(kafka, [agent], on_ready=lambda: print("ready", flush=True)))
+    ready = lambda: print("ready", flush=True)  # noqa: E731
+    sys.exit(run_worker(kafka, [agent], on_ready=ready, session_seconds=2.0))
