@@ -15,6 +15,7 @@ from flywheel.contracts.split import TrafficSplit
 from flywheel.errors import BrokerError, FlywheelError
 from flywheel.gateway.app import create_app
 from flywheel.gateway.capture import Capture
+from flywheel.gateway.config import GatewayLimits
 from flywheel.gateway.forward import ModelServers
 from flywheel.gateway.process import serve
 from flywheel.gateway.spill import SpillLog
@@ -69,6 +70,7 @@ def main(folder: Path, port: int, model_url: str) -> int:
         splits=splits,
         servers=ModelServers([model_url], 10.0),
         capture=capture,
+        limits=GatewayLimits(drain_seconds=1.0),
     )
     return serve(app, "127.0.0.1", port, setting="gateway.port")
 

@@ -183,6 +183,28 @@ def test_sigterm_finishes_what_is_under_way_and_publishes_it(
     assert set(published(tmp_path)) == {str(number) for number in range(50)}
 
 
+def test_sigterm_while_the_broker_is_away_leaves_the_rest_for_the_next_start(
+    tmp_path: Path, model_url: str
+) -> None:
+    port = free_port()
+    down = tmp_path / "broker-down"
+    down.touch()
+    gateway = start(tmp_path, port, model_url)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as http:
+        wait_ready(http)
+        assert all(ask(http, str(number)) for number in range(20))
+        gateway.terminate()
+        _, errors = gateway.communicate(timeout=60)
+        assert gateway.returncode == 0, errors.decode()
+        assert published(tmp_path) == {}
+        down.unlink()
+        gateway = start(tmp_path, port, model_url)
+        wait_ready(http)
+    gateway.terminate()
+    gateway.communicate(timeout=60)
+    assert set(published(tmp_path)) == {str(number) for number in range(20)}
+
+
 def test_a_taken_port_and_a_taken_folder_are_named(tmp_path: Path, model_url: str) -> None:
     port = free_port()
     first = start(tmp_path / "one", port, model_url)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from gateway_harness import (
     LABELS,
     TASK,
     FilePublisher,
+    KeywordClassifier,
     client,
     eventually,
     model_server,
@@ -34,7 +37,7 @@ from flywheel.gateway.config import GatewayLimits
 from flywheel.gateway.forward import ModelServers
 from flywheel.gateway.limits import SourceLimits
 from flywheel.gateway.process import HttpServer
-from flywheel.gateway.spill import SpillLog
+from flywheel.gateway.spill import MAGIC, SpillLog
 from flywheel.gateway.splits import Splits
 
 
@@ -254,6 +257,51 @@ def test_the_other_arm_scores_in_the_shadow(gateway, champion) -> None:
         assert shadow.output in LABELS
 
 
+def test_shadow_copies_are_dropped_rather_than_slowing_answers(gateway, champion) -> None:
+    go = threading.Event()
+
+    def load(release: str) -> KeywordClassifier:
+        return KeywordClassifier(release, gate=_AfterFirst(go))
+
+    def dropped(gate: Gateway) -> float:
+        text = gate.http.get("/metrics").text
+        name = "flywheel_gateway_shadow_dropped_total "
+        return float(next(line for line in text.splitlines() if line.startswith(name)).split()[1])
+
+    with model_server(split_event("slow"), load=load) as (slow, _):
+        limits = GatewayLimits(shadow_concurrency=1, shadow_queue=1)
+        split = split_event("r1", "slow", share=0.0, shadow=1.0)
+        gate = gateway([champion, slow], split=split, limits=limits)
+        before = dropped(gate)
+        assert [gate.classify(f"Who? {n}").status_code for n in range(10)] == [200] * 10
+        # One copy is being scored and one is waiting; the other eight had no place.
+        assert dropped(gate) - before == 8
+        go.set()
+        eventually(lambda: len(gate.events(ShadowRecorded)) == 2)
+
+
+def test_a_full_disk_is_said_and_nothing_is_acknowledged(gateway, champion, monkeypatch) -> None:
+    gate = gateway([champion], split=split_event("r1"))
+    real_write = os.write
+
+    def full(fd: int, data: bytes) -> int:
+        if bytes(data[:4]) == MAGIC:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real_write(fd, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        response = gate.classify("Who?")
+        assert response.status_code == 503
+        assert "the disk is full" in response.json()["detail"]
+        body = {"sample_id": "s1", "task": TASK, "label": "NUM"}
+        assert gate.http.post("/v1/feedback", json=body).status_code == 503
+    kept = gate.classify("Who?").json()["sample_id"]
+    eventually(lambda: gate.events(TrafficRecorded))
+    assert [event.sample_id for event in gate.events(TrafficRecorded)] == [kept]
+    assert gate.events(LabelRecorded) == []
+
+
 def test_the_split_moves_at_once_and_no_request_fails(gateway, champion) -> None:
     gate = gateway([champion], split=split_event("r1", "r2", 0.0))
     stop = threading.Event()
@@ -394,8 +442,6 @@ def test_a_broker_outage_is_outlived_and_the_spill_is_bounded(gateway, champion)
 
 def test_a_client_that_goes_away_keeps_its_record(gateway) -> None:
     opened = threading.Event()
-
-    from gateway_harness import KeywordClassifier
 
     def load(release: str) -> KeywordClassifier:
         classifier = KeywordClassifier(release)
