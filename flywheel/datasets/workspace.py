@@ -1,4 +1,4 @@
-"""The workspace as a git repository with DVC: every dataset version has a commit, a tag and bytes."""
+"""The workspace in git and DVC: every dataset version has a commit, a tag and its bytes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def data_path(task: str) -> str:
 
 
 def init(root: Path) -> None:
-    """Make ``root`` a git repository with DVC and a remote in the state folder; what is there stays.
+    """Make ``root`` a git repository with DVC and a remote of its own; what is there stays.
 
     Raises WorkspaceError when git is missing or refuses.
     """

@@ -1,0 +1,175 @@
+"""What a dataset holds, what it leaves out, and that the same labels give the same bytes."""
+
+import random
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flywheel.contracts.dataset_folder import PARTS, Manifest, read_manifest, read_part
+from flywheel.contracts.stores import LabelledSample
+from flywheel.datasets.build import build_dataset, normalise
+from flywheel.datasets.config import DatasetSettings
+from flywheel.datasets.diff import diff_datasets
+from flywheel.errors import ArtefactError, ConfigurationError
+
+LABELS = ("a", "b", "c")
+TRUSTED = ("expert", "seed", "user", "outcome")
+
+
+def sample(number: int, **given: object) -> LabelledSample:
+    fields: dict[str, object] = {
+        "sample_id": f"s{number:03}",
+        "text": f"text {number}",
+        "label": LABELS[number % 3],
+        "source": "expert",
+        "annotators": ("ann",),
+        "split": None,
+        "inclusion_probability": 1.0,
+        "audit": False,
+        "settled_at": datetime(2026, 1, 1, tzinfo=UTC),
+        "event_id": f"e{number:03}",
+    }
+    return LabelledSample(**(fields | given))  # type: ignore[arg-type]
+
+
+def build(
+    samples: list[LabelledSample], folder: Path, seed: int | None = None, **options: float
+) -> Manifest:
+    return build_dataset(
+        samples,
+        DatasetSettings(**options),
+        LABELS,
+        task="t",
+        watermark="e999",
+        parent="d-parent",
+        folder=folder,
+        shuffle_labels_seed=seed,
+    )
+
+
+many = st.lists(
+    st.builds(
+        sample,
+        st.integers(0, 200),
+        text=st.sampled_from(
+            [f"Text {n}" for n in range(60)] + [f" text  {n} " for n in range(60)]
+        ),
+        label=st.sampled_from(LABELS),
+        source=st.sampled_from([*TRUSTED, "rule", "auto", "model"]),
+        split=st.sampled_from([None, None, "train", "holdout"]),
+    ),
+    max_size=80,
+    unique_by=lambda s: s.sample_id,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(many, st.randoms())
+def test_no_text_is_twice_and_order_does_not_matter(
+    samples: list[LabelledSample], chance: random.Random
+) -> None:
+    with TemporaryDirectory() as one, TemporaryDirectory() as two:
+        manifest = build(samples, Path(one))
+        again = list(samples)
+        chance.shuffle(again)
+        assert build(again, Path(two)) == manifest
+        for name in (*manifest.files, "manifest.json"):
+            assert (Path(one) / name).read_bytes() == (Path(two) / name).read_bytes()
+        parts = {part: read_part(Path(one), part) for part in PARTS}
+        texts = [normalise(line.text) for lines in parts.values() for line in lines]
+        assert len(texts) == len(set(texts))
+        assert sum(manifest.count(part) for part in PARTS) + sum(manifest.left_out.values()) == len(
+            samples
+        )
+        assert {line.source for line in parts["calibration"]} <= {"expert", "seed"}
+        assert not {line.source for line in parts["holdout"]} & {"auto", "rule", "model"}
+        marked = {normalise(s.text) for s in samples if s.split == "holdout"}
+        trained = {normalise(line.text) for line in parts["train"] + parts["calibration"]}
+        assert not marked & trained
+        automatic = [line for line in parts["train"] if line.source in {"auto", "rule", "model"}]
+        usable = len(parts["train"]) + len(parts["calibration"]) - len(automatic)
+        assert len(automatic) <= usable * 0.5
+        assert read_manifest(Path(one)) == manifest
+
+
+def test_the_most_trusted_and_newest_label_of_a_text_counts(tmp_path: Path) -> None:
+    samples = [
+        sample(1, text="Same  text", label="a", source="auto", event_id="e9"),
+        sample(2, text="same text", label="b", event_id="e1"),
+        sample(3, text="SAME TEXT", label="c", event_id="e2"),
+        sample(4, split="holdout"),
+    ]
+    build(samples, tmp_path)
+    assert [line.label for line in read_part(tmp_path, "train")] == ["c"]
+
+
+def test_automatic_labels_are_limited_evenly(tmp_path: Path) -> None:
+    experts = [sample(n) for n in range(20)] + [sample(99, split="holdout")]
+    automatic = [sample(100 + n, source="auto", label="a" if n < 30 else "b") for n in range(40)]
+    manifest = build(experts + automatic, tmp_path, auto_labels_per_expert=0.5)
+    assert manifest.auto_labels == 10
+    chosen = [line.label for line in read_part(tmp_path, "train") if line.source == "auto"]
+    assert chosen.count("a") == chosen.count("b") == 5
+    assert manifest.left_out == {"automatic labels over the limit": 30}
+
+
+def test_calibration_is_a_share_of_each_label(tmp_path: Path) -> None:
+    samples = [sample(n) for n in range(60)] + [sample(99, split="holdout")]
+    manifest = build(samples, tmp_path, calibration_share=0.1)
+    assert manifest.label_counts["calibration"] == {"a": 2, "b": 2, "c": 2}
+    assert manifest.parent == "d-parent"
+    assert manifest.watermark == "e999"
+
+
+def test_without_a_marked_holdout_a_share_is_held_out(tmp_path: Path) -> None:
+    manifest = build([sample(n) for n in range(200)], tmp_path, holdout_share=0.2)
+    assert 20 <= manifest.count("holdout") <= 60
+    assert "by hash of the text" in manifest.split_rule
+
+
+def test_shuffled_labels_keep_texts_counts_and_holdout(tmp_path: Path) -> None:
+    samples = [sample(n, split="holdout" if n < 30 else None) for n in range(120)]
+    good = build(samples, tmp_path / "good")
+    bad = build(samples, tmp_path / "bad", seed=1)
+    assert bad.version != good.version
+    assert bad.labels_shuffled_with == 1
+    assert bad.label_counts == good.label_counts
+    assert bad.files["holdout.jsonl"] == good.files["holdout.jsonl"]
+    before, after = read_part(tmp_path / "good", "train"), read_part(tmp_path / "bad", "train")
+    pairs = zip(before, after, strict=True)
+    assert sum(one.label != two.label for one, two in pairs) > 20
+
+
+def test_a_label_that_the_task_lacks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"tasks\.t\.labels: .*'zzz' \(1 samples\)"):
+        build([sample(1, label="zzz")], tmp_path)
+
+
+def test_a_changed_part_is_noticed(tmp_path: Path) -> None:
+    build([sample(n) for n in range(30)], tmp_path)
+    path = tmp_path / "train.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"a"', b'"b"', 1))
+    with pytest.raises(ArtefactError, match=r"train\.jsonl is not the file"):
+        read_manifest(tmp_path)
+    path.write_bytes(b"{not json\n")
+    with pytest.raises(ArtefactError, match="damaged"):
+        read_part(tmp_path, "train")
+    path.unlink()
+    with pytest.raises(ArtefactError, match="missing"):
+        read_manifest(tmp_path)
+
+
+def test_a_difference_counts_samples_added_removed_and_relabelled(tmp_path: Path) -> None:
+    first = [sample(n, split="holdout" if n < 3 else None) for n in range(10)]
+    second = [msgspec.structs.replace(s, label="c") if s.sample_id == "s004" else s for s in first]
+    second = [*second[:-1], sample(20), sample(21)]
+    build(first, tmp_path / "one")
+    build(second, tmp_path / "two")
+    difference = diff_datasets(tmp_path / "one", tmp_path / "two")
+    assert (difference.added, difference.removed, difference.relabelled) == (2, 1, 1)
+    assert difference.by_label["c"] == (3, 5)
