@@ -46,15 +46,25 @@ def traffic_event_id(task: str, sample_id: str) -> str:
 
 
 class Answers:
-    """The use case behind both endpoints that classify."""
+    """The use case behind both endpoints that classify.
+
+    A challenger that does not answer within ``challenger_patience`` seconds is recorded as failed,
+    and the champion answers in its place.
+    """
 
     def __init__(
-        self, splits: Splits, servers: ModelServers, capture: Capture, shadow: Shadow
+        self,
+        splits: Splits,
+        servers: ModelServers,
+        capture: Capture,
+        shadow: Shadow,
+        challenger_patience: float,
     ) -> None:
         self._splits = splits
         self._servers = servers
         self._capture = capture
         self._shadow = shadow
+        self._challenger_patience = challenger_patience
 
     async def answer(self, ask: Ask) -> Answered:
         """The prediction, recorded before this returns. A failure is recorded and raised."""
@@ -67,15 +77,26 @@ class Answers:
         self._capture.ensure_room()
         variant = choose_variant(split, ask.unit)
         try:
-            prediction = await self._servers.classify(variant.release, ask.text)
-        except FlywheelError as error:
-            self._failed(ask, split, variant, error)
-            raise
+            prediction = await self._predict(ask, split, variant)
+        except Unavailable:
+            if variant.arm != "challenger":
+                raise
+            # The failure counts against the challenger; the caller need not feel the trial.
+            variant = Variant(split.champion, "champion")
+            prediction = await self._predict(ask, split, variant)
         self._capture.record(_served(ask, split, variant, prediction))
         seconds = time.perf_counter() - ask.received
         observe(ask.task, variant.arm, 200, seconds, prediction.model_seconds)
         self._copy(ask, split, variant)
         return Answered(prediction, variant)
+
+    async def _predict(self, ask: Ask, split: TrafficSplit, variant: Variant) -> Prediction:
+        within = self._challenger_patience if variant.arm == "challenger" else None
+        try:
+            return await self._servers.classify(variant.release, ask.text, within)
+        except FlywheelError as error:
+            self._failed(ask, split, variant, error)
+            raise
 
     def _copy(self, ask: Ask, split: TrafficSplit, variant: Variant) -> None:
         other = choose_shadow(split, variant, ask.sample_id)

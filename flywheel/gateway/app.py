@@ -77,7 +77,7 @@ def create_app(
     app.add_exception_handler(FlywheelError, _openai_problem)
     endpoints = _Endpoints(
         tasks=tasks,
-        answers=Answers(splits, servers, capture, shadow),
+        answers=Answers(splits, servers, capture, shadow, limits.challenger_patience_seconds),
         capture=capture,
         keys=keys or Keys(),
         source_limits=source_limits,

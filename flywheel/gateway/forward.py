@@ -120,15 +120,17 @@ class ModelServers:
         if self._session is not None:
             await self._session.close()
 
-    async def classify(self, release: str, text: str) -> Prediction:
+    async def classify(self, release: str, text: str, within: float | None = None) -> Prediction:
         """Ask any replica that has ``release``.
 
         Inference changes nothing, so a call that failed is repeated on another replica, with
-        growing pauses, until the deadline. Raises Unavailable when no replica answered by then or
-        all fail at this text, and ModelRefused when one says that the request is wrong.
+        growing pauses, for ``within`` seconds (never longer than the timeout). Raises Unavailable
+        when no replica answered by then or all fail at this text, and ModelRefused when one says
+        that the request is wrong.
         """
         body = _encoder.encode({"model": release, "input": [text]})
-        deadline = time.monotonic() + self._timeout
+        seconds = self._timeout if within is None else min(within, self._timeout)
+        deadline = time.monotonic() + seconds
         back_off = FIRST_BACK_OFF_SECONDS
         failures = text_failures = 0
         while True:
@@ -143,7 +145,7 @@ class ModelServers:
                     raise Unavailable(f"{release} fails at this text: {retry}") from None
                 if time.monotonic() + back_off >= deadline:
                     raise Unavailable(
-                        f"no model server answered for {release} within {self._timeout:g} s; "
+                        f"no model server answered for {release} within {seconds:g} s; "
                         f"the last one said: {retry}"
                     ) from None
             _retries.inc()

@@ -348,6 +348,19 @@ def test_when_no_model_answers_the_failure_is_recorded(gateway) -> None:
     assert event.error.startswith("unavailable: ")
 
 
+def test_a_challenger_that_does_not_answer_costs_no_caller_an_answer(gateway, champion) -> None:
+    limits = GatewayLimits(challenger_patience_seconds=0.2)
+    gate = gateway([champion], split=split_event("r1", "nowhere", 1.0), limits=limits)
+    answer = gate.classify("Who?").json()
+    assert (answer["label"], answer["release"], answer["arm"]) == ("HUM", "r1", "champion")
+    eventually(lambda: len(gate.events(TrafficRecorded)) == 2)
+    failed, served = gate.events(TrafficRecorded)
+    assert (failed.release, failed.arm, failed.status) == ("nowhere", "challenger", 503)
+    assert (served.release, served.arm, served.status) == ("r1", "champion", 200)
+    assert failed.sample_id == served.sample_id
+    assert failed.event_id != served.event_id
+
+
 def test_a_text_that_every_model_fails_at_is_given_up_early(gateway, champion) -> None:
     gate = gateway([champion], split=split_event("r1"), timeout=60.0)
     response = gate.classify("make it explode")
