@@ -18,8 +18,10 @@ from prometheus_client import Counter, Gauge, Histogram
 from flywheel.contracts.codec import Record, decode, encode
 from flywheel.contracts.events import Event
 from flywheel.errors import BrokerError, EventError, FlywheelError
+from streams import connection
 from streams.batches import Handle, Outcome, RejectedEvents, handle_batch
 from streams.dead_letters import letter_of
+from streams.quiet import quieten
 from streams.worker_app import build_app
 
 if TYPE_CHECKING:
@@ -34,8 +36,9 @@ _BATCH = 2000
 _WITHIN_SECONDS = 0.05
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
-SUSPICIOUS_AFTER = 6  # failures of one batch before it is searched for a single bad event
+_SUSPICIOUS_AFTER = 6  # failures of one batch before it is searched for a single bad event
 _GIVE_UP_SECONDS = 300.0
+_DEAF_SECONDS = 60.0
 _KILL_SECONDS = 20.0
 _IDLE_SECONDS = 8.0
 
@@ -76,6 +79,7 @@ def run_worker(
     Topics must exist (``ensure_topics``). Each agent is a consumer group of its own. What cannot
     be mended ends the process at once with status 70, before anything is acknowledged.
     """
+    quieten()
     return asyncio.run(_run(kafka, agents, on_ready, session_seconds))
 
 
@@ -93,18 +97,7 @@ async def _run(
     _log.info("worker started", groups=[agent.group for agent in agents])
     if on_ready is not None:
         on_ready()
-    status = 0
-    while not stop.is_set() and status == 0:
-        for one in loops:
-            if one.app.should_stop:
-                _log.error("agent stopped by itself", group=one.agent.group)
-                status = EXIT_HOPELESS
-            one.measure_lag()
-        try:
-            async with asyncio.timeout(0.5):
-                await stop.wait()
-        except TimeoutError:
-            continue
+    status = await _watch(kafka, loops, stop)
     timer = threading.Timer(_KILL_SECONDS, _forced)
     timer.daemon = True
     timer.start()
@@ -113,6 +106,31 @@ async def _run(
     timer.cancel()
     _log.info("worker stopped", status=status)
     return status
+
+
+async def _watch(kafka: KafkaSettings, loops: Sequence[_Loop], stop: asyncio.Event) -> int:
+    """Wait for the signal to stop, or for the reason to start anew; returns the exit status."""
+    heard = time.monotonic()
+    while not stop.is_set():
+        for one in loops:
+            if one.app.should_stop:
+                _log.error("agent stopped by itself", group=one.agent.group)
+                return EXIT_HOPELESS
+            one.measure_lag()
+        try:
+            await asyncio.to_thread(connection.require_listener, kafka)
+            heard = time.monotonic()
+        except BrokerError as error:
+            if time.monotonic() - heard > _DEAF_SECONDS:
+                # After minutes without a broker the clients have piled up retries: start clean.
+                _log.error("Kafka is away too long, ending the process", reason=str(error))
+                return EXIT_HOPELESS
+        try:
+            async with asyncio.timeout(1.0):
+                await stop.wait()
+        except TimeoutError:
+            continue
+    return 0
 
 
 def _forced() -> None:
@@ -200,7 +218,7 @@ class _Loop:
         loop = asyncio.get_running_loop()
         began, pause, failures = time.monotonic(), _FIRST_PAUSE, 0
         while True:
-            suspicious = failures >= SUSPICIOUS_AFTER
+            suspicious = failures >= _SUSPICIOUS_AFTER
             try:
                 return await loop.run_in_executor(self._thread, decide, messages, suspicious)
             except (FlywheelError, ConnectionError, TimeoutError) as error:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import os
 import random
 import socket
+import subprocess
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -14,17 +18,25 @@ from streams.local_broker import LocalBroker
 from streams.topics import ensure_topics
 
 
-@pytest.hookimpl(tryfirst=True)  # before the session itself reads the filters
 def pytest_configure(config: pytest.Config) -> None:
-    """Two habits of kafka-python that are no fault of ours, and nothing else."""
-    for known in (
-        # It reads its message schemas in a way that Python 3.11 alone deprecates.
-        "ignore:(open|read)_(text|binary) is deprecated:DeprecationWarning",
-        # A connection that a dead broker refused is left to the garbage collector.
-        "ignore:unclosed <socket.socket fd=[0-9]+, family=2, type=1, proto=6, laddr=.'0.0.0.0'"
-        ":ResourceWarning",
-    ):
-        config.addinivalue_line("filterwarnings", known)
+    """kafka-python reads its message schemas in a way that Python 3.11 alone deprecates."""
+    known = "ignore:(open|read)_(text|binary) is deprecated:DeprecationWarning"
+    config.addinivalue_line("filterwarnings", known)
+
+
+def forget_dead_sockets() -> None:
+    """kafka-python leaves refused connections to the garbage collector, which would complain."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+def end_with_parent(pid: int) -> None:
+    """Kill ``pid`` when this process is gone, however it went."""
+    watch = f"while kill -0 {os.getpid()} && kill -0 {pid}; do sleep 1; done; kill -9 {pid}"
+    subprocess.Popen(  # noqa: S602 - two numbers of ours
+        f"({watch}) >/dev/null 2>&1 &", shell=True, start_new_session=True
+    ).wait()
 
 
 def free_port() -> int:
@@ -46,10 +58,11 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
     """
     port = free_port()
     broker = LocalBroker(tmp_path_factory.mktemp("kafka"), port)
-    broker.start()
+    end_with_parent(broker.start().pid or 0)
     try:
         settings = KafkaSettings(local_port=port)
         ensure_topics(settings)
         yield settings
     finally:
         broker.stop()
+        forget_dead_sockets()

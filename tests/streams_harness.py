@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from kafka_fixture import end_with_parent
+
 from flywheel.contracts.events import TrafficRecorded
 from flywheel.contracts.ids import new_id, utc_now
 
@@ -58,6 +60,7 @@ class WorkerProcess:
                 env=environment,
                 cwd=ROOT,
             )
+        end_with_parent(self._process.pid)
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"ready\n", self.log.read_text()
 
