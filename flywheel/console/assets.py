@@ -1,4 +1,4 @@
-"""Third-party scripts and styles: taken from the packages that set-up fetched, never from a CDN."""
+"""Third-party scripts and styles: taken from installed packages, never from a CDN."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def locate(folder: Path) -> dict[str, Path]:
     missing = [str(path) for path in found.values() if not path.is_file()]
     if missing:
         raise ArtefactError(
-            f"the console's chart library is not there: {', '.join(missing)}; run `make setup`, "
-            "which fetches the packages of requirements/assets.txt into the cache"
+            f"the console's chart library is not there: {', '.join(missing)}; run `make install`, "
+            "which installs it from requirements/lock.txt"
         )
     return found

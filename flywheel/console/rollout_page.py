@@ -154,7 +154,7 @@ def _interval(check: Check, title: str) -> Interval:
 
     better = "right" if margin < neutral else "left"
     edge = place(margin)
-    data = check.value is not None
+    bounded = check.value is not None and (check.low, check.high) != (None, None)
     sign = "" if ratio else "+"
     return Interval(
         name=title,
@@ -169,8 +169,9 @@ def _interval(check: Check, title: str) -> Interval:
         margin_words=f"margin {_number(margin * scale, sign)}" + (" ×" if ratio else ""),
         bad=(0.0, edge) if better == "right" else (edge, round(WIDTH - edge, 2)),
         value=place(check.value) if check.value is not None else None,
-        low=place(check.low) if data and check.low is not None else None,
-        high=place(check.high) if data and check.high is not None else None,
+        # A side without a bound is open: it runs to the end of the axis.
+        low=(0.0 if check.low is None else place(check.low)) if bounded else None,
+        high=(WIDTH if check.high is None else place(check.high)) if bounded else None,
         value_words=_reading(check, scale, ratio),
     )
 

@@ -118,8 +118,8 @@ def seed(database: Database, now: datetime | None = None, *, running_turn: bool 
         [("warming", 0, 22), ("shadow", 0, 21.7), ("canary", 0.05, 20), ("rolled_back", 0, 18)],
         "accuracy is proven worse than the champion's: −41.2 points on 34 audited samples",
     )
-    _traffic(world, 22, 18, 110, second, challenger=broken, share=0.05, rollout="broken",
-             quality=0.88, better=0.45)  # fmt: skip
+    _traffic(world, 22, 18, 190, second, challenger=broken, share=0.05, rollout="broken",
+             quality=0.88, better=0.3)  # fmt: skip
     _traffic(world, 18, 12, 120, second, quality=0.88)
     _release(world, 4, 2)
     _rollout(

@@ -1,0 +1,392 @@
+"""The console in a real browser, on a real database."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+import uvicorn
+from console_places import browser_binary, vendored_assets
+from console_seed import LABELS, TASK, console_settings, opened, release_id, seed
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
+
+from flywheel.console.app import create_app
+from storage.database import Database
+
+REVIEW = f"/review/{TASK}"
+ROLLOUT = f"/rollout/{TASK}"
+
+pytestmark = pytest.mark.skipif(
+    browser_binary() is None,
+    reason="no Chromium here: install Debian's `chromium`, or `playwright install chromium`",
+)
+
+
+class Site:
+    """A console that is being served, and its database."""
+
+    def __init__(self, url: str, database: Database) -> None:
+        self.url = url
+        self.database = database
+
+    def answers(self, sample_id: str) -> list[str | None]:
+        """Waits until a sample has an answer."""
+        return self.until(
+            lambda tx: [answer.value for answer in tx.desk.answers(sample_id)],
+            bool,
+        )
+
+    def until(self, read: Callable, done: Callable[[object], bool]):
+        deadline = time.monotonic() + 10
+        while True:
+            with self.database.transaction(read_only=True) as tx:
+                found = read(tx)
+            if done(found) or time.monotonic() > deadline:
+                return found
+            time.sleep(0.05)
+
+
+@contextmanager
+def serving(tmp_path: Path, story: Path | None) -> Iterator[Site]:
+    """Serves a copy of ``story``'s database, or an empty one."""
+    if story is not None:
+        shutil.copy(story, tmp_path / "flywheel.db")
+    database = opened(f"sqlite:///{tmp_path / 'flywheel.db'}")
+    app = create_app(
+        console_settings(tmp_path),
+        partial(database.transaction, "console"),
+        vendored_assets(),
+        reading=partial(database.transaction, "console", read_only=True),
+    )
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started and thread.is_alive():
+        time.sleep(0.01)
+    host, port = server.servers[0].sockets[0].getsockname()[:2]
+    try:
+        yield Site(f"http://{host}:{port}", database)
+    finally:
+        server.should_exit = True
+        thread.join()
+        database.dispose()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=browser_binary(),
+            args=["--no-sandbox", "--disable-background-networking", "--disable-gpu"],
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("story") / "flywheel.db"
+    opened(f"sqlite:///{path}", seed).dispose()
+    assert not path.with_name("flywheel.db-wal").exists(), "the copies would miss what is in it"
+    return path
+
+
+@pytest.fixture
+def site(tmp_path: Path, story: Path) -> Iterator[Site]:
+    with serving(tmp_path, story) as site:
+        yield site
+
+
+@pytest.fixture
+def context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
+    context = browser.new_context(base_url=site.url, viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(10_000)
+    context.add_init_script("localStorage.setItem('flywheel.annotator', 'ada')")
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    """A page whose errors fail the test; a test that provokes some clears ``page.problems``."""
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.problems = problems
+    yield page
+    assert not problems
+    page.close()
+
+
+def shown(page: Page) -> str:
+    """The id of the sample on screen."""
+    expect(page.locator("#sample")).to_be_visible()
+    return page.locator("#sample").get_attribute("data-id") or ""
+
+
+def answer(page: Page, key: str) -> str:
+    sample = shown(page)
+    page.keyboard.press(key)
+    page.keyboard.press("Enter")
+    expect(page.locator("#sample")).not_to_have_attribute("data-id", sample)
+    return sample
+
+
+def test_an_expert_reviews_by_keyboard_alone(site: Site, page: Page) -> None:
+    page.goto(REVIEW)
+    first = answer(page, "2")
+    second = answer(page, "6")
+    third = shown(page)
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    expect(page.get_by_role("radio", checked=True)).to_have_value(LABELS[1])
+    page.keyboard.press("k")
+    page.keyboard.press("Enter")
+
+    assert site.answers(first) == [LABELS[1]]
+    assert site.answers(second) == [LABELS[5]]
+    assert site.answers(third) == [LABELS[0]]
+    with site.database.transaction(read_only=True) as tx:
+        assert {tx.desk.find(one).state for one in (first, second, third)} == {"settled"}
+    expect(page.locator("#stat-count")).to_have_text("3")
+    expect(page.locator("#recent li")).to_have_count(3)
+    assert page.evaluate("localStorage.getItem('flywheel.review.questions.unsaved')") is None
+
+
+def test_the_next_sample_is_there_before_the_server_has_answered(page: Page) -> None:
+    page.goto(REVIEW)
+    first = shown(page)
+    page.wait_for_function("document.querySelector('#queue-claimed').textContent === '2'")
+    held: list[Route] = []
+    page.route("**/api/review/**", lambda route: held.append(route))  # noqa: PLW0108 - marked by it
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    assert shown(page) not in ("", first)
+    page.unroute("**/api/review/**")  # lets those that were held go
+
+
+def test_undo_takes_back_the_answer_and_skip_leaves_the_sample_to_others(
+    site: Site, page: Page
+) -> None:
+    page.goto(REVIEW)
+    first = answer(page, "1")
+    assert site.answers(first) == [LABELS[0]]
+    page.keyboard.press("u")
+    expect(page.locator("#sample")).to_have_attribute("data-id", first)
+    with site.database.transaction(read_only=True) as tx:
+        assert tx.desk.answers(first) == []
+        assert tx.desk.find(first).state == "claimed"
+
+    page.keyboard.press("s")
+    expect(page.locator("#sample")).not_to_have_attribute("data-id", first)
+    assert site.answers(first) == [None]
+    with site.database.transaction(read_only=True) as tx:
+        assert tx.desk.find(first).state == "open"
+
+
+def test_the_keys_are_shown_on_demand_and_the_model_only_when_asked_for(page: Page) -> None:
+    page.goto(REVIEW)
+    shown(page)
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    page.keyboard.press("3")
+    expect(page.get_by_role("radio", checked=True)).to_have_count(0)
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog", name="Keys")).to_be_hidden()
+
+    score = page.locator(".choice .score").first
+    expect(score).to_be_hidden()
+    page.keyboard.press("m")
+    expect(score).to_be_visible()
+    answer(page, "1")
+    expect(score).to_be_hidden()
+
+
+def test_an_answer_survives_a_server_that_fails_and_a_page_that_is_closed(
+    site: Site, context: BrowserContext, page: Page
+) -> None:
+    page.goto(REVIEW)
+    page.route("**/answer", lambda route: route.fulfill(status=503, json={"detail": "busy"}))
+    sample = answer(page, "4")
+    expect(page.locator("#retrying")).to_contain_text("1 answer is not saved yet: busy")
+    page.problems.clear()
+    page.close()
+
+    again = context.new_page()
+    again.goto(REVIEW)
+    assert site.answers(sample) == [LABELS[3]]
+    expect(again.locator("#unsaved")).to_be_empty()
+    again.close()
+
+
+def test_an_answer_that_the_server_refuses_stays_until_the_expert_decides(
+    site: Site, page: Page
+) -> None:
+    page.goto(REVIEW)
+    refusal = {"title": "Conflict", "detail": "settled already"}
+    page.route("**/answer", lambda route: route.fulfill(status=409, json=refusal))
+    sample = answer(page, "4")
+    notice = page.locator("#unsaved .notice")
+    expect(notice).to_contain_text("was refused: settled already")
+    page.unroute("**/answer")
+    page.get_by_role("button", name="Answer again").click()
+    expect(page.locator("#sample")).to_have_attribute("data-id", sample)
+    expect(notice).to_have_count(0)
+    answer(page, "5")
+    assert site.answers(sample) == [LABELS[4]]
+    page.problems.clear()
+
+
+def test_a_new_expert_is_asked_for_a_name_once(browser: Browser, site: Site) -> None:
+    with browser.new_context(base_url=site.url) as context:
+        page = context.new_page()
+        page.goto(REVIEW)
+        page.get_by_label("Name").fill("Grace")
+        page.keyboard.press("Enter")
+        sample = answer(page, "1")
+        page.reload()
+        shown(page)
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        with site.database.transaction(read_only=True) as tx:
+            assert [one.annotator for one in tx.desk.answers(sample)] == ["Grace"]
+
+
+def test_focus_is_visible_and_every_control_can_be_reached_by_tab(page: Page) -> None:
+    page.goto(REVIEW)
+    shown(page)
+    reached = set()
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        focus = page.evaluate(
+            "(() => { const el = document.activeElement; const box = el.closest('.choice') ?? el;"
+            " const style = getComputedStyle(box);"
+            " return [el.id || el.value, style.outlineStyle, style.outlineWidth] })()"
+        )
+        if page.evaluate("document.activeElement === document.body"):
+            break
+        assert focus[1:] == ["solid", "2px"], focus
+        reached.add(focus[0])
+    assert {LABELS[0], "skip", "peek", "help-open"} <= reached
+
+
+def test_the_overview_draws_the_loop_and_charts_with_axes_and_stays_live(
+    site: Site, page: Page
+) -> None:
+    page.goto("/")
+    for stage in ("Gateway", "Kafka", "Triage", "Auto-label", "Review", "Labels", "Dataset",
+                  "Train", "Registry", "Rollout"):  # fmt: skip
+        expect(page.locator(".loop").get_by_text(stage, exact=True)).to_be_visible()
+    for chart in ("accuracy", "traffic", "split"):
+        box = page.locator(f"#chart-{chart}")
+        expect(box.locator("canvas")).to_be_visible()
+        expect(box.locator(".u-over")).to_be_visible()
+    # Ink in the plot, left of it and below it: data, and two axes.
+    drawn = page.evaluate(
+        "[...document.querySelectorAll('.chart canvas')].map((canvas) => {"
+        " const { width, height } = canvas, ink = (...box) =>"
+        " canvas.getContext('2d').getImageData(...box).data.some((value) => value > 0);"
+        " return [ink(60, 0, width - 60, height - 60), ink(0, 0, 45, height),"
+        " ink(60, height - 20, width - 60, 20)] })"
+    )
+    assert drawn == [[True] * 3] * 3
+    expect(page.locator("#node-rollout")).to_have_attribute(
+        "aria-label", re.compile("25.%, canary")
+    )
+
+    with site.database.transaction() as tx:
+        tx.rollouts.save(
+            tx.rollouts.active(TASK).__class__(
+                **{
+                    field: getattr(tx.rollouts.active(TASK), field)
+                    for field in tx.rollouts.active(TASK).__struct_fields__
+                    if field not in ("share", "step")
+                },
+                share=0.5,
+                step=2,
+            ),
+            None,
+        )
+    expect(page.locator("#node-rollout")).to_have_attribute("aria-label", re.compile("50"))
+    expect(page.locator("#link")).to_have_text("Live")
+
+
+def test_the_rollout_page_shows_its_evidence_and_pausing_asks_why(site: Site, page: Page) -> None:
+    page.goto(ROLLOUT)
+    expect(page.locator(".interval")).to_have_count(3)
+    expect(page.locator("#evidence")).to_contain_text("margin −5")
+    expect(page.locator("#plan [aria-current=step]")).to_contain_text("25")
+    expect(page.locator("#timeline li")).to_have_count(4)
+
+    page.get_by_role("button", name="Pause").click()
+    dialog = page.get_by_role("dialog", name="Pause this rollout?")
+    dialog.get_by_role("button", name="Pause").click()
+    expect(dialog).to_be_visible()  # no reason yet
+    dialog.get_by_label("Reason").fill("the data centre moves tonight")
+    dialog.get_by_role("button", name="Pause").click()
+    expect(dialog).to_be_hidden()
+    expect(page.locator("#pending")).to_contain_text("the data centre moves tonight")
+    with site.database.transaction(read_only=True) as tx:
+        (command,) = tx.commands.pending(TASK)
+    assert (command.kind, command.by) == ("pause", "ada")
+
+
+def test_a_rollout_of_the_past_is_told_with_how_it_ended(page: Page) -> None:
+    page.goto(ROLLOUT)
+    page.locator("#h-broken").click()
+    expect(page.locator("#plan .bad")).to_contain_text("rolled back here")
+    expect(page.locator("#plan")).to_contain_text("Accuracy is proven worse")
+    expect(page.get_by_role("button", name="Roll back")).to_have_count(0)
+
+
+def test_releases_lead_to_their_lineage_and_tell_what_served_when(page: Page) -> None:
+    page.goto(f"/releases/{TASK}")
+    expect(page.locator("tbody tr")).to_have_count(4)
+    page.locator(f"#r-{release_id(4)}").click()
+    expect(page.locator(".lineage .here")).to_contain_text("91.3")
+    expect(page.locator(".lineage")).to_contain_text("371 expert")
+    page.go_back()
+    page.get_by_label("What served at (UTC)").fill("2000-01-01T00:00:00")
+    page.get_by_role("button", name="Look up").click()
+    expect(page.get_by_text("nothing was served yet")).to_be_visible()
+
+
+def test_the_theme_follows_the_system_until_it_is_chosen(page: Page) -> None:
+    ground = "getComputedStyle(document.documentElement).backgroundColor"
+    page.emulate_media(color_scheme="light")
+    page.goto("/")
+    light = page.evaluate(ground)
+    page.emulate_media(color_scheme="dark")
+    dark = page.evaluate(ground)
+    assert light != dark
+    page.locator("#theme").click()
+    assert page.evaluate(ground) == light
+    page.goto(REVIEW)
+    assert page.evaluate(ground) == light
+    shown(page)
+
+
+def test_without_data_every_page_says_what_to_do(browser: Browser, tmp_path: Path) -> None:
+    with serving(tmp_path, None) as site, browser.new_context(base_url=site.url) as context:
+        page = context.new_page()
+        problems: list[str] = []
+        page.on("console", lambda line: problems.append(line.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        for path, words in (
+            ("/", "No release yet"),
+            (ROLLOUT, "No rollout yet"),
+            (f"/releases/{TASK}", "The first turn registers one"),
+        ):
+            page.goto(path)
+            expect(page.locator(".empty").filter(has_text=words)).to_be_visible()
+        page.add_init_script("localStorage.setItem('flywheel.annotator', 'ada')")
+        page.goto(REVIEW)
+        expect(page.get_by_text("Nothing waits for you")).to_be_visible()
+        assert not problems
