@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -111,18 +112,26 @@ def reconcile(
     return Report(tuple(reports))
 
 
-def committed_offsets(kafka: KafkaSettings, group: str) -> dict[tuple[str, int], int]:
+def committed_offsets(
+    kafka: KafkaSettings, group: str, patience: float = 30.0
+) -> dict[tuple[str, int], int]:
     """(topic, partition) → the offset up to which a group has acknowledged."""
     from kafka.errors import KafkaError
 
     admin = admin_client(kafka)
+    deadline = time.monotonic() + patience
     try:
-        try:
-            found = admin.list_group_offsets(group).get(group, {})
-        finally:
-            admin.close()
-    except (KafkaError, OSError) as error:
-        raise BrokerError(f"offsets of {group} cannot be read: {error}") from error
+        while True:
+            try:
+                found = admin.list_group_offsets(group).get(group, {})
+                break
+            except KafkaError as error:
+                # A broker that has just begun makes its offsets topic at the first such question.
+                if not error.retriable or time.monotonic() > deadline:
+                    raise BrokerError(f"offsets of {group} cannot be read: {error}") from error
+                time.sleep(0.2)
+    finally:
+        admin.close()
     return {(p.topic, p.partition): o.offset for p, o in found.items() if o.offset >= 0}
 
 

@@ -1,0 +1,214 @@
+"""The agents on the real database: what each does with a batch, and that doubles change nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from streams_harness import traffic
+
+from flywheel.contracts.events import (
+    Event,
+    LabelRecorded,
+    LabelSource,
+    ReviewRequested,
+    RolloutChanged,
+    TrafficRecorded,
+)
+from flywheel.contracts.ids import new_id, utc_now
+from flywheel.contracts.split import TrafficSplit
+from flywheel.settings import KafkaSettings
+from storage.database import Database
+from streams.agents import evidence, labels, review, triage
+from streams.agents.acceptance import configured
+from streams.batches import RejectedEvents, handle_batch
+from streams.publisher import KafkaPublisher
+from streams.reading import read_topic
+from streams.reconcile import reconcile
+
+TASK = "streams-agents"
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[Database]:
+    database = Database(f"sqlite:///{tmp_path / 'flywheel.db'}")
+    database.migrate()
+    yield database
+    database.dispose()
+
+
+def request(sample_id: str, *, audit: bool = False, release: str | None = None) -> ReviewRequested:
+    return ReviewRequested(
+        event_id=new_id(),
+        occurred_at=utc_now(),
+        task=TASK,
+        sample_id=sample_id,
+        text="?",
+        reason="unsure",
+        priority=10.0,
+        inclusion_probability=0.5,
+        audit=audit,
+        release=release,
+    )
+
+
+def label(sample_id: str, source: LabelSource, value: str = "yes") -> LabelRecorded:
+    return LabelRecorded(
+        event_id=new_id(),
+        occurred_at=utc_now(),
+        task=TASK,
+        sample_id=sample_id,
+        value=value,
+        source=source,
+        annotator="someone",
+    )
+
+
+def open_samples(db: Database) -> set[str]:
+    with db.transaction() as tx:
+        return {one.sample_id for one in tx.desk.claim(TASK, new_id(), utc_now(), 0.0, 100)}
+
+
+def test_review_opens_what_is_asked_for_once(db: Database) -> None:
+    handle = review.agent(db).handle
+    one = request("s1")
+    assert list(handle([one, one])) == []
+    handle([one])
+    assert open_samples(db) == {"s1"}
+    with db.transaction() as tx:
+        assert tx.seen.count(review.GROUP) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "stays"),
+    [("user", False), ("outcome", False), ("seed", False), ("auto", True), ("rule", True)],
+)
+def test_review_closes_what_was_settled_elsewhere(
+    db: Database, source: LabelSource, stays: bool
+) -> None:
+    handle = review.agent(db).handle
+    handle([request("s1"), request("audited", audit=True)])
+    handle([label("s1", source), label("audited", source), label("unknown", source)])
+    assert open_samples(db) == ({"s1", "audited"} if stays else {"audited"})
+
+
+def test_review_lifts_the_failures_of_a_challenger_that_was_rolled_back(db: Database) -> None:
+    handle = review.agent(db).handle
+    handle([request("of-champion", release="a"), request("of-challenger", release="b")])
+    split = TrafficSplit(task=TASK, champion="a", challenger="b", rollout_id="r")
+    rolled_back = RolloutChanged(
+        event_id=new_id(),
+        occurred_at=utc_now(),
+        task=TASK,
+        rollout_id="r",
+        state="rolled_back",
+        split=split,
+        decided_by="controller",
+        reason="harm",
+    )
+    handle([rolled_back])
+    with db.transaction() as tx:
+        lifted, other = tx.desk.find("of-challenger"), tx.desk.find("of-champion")
+        assert lifted is not None
+        assert other is not None
+        assert (lifted.priority, other.priority) == (review.ROLLED_BACK_PRIORITY, 10.0)
+
+
+def test_labels_keeps_samples_and_labels_and_passes_the_batch_to_features(db: Database) -> None:
+    batches: list[list[Event]] = []
+    handle = labels.agent(db, features=lambda events: batches.append(list(events))).handle
+    sample = traffic(1, task=TASK)[0]
+    events = [sample, label(sample.sample_id, "user")]
+    handle(events)
+    handle(events)
+    with db.transaction() as tx:
+        assert tx.labels.counts(TASK).other == 1
+        assert tx.seen.missing(labels.GROUP, [event.event_id for event in events]) == []
+    assert batches == [events, events]
+
+
+def test_an_effect_and_its_mark_are_made_together_or_not_at_all(db: Database) -> None:
+    def broken(_events: object) -> None:
+        raise ValueError("after the transaction")
+
+    sample = traffic(1, task=TASK)[0]
+    with pytest.raises(ValueError, match="after the transaction"):
+        labels.agent(db, features=broken).handle([sample])
+    with db.transaction() as tx:
+        assert tx.seen.missing(labels.GROUP, [sample.event_id]) == []
+
+    with contextlib.suppress(ZeroDivisionError), db.transaction() as tx:
+        tx.seen.add(labels.GROUP, ["never"])
+        raise ZeroDivisionError
+    with db.transaction() as tx:
+        assert tx.seen.missing(labels.GROUP, ["never"]) == ["never"]
+
+
+def test_evidence_takes_traffic_and_what_counts_as_truth(db: Database) -> None:
+    handle = evidence.agent(db).handle
+    sample = traffic(1, task=TASK)[0]
+    events = [sample, label(sample.sample_id, "auto"), label(sample.sample_id, "user")]
+    assert list(handle(events)) == []
+    with db.transaction() as tx:
+        assert tx.seen.count(evidence.GROUP) == 3
+
+
+def test_triage_is_asked_about_traffic_alone() -> None:
+    asked: list[Event] = []
+
+    def triager(events: object) -> list[Event]:
+        asked.extend(events)  # type: ignore[arg-type]
+        return [request(event.sample_id) for event in asked if isinstance(event, TrafficRecorded)]
+
+    sample = traffic(1)[0]
+    produced = triage.agent(triager).handle([sample, label("s", "user")])
+    assert asked == [sample]
+    assert len(produced) == 1
+
+
+def test_foreign_tasks_and_labels_are_rejected_and_the_rest_handled(db: Database) -> None:
+    handle = labels.agent(db, accept=configured({TASK: ("yes", "no")})).handle
+    good = traffic(2, task=TASK)
+    foreign, odd = traffic(1, task="other")[0], label(good[0].sample_id, "user", "maybe")
+    with pytest.raises(RejectedEvents):
+        handle([*good, foreign])
+    outcome = handle_batch(handle, [good[0], foreign, odd, good[1]])
+    assert [event for event, _ in outcome.rejected] == [foreign, odd]
+    assert "not configured" in str(outcome.rejected[0][1])
+    assert "'maybe' is no label" in str(outcome.rejected[1][1])
+    with db.transaction() as tx:
+        assert tx.seen.count(labels.GROUP) == 2
+
+
+def test_reconciliation_finds_what_a_group_passed_without_an_effect(
+    kafka: KafkaSettings, db: Database
+) -> None:
+    from kafka import KafkaConsumer, TopicPartition
+    from kafka.structs import OffsetAndMetadata
+
+    group = f"test.{new_id()}"
+    sent = traffic(30, task=TASK)
+    publisher = KafkaPublisher(kafka, "test")
+    publisher.publish(sent)
+    publisher.publish(sent[:5])  # a retried send: the log holds these twice
+    publisher.close()
+    everything = list(read_topic(kafka, "flywheel.traffic"))
+    groups = {group: ("flywheel.traffic",)}
+    before = reconcile(kafka, db, groups).groups[0]
+    assert (before.events, before.waiting, before.lost) == (0, len(everything), ())
+
+    consumer = KafkaConsumer(bootstrap_servers=kafka.servers, group_id=group)
+    ends = {TopicPartition(one.topic, one.partition): one.offset + 1 for one in everything}
+    consumer.assign(list(ends))
+    consumer.commit({place: OffsetAndMetadata(end, "", -1) for place, end in ends.items()})
+    consumer.close()
+    with db.transaction() as tx:
+        tx.seen.add(group, [event.event_id for event in sent[1:]])
+    after = reconcile(kafka, db, groups)
+    assert not after.sound
+    assert sent[0].event_id in after.groups[0].lost
+    assert not {event.event_id for event in sent[1:]} & set(after.groups[0].lost)
+    assert after.groups[0].doubled_in_log >= 5
+    assert after.groups[0].waiting == 0
