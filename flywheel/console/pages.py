@@ -24,10 +24,14 @@ from flywheel.registry.lineage import lineage
 from flywheel.settings import FlywheelSettings
 
 _METRICS = {
+    "samples": "Held-out samples",
+    "macro_f1": "Macro F1",
     "ece": "Calibration error (ECE)",
     "brier": "Brier score",
-    "p50_ms": "p50 latency, ms",
-    "p95_ms": "p95 latency, ms",
+    "nll": "Negative log-likelihood",
+    "mean_confidence": "Mean confidence",
+    "latency_p50_ms": "Median latency, ms",
+    "latency_p95_ms": "p95 latency, ms",
 }
 
 
@@ -156,8 +160,10 @@ class Pages:
             one=found.release,
             status_of=release_status(release, champion, rollouts),
             rollouts=mine,
-            classes=_classes(found.release.metrics),
+            classes=found.release.metrics.get("classes", {}),
+            confusion=_heat(found.release.metrics.get("confusion", {})),
             labels=self._task(task).labels,
+            titles=self._task(task).label_titles,
             metric_names=_METRICS,
         )
 
@@ -243,10 +249,15 @@ def _moment(text: str) -> tuple[datetime | None, str]:
     return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment), ""
 
 
-def _classes(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Metrics per class, where evaluation wrote them."""
-    for key in ("per_class", "classes", "by_class"):
-        found = metrics.get(key)
-        if isinstance(found, dict):
-            return found
-    return {}
+def _heat(
+    confusion: dict[str, dict[str, int]],
+) -> list[tuple[str, list[tuple[int, int, bool]]]]:
+    """Each row of a confusion matrix as (count, heat 0–4 within its row, whether it is right)."""
+    rows = []
+    for truth, answers in confusion.items():
+        total = sum(answers.values()) or 1
+        counts = [(answers.get(label, 0), label == truth) for label in confusion]
+        rows.append(
+            (truth, [(n, min(4, math.ceil(n / total * 10)) if n else 0, ok) for n, ok in counts])
+        )
+    return rows

@@ -1,0 +1,225 @@
+"""Who gets into the console, and what other sites cannot make it do."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flywheel.console.access import SESSION_SECONDS, Keyring, safe_target
+from flywheel.console.app import create_app
+from flywheel.console.assets import locate
+from flywheel.errors import ArtefactError
+from storage.database import Database
+
+sys.path.append(str(Path(__file__).parents[1] / "browser"))
+from console_places import vendored_assets
+from console_seed import LABELS, TASK, console_settings, opened, release_id, seed
+
+KEY = "a-long-key"
+PAGE = {"Accept": "text/html"}
+
+
+class Client:
+    """A browser without pages: keeps cookies, follows no redirect."""
+
+    def __init__(self, app: FastAPI, base_url: str) -> None:
+        self._transport = httpx.ASGITransport(app)
+        self._base_url = base_url
+        self._cookies = httpx.Cookies()
+
+    def get(self, path: str, **more: object) -> httpx.Response:
+        return asyncio.run(self._send("GET", path, **more))
+
+    def post(self, path: str, **more: object) -> httpx.Response:
+        return asyncio.run(self._send("POST", path, **more))
+
+    async def _send(self, method: str, path: str, **more: object) -> httpx.Response:
+        async with httpx.AsyncClient(
+            transport=self._transport, base_url=self._base_url, cookies=self._cookies
+        ) as http:
+            answer = await http.request(method, path, **more)
+            self._cookies = http.cookies
+            return answer
+
+
+@cache
+def story() -> bytes:
+    """The bytes of a database with a story in it: told once, copied for every test."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "flywheel.db"
+        opened(f"sqlite:///{path}", seed).dispose()
+        return path.read_bytes()
+
+
+@contextmanager
+def console(tmp_path: Path, *keys: str, host: str = "127.0.0.1") -> Iterator[Client]:
+    (tmp_path / "flywheel.db").write_bytes(story())
+    database = opened(f"sqlite:///{tmp_path / 'flywheel.db'}")
+    try:
+        app = create_app(
+            console_settings(tmp_path, console={"api_keys": keys}),
+            partial(database.transaction, "console"),
+            vendored_assets(),
+        )
+        yield Client(app, f"http://{host}")
+    finally:
+        database.dispose()
+
+
+def test_without_keys_only_this_machine_by_its_own_names_is_answered(tmp_path: Path) -> None:
+    with console(tmp_path) as client:
+        assert client.get("/", headers=PAGE).status_code == 200
+        rebound = client.get("/", headers={"Host": "evil.example"})
+        assert rebound.status_code == 403
+        assert rebound.headers["content-type"] == "application/problem+json"
+        assert "FLYWHEEL_CONSOLE_API_KEYS" in rebound.json()["detail"]
+
+
+def test_with_keys_everything_but_health_and_assets_asks_for_one(tmp_path: Path) -> None:
+    with console(tmp_path, KEY, host="flywheel.example") as client:
+        refused = client.get(f"/api/rollouts/{TASK}")
+        assert refused.status_code == 401
+        assert refused.headers["www-authenticate"] == "Bearer"
+        assert client.get("/metrics").status_code == 401
+        page = client.get(f"/rollout/{TASK}?rollout=broken", headers=PAGE)
+        assert page.status_code == 303
+        assert page.headers["location"] == f"/login?next=%2Frollout%2F{TASK}%3Frollout%3Dbroken"
+        for path in ("/healthz", "/assets/uplot.js", "/static/console.css", "/login"):
+            assert client.get(path).status_code == 200
+        allowed = {"Authorization": f"Bearer {KEY}"}
+        assert client.get(f"/api/rollouts/{TASK}", headers=allowed).status_code == 200
+        wrong = {"Authorization": "Bearer another"}
+        assert client.get(f"/api/rollouts/{TASK}", headers=wrong).status_code == 401
+
+
+def test_a_key_opens_a_session_that_scripts_and_other_sites_cannot_use(tmp_path: Path) -> None:
+    with console(tmp_path, KEY, host="flywheel.example") as client:
+        assert client.post("/login", data={"key": "no", "next": "/"}).status_code == 401
+        answer = client.post("/login", data={"key": KEY, "next": f"/releases/{TASK}"})
+        assert answer.headers["location"] == f"/releases/{TASK}"
+        cookie = answer.headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=strict" in cookie
+        assert client.get(f"/releases/{TASK}", headers=PAGE).status_code == 200
+        client.post("/logout")
+        assert client.get(f"/releases/{TASK}", headers=PAGE).status_code == 303
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Content-Type": "text/plain"},
+    ],
+)
+def test_another_site_cannot_send_commands(tmp_path: Path, headers: dict[str, str]) -> None:
+    body = '{"kind": "promote", "by": "mallory", "why": "because"}'
+    with console(tmp_path) as client:
+        headers = {"Content-Type": "application/json"} | headers
+        answer = client.post(f"/api/rollouts/{TASK}/commands", content=body, headers=headers)
+        assert answer.status_code == 403
+        assert client.get(f"/api/rollouts/{TASK}").json()["pending"] == []
+
+
+def test_every_answer_carries_the_security_headers(tmp_path: Path) -> None:
+    with console(tmp_path) as client:
+        for path in ("/", "/nowhere", "/static/console.css", f"/api/releases/{TASK}"):
+            headers = client.get(path).headers
+            assert "script-src 'self'" in headers["content-security-policy"]
+            assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_people_get_pages_and_programs_problems(tmp_path: Path) -> None:
+    with console(tmp_path) as client:
+        page = client.get("/review/nonsense", headers=PAGE)
+        assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
+        assert "no task &#39;nonsense&#39;" in page.text
+        found = client.get("/api/overview/nonsense", headers=PAGE)
+        assert found.json()["code"] == "not-found"
+
+
+def test_the_registry_answers_with_lineage_and_what_served_when(tmp_path: Path) -> None:
+    with console(tmp_path) as client:
+        releases = client.get(f"/api/releases/{TASK}").json()["releases"]
+        assert [one["release"] for one in releases] == [release_id(n) for n in (4, 3, 2, 1)]
+        found = client.get(f"/api/releases/{TASK}/{release_id(4)}").json()
+        assert [one["release"] for one in found["ancestors"]] == [release_id(2), release_id(1)]
+        assert found["dataset"]["expert_labels"] == 371
+        assert client.get(f"/api/releases/{TASK}/other").status_code == 404
+        served = f"/api/releases/{TASK}/served-at"
+        assert client.get(served, params={"at": "2000-01-01T00:00:00Z"}).json()["release"] is None
+        later = client.get(served, params={"at": "2100-01-01T00:00:00"}).json()
+        assert later["release"] == release_id(2)
+        assert client.get(served, params={"at": "noon"}).status_code == 422
+
+
+def test_the_overview_counts_what_the_database_holds(tmp_path: Path) -> None:
+    with console(tmp_path) as client:
+        read = client.get(f"/api/overview/{TASK}").json()
+        review = client.get(f"/api/review/{TASK}/depth").json()
+        rollout = client.get(f"/api/rollouts/{TASK}").json()
+        client.get(f"/review/{TASK}").raise_for_status()
+    assert read["champion"] == rollout["champion"] == release_id(2)
+    assert read["queue"]["open"] == review["open"] > 0
+    assert read["rollout"]["share"] == rollout["split"]["challenger_share"] == 0.25
+    assert (
+        sum(read["auto"][key] for key in ("auto", "expert", "other", "none"))
+        == (read["traffic"]["requests"])
+    )
+    assert read["auto"]["bound"] <= read["auto"]["limit"]
+    assert [one["release"] for one in read["releases"]][-1] == release_id(4)
+
+
+def test_labels_and_texts_cannot_become_markup(tmp_path: Path) -> None:
+    settings = console_settings(tmp_path)
+    evil = "<script>alert(1)</script>"
+    task = settings.tasks[TASK].model_copy(update={"labels": (*LABELS, evil), "title": evil})
+    database = Database(f"sqlite:///{tmp_path / 'other.db'}")
+    database.migrate()
+    app = create_app(
+        settings.model_copy(update={"tasks": {TASK: task}}), database.transaction, vendored_assets()
+    )
+    client = Client(app, "http://localhost")
+    for path in ("/", f"/review/{TASK}", f"/releases/{TASK}"):
+        page = client.get(path)
+        assert page.status_code == 200
+        assert evil not in page.text
+    database.dispose()
+
+
+def test_a_missing_chart_library_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match="make install"):
+        locate(tmp_path)
+
+
+def test_a_session_ends_with_its_time_and_with_its_key() -> None:
+    keys = Keyring([KEY, "another"])
+    token = keys.open_session(KEY, now=1000.0)
+    assert keys.session_holds(token, now=1000.0 + SESSION_SECONDS - 1)
+    assert not keys.session_holds(token, now=1000.0 + SESSION_SECONDS + 1)
+    assert not Keyring(["another"]).session_holds(token, now=1000.0)
+    assert not Keyring([]).session_holds(token, now=1000.0)
+
+
+@given(st.text(max_size=60))
+def test_no_other_text_is_a_session(token: str) -> None:
+    assert not Keyring([KEY]).session_holds(token)
+
+
+@given(st.one_of(st.text(max_size=40), st.from_regex(r"[/\\]{1,3}evil\.example.*", fullmatch=True)))
+def test_signing_in_never_leads_to_another_site(target: str) -> None:
+    found = safe_target(target)
+    assert found.startswith("/")
+    assert not found.startswith(("//", "/\\"))
