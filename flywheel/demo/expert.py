@@ -34,7 +34,8 @@ class SimulatedExpert:
         chance = random.Random(self.seed)
         loop = asyncio.get_running_loop()
         while self.given < self.budget:
-            if self.per_second <= 0:
+            rate = self.per_second
+            if rate <= 0:
                 await asyncio.sleep(0.1)
                 continue
             began = loop.time()
@@ -47,7 +48,7 @@ class SimulatedExpert:
             for item in batch["items"]:
                 if self.given < self.budget and await self._answer(item["sample_id"], chance):
                     answered += 1
-            pause = answered / self.per_second if answered else 0.2
+            pause = answered / rate if answered else 0.2
             await asyncio.sleep(max(0.0, began + pause - loop.time()))
 
     async def _answer(self, sample_id: str, chance: random.Random) -> bool:

@@ -65,6 +65,7 @@ class Demo:
         self.client: Client
         self.traffic: Traffic
         self.expert: SimulatedExpert
+        self._jobs: list[asyncio.Task[None]] = []
 
     async def run(self) -> Json:
         """Turn the wheel and return the report."""
@@ -86,15 +87,23 @@ class Demo:
 
     @contextlib.asynccontextmanager
     async def _background(self) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(self.traffic.run()), asyncio.create_task(self._watch())]
+        jobs = [self.traffic.run(), self._watch()]
         if self.plan.expert == "simulated":
-            tasks.append(asyncio.create_task(self.expert.run()))
+            jobs.append(self.expert.run())
+        self._jobs = [asyncio.create_task(job) for job in jobs]
         try:
             yield
         finally:
-            for task in tasks:
+            for task in self._jobs:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*self._jobs, return_exceptions=True)
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep; raises what ended one of the background jobs."""
+        await asyncio.sleep(seconds)
+        for job in self._jobs:
+            if job.done() and not job.cancelled():
+                job.result()
 
     async def _watch(self) -> None:
         while True:
@@ -162,9 +171,9 @@ class Demo:
             if time.monotonic() > deadline:
                 raise WorkspaceError(f"the rollout of {newest} did not end in 15 minutes")
             active = rollouts.get("active")
-            if active and active.get("state") == "paused":
-                self.screen.note(f"the rollout is paused for a person: {active.get('reason')}")
-            await asyncio.sleep(0.5)
+            if active and active["rollout"]["state"] == "paused":
+                await self._decide(active["rollout"]["reason"])
+            await self._pause(0.5)
         row = next(row for row in rollouts["history"] if row["challenger"] == newest)
         self.screen.note(f"{newest}: {row['state'].replace('_', ' ')} — {row['reason']}")
         self._pace(pace.training, 0.0)
@@ -184,7 +193,16 @@ class Demo:
                 raise WorkspaceError(f"waiting for {what}, the turn ended with: {turn['error']}")
             if time.monotonic() > deadline:
                 raise WorkspaceError(f"waited {patience:.0f} s in vain for {what}")
-            await asyncio.sleep(0.3)
+            await self._pause(0.3)
+
+    async def _decide(self, reason: str) -> None:
+        """A rollout that evidence could not decide waits for a person; here that is the demo."""
+        self.screen.note(f"the rollout waits for a person: {reason}")
+        why = ("--why", "not proved within its looks: the champion stays")
+        await asyncio.to_thread(
+            flywheel, self.plan.workspace, "rollout", "rollback", TASK, "--by", "demo", *why
+        )
+        await self._pause(2.0)
 
     def _pace(self, requests: float, answers: float) -> None:
         self.traffic.rate = requests
