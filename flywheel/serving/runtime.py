@@ -74,6 +74,9 @@ def load_classifier(path: Path, threads: int) -> Classifier:
     """
     import os
 
+    # Threads that spin while they wait starve the other processes of a small machine, and OpenMP
+    # reads this when torch loads it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file

@@ -60,6 +60,9 @@ def train(
     Raises ArtefactError for a damaged dataset, ConfigurationError for a base model or label that
     does not fit, PipelineError when the loss stops being a number.
     """
+    # Threads that spin while they wait cost several times the work itself on a busy machine, and
+    # OpenMP reads this when torch loads it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from flywheel.training.encoder import continue_from, load_base, save_model
 
     started = time.perf_counter()

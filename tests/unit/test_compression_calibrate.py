@@ -1,0 +1,60 @@
+"""Temperature: found where there is evidence, near 1 where there is little."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flywheel.compression.calibrate import fit_temperature, mean_nll
+from flywheel.compression.quantize import smallest_loss
+
+
+def draw(count: int, temperature: float, seed: int = 0) -> tuple[np.ndarray, list[int]]:
+    """Logits that are ``temperature`` times too sure, and targets drawn from the honest ones."""
+    chance = np.random.default_rng(seed)
+    honest = chance.normal(size=(count, 4)) * 2
+    odds = np.exp(honest) / np.exp(honest).sum(axis=1, keepdims=True)
+    targets = [int(chance.choice(4, p=row)) for row in odds]
+    return honest * temperature, targets
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+def test_the_temperature_of_overconfident_logits_is_found(temperature: float) -> None:
+    logits, targets = draw(4000, temperature)
+    assert fit_temperature(logits, targets) == pytest.approx(temperature, rel=0.1)
+
+
+def test_few_samples_keep_it_near_one_and_none_at_one() -> None:
+    sure = np.array([[9.0, 0.0], [9.0, 0.0], [0.0, 9.0]])
+    assert 0.3 < fit_temperature(sure, [0, 0, 1]) < 1.1
+    assert 1.0 < fit_temperature(sure, [0, 1, 1]) < 5.0
+    assert fit_temperature(np.zeros((0, 2)), []) == 1.0
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 40), st.floats(0.3, 4), st.integers(0, 99), st.floats(-50, 50))
+def test_a_constant_changes_nothing_and_the_fit_pays(
+    count: int, temperature: float, seed: int, shift: float
+) -> None:
+    logits, targets = draw(count, temperature, seed)
+    found = fit_temperature(logits, targets)
+    assert fit_temperature(logits + shift, targets) == pytest.approx(found, rel=1e-3)
+    cost = np.log(found) ** 2 / (2 * 0.5**2)
+    assert (
+        mean_nll(logits, targets, found) * count + cost <= mean_nll(logits, targets) * count + 1e-6
+    )
+
+
+@settings(deadline=None)
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 500))
+def test_a_loss_is_only_proven_beyond_its_noise(lost: int, gained: int, same: int) -> None:
+    samples = lost + gained + same
+    bound = smallest_loss(lost, gained, samples)
+    assert bound <= (lost - gained) / (samples + 2)
+    if lost <= gained:
+        assert bound <= 0
+
+
+def test_one_lost_answer_of_ten_proves_nothing_but_twenty_of_a_hundred_do() -> None:
+    assert smallest_loss(1, 0, 10) < 0.02
+    assert smallest_loss(20, 0, 100) > 0.02
