@@ -38,9 +38,11 @@ def ports() -> dict[str, object]:
     }
 
 
-def start_demo(folder: Path, *arguments: str, **values: object) -> subprocess.Popen[str]:
+def start_demo(
+    folder: Path, *arguments: str, small: bool = True, **values: object
+) -> subprocess.Popen[str]:
     """The demo as a subprocess; its output goes to demo.log beside the workspace."""
-    pairs = {**SMALL, **ports(), **values}
+    pairs = {**(SMALL if small else {}), **ports(), **values}
     settings = [item for k, v in pairs.items() for item in ("--set", f"{k}={json.dumps(v)}")]
     command = [sys.executable, "-m", "flywheel", "demo", "--workspace", str(folder), "--exit"]
     with (folder.parent / "demo.log").open("w", encoding="utf-8") as log:

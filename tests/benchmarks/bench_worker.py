@@ -1,0 +1,217 @@
+"""Events routed per second by the Faust worker, beside a plain aiokafka loop doing the same.
+
+    python tests/benchmarks/bench_worker.py [--events N] [--runs N]
+
+A real broker. Both sides consume the same traffic in batches of at most 2,000, make the same triage
+decisions, produce what comes of them with acks=all, wait for every acknowledgement and only then
+commit. Timed from the first record that comes out to the last, start-up excluded; each side runs
+in a process of its own, in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from kafka_fixture import free_port
+
+from flywheel.contracts.codec import decode, encode
+from flywheel.contracts.events import Event, TrafficRecorded
+from flywheel.contracts.ids import new_id, utc_now
+from flywheel.settings import KafkaSettings
+from flywheel.triage.config import TriageSettings
+from flywheel.triage.triager import Triager
+
+LABELS = ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")
+OUT = ("flywheel.review", "flywheel.labels")
+BATCH = 2000
+
+
+class NoAudits:
+    """A release that nothing is known of: nothing is labelled automatically."""
+
+    def audits(self, task: str, release: str) -> list[Any]:
+        return []
+
+
+def triager() -> Triager:
+    """Half of what comes in goes to review, as while experts have time."""
+    settings = TriageSettings(audit_rate=0.5, uncertain_share=0.5)
+    return Triager({"bench": (LABELS, settings)}, NoAudits())
+
+
+def traffic(count: int) -> list[Event]:
+    """Traffic of about 500 bytes an event."""
+    chance = random.Random(0)
+    events: list[Event] = []
+    for number in range(count):
+        weights = [chance.random() ** 4 + 1e-6 for _ in LABELS]
+        scores = {n: w / sum(weights) for n, w in zip(LABELS, weights, strict=True)}
+        best = max(scores, key=scores.__getitem__)
+        events.append(
+            TrafficRecorded(
+                event_id=new_id(),
+                occurred_at=utc_now(),
+                task="bench",
+                sample_id=new_id(),
+                text=f"question number {number}: how far is it from here to there?",
+                release="bench-000000000000",
+                output=best,
+                scores=scores,
+                confidence=scores[best],
+            )
+        )
+    return events
+
+
+def expected(events: Sequence[Event]) -> int:
+    """How many events come out."""
+    return len(triager()(events))
+
+
+def run_flywheel(port: int, run: int) -> None:
+    """The worker with its triage agent alone, as a group of its own."""
+    from streams.agents import triage
+    from streams.boundary import Agent, run_worker
+
+    agent = triage.agent(triager())
+    run_worker(
+        KafkaSettings(local_port=port), [Agent(f"bench.faust.{run}", agent.topics, agent.handle)]
+    )
+
+
+def run_aiokafka(port: int, run: int) -> None:
+    """The plain loop."""
+    asyncio.run(_aiokafka(f"127.0.0.1:{port}", f"bench.plain.{run}"))
+
+
+async def _aiokafka(servers: str, group: str) -> None:
+    from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+    decide = triager()
+    consumer = AIOKafkaConsumer(
+        "flywheel.traffic",
+        bootstrap_servers=servers,
+        group_id=group,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+    )
+    producer = AIOKafkaProducer(bootstrap_servers=servers, acks="all")
+    await consumer.start()
+    await producer.start()
+    while True:
+        fetched = await consumer.getmany(timeout_ms=50, max_records=BATCH)
+        records = [record for batch in fetched.values() for record in batch]
+        if not records:
+            continue
+        events = [decode(record.value, dict(record.headers)) for record in records]
+        sent = []
+        for event in decide(events):
+            made = encode(event)
+            sent.append(
+                await producer.send(
+                    made.topic, made.value, key=made.key, headers=list(made.headers)
+                )
+            )
+        await asyncio.gather(*sent)
+        await consumer.commit()
+
+
+def measure(side: Any, port: int, run: int, count: int, out: int) -> float:
+    """Events consumed per second by one side."""
+    from kafka import KafkaConsumer, TopicPartition
+
+    consumer = KafkaConsumer(bootstrap_servers=f"127.0.0.1:{port}")
+    parts = [TopicPartition(t, p) for t in OUT for p in consumer.partitions_for_topic(t)]
+
+    def ends() -> int:
+        return sum(consumer.end_offsets(parts).values())
+
+    before = ends()
+    process = multiprocessing.get_context("spawn").Process(target=side, args=(port, run))
+    process.start()
+    try:
+        while (first := ends()) == before:
+            time.sleep(0.005)
+        began = time.perf_counter()
+        while (now := ends()) < before + out:
+            time.sleep(0.02)
+        seconds = time.perf_counter() - began
+        done = (now - first) / out * count
+        return done / seconds
+    finally:
+        process.terminate()
+        process.join(30)
+        consumer.close()
+
+
+def run(count: int, runs: int) -> dict[str, Any]:
+    """Both sides in turns on one broker."""
+    from streams.local_broker import LocalBroker
+    from streams.publisher import KafkaPublisher
+    from streams.topics import ensure_topics
+
+    events = traffic(count)
+    out = expected(events)
+    with tempfile.TemporaryDirectory() as state:
+        port = free_port()
+        broker = LocalBroker(Path(state), port)
+        broker.start()
+        try:
+            settings = KafkaSettings(local_port=port)
+            ensure_topics(settings)
+            publisher = KafkaPublisher(settings, "bench")
+            publisher.publish(events)
+            publisher.close()
+            rates: dict[str, list[float]] = {"faust": [], "aiokafka": []}
+            for number in range(runs):
+                rates["aiokafka"].append(measure(run_aiokafka, port, number, count, out))
+                rates["faust"].append(measure(run_flywheel, port, number, count, out))
+        finally:
+            broker.stop()
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    return {
+        "events": count,
+        "event_bytes": len(encode(events[0]).value),
+        "events_out": out,
+        "per_second": rates,
+        "median_per_second": medians,
+        "faust_of_aiokafka": medians["faust"] / medians["aiokafka"],
+    }
+
+
+def main() -> None:
+    """Measure, print, store."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=40_000)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("build/bench"))
+    asked = parser.parse_args()
+    report = run(asked.events, asked.runs)
+    table = Table(title=f"Events routed per second ({report['event_bytes']} bytes, median)")
+    for column in ("loop", "events/s", "of aiokafka"):
+        table.add_column(column, justify="right")
+    for name, rate in report["median_per_second"].items():
+        share = rate / report["median_per_second"]["aiokafka"]
+        table.add_row(name, f"{rate:,.0f}", f"{share:.2f}")
+    Console().print(table)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    (asked.out / "worker.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
