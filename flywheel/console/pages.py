@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs
@@ -17,6 +17,7 @@ from flywheel.console.access import COOKIE, SESSION_SECONDS, Keyring, safe_targe
 from flywheel.console.loop import edges, nodes
 from flywheel.console.overview import STAGES, overview, release_status
 from flywheel.console.ports import ConsoleTransaction, Transactions
+from flywheel.console.recent import Recent
 from flywheel.console.rollout_page import rollout_page
 from flywheel.console.words import share
 from flywheel.errors import NotFound
@@ -44,6 +45,7 @@ class Pages:
     environment: Environment
     keyring: Keyring
     now: Callable[[], datetime]
+    recent: Recent[dict[str, Any]] = field(default_factory=Recent)
 
     def routes(self) -> APIRouter:
         """All pages, the overview's JSON, signing in and out."""
@@ -73,9 +75,8 @@ class Pages:
     def overview(self, request: Request, task: str = "") -> Response:
         """The loop and its charts."""
         task = task or next(iter(self.settings.tasks))
-        settings = self._task(task)
+        read = self.overview_json(task)
         with self.reading() as tx:
-            read = overview(tx, task, settings, self.now())
             frame = self._frame(tx, request, task, "overview")
         series = {key: read[key] for key in ("releases", "traffic", "split")}
         gateway = self.settings.gateway
@@ -93,8 +94,12 @@ class Pages:
     def overview_json(self, task: str) -> dict[str, Any]:
         """What the overview shows, as data."""
         settings = self._task(task)
-        with self.reading() as tx:
-            return overview(tx, task, settings, self.now())
+
+        def read() -> dict[str, Any]:
+            with self.reading() as tx:
+                return overview(tx, task, settings, self.now())
+
+        return self.recent.get(task, read)
 
     def review(self, request: Request, task: str) -> Response:
         """The expert queue."""

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flywheel.console.overview import release_status
+from flywheel.console.recent import Recent
 from flywheel.console.rollout_page import WIDTH, steps
 from flywheel.console.rollout_page import _interval as interval
 from flywheel.console.words import count, duration, percent, points, share, short, size
@@ -127,3 +128,18 @@ def test_a_release_is_what_its_latest_rollout_made_of_it() -> None:
     assert release_status("a", "b", past) == "retired"
     assert release_status("d", "b", past) == "registered"
     assert release_status("b", "a", [rollout()]) == "canary"
+
+
+def test_a_costly_reading_is_shared_for_nine_times_as_long_as_it_took() -> None:
+    now = [0.0]
+    readings: Recent[float] = Recent(lambda: now[0])
+
+    def read() -> float:
+        now[0] += 2.0
+        return now[0]
+
+    assert readings.get("a", read) == 2.0
+    now[0] = 19.0
+    assert readings.get("a", read) == 2.0
+    assert readings.get("b", read) == 21.0
+    assert readings.get("a", read) == 23.0

@@ -70,7 +70,7 @@ export class Outbox extends EventTarget {
       try {
         outcome = await this.send(entry);
       } catch (error) {
-        outcome = { again: error.name === "TimeoutError" ? "it took too long to answer" : "it cannot be reached" };
+        outcome = { again: error.name === "TimeoutError" ? "the console took too long to answer" : "the console cannot be reached" };
       }
       this.sending = null;
       if (outcome.again) {

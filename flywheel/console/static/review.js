@@ -86,6 +86,10 @@ function renderMeta(item) {
 function renderDone() {
   el("sample").dataset.id = "";
   if (fetching) return;
+  if (!annotator) {
+    el("done-title").textContent = "Say who you are to begin";
+    return;
+  }
   el("done-title").textContent = "Nothing waits for you";
   el("done-words").textContent = outbox.waiting.length
     ? "Your last answers are still on their way."
@@ -129,6 +133,8 @@ function renderDepth(depth) {
   for (const state of ["open", "claimed", "submitted", "settled"]) {
     el(`queue-${state}`).textContent = depth[state].toLocaleString("en").replaceAll(",", "\u202f");
   }
+  const badge = document.querySelector("#nav-review .badge");
+  if (badge) badge.textContent = depth.open + depth.claimed || "";
   el("queue-age").textContent = depth.oldest_open ? `oldest ${ago(depth.oldest_open)}` : "";
 }
 
