@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, Subquery, case, func, select
-from sqlalchemy.orm import aliased
+from sqlalchemy import ColumnElement, Row, Select, case, func, select
 
 from flywheel.contracts.events import LabelRecorded, LabelSettled, ShadowRecorded, TrafficRecorded
 from flywheel.contracts.label import rank
@@ -61,37 +60,45 @@ class SqlEvidence:
     def arms(self, rollout_id: str) -> tuple[ArmSummary, ArmSummary]:
         """(champion, challenger) on live traffic of this rollout."""
         counts = {row.arm: row for row in self._work.rows(_counts(rollout_id))}
+        labels = self._labels(rollout_id)
         return (
-            self._arm(rollout_id, "champion", counts.get("champion")),
-            self._arm(rollout_id, "challenger", counts.get("challenger")),
+            self._arm(rollout_id, "champion", counts.get("champion"), labels["champion"]),
+            self._arm(rollout_id, "challenger", counts.get("challenger"), labels["challenger"]),
         )
 
     def pairs(self, rollout_id: str) -> list[Pair]:
         """Audited samples scored by both arms in this rollout, in the order they were labelled."""
-        champion = _answers(rollout_id, "champion")
-        challenger = _answers(rollout_id, "challenger")
         found = self._work.rows(
             select(
-                _truths.c.sample_id,
-                (champion.c.output == _truths.c.value).label("champion_correct"),
-                (challenger.c.output == _truths.c.value).label("challenger_correct"),
-                _truths.c.inclusion_probability,
-                _truths.c.occurred_at,
+                _scores.c.arm,
+                _scores.c.live,
+                _scores.c.output,
+                _scores.c.occurred_at.label("scored_at"),
+                _scores.c.event_id.label("scored_by"),
+                *_truth_columns,
             )
-            .join(champion, champion.c.sample_id == _truths.c.sample_id)
-            .join(challenger, challenger.c.sample_id == _truths.c.sample_id)
-            .where(*_audited())
-            .order_by(_truths.c.occurred_at, _truths.c.event_id)
+            .join(_truths, _truths.c.sample_id == _scores.c.sample_id)
+            .where(_scores.c.rollout_id == rollout_id, _scores.c.output.is_not(None), *_audited())
         )
+        answers: dict[tuple[str, str], Row[Any]] = {}
+        # Live before shadow; of several of a kind, the first.
+        for row in sorted(found, key=lambda row: (not row.live, row.scored_at, row.scored_by)):
+            answers.setdefault((row.sample_id, row.arm), row)
+        pairs = []
+        for (sample_id, arm), champion in answers.items():
+            challenger = answers.get((sample_id, "challenger"))
+            if arm == "champion" and challenger is not None:
+                pairs.append((champion, challenger))
+        pairs.sort(key=lambda pair: (pair[0].occurred_at, pair[0].event_id))
         return [
             Pair(
-                sample_id=row.sample_id,
-                champion_correct=bool(row.champion_correct),
-                challenger_correct=bool(row.challenger_correct),
-                inclusion_probability=row.inclusion_probability,
-                labelled_at=row.occurred_at,
+                sample_id=champion.sample_id,
+                champion_correct=champion.output == champion.value,
+                challenger_correct=challenger.output == challenger.value,
+                inclusion_probability=champion.inclusion_probability,
+                labelled_at=champion.occurred_at,
             )
-            for row in found
+            for champion, challenger in pairs
         ]
 
     def assignment(self, rollout_id: str, since: datetime) -> Assignment:
@@ -118,7 +125,33 @@ class SqlEvidence:
             challenger_units=units.get("challenger", 0),
         )
 
-    def _arm(self, rollout_id: str, arm: str, counts: Row[Any] | None) -> ArmSummary:
+    def _labels(self, rollout_id: str) -> dict[str, tuple[int, int]]:
+        """Arm → (labelled, correct) of its live answers; the most trusted label counts."""
+        found = self._work.rows(
+            select(_scores.c.arm, _scores.c.release, _scores.c.output, *_truth_columns)
+            .join(_truths, _truths.c.sample_id == _scores.c.sample_id)
+            .where(
+                _scores.c.rollout_id == rollout_id,
+                _scores.c.live.is_(True),
+                _scores.c.output.is_not(None),
+                _truths.c.value.is_not(None),
+            )
+        )
+        best: dict[tuple[str, str], Row[Any]] = {}
+        for row in found:
+            key = (row.sample_id, row.release)
+            if key not in best or row.rank < best[key].rank:
+                best[key] = row
+        totals = {"champion": (0, 0), "challenger": (0, 0)}
+        for row in best.values():
+            if row.arm in totals:
+                labelled, correct = totals[row.arm]
+                totals[row.arm] = (labelled + 1, correct + (row.output == row.value))
+        return totals
+
+    def _arm(
+        self, rollout_id: str, arm: str, counts: Row[Any] | None, labels: tuple[int, int]
+    ) -> ArmSummary:
         if counts is None:
             return ArmSummary()
         # A cached answer's latency says nothing of the model, and only the older arm has a warm
@@ -143,8 +176,8 @@ class SqlEvidence:
         return ArmSummary(
             requests=counts.requests,
             errors=counts.errors,
-            labelled=counts.labelled,
-            correct=counts.correct,
+            labelled=labels[0],
+            correct=labels[1],
             shadow_requests=counts.shadow_requests,
             shadow_errors=counts.shadow_errors,
             latencies_ms=tuple(row[0] for row in self._work.rows(newest)),
@@ -160,38 +193,27 @@ class SqlAuditLog:
 
     def audits(self, task: str, release: str) -> list[AuditedPrediction]:
         """Uniformly audited samples that ``release`` scored, live or shadow, oldest label first."""
-        other = aliased(_scores, name="live_scores")
-        answered_live = (
-            select(other.c.sample_id)
-            .where(
-                other.c.sample_id == _scores.c.sample_id,
-                other.c.release == release,
-                other.c.live.is_(True),
-                other.c.output.is_not(None),
-            )
-            .exists()
-        )
         found = self._work.rows(
             select(
-                _scores.c.sample_id,
+                _scores.c.live,
                 _scores.c.output,
-                _truths.c.value,
                 _scores.c.confidence,
                 _scores.c.scores,
-                _truths.c.inclusion_probability,
-                _truths.c.occurred_at,
+                _scores.c.task.label("scored_for"),
+                *_truth_columns,
             )
-            .join(_truths, _truths.c.sample_id == _scores.c.sample_id)
+            .join(_scores, _scores.c.sample_id == _truths.c.sample_id)
             .where(
                 _truths.c.task == task,
-                _scores.c.task == task,
                 _scores.c.release == release,
                 _scores.c.output.is_not(None),
-                _scores.c.live.is_(True) | ~answered_live,
                 *_audited(),
             )
             .order_by(_truths.c.occurred_at, _truths.c.event_id)
         )
+        # A sample that the release scored twice counts as it was answered live.
+        rows = {row.sample_id: row for row in found if row.scored_for == task}
+        rows |= {row.sample_id: row for row in found if row.scored_for == task and row.live}
         return [
             AuditedPrediction(
                 sample_id=row.sample_id,
@@ -202,15 +224,23 @@ class SqlAuditLog:
                 inclusion_probability=row.inclusion_probability,
                 labelled_at=row.occurred_at,
             )
-            for row in found
+            for row in rows.values()
         ]
 
 
+_truth_columns = (
+    _truths.c.sample_id,
+    _truths.c.value,
+    _truths.c.rank,
+    _truths.c.inclusion_probability,
+    _truths.c.occurred_at,
+    _truths.c.event_id,
+)
+
+
 def _counts(rollout_id: str) -> Select[Any]:
-    """Requests of each arm in a rollout: live, in shadow, failed, labelled, right."""
-    truth = _truth_of(select(_scores.c.sample_id).where(_scores.c.rollout_id == rollout_id))
+    """Requests of each arm in a rollout: live and in shadow, and how many of them failed."""
     live = _scores.c.live.is_(True)
-    labelled = live & _scores.c.output.is_not(None) & truth.c.value.is_not(None)
 
     def total(condition: ColumnElement[bool]) -> ColumnElement[int]:
         return func.sum(case((condition, 1), else_=0))
@@ -220,12 +250,9 @@ def _counts(rollout_id: str) -> Select[Any]:
             _scores.c.arm,
             total(live).label("requests"),
             total(live & _scores.c.failed).label("errors"),
-            total(labelled).label("labelled"),
-            total(labelled & (truth.c.value == _scores.c.output)).label("correct"),
             total(~_scores.c.live).label("shadow_requests"),
             total(~_scores.c.live & _scores.c.failed).label("shadow_errors"),
         )
-        .select_from(_scores.outerjoin(truth, truth.c.sample_id == _scores.c.sample_id))
         .where(_scores.c.rollout_id == rollout_id)
         .group_by(_scores.c.arm)
     )
@@ -237,47 +264,6 @@ def _audited() -> list[Any]:
         _truths.c.audit.is_(True),
         _truths.c.value.is_not(None),
     ]
-
-
-def _answers(rollout_id: str, arm: str) -> Subquery:
-    """What an arm answered in a rollout, one row a sample: live before shadow."""
-    numbered = (
-        select(
-            _scores.c.sample_id,
-            _scores.c.output,
-            func.row_number()
-            .over(
-                partition_by=_scores.c.sample_id,
-                order_by=[_scores.c.live.desc(), _scores.c.occurred_at, _scores.c.event_id],
-            )
-            .label("nth"),
-        )
-        .where(
-            _scores.c.rollout_id == rollout_id,
-            _scores.c.arm == arm,
-            _scores.c.output.is_not(None),
-        )
-        .subquery()
-    )
-    return select(numbered.c.sample_id, numbered.c.output).where(numbered.c.nth == 1).subquery(arm)
-
-
-def _truth_of(samples: Any) -> Subquery:
-    """The most trusted true label of each of these samples."""
-    numbered = (
-        select(
-            _truths.c.sample_id,
-            _truths.c.value,
-            func.row_number()
-            .over(partition_by=_truths.c.sample_id, order_by=_truths.c.rank)
-            .label("nth"),
-        )
-        .where(_truths.c.value.is_not(None), _truths.c.sample_id.in_(samples))
-        .subquery()
-    )
-    return (
-        select(numbered.c.sample_id, numbered.c.value).where(numbered.c.nth == 1).subquery("truth")
-    )
 
 
 def _trusted(event: LabelRecorded | LabelSettled) -> bool:

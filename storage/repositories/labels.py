@@ -6,19 +6,26 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Row, case, func, select
+from sqlalchemy import Row, case, func, or_, select
 
-from flywheel.contracts.events import Event, LabelRecorded, LabelSettled, TrafficRecorded
+from flywheel.contracts.events import Event, LabelRecorded, LabelSettled, Split, TrafficRecorded
 from flywheel.contracts.label import SETTLES_ALONE, rank
 from flywheel.contracts.stores import LabelCounts, LabelledSample
-from storage.repositories.settled import first_traffic, labels, settled_labels, traffic
-from storage.tables.columns import table_of
-from storage.tables.labels import LabelClockRow
+from storage.repositories.settled import (
+    by_sample,
+    clocks,
+    first,
+    labels,
+    resettle,
+    settled,
+    split_of,
+    traffic,
+    winner,
+)
 from storage.work import Work
 
 E = TypeVar("E", bound=Event)
 
-_clocks = table_of(LabelClockRow)
 AUTOMATIC = ("auto", "rule")
 
 
@@ -31,20 +38,23 @@ class SqlLabelIntake:
     def record_samples(self, events: Sequence[TrafficRecorded]) -> None:
         """Keep the samples."""
         for task, batch in _by_task(events):
-            seq = self._work.tick(_clocks, task)
+            seq = self._work.tick(clocks, task)
             self._work.add(traffic, [_traffic_values(e, seq) for e in batch], ["event_id"])
+            resettle(self._work, task, seq, [e.sample_id for e in batch])
 
     def record_labels(self, events: Sequence[LabelRecorded]) -> None:
         """Keep every label; one from a source in ``SETTLES_ALONE`` settles its sample at once."""
         for task, batch in _by_task(events):
-            seq = self._work.tick(_clocks, task)
+            seq = self._work.tick(clocks, task)
             self._work.add(labels, [_label_values(e, seq) for e in batch], ["event_id"])
+            resettle(self._work, task, seq, [e.sample_id for e in batch])
 
     def record_settlements(self, events: Sequence[LabelSettled]) -> None:
         """Keep what experts agreed; the latest settlement of a sample counts, None withdraws."""
         for task, batch in _by_task(events):
-            seq = self._work.tick(_clocks, task)
+            seq = self._work.tick(clocks, task)
             self._work.add(labels, [_settlement_values(e, seq) for e in batch], ["event_id"])
+            resettle(self._work, task, seq, [e.sample_id for e in batch])
 
 
 class SqlLabels:
@@ -62,39 +72,41 @@ class SqlLabels:
 
     def watermark(self, task: str) -> str | None:
         """The tick of the latest change to a settled label of this task, or None."""
-        both = traffic.c.sample_id == labels.c.sample_id
-        tick = case((traffic.c.seq > labels.c.seq, traffic.c.seq), else_=labels.c.seq)
-        found = self._work.row(
-            select(func.max(tick))
-            .select_from(labels.join(traffic, both))
-            .where(labels.c.task == task, traffic.c.task == task, labels.c.settles.is_(True))
-        )
-        return None if found is None or found[0] is None else _watermark(int(found[0]))
+        found = self._work.row(select(clocks.c.settled_at).where(clocks.c.task == task))
+        return None if found is None or found.settled_at is None else f"{found.settled_at:012d}"
 
     def settled(self, task: str, watermark: str) -> list[LabelledSample]:
-        """One settled label per sample, as they were at ``watermark``, ordered by sample id."""
+        """One settled label per sample, as they were at ``watermark``, ordered by sample id.
+
+        Worked out from the rows of that time, not from what is settled now.
+        """
         tick = _tick(watermark)
-        settled = settled_labels(task, tick)
-        texts = first_traffic(task, settled, tick)
-        found = self._work.rows(
-            select(settled, texts.c.text).select_from(
-                settled.join(texts, texts.c.sample_id == settled.c.sample_id)
+        words = by_sample(
+            self._work.rows(
+                select(labels).where(
+                    labels.c.task == task,
+                    labels.c.seq <= tick,
+                    or_(labels.c.settles.is_(True), labels.c.split.is_not(None)),
+                )
             )
         )
-        # Sorted here: databases order text by their own collation.
-        return sorted(map(labelled_sample, found), key=lambda sample: sample.sample_id)
+        found = []
+        for part in self._work.chunks(sorted(words)):
+            texts = self._texts(task, tick, part)
+            for sample_id in part:
+                word = winner(words[sample_id])
+                if word is not None and sample_id in texts:
+                    split = split_of(words[sample_id])
+                    found.append(labelled_sample(word, texts[sample_id], split))
+        return found
 
     def counts(self, task: str, after: str | None = None) -> LabelCounts:
         """Labels settled now, of those that changed after an earlier watermark (None: all)."""
-        settled = settled_labels(task)
-        texts = first_traffic(task, settled)
-        where = []
+        where = [settled.c.task == task]
         if after is not None:
-            changed = case((texts.c.known > settled.c.seq, texts.c.known), else_=settled.c.seq)
-            where.append(changed > _tick(after))
-        held_out = func.coalesce(settled.c.split, "") == "holdout"
+            where.append(settled.c.seq > _tick(after))
         kind = case(
-            (held_out, "holdout"),
+            (settled.c.split == "holdout", "holdout"),
             (settled.c.source == "expert", "expert"),
             (settled.c.source.in_(AUTOMATIC), "auto"),
             (settled.c.source == "seed", "seed"),
@@ -102,27 +114,40 @@ class SqlLabels:
         ).label("kind")
         found = self._work.rows(
             select(kind, func.count().label("n"), func.max(settled.c.occurred_at).label("latest"))
-            .select_from(settled.join(texts, texts.c.sample_id == settled.c.sample_id))
             .where(*where)
             .group_by(kind)
         )
         latest = max((row.latest for row in found), default=None)
         return LabelCounts(**{row.kind: row.n for row in found}, latest=latest)
 
+    def _texts(self, task: str, tick: int, sample_ids: list[str]) -> dict[str, str]:
+        found = self._work.rows(
+            select(
+                traffic.c.event_id,
+                traffic.c.task,
+                traffic.c.sample_id,
+                traffic.c.text,
+                traffic.c.seq,
+                traffic.c.occurred_at,
+            ).where(traffic.c.sample_id.in_(sample_ids))
+        )
+        events = by_sample(row for row in found if row.task == task and row.seq <= tick)
+        return {sample_id: first(rows).text for sample_id, rows in events.items()}
 
-def labelled_sample(row: Row[Any]) -> LabelledSample:
-    """A row of ``settled_labels`` with its text."""
+
+def labelled_sample(word: Row[Any], text: str, split: Split | None) -> LabelledSample:
+    """A sample with the row of ``labels`` or ``settled_labels`` that counts."""
     return LabelledSample(
-        sample_id=row.sample_id,
-        text=row.text,
-        label=row.value,
-        source=row.source,
-        annotators=tuple(row.annotators),
-        split=row.split,
-        inclusion_probability=row.inclusion_probability,
-        audit=row.audit,
-        settled_at=row.occurred_at,
-        event_id=row.event_id,
+        sample_id=word.sample_id,
+        text=text,
+        label=word.value,
+        source=word.source,
+        annotators=tuple(word.annotators),
+        split=split,
+        inclusion_probability=word.inclusion_probability,
+        audit=word.audit,
+        settled_at=word.occurred_at,
+        event_id=word.event_id,
     )
 
 
@@ -132,10 +157,6 @@ def _by_task(events: Iterable[E]) -> list[tuple[str, list[E]]]:
     for event in events:
         tasks[event.task].append(event)
     return sorted(tasks.items())
-
-
-def _watermark(tick: int) -> str:
-    return f"{tick:012d}"
 
 
 def _tick(watermark: str) -> int:

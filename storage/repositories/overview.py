@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import Row, case, func, select
 
 from flywheel.contracts.stores import LabelledSample
 from storage.features.history import SourceHistory
 from storage.repositories.labels import AUTOMATIC, labelled_sample
-from storage.repositories.settled import first_traffic, settled_labels, traffic
+from storage.repositories.settled import settled, traffic
 from storage.work import Work
 
 _failed = case((traffic.c.error.is_not(None) | (traffic.c.status >= 500), 1), else_=0)
@@ -69,39 +69,37 @@ class Overview:
     def coverage(self, task: str) -> dict[str, int]:
         """Samples from the gateway by whose label settled them: ``auto`` (rules too), ``expert``,
         ``other``, ``none``."""
-        samples = (
-            select(traffic.c.sample_id)
-            .where(traffic.c.task == task, traffic.c.origin == "gateway")
-            .distinct()
-            .subquery("samples")
+        samples = self._work.row(
+            select(func.count(traffic.c.sample_id.distinct()).label("n")).where(
+                traffic.c.task == task, traffic.c.origin == "gateway"
+            )
         )
-        settled = settled_labels(task)
         kind = case(
             (settled.c.source == "expert", "expert"),
             (settled.c.source.in_(AUTOMATIC), "auto"),
-            (settled.c.source.is_not(None), "other"),
-            else_="none",
+            else_="other",
         ).label("kind")
         found = self._work.rows(
             select(kind, func.count().label("n"))
-            .select_from(samples.outerjoin(settled, settled.c.sample_id == samples.c.sample_id))
+            .where(settled.c.task == task, settled.c.through_gateway.is_(True))
             .group_by(kind)
         )
-        counts = {row.kind: int(row.n) for row in found}
-        return {"auto": 0, "expert": 0, "other": 0, "none": 0} | counts
+        counts = {"auto": 0, "expert": 0, "other": 0} | {row.kind: row.n for row in found}
+        none = (samples.n if samples else 0) - sum(counts.values())
+        return counts | {"none": none}
 
     def label_series(
         self, task: str, bucket_seconds: int, limit: int
     ) -> list[tuple[int, int, int, int]]:
         """(start in epoch seconds, auto, expert, other) settled labels by when they were settled;
         the newest ``limit`` buckets that have any, oldest first."""
-        settled = settled_labels(task)
         seconds = self._work.epoch(settled.c.occurred_at)
         bucket = (seconds - seconds % bucket_seconds).label("bucket")
         auto = func.sum(case((settled.c.source.in_(AUTOMATIC), 1), else_=0))
         expert = func.sum(case((settled.c.source == "expert", 1), else_=0))
         found = self._work.rows(
             select(bucket, auto, expert, func.count())
+            .where(settled.c.task == task)
             .group_by(bucket)
             .order_by(bucket.desc())
             .limit(limit)
@@ -110,52 +108,52 @@ class Overview:
 
     def recent_labels(self, task: str, limit: int) -> list[LabelledSample]:
         """The samples settled last, newest first."""
-        settled = settled_labels(task)
-        texts = first_traffic(task, settled)
         found = self._work.rows(
-            select(settled, texts.c.text)
-            .select_from(settled.join(texts, texts.c.sample_id == settled.c.sample_id))
+            select(settled)
+            .where(settled.c.task == task)
             .order_by(settled.c.occurred_at.desc(), settled.c.event_id.desc())
             .limit(limit)
         )
-        return [labelled_sample(row) for row in found]
+        ids = [row.traffic_id for row in found]
+        texts = self._work.rows(
+            select(traffic.c.event_id, traffic.c.text).where(traffic.c.event_id.in_(ids))
+        )
+        text_of = {row.event_id: row.text for row in texts}
+        return [labelled_sample(row, text_of[row.traffic_id], row.split) for row in found]
 
     def source_history(
         self, task: str, sources: Sequence[str] | None = None
     ) -> list[SourceHistory]:
         """What is known of each source (None: of all): the rows of the feature view."""
-        settled = settled_labels(task)
-        expert = settled.c.source == "expert"
-        wrong = expert & (settled.c.value != traffic.c.output)
-        where = [traffic.c.task == task]
+        sent, labelled = [traffic.c.task == task], [settled.c.task == task]
         if sources is not None:
-            where.append(traffic.c.source.in_(sources))
-        found = self._work.rows(
+            sent.append(traffic.c.source.in_(sources))
+            labelled.append(settled.c.sent_by.in_(sources))
+        expert = settled.c.source == "expert"
+        wrong = expert & (settled.c.value != settled.c.answered)
+        judged = self._work.rows(
+            select(
+                settled.c.sent_by,
+                func.sum(case((expert, 1), else_=0)).label("experts"),
+                func.sum(case((wrong, 1), else_=0)).label("corrections"),
+                func.max(settled.c.occurred_at).label("latest"),
+            )
+            .where(*labelled)
+            .group_by(settled.c.sent_by)
+        )
+        known = {row.sent_by: row for row in judged}
+        requests = self._work.rows(
             select(
                 traffic.c.source,
                 func.count().label("samples"),
-                func.avg(traffic.c.confidence).label("mean_confidence"),
-                func.sum(case((expert, 1), else_=0)).label("expert_labels"),
-                func.sum(case((wrong, 1), else_=0)).label("corrections"),
-                func.max(traffic.c.occurred_at).label("seen"),
-                func.max(settled.c.occurred_at).label("labelled"),
+                func.avg(traffic.c.confidence).label("confidence"),
+                func.max(traffic.c.occurred_at).label("latest"),
             )
-            .select_from(traffic.outerjoin(settled, settled.c.sample_id == traffic.c.sample_id))
-            .where(*where)
+            .where(*sent)
             .group_by(traffic.c.source)
-            .order_by(traffic.c.source)
         )
-        return [
-            SourceHistory(
-                source=row.source,
-                samples=row.samples,
-                mean_confidence=float(row.mean_confidence or 0.0),
-                expert_labels=row.expert_labels,
-                corrections=row.corrections,
-                latest=max(row.seen, row.labelled or row.seen),
-            )
-            for row in found
-        ]
+        found = [_history(row, known.get(row.source)) for row in requests]
+        return sorted(found, key=lambda history: history.source)
 
     def sources_of(self, sample_ids: Sequence[str]) -> list[str]:
         """The sources that sent these samples."""
@@ -166,3 +164,15 @@ class Overview:
             )
             found.update(row.source for row in rows)
         return sorted(found)
+
+
+def _history(requests: Row[Any], judged: Row[Any] | None) -> SourceHistory:
+    latest = [requests.latest] + ([judged.latest] if judged is not None else [])
+    return SourceHistory(
+        source=requests.source,
+        samples=requests.samples,
+        mean_confidence=float(requests.confidence or 0.0),
+        expert_labels=judged.experts if judged is not None else 0,
+        corrections=judged.corrections if judged is not None else 0,
+        latest=max(latest),
+    )

@@ -1,85 +1,144 @@
-"""Which label of a sample counts: the one query that decides it."""
+"""Which label of a sample counts, and the table that holds the answer."""
 
 from __future__ import annotations
 
-from sqlalchemy import Subquery, and_, func, select
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+from sqlalchemy import Row, delete, or_, select, update
+
+from flywheel.contracts.events import Split
 from storage.tables.columns import table_of
-from storage.tables.labels import LabelRow, TrafficRow
+from storage.tables.labels import LabelClockRow, LabelRow, SettledLabelRow, TrafficRow
+from storage.work import Work
 
-labels = table_of(LabelRow)
 traffic = table_of(TrafficRow)
+labels = table_of(LabelRow)
+settled = table_of(SettledLabelRow)
+clocks = table_of(LabelClockRow)
+
+Rows = Mapping[str, Sequence[Row[Any]]]
+_first_columns = (
+    traffic.c.event_id,
+    traffic.c.task,
+    traffic.c.sample_id,
+    traffic.c.source,
+    traffic.c.output,
+    traffic.c.origin,
+    traffic.c.occurred_at,
+)
 
 
-def settled_labels(task: str, watermark: int | None = None) -> Subquery:
-    """One row per sample whose label is settled: the winning row of ``labels``, plus ``split``.
+def winner(words: Iterable[Row[Any]]) -> Row[Any] | None:
+    """The row of ``labels`` that counts, of all rows of one sample; None without any.
 
-    Of each source the latest word counts, by time, then by event id; a withdrawn one does not.
-    Of these the most trusted source wins. Nothing depends on the order in which rows came in, and
-    rows later than ``watermark`` are not seen at all.
+    Of each source the latest word counts, by time, then by event id; a withdrawn one does not. Of
+    these the most trusted source wins. The order in which rows came in plays no part.
     """
-    seen = [labels.c.task == task]
-    if watermark is not None:
-        seen.append(labels.c.seq <= watermark)
-    latest = (
-        select(
-            labels,
-            func.row_number()
-            .over(
-                partition_by=[labels.c.sample_id, labels.c.source],
-                order_by=[labels.c.occurred_at.desc(), labels.c.event_id.desc()],
-            )
-            .label("nth"),
-        )
-        .where(labels.c.settles.is_(True), *seen)
-        .subquery("latest")
-    )
-    ranked = (
-        select(
-            latest,
-            func.row_number()
-            .over(partition_by=latest.c.sample_id, order_by=latest.c.rank)
-            .label("place"),
-        )
-        .where(latest.c.nth == 1, latest.c.value.is_not(None))
-        .subquery("ranked")
-    )
-    # A sample that any label put in the holdout stays there, whoever labels it again. Of the two
-    # words for a split, "holdout" is the smaller.
-    splits = (
-        select(labels.c.sample_id, func.min(labels.c.split).label("split"))
-        .where(labels.c.split.is_not(None), *seen)
-        .group_by(labels.c.sample_id)
-        .subquery("splits")
-    )
-    columns = [column for column in ranked.c if column.name not in {"nth", "place", "split"}]
-    return (
-        select(*columns, splits.c.split)
-        .select_from(ranked.outerjoin(splits, splits.c.sample_id == ranked.c.sample_id))
-        .where(ranked.c.place == 1)
-        .subquery("settled")
+    latest: dict[str, Row[Any]] = {}
+    for word in words:
+        if word.settles:
+            known = latest.get(word.source)
+            if known is None or _when(word) > _when(known):
+                latest[word.source] = word
+    standing = [word for word in latest.values() if word.value is not None]
+    return min(standing, key=lambda word: word.rank, default=None)
+
+
+def split_of(words: Iterable[Row[Any]]) -> Split | None:
+    """A sample that any label put in the holdout stays there, whoever labels it again."""
+    splits = {word.split for word in words if word.split is not None}
+    return "holdout" if "holdout" in splits else next(iter(splits), None)
+
+
+def first(events: Iterable[Row[Any]]) -> Row[Any]:
+    """The row of ``traffic`` that gives a sample its text, of all of its rows."""
+    return min(events, key=_when)
+
+
+def by_sample(rows: Iterable[Row[Any]]) -> Rows:
+    """Rows by their sample."""
+    grouped: dict[str, list[Row[Any]]] = defaultdict(list)
+    for row in rows:
+        grouped[row.sample_id].append(row)
+    return grouped
+
+
+def resettle(work: Work, task: str, seq: int, sample_ids: Iterable[str]) -> None:
+    """Work out again which labels of these samples count; ``seq`` is the present tick.
+
+    The task's clock must be locked: it keeps others from adding rows for the same samples that
+    would be invisible here.
+    """
+    changed = False
+    for part in work.chunks(sample_ids):
+        words = by_sample(_of_task(task, work.rows(_words(part))))
+        if words:
+            changed |= _resettle(work, task, seq, words)
+    if changed:
+        work.run(update(clocks).where(clocks.c.task == task).values(settled_at=seq))
+
+
+def _resettle(work: Work, task: str, seq: int, words: Rows) -> bool:
+    ids = list(words)
+    known = work.rows(select(*_first_columns).where(traffic.c.sample_id.in_(ids)))
+    events = by_sample(_of_task(task, known))
+    held = work.rows(select(settled).where(settled.c.task == task, settled.c.sample_id.in_(ids)))
+    present = {row.sample_id: row for row in held}
+    rows, gone = [], []
+    for sample_id, said in words.items():
+        word = winner(said) if sample_id in events else None
+        before = present.get(sample_id)
+        if word is not None:
+            row = _settled_values(word, split_of(said), events[sample_id], seq)
+            if before is None or any(
+                getattr(before, name) != row[name] for name in row if name != "seq"
+            ):
+                rows.append(row)
+        elif before is not None:
+            gone.append(sample_id)
+    work.put(settled, rows, ["task", "sample_id"])
+    if gone:
+        work.run(delete(settled).where(settled.c.task == task, settled.c.sample_id.in_(gone)))
+    return bool(rows or gone)
+
+
+def _settled_values(
+    word: Row[Any], split: Split | None, events: Sequence[Row[Any]], seq: int
+) -> dict[str, Any]:
+    event = first(events)
+    return {
+        "task": word.task,
+        "sample_id": word.sample_id,
+        "event_id": word.event_id,
+        "traffic_id": event.event_id,
+        "seq": seq,
+        "value": word.value,
+        "source": word.source,
+        "annotators": word.annotators,
+        "split": split,
+        "inclusion_probability": word.inclusion_probability,
+        "audit": word.audit,
+        "sent_by": event.source,
+        "answered": event.output,
+        "through_gateway": any(one.origin == "gateway" for one in events),
+        "occurred_at": word.occurred_at,
+    }
+
+
+def _words(sample_ids: Sequence[str]) -> Any:
+    return select(labels).where(
+        labels.c.sample_id.in_(sample_ids),
+        or_(labels.c.settles.is_(True), labels.c.split.is_not(None)),
     )
 
 
-def first_traffic(task: str, samples: Subquery, watermark: int | None = None) -> Subquery:
-    """The first event of each of these samples: its text, and ``known``, the tick it came in."""
-    of_task = [traffic.c.task == task]
-    if watermark is not None:
-        of_task.append(traffic.c.seq <= watermark)
-    numbered = (
-        select(
-            traffic.c.sample_id,
-            traffic.c.text,
-            func.min(traffic.c.seq).over(partition_by=traffic.c.sample_id).label("known"),
-            func.row_number()
-            .over(
-                partition_by=traffic.c.sample_id,
-                order_by=[traffic.c.occurred_at, traffic.c.event_id],
-            )
-            .label("nth"),
-        )
-        .select_from(traffic.join(samples, traffic.c.sample_id == samples.c.sample_id))
-        .where(and_(*of_task))
-        .subquery("numbered")
-    )
-    return select(numbered).where(numbered.c.nth == 1).subquery("first_traffic")
+def _of_task(task: str, rows: Iterable[Row[Any]]) -> list[Row[Any]]:
+    # Not a condition of the query: a database that has no statistics yet would rather walk
+    # through the whole task than look up a thousand samples.
+    return [row for row in rows if row.task == task]
+
+
+def _when(row: Row[Any]) -> tuple[Any, str]:
+    return row.occurred_at, row.event_id

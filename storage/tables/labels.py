@@ -51,8 +51,7 @@ class LabelRow(SQLModel, table=True):
     __tablename__ = "labels"
     __table_args__: ClassVar[Any] = (
         Index("ix_labels_sample", "sample_id"),
-        Index("ix_labels_task_settles", "task", "settles", "seq"),
-        Index("ix_labels_task_time", "task", "occurred_at"),
+        Index("ix_labels_task_seq", "task", "seq"),
     )
 
     event_id: str = Field(primary_key=True)
@@ -74,10 +73,45 @@ class LabelRow(SQLModel, table=True):
     occurred_at: datetime = Field(sa_type=UtcDateTime)
 
 
+class SettledLabelRow(SQLModel, table=True):
+    """The label that counts for a sample now: worked out from the two tables above whenever
+    either gets a row for the sample, so that it can be counted without working it out again.
+
+    ``traffic_id`` is the event that gave the sample its text, ``sent_by`` and ``answered`` its
+    source and output. ``seq`` is the tick at which any of it last changed.
+    """
+
+    __tablename__ = "settled_labels"
+    __table_args__: ClassVar[Any] = (
+        Index("ix_settled_labels_seq", "task", "seq"),
+        Index("ix_settled_labels_time", "task", "occurred_at"),
+    )
+
+    task: str = Field(primary_key=True)
+    sample_id: str = Field(primary_key=True)
+    event_id: str
+    traffic_id: str
+    seq: int = Field(sa_type=BigInteger)
+    value: str
+    source: str
+    annotators: list[str] = Field(sa_type=JSON)
+    split: str | None = None
+    inclusion_probability: float
+    audit: bool
+    sent_by: str
+    answered: str | None = None
+    through_gateway: bool
+    occurred_at: datetime = Field(sa_type=UtcDateTime)
+
+
 class LabelClockRow(SQLModel, table=True):
-    """A task's clock: one tick per batch of samples or labels that was committed."""
+    """A task's clock: one tick per batch of samples or labels that was committed.
+
+    ``settled_at`` is the tick of the latest change to ``settled_labels``.
+    """
 
     __tablename__ = "label_clocks"
 
     task: str = Field(primary_key=True)
     ticks: int = Field(sa_type=BigInteger)
+    settled_at: int | None = Field(default=None, sa_type=BigInteger)

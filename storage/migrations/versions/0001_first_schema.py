@@ -105,6 +105,7 @@ def upgrade() -> None:  # noqa: PLR0915, RUF100
         "label_clocks",
         sa.Column("task", sa.String(), nullable=False),
         sa.Column("ticks", sa.BigInteger(), nullable=False),
+        sa.Column("settled_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("task"),
     )
     op.create_table(
@@ -130,8 +131,7 @@ def upgrade() -> None:  # noqa: PLR0915, RUF100
     )
     with op.batch_alter_table("labels", schema=None) as batch_op:
         batch_op.create_index("ix_labels_sample", ["sample_id"], unique=False)
-        batch_op.create_index("ix_labels_task_settles", ["task", "settles", "seq"], unique=False)
-        batch_op.create_index("ix_labels_task_time", ["task", "occurred_at"], unique=False)
+        batch_op.create_index("ix_labels_task_seq", ["task", "seq"], unique=False)
 
     op.create_table(
         "outbox",
@@ -331,6 +331,29 @@ def upgrade() -> None:  # noqa: PLR0915, RUF100
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "settled_labels",
+        sa.Column("task", sa.String(), nullable=False),
+        sa.Column("sample_id", sa.String(), nullable=False),
+        sa.Column("event_id", sa.String(), nullable=False),
+        sa.Column("traffic_id", sa.String(), nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.Column("value", sa.String(), nullable=False),
+        sa.Column("source", sa.String(), nullable=False),
+        sa.Column("annotators", sa.JSON(), nullable=False),
+        sa.Column("split", sa.String(), nullable=True),
+        sa.Column("inclusion_probability", sa.Float(), nullable=False),
+        sa.Column("audit", sa.Boolean(), nullable=False),
+        sa.Column("sent_by", sa.String(), nullable=False),
+        sa.Column("answered", sa.String(), nullable=True),
+        sa.Column("through_gateway", sa.Boolean(), nullable=False),
+        sa.Column("occurred_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("task", "sample_id"),
+    )
+    with op.batch_alter_table("settled_labels", schema=None) as batch_op:
+        batch_op.create_index("ix_settled_labels_seq", ["task", "seq"], unique=False)
+        batch_op.create_index("ix_settled_labels_time", ["task", "occurred_at"], unique=False)
+
+    op.create_table(
         "traffic",
         sa.Column("event_id", sa.String(), nullable=False),
         sa.Column("seq", sa.BigInteger(), nullable=False),
@@ -422,6 +445,11 @@ def downgrade() -> None:  # noqa: PLR0915, RUF100
         batch_op.drop_index("ix_traffic_sample")
 
     op.drop_table("traffic")
+    with op.batch_alter_table("settled_labels", schema=None) as batch_op:
+        batch_op.drop_index("ix_settled_labels_time")
+        batch_op.drop_index("ix_settled_labels_seq")
+
+    op.drop_table("settled_labels")
     op.drop_table("seen")
     with op.batch_alter_table("rollouts", schema=None) as batch_op:
         batch_op.drop_index(
@@ -471,8 +499,7 @@ def downgrade() -> None:  # noqa: PLR0915, RUF100
 
     op.drop_table("outbox")
     with op.batch_alter_table("labels", schema=None) as batch_op:
-        batch_op.drop_index("ix_labels_task_time")
-        batch_op.drop_index("ix_labels_task_settles")
+        batch_op.drop_index("ix_labels_task_seq")
         batch_op.drop_index("ix_labels_sample")
 
     op.drop_table("labels")
