@@ -9,9 +9,10 @@ from typing import Generic, TypeVar
 
 Read = TypeVar("Read")
 
-# A value is kept for this many times as long as it took to read, so that reading takes at most
-# a tenth of one core.
-_REST = 9.0
+# A value is kept for this many times as long as it took to read, which bounds the work that open
+# pages cause, but never so long that a page would look as if it stood still.
+_REST = 4.0
+_LONGEST = 3.0
 
 
 class Recent(Generic[Read]):
@@ -37,5 +38,5 @@ class Recent(Generic[Read]):
                 return kept[0]
             value = read()
             ended = self._clock()
-            self._kept[key] = (value, ended + _REST * (ended - began))
+            self._kept[key] = (value, ended + min(_REST * (ended - began), _LONGEST))
             return value

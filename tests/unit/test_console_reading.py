@@ -130,16 +130,31 @@ def test_a_release_is_what_its_latest_rollout_made_of_it() -> None:
     assert release_status("b", "a", [rollout()]) == "canary"
 
 
-def test_a_costly_reading_is_shared_for_nine_times_as_long_as_it_took() -> None:
+def test_a_reading_is_shared_for_four_times_as_long_as_it_took() -> None:
     now = [0.0]
     readings: Recent[float] = Recent(lambda: now[0])
 
     def read() -> float:
-        now[0] += 2.0
+        now[0] += 0.5
         return now[0]
 
-    assert readings.get("a", read) == 2.0
-    now[0] = 19.0
-    assert readings.get("a", read) == 2.0
-    assert readings.get("b", read) == 21.0
-    assert readings.get("a", read) == 23.0
+    assert readings.get("a", read) == 0.5
+    now[0] = 2.25
+    assert readings.get("a", read) == 0.5
+    assert readings.get("b", read) == 2.75
+    assert readings.get("a", read) == 3.25
+
+
+def test_no_reading_is_kept_for_longer_than_three_seconds() -> None:
+    now = [0.0]
+    readings: Recent[float] = Recent(lambda: now[0])
+
+    def read() -> float:
+        now[0] += 10.0
+        return now[0]
+
+    assert readings.get("a", read) == 10.0
+    now[0] = 12.9
+    assert readings.get("a", read) == 10.0
+    now[0] = 13.1
+    assert readings.get("a", read) == 23.1
