@@ -136,7 +136,7 @@ class Guard:
         # 127.0.0.1 must not get through it.
         if self._keyring.required or path == "/healthz":
             return
-        host = urlsplit(f"//{headers.get('host', '')}").hostname
+        host = _hostname(headers.get("host", ""))
         if host not in _LOOPBACK:
             raise ForbiddenOrigin(
                 f"the console has no keys, so it answers to localhost and 127.0.0.1 alone, not to "
@@ -165,7 +165,7 @@ def _check_same_origin(headers: Headers, path: str) -> None:
     site = headers.get("sec-fetch-site")
     origin = headers.get("origin")
     if site not in (None, "same-origin", "none") or (
-        origin is not None and urlsplit(origin).netloc != headers.get("host")
+        origin is not None and _netloc(origin) != headers.get("host")
     ):
         raise ForbiddenOrigin("another site caused this request; open the console itself")
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -175,6 +175,20 @@ def _check_same_origin(headers: Headers, path: str) -> None:
 
 def safe_target(target: str) -> str:
     """Where to go after signing in: a path of this console, or the overview."""
-    parts = urlsplit(target)
-    inside = target.startswith("/") and not target.startswith(("//", "/\\"))
-    return target if inside and not parts.netloc and not parts.scheme else "/"
+    # Browsers drop control characters and read a backslash as a slash.
+    odd = any(ord(character) < 33 or character == "\\" for character in target)
+    return target if target.startswith("/") and not target.startswith("//") and not odd else "/"
+
+
+def _netloc(url: str) -> str | None:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return None
+
+
+def _hostname(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None

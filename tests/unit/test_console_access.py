@@ -218,6 +218,13 @@ def test_no_other_text_is_a_session(token: str) -> None:
     assert not Keyring([KEY]).session_holds(token)
 
 
+def test_a_host_or_an_origin_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with console(tmp_path) as client:
+        assert client.get("/", headers={"Host": "[::1"}).status_code == 403
+        answer = client.post(f"/api/review/{TASK}/undo", headers={"Origin": "http://[::1"}, json={})
+        assert answer.status_code == 403
+
+
 @given(st.one_of(st.text(max_size=40), st.from_regex(r"[/\\]{1,3}evil\.example.*", fullmatch=True)))
 def test_signing_in_never_leads_to_another_site(target: str) -> None:
     found = safe_target(target)
