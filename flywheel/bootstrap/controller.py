@@ -6,7 +6,7 @@ from flywheel.bootstrap.process import await_broker, begin, loop, open_database,
 from flywheel.contracts.events import Event, ReleaseRegistered
 from flywheel.contracts.ids import utc_now
 from flywheel.monitoring.health import HealthServer
-from flywheel.rollout.control import on_release_registered, tick
+from flywheel.rollout.control import announce, on_release_registered, tick
 from flywheel.rollout.servers import HttpModelServers
 from flywheel.settings import FlywheelSettings
 from streams.follower import Follower
@@ -49,6 +49,9 @@ def run_controller(settings: FlywheelSettings) -> int:
             {"releases": lambda: None if releases.caught_up(0) else "still reading releases"},
         )
         health.start()
+        # A broker that was emptied gets the splits back; everyone else meets what they know.
+        for task, of_task in settings.tasks.items():
+            announce(transactions, task, of_task.rollout, utc_now())
         relay.start()
         releases.start()
         try:

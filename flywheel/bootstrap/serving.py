@@ -42,6 +42,9 @@ def run_model_server(settings: FlywheelSettings, port: int) -> int:
         max_batch=serving.max_batch,
         max_wait_ms=serving.max_wait_ms,
         queue_size=serving.queue_size,
+        checks={
+            "splits": lambda: None if follower.caught_up(0) else "still reading the rollout log"
+        },
     )
     server = HttpServer(app, "127.0.0.1", port, setting="serving.ports")
     stopped = threading.Event()

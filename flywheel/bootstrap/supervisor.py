@@ -34,7 +34,7 @@ class Program:
     port: int | None = None
     port_key: str = ""
     health: str | None = None
-    stop_seconds: int = 20
+    stop_seconds: int = 30
 
 
 def programs(settings: FlywheelSettings) -> list[Program]:

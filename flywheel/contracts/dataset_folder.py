@@ -54,8 +54,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def expert_labels(self) -> int:
-        """Expert labels that training and calibration use."""
-        return self.count("train", "expert") + self.count("calibration", "expert")
+        """Labels from people (experts, and the seed) that training and calibration use."""
+        people: tuple[LabelSource, ...] = ("expert", "seed")
+        parts: tuple[Part, ...] = ("train", "calibration")
+        return sum(self.count(part, source) for part in parts for source in people)
 
     @property
     def auto_labels(self) -> int:

@@ -14,6 +14,7 @@ Json = dict[str, Any]
 
 def release_rows(releases: list[Json], rollouts: list[Json]) -> list[Json]:
     """One row a release, oldest first, from what the registry's and the rollouts' APIs say."""
+    releases = sorted(releases, key=lambda release: str(release["created_at"]))
     outcomes: dict[str, tuple[str, str]] = {}
     for rollout in rollouts:
         outcomes.setdefault(rollout["challenger"], (rollout["state"], rollout["reason"]))
@@ -21,7 +22,7 @@ def release_rows(releases: list[Json], rollouts: list[Json]) -> list[Json]:
     for index, release in enumerate(releases):
         first = ("serving", "first release") if index == 0 else ("registered", "no rollout yet")
         outcome, reason = outcomes.get(release["release"], first)
-        latency = release["metrics"].get("latency_ms", {})
+        metrics = release["metrics"]
         rows.append(
             {
                 "release": release["release"],
@@ -33,8 +34,8 @@ def release_rows(releases: list[Json], rollouts: list[Json]) -> list[Json]:
                 "accuracy_low": release["accuracy_low"],
                 "accuracy_high": release["accuracy_high"],
                 "size_bytes": release["size_bytes"],
-                "p50_ms": latency.get("p50"),
-                "p95_ms": latency.get("p95"),
+                "p50_ms": metrics.get("latency_p50_ms"),
+                "p95_ms": metrics.get("latency_p95_ms"),
                 "outcome": outcome,
                 "reason": reason,
             }

@@ -15,6 +15,7 @@ from flywheel.demo.traffic import Traffic
 
 Json = dict[str, Any]
 _QUIET_SECONDS = 5.0
+_FILE_WIDTH = 150
 
 
 class Screen:
@@ -22,6 +23,8 @@ class Screen:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
+        if not self.console.is_terminal:
+            self.console = Console(highlight=False, width=_FILE_WIDTH)
         self._began = time.monotonic()
         self._phase = ""
         self._line_at = 0.0

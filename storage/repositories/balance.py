@@ -14,6 +14,7 @@ from storage.work import Work
 traffic = table_of(TrafficRow)
 labels = table_of(LabelRow)
 outcomes = table_of(ReviewOutcomeRow)
+FAILED = 400
 
 
 class SqlBalance:
@@ -22,15 +23,24 @@ class SqlBalance:
     def __init__(self, work: Work) -> None:
         self._work = work
 
-    def recorded(self) -> tuple[int, int]:
-        """(rows, distinct samples) of traffic from the gateway."""
+    def recorded(self) -> int:
+        """Distinct samples that came through the gateway."""
         row = self._work.row(
-            select(
-                func.count().label("requests"),
-                func.count(traffic.c.sample_id.distinct()).label("samples"),
-            ).where(traffic.c.origin == "gateway")
+            select(func.count(traffic.c.sample_id.distinct()).label("samples")).where(
+                traffic.c.origin == "gateway"
+            )
         )
-        return (row.requests, row.samples) if row is not None else (0, 0)
+        return int(row.samples) if row is not None else 0
+
+    def doubled_answers(self) -> list[str]:
+        """Samples that were answered under more than one event id."""
+        found = self._work.rows(
+            select(traffic.c.sample_id)
+            .where(traffic.c.origin == "gateway", traffic.c.status < FAILED)
+            .group_by(traffic.c.sample_id)
+            .having(func.count() > 1)
+        )
+        return [row.sample_id for row in found]
 
     def unrecorded(self, sample_ids: Sequence[str]) -> list[str]:
         """Those of ``sample_ids`` that no traffic row knows."""
