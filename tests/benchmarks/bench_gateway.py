@@ -1,6 +1,6 @@
 """Gateway overhead: the same requests to a model server directly and through the gateway.
 
-    python tests/benchmarks/gateway_overhead.py [--requests N] [--release FOLDER]
+    python tests/benchmarks/bench_gateway.py [--requests N] [--release FOLDER]
 
 Server processes are separate, as in production. Without --release a classifier that answers at
 once is served, so that what is measured is the way and not the model. Prints one JSON object.
@@ -19,6 +19,8 @@ from typing import Any
 
 import aiohttp
 import msgspec
+from rich.console import Console
+from rich.table import Table
 
 from flywheel.contracts.codec import Record, encode
 from flywheel.contracts.events import Event, RolloutChanged
@@ -216,12 +218,29 @@ def _wait_port(port: Any) -> None:
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser()
+    """Measure, print, store."""
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=1_000)
     parser.add_argument("--release", help="A release folder to serve instead of a constant.")
+    parser.add_argument("--out", type=Path, default=Path("build/bench"))
     options = parser.parse_args()
-    print(msgspec.json.format(msgspec.json.encode(run(options.requests, options.release))).decode())
+    report = run(options.requests, options.release)
+    table = Table(title="Through the gateway beside calling the model server (median)")
+    for column in ("in flight", "direct p50", "gateway p50", "added", "ratio", "requests/s"):
+        table.add_column(column, justify="right")
+    for name, row in report.items():
+        through = row["gateway"]
+        table.add_row(
+            name.rpartition("_")[2],
+            f"{row['direct']['p50_ms']:.2f} ms",
+            f"{through['p50_ms']:.2f} ms",
+            f"{row['overhead_p50_ms']:.2f} ms",
+            f"{row['overhead_ratio']:.2f}",
+            f"{through['requests_per_second']:,.0f}",
+        )
+    Console().print(table)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "gateway.json").write_bytes(msgspec.json.encode(report))
 
 
 if __name__ == "__main__":
