@@ -18,6 +18,7 @@ from storage.repositories.review import (
     is_withdrawn,
     outcomes,
     queue_depth,
+    queue_order,
     review_task,
     state_at,
     tasks,
@@ -157,7 +158,7 @@ class SqlReviewDesk:
                 ~is_settled,
                 ~is_withdrawn,
             )
-            .order_by(tasks.c.precedence, tasks.c.requested_at, tasks.c.sample_id)
+            .order_by(*queue_order)
             .limit(limit)
         )
         return [row.sample_id for row in found]
@@ -181,6 +182,7 @@ class SqlReviewDesk:
             select(tasks.c.sample_id)
             .where(
                 tasks.c.task == task,
+                tasks.c.closed.is_(False),
                 ~is_settled,
                 ~is_withdrawn,
                 ~mine,
@@ -189,7 +191,7 @@ class SqlReviewDesk:
                 ),
                 held_by_others < _answers_missing(answers_needed),
             )
-            .order_by(tasks.c.precedence, tasks.c.requested_at, tasks.c.sample_id)
+            .order_by(*queue_order)
         )
 
     def _lock_some(self, wanted: Any, limit: int) -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, case, exists, func, select, update
+from sqlalchemy import ColumnElement, Row, and_, case, exists, func, or_, select, update
 
 from flywheel.contracts.events import ReviewRequested
+from flywheel.contracts.ids import utc_now
 from flywheel.review.ports import QueueDepth, ReviewTask
 from storage.tables.columns import table_of
 from storage.tables.review import (
@@ -27,6 +28,9 @@ answers = table_of(ReviewAnswerRow)
 outcomes = table_of(ReviewOutcomeRow)
 _withdrawals = table_of(ReviewWithdrawalRow)
 _lifts = table_of(ReviewLiftRow)
+queue_order = (tasks.c.precedence, tasks.c.requested_at, tasks.c.sample_id)
+_CLOSED_AFTER = timedelta(hours=1)
+_FRONT = 500
 
 
 class SqlReviewIntake:
@@ -43,7 +47,11 @@ class SqlReviewIntake:
         for request in sorted(requests, key=lambda r: r.event_id):
             lift = lifts.get(request.release or "", 0.0)
             rows.append(_task_values(request, max(request.priority, lift)))
-        return self._work.add(tasks, rows, ["sample_id"])
+        new = self._work.add(tasks, rows, ["sample_id"])
+        for task in sorted({request.task for request in requests}):
+            self._close_front(task)
+        self._reopen()
+        return new
 
     def withdraw(self, sample_ids: Sequence[str]) -> int:
         """Take samples that were settled elsewhere out of the queue. Returns how many."""
@@ -67,6 +75,37 @@ class SqlReviewIntake:
             .where(tasks.c.release == release, tasks.c.precedence > -priority)
             .values(precedence=-priority)
         )
+
+    def _close_front(self, task: str) -> None:
+        """Close what is done at the front of the queue, where it is in the way of claims."""
+        long_ago = utc_now() - _CLOSED_AFTER
+        front = (
+            select(tasks.c.sample_id)
+            .where(tasks.c.task == task, tasks.c.closed.is_(False))
+            .order_by(*queue_order)
+            .limit(_FRONT)
+            .subquery()
+        )
+        done = or_(
+            exists().where(
+                outcomes.c.sample_id == front.c.sample_id, outcomes.c.settled_at < long_ago
+            ),
+            exists().where(_withdrawals.c.sample_id == front.c.sample_id),
+        )
+        found = [row.sample_id for row in self._work.rows(select(front).where(done))]
+        if found:
+            self._work.run(update(tasks).where(tasks.c.sample_id.in_(found)).values(closed=True))
+
+    def _reopen(self) -> None:
+        """An expert took back an old answer: the sample waits again."""
+        undone = tasks.c.closed.is_(True) & ~is_settled & ~is_withdrawn
+        held = select(claims.c.sample_id)
+        found = self._work.rows(
+            select(tasks.c.sample_id).where(tasks.c.sample_id.in_(held), undone)
+        )
+        if found:
+            ids = [row.sample_id for row in found]
+            self._work.run(update(tasks).where(tasks.c.sample_id.in_(ids)).values(closed=False))
 
     def _lifts(self, releases: set[str]) -> dict[str, float]:
         if not releases:
@@ -116,7 +155,7 @@ def queue_depth(work: Work, task: str, now: datetime) -> QueueDepth:
 def review_task(row: Row[Any], state: Any) -> ReviewTask:
     """A row of the task table, with its state."""
     values = dict(row._mapping)
-    values.pop("event_id")
+    del values["event_id"], values["closed"]
     values["priority"] = -values.pop("precedence")
     values["state"] = state
     return ReviewTask(**values)
@@ -138,5 +177,6 @@ def _task_values(request: ReviewRequested, priority: float) -> dict[str, Any]:
         "confidence": request.confidence,
         "rollout_id": request.rollout_id,
         "source": request.source,
+        "closed": False,
         "requested_at": request.occurred_at,
     }

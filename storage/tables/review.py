@@ -15,11 +15,13 @@ class ReviewTaskRow(SQLModel, table=True):
     """A queued sample, as the review agent knows it; its state follows from the other tables.
 
     ``precedence`` is minus the priority, so that one plain index holds the order of the queue.
+    ``closed`` says that it was settled or withdrawn a while ago, so that those who look for an
+    open one need not pass all that ever were; it lags behind, and decides nothing.
     """
 
     __tablename__ = "review_tasks"
     __table_args__: ClassVar[Any] = (
-        Index("ix_review_tasks_order", "task", "precedence", "requested_at", "sample_id"),
+        Index("ix_review_tasks_order", "task", "closed", "precedence", "requested_at", "sample_id"),
         Index("ix_review_tasks_release", "release"),
     )
 
@@ -37,6 +39,7 @@ class ReviewTaskRow(SQLModel, table=True):
     confidence: float | None = None
     rollout_id: str | None = None
     source: str
+    closed: bool
     requested_at: datetime = Field(sa_type=UtcDateTime)
 
 

@@ -186,6 +186,25 @@ def test_a_sample_that_was_settled_before_it_was_queued_is_withdrawn(database: D
     assert claim(database, "ada") == []
 
 
+def test_what_was_done_long_ago_is_out_of_the_way_and_comes_back_by_undo(
+    database: Database,
+) -> None:
+    opened(database, request("s1", 90), request("s2", 80), request("s3", 70))
+    answer(database, "s1", "ada", "a", end=True)
+    with database.transaction() as tx:
+        tx.intake.withdraw(["s2"])
+    opened(database, request("s4", 10))
+    with database.work() as work:
+        closed = "SELECT sample_id FROM review_tasks WHERE closed ORDER BY sample_id"
+        assert [row[0] for row in work.connection.exec_driver_sql(closed)] == ["s1", "s2"]
+    assert (state(database, "s1"), state(database, "s2")) == ("settled", "withdrawn")
+    with database.transaction() as tx:
+        assert tx.desk.undo("ada", at(0), LEASE) is not None
+    assert claim(database, "ada", now=1, limit=1) == ["s1"]
+    opened(database, request("s5", 5))
+    assert claim(database, "bob", now=LEASE + 2, limit=2) == ["s1", "s3"]
+
+
 def together(count: int, work: Callable[[int], Any]) -> list[Any]:
     """Run ``work(0…count-1)`` in threads that start at the same moment."""
     barrier = threading.Barrier(count)

@@ -239,13 +239,14 @@ def upgrade() -> None:  # noqa: PLR0915, RUF100
         sa.Column("confidence", sa.Float(), nullable=True),
         sa.Column("rollout_id", sa.String(), nullable=True),
         sa.Column("source", sa.String(), nullable=False),
+        sa.Column("closed", sa.Boolean(), nullable=False),
         sa.Column("requested_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("sample_id"),
     )
     with op.batch_alter_table("review_tasks", schema=None) as batch_op:
         batch_op.create_index(
             "ix_review_tasks_order",
-            ["task", "precedence", "requested_at", "sample_id"],
+            ["task", "closed", "precedence", "requested_at", "sample_id"],
             unique=False,
         )
         batch_op.create_index("ix_review_tasks_release", ["release"], unique=False)
