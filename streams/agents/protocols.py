@@ -36,7 +36,7 @@ class Transactions(Protocol[T_co]):
 class Accept(Protocol):
     """Whether the configuration has a place for an event; raises RejectedEvent when not."""
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: Event, /) -> None:
         """Return for an event that can be used."""
         ...
 
