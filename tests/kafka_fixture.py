@@ -56,7 +56,7 @@ def free_port() -> int:
     """A port that is free, and the next one too (the broker's controller takes it)."""
     # Below the range that systems lend to outgoing connections, or a client could take it first.
     while True:
-        port = random.randint(20000, 32000)
+        port = random.SystemRandom().randint(20000, 32000)  # no seed may repeat it
         with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as two:
             one.bind(("127.0.0.1", port))
             two.bind(("127.0.0.1", port + 1))

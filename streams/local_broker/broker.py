@@ -248,18 +248,18 @@ class LocalBroker:
             time.sleep(0.05)
         return True
 
-    def _check_ports(self) -> None:
+    def _check_ports(self, patience: float = 3.0) -> None:
+        # A killed broker gives up its lock a moment before its ports.
+        deadline = time.monotonic() + patience
         for port in (self.port, controller_port(self.port)):
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind(("127.0.0.1", port))
-                except OSError as error:
+            while (problem := _port_problem(port)) is not None:
+                if time.monotonic() > deadline:
                     raise WorkspaceError(
-                        f"port {port} of 127.0.0.1 is taken ({error.strerror}); Kafka needs "
+                        f"port {port} of 127.0.0.1 is taken ({problem}); Kafka needs "
                         f"{self.port} and {controller_port(self.port)}: stop what holds it, or set "
                         "kafka.local_port in flywheel.toml"
-                    ) from None
+                    )
+                time.sleep(0.05)
 
     def _check_space(self) -> None:
         free = shutil.disk_usage(self.folder).free
@@ -295,6 +295,17 @@ class LocalBroker:
             return "The disk is full: free some space, then start again."
         tail = " | ".join(said[-3:])[-600:]
         return f"Its log, {self.log}, ends with: {tail}" if tail else f"See {self.log}."
+
+
+def _port_problem(port: int) -> str | None:
+    """Why a port of the loopback cannot be listened on, or None when it can."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            return error.strerror or str(error)
+    return None
 
 
 def _new_cluster_id() -> str:

@@ -51,15 +51,15 @@ class Load(threading.Thread):
     def run(self) -> None:
         while not self._ending.is_set():
             events = traffic(100)
-            while True:
+            while not self._ending.is_set():
                 try:
                     self._publisher.publish(events)
                 except BrokerError:
                     self.refused += 1
                     self._ending.wait(0.1)
                 else:
+                    self.acknowledged += [event.event_id for event in events]
                     break
-            self.acknowledged += [event.event_id for event in events]
             self._ending.wait(0.05)
         self._publisher.close()
 
