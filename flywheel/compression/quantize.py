@@ -17,14 +17,17 @@ from flywheel.compression.calibrate import fit_temperature, mean_nll
 from flywheel.compression.config import CompressionSettings
 from flywheel.contracts.dataset_folder import read_part
 from flywheel.contracts.model_folder import (
+    COMPRESSION_REPORT,
     CONFIG_FILE,
     RELEASE_FILE,
     TOKENIZER_FILES,
+    TRAINING_REPORT,
     WEIGHTS_FILE,
     Predictor,
     digest_model_files,
     read_description,
     write_description,
+    write_json,
 )
 from flywheel.errors import ConfigurationError, PipelineError
 
@@ -82,7 +85,7 @@ def compress(
         _refuse_loss(original, logits, targets, settings.max_accuracy_loss)
     temperature = fit_temperature(logits, targets)
     write_description(folder, msgspec.structs.replace(description, temperature=temperature))
-    return CompressionReport(
+    report = CompressionReport(
         method=settings.method,
         bytes_before=before.size_bytes,
         bytes_after=description.size_bytes,
@@ -95,6 +98,8 @@ def compress(
         nll_calibrated=mean_nll(logits, targets, temperature) if lines else None,
         seconds=time.perf_counter() - started,
     )
+    write_json(folder / COMPRESSION_REPORT, report)
+    return report
 
 
 def smallest_loss(lost: int, gained: int, samples: int) -> float:
@@ -124,7 +129,7 @@ def _refuse_loss(
 def _write_model(model: Path, folder: Path, method: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RELEASE_FILE).unlink(missing_ok=True)
-    for name in TOKENIZER_FILES:
+    for name in (*TOKENIZER_FILES, TRAINING_REPORT):
         if (model / name).is_file():
             shutil.copyfile(model / name, folder / name)
     if method == "none":

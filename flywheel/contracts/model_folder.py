@@ -20,6 +20,9 @@ TOKENIZER_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
 )
+# How the model was made: kept beside it, and no part of what it answers.
+TRAINING_REPORT = "training.json"
+COMPRESSION_REPORT = "compression.json"
 REQUIRED_FILES = (CONFIG_FILE, WEIGHTS_FILE, "tokenizer.json")
 
 Method = Literal["none", "int8-dynamic"]
@@ -80,8 +83,13 @@ def digest_model_files(folder: Path) -> dict[str, FileDigest]:
 
 def write_description(folder: Path, description: ModelDescription) -> None:
     """Write release.json."""
-    data = msgspec.json.format(msgspec.json.encode(description, order="sorted"), indent=2)
-    (folder / RELEASE_FILE).write_bytes(data + b"\n")
+    write_json(folder / RELEASE_FILE, description)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON that people can read and that compares line by line."""
+    data = msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=2)
+    path.write_bytes(data + b"\n")
 
 
 def read_description(folder: Path) -> ModelDescription:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from flywheel.contracts.dataset_folder import DatasetLine
+from flywheel.contracts.model_folder import write_json
 from flywheel.errors import ArtefactError, PipelineError
 from flywheel.evaluation.metrics import Prediction, measure
 
@@ -62,8 +63,7 @@ def evaluate(
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_predictions(folder / PREDICTIONS_FILE, predictions)
-    pretty = msgspec.json.format(msgspec.json.encode(metrics, order="sorted"), indent=2)
-    (folder / METRICS_FILE).write_bytes(pretty + b"\n")
+    write_json(folder / METRICS_FILE, metrics)
     return metrics
 
 

@@ -23,6 +23,7 @@ def model_card(release: Release, model: ModelDescription, manifest: Manifest) ->
         _identity(release, model),
         _quality(release.metrics),
         _gate(release),
+        _making(release.metrics),
         _data(release, manifest),
         _recipe(release.recipe),
         _calling(release, model),
@@ -80,6 +81,30 @@ def _gate(release: Release) -> str:
     if release.override is not None:
         text += f"\n\nPut past the gate by {release.override.by}: {release.override.why}."
     return text
+
+
+def _making(metrics: Mapping[str, Any]) -> str:
+    lines = ["## How it was made"]
+    if training := metrics.get("training"):
+        lines.append(
+            f"Trained on {training['samples']} samples in {training['epochs']} epochs of "
+            f"{training['steps'] // training['epochs']} steps ({training['seconds']:.0f} s); the "
+            f"loss went from {training['losses'][0]:.3f} to {training['losses'][-1]:.3f}."
+        )
+    if made := metrics.get("compression"):
+        text = f"{made['bytes_before'] / 1e6:.1f} MB became {made['bytes_after'] / 1e6:.1f} MB."
+        if made["calibration_samples"]:
+            text += (
+                f" On {made['calibration_samples']} calibration samples accuracy went from "
+                f"{made['accuracy_before']:.3f} to {made['accuracy_after']:.3f}, with "
+                f"{made['agreement']:.1%} of answers equal; temperature {made['temperature']:.3f} "
+                f"brought the negative log-likelihood from {made['nll_uncalibrated']:.3f} to "
+                f"{made['nll_calibrated']:.3f}."
+            )
+        lines.append(text)
+    if len(lines) == 1:
+        lines.append("Its training and compression left no report.")
+    return "\n\n".join(lines)
 
 
 def _data(release: Release, manifest: Manifest) -> str:

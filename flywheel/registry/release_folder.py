@@ -14,11 +14,14 @@ import msgspec
 
 from flywheel.contracts.dataset_folder import MANIFEST_FILE, Manifest
 from flywheel.contracts.model_folder import (
+    COMPRESSION_REPORT,
     CONFIG_FILE,
     RELEASE_FILE,
+    TRAINING_REPORT,
     WEIGHTS_FILE,
     ModelDescription,
     read_description,
+    write_json,
 )
 from flywheel.contracts.release import Override, Release, release_id
 from flywheel.errors import ArtefactError
@@ -74,7 +77,7 @@ def assemble(
         gate_passed=gate_passed,
         gate_reason=gate_reason,
         override=override,
-        metrics=dict(metrics),
+        metrics={**metrics, **_reports(compressed)},
         recipe=dict(recipe or {}),
     )
     if (to_root / release).exists():
@@ -120,6 +123,16 @@ def _parts(
     }
 
 
+def _reports(compressed: Path) -> dict[str, Any]:
+    """How the model was trained and compressed, as metrics of the release."""
+    files = {"training": TRAINING_REPORT, "compression": COMPRESSION_REPORT}
+    return {
+        name: msgspec.json.decode((compressed / file).read_bytes())
+        for name, file in files.items()
+        if (compressed / file).is_file()
+    }
+
+
 def _publish(
     compressed: Path,
     description: ModelDescription,
@@ -136,9 +149,9 @@ def _publish(
             shutil.copyfile(compressed / name, folder / name)
         for name, source in extras.items():
             shutil.copyfile(source, folder / name)
-        _write_json(folder / METRICS_FILE, record.metrics)
-        _write_json(folder / MANIFEST_FILE, manifest)
-        _write_json(folder / RECORD_FILE, record)
+        write_json(folder / METRICS_FILE, record.metrics)
+        write_json(folder / MANIFEST_FILE, manifest)
+        write_json(folder / RECORD_FILE, record)
         (folder / CARD_FILE).write_text(model_card(record, description, manifest), "utf-8")
         read_description(folder)
         for file in folder.iterdir():
@@ -159,8 +172,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _write_json(path: Path, value: object) -> None:
-    data = msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=2)
-    path.write_bytes(data + b"\n")

@@ -86,7 +86,8 @@ def load_base(folder: Path, labels: int, max_tokens: int) -> tuple[EncoderClassi
             f"{folder.name} can read",
         )
     weights = next(iter(sorted(folder.glob("*.safetensors"))), folder / CONFIG_FILE)
-    name = f"{folder.resolve().name}@{digest(weights).sha256[:12]}"
+    where = folder.resolve()
+    name = f"{where.parent.name}/{where.name}@{digest(weights).sha256[:12]}"
     model = EncoderClassifier(
         encoder.to(torch.float32), labels, pooling, float(encoder.config.hidden_dropout_prob)
     )

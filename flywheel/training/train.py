@@ -13,7 +13,13 @@ import msgspec
 import structlog
 
 from flywheel.contracts.dataset_folder import DatasetLine, read_manifest, read_part
-from flywheel.contracts.model_folder import ModelDescription, digest_model_files, write_description
+from flywheel.contracts.model_folder import (
+    TRAINING_REPORT,
+    ModelDescription,
+    digest_model_files,
+    write_description,
+    write_json,
+)
 from flywheel.errors import ConfigurationError, PipelineError
 from flywheel.training.batches import length_buckets, plan_epochs, schedule
 from flywheel.training.config import TrainingSettings
@@ -94,7 +100,7 @@ def train(
         ),
     )
     seconds = time.perf_counter() - started
-    return TrainingReport(
+    report = TrainingReport(
         task=manifest.task,
         dataset_version=manifest.version,
         base_model=base_name,
@@ -106,8 +112,10 @@ def train(
         accuracies=tuple(accuracies),
         seconds=seconds,
         samples_per_second=len(lines) * len(losses) / run.loop_seconds,
-        continued_from=None if parent is None else str(parent),
+        continued_from=None if parent is None else parent.name,
     )
+    write_json(folder / TRAINING_REPORT, report)
+    return report
 
 
 class _Run:

@@ -278,7 +278,14 @@ def test_a_release_folder_serves_describes_itself_and_is_made_once(
     assert made.accuracy_low <= made.accuracy <= made.accuracy_high
     assert verify(folder).size_bytes == made.size_bytes
     card = (folder / "MODEL_CARD.md").read_text()
-    for expected in (made.release, "Put past the gate by ann: a drill", "abc123", *LABELS):
+    for expected in (
+        made.release,
+        "Put past the gate by ann: a drill",
+        "abc123",
+        "Trained on",
+        "MB became",
+        *LABELS,
+    ):
         assert expected in card
     assert len(read_predictions(folder / "predictions.jsonl")) == 90
     assert load_classifier(folder, 1).predict(["rain and snow"])

@@ -1,0 +1,76 @@
+"""The real encoder on real questions: sixty labels are enough to start with, INT8 costs nothing."""
+
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
+
+from flywheel.compression.config import CompressionSettings
+from flywheel.compression.quantize import compress
+from flywheel.contracts.stores import LabelledSample
+from flywheel.datasets.build import build_dataset
+from flywheel.datasets.config import DatasetSettings
+from flywheel.demo.data import LABELS, load_demo_data
+from flywheel.errors import ArtefactError
+from flywheel.evaluation.evaluate import evaluate
+from flywheel.serving.runtime import load_classifier
+from flywheel.training.config import TrainingSettings
+from flywheel.training.train import train
+
+
+@pytest.mark.slow
+def test_sixty_questions_teach_minilm_most_of_six_classes(tmp_path: Path) -> None:
+    try:
+        data = load_demo_data(seed_size=60, holdout_size=500)
+    except (ArtefactError, PackageNotFoundError) as error:
+        pytest.skip(str(error))
+    labels = tuple(LABELS)
+    samples = [
+        LabelledSample(
+            sample_id=f"q{index:04}",
+            text=question.text,
+            label=question.label,
+            source="seed",
+            annotators=("seed",),
+            split="holdout" if index >= len(data.seed) else "train",
+            inclusion_probability=1.0,
+            audit=False,
+            settled_at=datetime(2026, 1, 1, tzinfo=UTC),
+            event_id=f"e{index:04}",
+        )
+        for index, question in enumerate((*data.seed, *data.holdout))
+    ]
+    build_dataset(
+        samples,
+        DatasetSettings(),
+        labels,
+        task="questions",
+        watermark="e",
+        parent=None,
+        folder=tmp_path / "data",
+    )
+    settings = TrainingSettings(base_model=str(data.encoder))
+    report = train(tmp_path / "data", settings, labels, tmp_path / "trained")
+    assert report.pooling == "mean"
+    small = compress(
+        tmp_path / "trained",
+        tmp_path / "data",
+        CompressionSettings(),
+        tmp_path / "small",
+        1,
+        load=load_classifier,
+    )
+    assert small.bytes_after < small.bytes_before * 0.27
+    accuracy = {}
+    for name in ("trained", "small"):
+        metrics = evaluate(
+            load_classifier(tmp_path / name, 1).predict,
+            tmp_path / "data/holdout.jsonl",
+            labels,
+            tmp_path / "evaluation" / name,
+            latency_requests=10,
+        )
+        accuracy[name] = metrics["accuracy"]
+    assert accuracy["small"] > 0.65
+    assert abs(accuracy["small"] - accuracy["trained"]) < 0.02
