@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -233,6 +234,22 @@ def test_no_sample_is_given_to_more_experts_than_needed(database: Database, need
     assert max(holders.values()) <= needed
     if needed == 1:
         assert sorted(holders) == sorted(f"s{i}" for i in range(24))
+
+
+def test_who_searches_while_another_takes_the_sample_does_not_get_it(database: Database) -> None:
+    """Between the search's view of the queue and its lock on a sample, another may have come."""
+    done = [request(f"done {i}", priority=90) for i in range(3000)]
+    opened(database, *done, *(request(f"s{i}", priority=i) for i in range(16)))
+    with database.transaction() as tx:
+        # In the way of every search, so that it takes a while to come to an open sample.
+        tx.intake.withdraw([event.sample_id for event in done])
+
+    def work(index: int) -> list[str]:
+        time.sleep(index * 0.002)
+        return [sample for i in range(2) for sample in claim(database, f"{index} {i}", limit=1)]
+
+    given = [sample for samples in together(8, work) for sample in samples]
+    assert sorted(given) == sorted(f"s{i}" for i in range(16))
 
 
 def test_experts_who_answer_at_once_settle_a_sample_once(database: Database) -> None:
