@@ -19,7 +19,8 @@ from storage.engine import errors_translated, make_engine, read_only_engine
 from storage.migrations.upgrade import upgrade
 from storage.repositories.balance import SqlBalance
 from storage.repositories.desk import SqlReviewDesk
-from storage.repositories.evidence import SqlAuditLog, SqlEvidence, SqlEvidenceIntake
+from storage.repositories.evidence import SqlAuditLog, SqlEvidence
+from storage.repositories.evidence_intake import SqlEvidenceIntake
 from storage.repositories.labels import SqlLabelIntake, SqlLabels
 from storage.repositories.messaging import SqlOutbox, SqlSeen, mark_sent, unsent
 from storage.repositories.overview import Overview
