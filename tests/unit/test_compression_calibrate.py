@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flywheel.compression.calibrate import fit_temperature, mean_nll
+from flywheel.compression.calibrate import PRIOR_TEMPERATURE, fit_temperature, mean_nll
 from flywheel.compression.quantize import smallest_loss
 
 
@@ -24,11 +24,11 @@ def test_the_temperature_of_overconfident_logits_is_found(temperature: float) ->
     assert fit_temperature(logits, targets) == pytest.approx(temperature, rel=0.1)
 
 
-def test_few_samples_keep_it_near_one_and_none_at_one() -> None:
+def test_few_samples_keep_it_near_the_prior_and_none_at_it() -> None:
     sure = np.array([[9.0, 0.0], [9.0, 0.0], [0.0, 9.0]])
-    assert 0.3 < fit_temperature(sure, [0, 0, 1]) < 1.1
-    assert 1.0 < fit_temperature(sure, [0, 1, 1]) < 5.0
-    assert fit_temperature(np.zeros((0, 2)), []) == 1.0
+    assert 1.0 < fit_temperature(sure, [0, 0, 1]) < PRIOR_TEMPERATURE
+    assert PRIOR_TEMPERATURE < fit_temperature(sure, [0, 1, 1]) < 4.0
+    assert fit_temperature(np.zeros((0, 2)), []) == PRIOR_TEMPERATURE
 
 
 @settings(max_examples=50, deadline=None)
@@ -39,10 +39,12 @@ def test_a_constant_changes_nothing_and_the_fit_pays(
     logits, targets = draw(count, temperature, seed)
     found = fit_temperature(logits, targets)
     assert fit_temperature(logits + shift, targets) == pytest.approx(found, rel=1e-3)
-    cost = np.log(found) ** 2 / (2 * 0.5**2)
-    assert (
-        mean_nll(logits, targets, found) * count + cost <= mean_nll(logits, targets) * count + 1e-6
-    )
+
+    def cost(candidate: float) -> float:
+        prior = np.log(candidate / PRIOR_TEMPERATURE) ** 2 / (2 * 0.3**2)
+        return float(mean_nll(logits, targets, candidate) * count + prior)
+
+    assert cost(found) <= min(cost(1.0), cost(PRIOR_TEMPERATURE), cost(found * 1.2)) + 1e-6
 
 
 @settings(deadline=None)
