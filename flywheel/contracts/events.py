@@ -142,7 +142,10 @@ class ReleaseRegistered(Event, frozen=True, kw_only=True):
 
 
 class RolloutChanged(Event, frozen=True, kw_only=True):
-    """A transition of a rollout, or the first release taking all traffic; carries the split."""
+    """A transition of a rollout, or the first release taking all traffic; carries the split.
+
+    ``challenger`` names the release that was tried also where the split no longer does.
+    """
 
     rollout_id: str
     state: RolloutState
@@ -150,6 +153,7 @@ class RolloutChanged(Event, frozen=True, kw_only=True):
     decided_by: str
     reason: str
     step: int = 0
+    challenger: str | None = None
 
 
 class DeadLettered(Event, frozen=True, kw_only=True):

@@ -27,6 +27,10 @@ from flywheel.errors import WorkspaceError
 Json = dict[str, Any]
 
 
+# How long a rollout may go on once the simulated expert has no label left to give.
+SPENT_SECONDS = 20.0
+
+
 @dataclass(frozen=True)
 class Pace:
     """Requests and answers a second in each phase: two cores do everything here."""
@@ -35,7 +39,7 @@ class Pace:
     training: float = 4.0
     comparing: float = 28.0
     answers: float = 12.0
-    answers_comparing: float = 9.0
+    answers_comparing: float = 7.0
 
 
 @dataclass(frozen=True)
@@ -167,12 +171,17 @@ class Demo:
             )
 
         deadline = time.monotonic() + 900
+        spent_at: float | None = None
         while not ended(rollouts := await self.client.rollouts(TASK)):
             if time.monotonic() > deadline:
                 raise WorkspaceError(f"the rollout of {newest} did not end in 15 minutes")
             active = rollouts.get("active")
+            if self.expert.given >= self.plan.budget:
+                spent_at = spent_at or time.monotonic()
             if active and active["rollout"]["state"] == "paused":
                 await self._decide(active["rollout"]["reason"])
+            elif active and spent_at is not None and time.monotonic() - spent_at > SPENT_SECONDS:
+                await self._decide("the expert's labels are used up")
             await self._pause(0.5)
         row = next(row for row in rollouts["history"] if row["challenger"] == newest)
         self.screen.note(f"{newest}: {row['state'].replace('_', ' ')} — {row['reason']}")

@@ -117,6 +117,7 @@ def changed(
         decided_by=by,
         reason=reason,
         step=rollout.step,
+        challenger=rollout.challenger,
     )
 
 

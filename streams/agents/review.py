@@ -78,9 +78,8 @@ def _take_in(tx: ReviewAgentTransaction, events: Sequence[Event]) -> None:
         tx.intake.withdraw(withdrawn)
     for event in events:
         if isinstance(event, RolloutChanged) and event.state == "rolled_back":
-            challenger = event.split.challenger
-            if challenger is not None:
-                tx.intake.raise_priority(challenger, ROLLED_BACK_PRIORITY)
+            if event.challenger is not None:
+                tx.intake.raise_priority(event.challenger, ROLLED_BACK_PRIORITY)
 
 
 def _may_go(task: ReviewTask | None) -> bool:

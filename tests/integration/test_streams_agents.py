@@ -97,7 +97,7 @@ def test_review_closes_what_was_settled_elsewhere(
 def test_review_lifts_the_failures_of_a_challenger_that_was_rolled_back(db: Database) -> None:
     handle = review.agent(db).handle
     handle([request("of-champion", release="a"), request("of-challenger", release="b")])
-    split = TrafficSplit(task=TASK, champion="a", challenger="b", rollout_id="r")
+    split = TrafficSplit(task=TASK, champion="a", rollout_id="r")
     rolled_back = RolloutChanged(
         event_id=new_id(),
         occurred_at=utc_now(),
@@ -107,6 +107,7 @@ def test_review_lifts_the_failures_of_a_challenger_that_was_rolled_back(db: Data
         split=split,
         decided_by="controller",
         reason="harm",
+        challenger="b",
     )
     handle([rolled_back])
     with db.transaction() as tx:
