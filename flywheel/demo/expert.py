@@ -15,7 +15,7 @@ from flywheel.errors import Unavailable
 class SimulatedExpert:
     """Gives the true label, with mistakes; ``per_second`` 0 is a break.
 
-    ``truth`` maps a sample's id to its true label. It stops for good at ``budget`` answers.
+    ``truth`` maps a sample's id to its true label. It gives ``budget`` answers at most.
     """
 
     client: Client
@@ -33,9 +33,9 @@ class SimulatedExpert:
         """Answer until cancelled."""
         chance = random.Random(self.seed)
         loop = asyncio.get_running_loop()
-        while self.given < self.budget:
+        while True:
             rate = self.per_second
-            if rate <= 0:
+            if rate <= 0 or self.given >= self.budget:
                 await asyncio.sleep(0.1)
                 continue
             began = loop.time()

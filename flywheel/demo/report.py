@@ -54,6 +54,10 @@ def _number(value: float | None, form: str, unit: str = "") -> str:
     return "–" if value is None else f"{value:{form}}{unit}"
 
 
+def _said(outcome: str, reason: str) -> str:
+    return reason if reason.startswith(outcome) else f"{outcome}: {reason}"
+
+
 def print_table(report: Json, console: Console) -> None:
     """The table a person reads."""
     table = Table(title="One row per release", title_justify="left", show_lines=True)
@@ -72,7 +76,7 @@ def print_table(report: Json, console: Console) -> None:
             f"{row['accuracy']:.3f}\n[{row['accuracy_low']:.3f}, {row['accuracy_high']:.3f}]",
             f"{row['size_bytes'] / 1e6:.1f} MB",
             f"{_number(row['p50_ms'], '.1f')} / {_number(row['p95_ms'], '.1f', ' ms')}",
-            f"{row['outcome'].replace('_', ' ')}: {row['reason']}",
+            _said(row["outcome"].replace("_", " "), row["reason"]),
         )
     console.print(table)
     counts = report["counts"]

@@ -39,7 +39,7 @@ class Pace:
     training: float = 4.0
     comparing: float = 28.0
     answers: float = 12.0
-    answers_comparing: float = 7.0
+    answers_comparing: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class Plan:
     drill: bool = True
     expert: str = "simulated"
     budget: int = 540
+    # Of the budget, kept for the drill's rollout: a few dozen labels show the harm.
+    drill_budget: int = 60
     seed_size: int = 60
     holdout_size: int = 1000
     pace: Pace = Pace()
@@ -78,9 +80,8 @@ class Demo:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=40)) as session:
             self.client = Client(session, urls["gateway"], urls["console"])
             self.traffic = Traffic(self.client, TASK, data.stream)
-            self.expert = SimulatedExpert(
-                self.client, TASK, list(LABELS), self.traffic.truth, budget=plan.budget
-            )
+            self.expert = SimulatedExpert(self.client, TASK, list(LABELS), self.traffic.truth)
+            self.expert.budget = plan.budget - (plan.drill_budget if plan.drill else 0)
             async with self._background():
                 await self._first_release(data)
                 for number in range(1, plan.turns + 1):
@@ -148,6 +149,7 @@ class Demo:
     async def _drill(self) -> None:
         self.screen.phase("Drill: a challenger trained on shuffled labels, put past the gate")
         self._pace(self.plan.pace.training, 0.0)
+        self.expert.budget = self.plan.budget
         known = len(self.state["releases"])
         await asyncio.to_thread(
             flywheel,
@@ -176,7 +178,7 @@ class Demo:
             if time.monotonic() > deadline:
                 raise WorkspaceError(f"the rollout of {newest} did not end in 15 minutes")
             active = rollouts.get("active")
-            if self.expert.given >= self.plan.budget:
+            if self.expert.given >= self.expert.budget:
                 spent_at = spent_at or time.monotonic()
             if active and active["rollout"]["state"] == "paused":
                 await self._decide(active["rollout"]["reason"])
@@ -184,7 +186,7 @@ class Demo:
                 await self._decide("the expert's labels are used up")
             await self._pause(0.5)
         row = next(row for row in rollouts["history"] if row["challenger"] == newest)
-        self.screen.note(f"{newest}: {row['state'].replace('_', ' ')} — {row['reason']}")
+        self.screen.note(f"{newest} {row['state'].replace('_', ' ')}: {row['reason']}")
         self._pace(pace.training, 0.0)
 
     async def _released(self, count: int) -> None:

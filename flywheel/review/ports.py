@@ -66,6 +66,11 @@ class ReviewIntake(Protocol):
         """Take samples that were settled elsewhere out of the queue. Returns how many."""
         ...
 
+    def end_rollout(self, rollout_id: str, priority: float) -> int:
+        """Nobody waits for the audits of this rollout any more: those open, and those to come,
+        get at most ``priority``, so that they are not answered before a running rollout's."""
+        ...
+
     def raise_priority(self, release: str, priority: float) -> int:
         """Lift the open samples that ``release`` answered to at least ``priority``."""
         ...

@@ -15,6 +15,7 @@ from storage.tables.columns import table_of
 from storage.tables.review import (
     ReviewAnswerRow,
     ReviewClaimRow,
+    ReviewEndedRolloutRow,
     ReviewLiftRow,
     ReviewOutcomeRow,
     ReviewTaskRow,
@@ -28,6 +29,7 @@ answers = table_of(ReviewAnswerRow)
 outcomes = table_of(ReviewOutcomeRow)
 _withdrawals = table_of(ReviewWithdrawalRow)
 _lifts = table_of(ReviewLiftRow)
+_ended = table_of(ReviewEndedRolloutRow)
 queue_order = (tasks.c.precedence, tasks.c.requested_at, tasks.c.sample_id)
 _CLOSED_AFTER = timedelta(hours=1)
 _FRONT = 500
@@ -42,11 +44,15 @@ class SqlReviewIntake:
     def open(self, requests: Sequence[ReviewRequested]) -> int:
         """Queue samples; those already known, in whatever state, are left alone. Returns new."""
         lifts = self._lifts({r.release for r in requests if r.release is not None})
+        ended = self._ended({r.rollout_id for r in requests if r.rollout_id is not None})
         rows = []
         # The smallest event id wins inside a batch too, as it mostly does between batches.
         for request in sorted(requests, key=lambda r: r.event_id):
             lift = lifts.get(request.release or "", 0.0)
-            rows.append(_task_values(request, max(request.priority, lift)))
+            own = request.priority
+            if request.audit:
+                own = min(own, ended.get(request.rollout_id or "", own))
+            rows.append(_task_values(request, max(own, lift)))
         new = self._work.add(tasks, rows, ["sample_id"])
         for task in sorted({request.task for request in requests}):
             self._close_front(task)
@@ -74,6 +80,23 @@ class SqlReviewIntake:
             update(tasks)
             .where(tasks.c.release == release, tasks.c.precedence > -priority)
             .values(precedence=-priority)
+        )
+
+    def end_rollout(self, rollout_id: str, priority: float) -> int:
+        """Give the rollout's audits, and those to come, at most ``priority``."""
+        self._work.add(_ended, [{"rollout_id": rollout_id, "priority": priority}], ["rollout_id"])
+        # A lift outranks it, whichever of the two came first.
+        lift = (
+            select(_lifts.c.priority)
+            .where(_lifts.c.release == tasks.c.release)
+            .correlate(tasks)
+            .scalar_subquery()
+        )
+        left = case((lift > priority, lift), else_=priority)
+        return self._work.run(
+            update(tasks)
+            .where(tasks.c.rollout_id == rollout_id, tasks.c.audit, tasks.c.precedence < -left)
+            .values(precedence=-left)
         )
 
     def _close_front(self, task: str) -> None:
@@ -106,6 +129,12 @@ class SqlReviewIntake:
         if found:
             ids = [row.sample_id for row in found]
             self._work.run(update(tasks).where(tasks.c.sample_id.in_(ids)).values(closed=False))
+
+    def _ended(self, rollout_ids: set[str]) -> dict[str, float]:
+        if not rollout_ids:
+            return {}
+        found = self._work.rows(select(_ended).where(_ended.c.rollout_id.in_(rollout_ids)))
+        return {row.rollout_id: row.priority for row in found}
 
     def _lifts(self, releases: set[str]) -> dict[str, float]:
         if not releases:

@@ -23,6 +23,7 @@ class ReviewTaskRow(SQLModel, table=True):
     __table_args__: ClassVar[Any] = (
         Index("ix_review_tasks_order", "task", "closed", "precedence", "requested_at", "sample_id"),
         Index("ix_review_tasks_release", "release"),
+        Index("ix_review_tasks_rollout", "rollout_id"),
     )
 
     sample_id: str = Field(primary_key=True)
@@ -57,6 +58,15 @@ class ReviewLiftRow(SQLModel, table=True):
     __tablename__ = "review_lifts"
 
     release: str = Field(primary_key=True)
+    priority: float
+
+
+class ReviewEndedRolloutRow(SQLModel, table=True):
+    """A rollout that ended, and the priority its audits have since: the review agent's."""
+
+    __tablename__ = "review_ended_rollouts"
+
+    rollout_id: str = Field(primary_key=True)
     priority: float
 
 

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from flywheel.contracts.events import Event, LabelRecorded, ReviewRequested, RolloutChanged
 from flywheel.review.ports import ReviewIntake, ReviewTask
+from flywheel.triage.audit import AUDIT_PRIORITY
 from streams.agents.protocols import Accept, Seen, Transactions, first_of_each, reject_foreign
 from streams.boundary import Agent
 
@@ -77,8 +78,9 @@ def _take_in(tx: ReviewAgentTransaction, events: Sequence[Event]) -> None:
     if withdrawn:
         tx.intake.withdraw(withdrawn)
     for event in events:
-        if isinstance(event, RolloutChanged) and event.state == "rolled_back":
-            if event.challenger is not None:
+        if isinstance(event, RolloutChanged) and event.state in {"promoted", "rolled_back"}:
+            tx.intake.end_rollout(event.rollout_id, AUDIT_PRIORITY)
+            if event.state == "rolled_back" and event.challenger is not None:
                 tx.intake.raise_priority(event.challenger, ROLLED_BACK_PRIORITY)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -173,16 +173,30 @@ def test_what_lies_under_a_watermark_never_changes(
             assert tx.labels.settled(TASK, watermark) == rows
 
 
+class Ended(NamedTuple):
+    """A rollout came to its end."""
+
+    rollout_id: str
+
+
 @st.composite
 def queue_events(draw: st.DrawFn) -> list[Any]:
     samples = draw(st.lists(st.sampled_from(["s1", "s2", "s3", "s4"]), unique=True))
     requests: list[Any] = [
-        request(sample, draw(st.integers(0, 100)), draw(_seconds), release=draw(_releases))
+        request(
+            sample,
+            draw(st.integers(0, 100)),
+            draw(_seconds),
+            release=draw(_releases),
+            audit=draw(st.booleans()),
+            rollout_id=draw(st.sampled_from([None, "x", "y"])),
+        )
         for sample in samples
     ]
     withdrawn = draw(st.lists(st.sampled_from(["s1", "s2", "s3", "s4"]), max_size=2))
     lifts = draw(st.lists(st.tuples(_releases, st.integers(0, 100)), max_size=2))
-    return [*requests, *withdrawn, *lifts]
+    ended = draw(st.lists(st.sampled_from(["x", "y"]), unique=True))
+    return [*requests, *withdrawn, *lifts, *(Ended(rollout) for rollout in ended)]
 
 
 @_several
@@ -199,6 +213,8 @@ def test_the_queue_does_not_depend_on_order(
                         tx.intake.open([word])
                     elif isinstance(word, str):
                         tx.intake.withdraw([word])
+                    elif isinstance(word, Ended):
+                        tx.intake.end_rollout(word.rollout_id, 50)
                     else:
                         tx.intake.raise_priority(*word)
             found = [tx.desk.find(sample) for sample in ("s1", "s2", "s3", "s4")]

@@ -179,6 +179,21 @@ def test_lifted_samples_go_first_also_those_that_come_later(database: Database) 
     assert lifted.priority == 90
 
 
+def test_audits_of_an_ended_rollout_wait_behind_those_of_a_running_one(
+    database: Database,
+) -> None:
+    def audit(name: str, rollout: str, seconds: int = 0, release: str = "r1") -> Any:
+        return request(name, 95, seconds=seconds, release=release, audit=True, rollout_id=rollout)
+
+    opened(database, audit("old", "ended"), audit("lifted", "ended", release="bad"))
+    opened(database, request("unsure", 80))
+    with database.transaction() as tx:
+        tx.intake.raise_priority("bad", 90)
+        assert tx.intake.end_rollout("ended", 75) == 2
+    opened(database, audit("late", "ended", 1), audit("new", "running", 2))
+    assert claim(database, "ada") == ["new", "lifted", "unsure", "old", "late"]
+
+
 def test_a_sample_that_was_settled_before_it_was_queued_is_withdrawn(database: Database) -> None:
     with database.transaction() as tx:
         assert tx.intake.withdraw(["s1"]) == 0
