@@ -38,8 +38,8 @@ class Pace:
     labelling: float = 14.0
     training: float = 4.0
     comparing: float = 28.0
-    answers: float = 12.0
-    answers_comparing: float = 5.0
+    answers: float = 7.0
+    answers_comparing: float = 6.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class Plan:
     budget: int = 540
     # Of the budget, kept for the drill's rollout: a few dozen labels show the harm.
     drill_budget: int = 60
+    # Labels given in one rollout at most; below what would start the next turn by itself.
+    rollout_budget: int = 130
     seed_size: int = 60
     holdout_size: int = 1000
     pace: Pace = Pace()
@@ -71,6 +73,7 @@ class Demo:
         self.client: Client
         self.traffic: Traffic
         self.expert: SimulatedExpert
+        self.drilling = False
         self._jobs: list[asyncio.Task[None]] = []
 
     async def run(self) -> Json:
@@ -81,7 +84,7 @@ class Demo:
             self.client = Client(session, urls["gateway"], urls["console"])
             self.traffic = Traffic(self.client, TASK, data.stream)
             self.expert = SimulatedExpert(self.client, TASK, list(LABELS), self.traffic.truth)
-            self.expert.budget = plan.budget - (plan.drill_budget if plan.drill else 0)
+            self._allow(plan.budget)
             async with self._background():
                 await self._first_release(data)
                 for number in range(1, plan.turns + 1):
@@ -136,6 +139,7 @@ class Demo:
         self.screen.phase(
             f"Turn {number}: production traffic; triage keeps the sure, experts label the rest"
         )
+        self._allow(self.plan.budget)
         self._pace(pace.labelling, pace.answers)
         patience = 900.0 if self.plan.expert == "simulated" else 24 * 3600.0
         await self._until(
@@ -149,7 +153,7 @@ class Demo:
     async def _drill(self) -> None:
         self.screen.phase("Drill: a challenger trained on shuffled labels, put past the gate")
         self._pace(self.plan.pace.training, 0.0)
-        self.expert.budget = self.plan.budget
+        self.drilling = True
         known = len(self.state["releases"])
         await asyncio.to_thread(
             flywheel,
@@ -163,6 +167,7 @@ class Demo:
     async def _compared(self, what: str) -> None:
         pace = self.plan.pace
         self.screen.phase(f"{what}: the challenger against the champion on live traffic")
+        self._allow(self.plan.rollout_budget)
         self._pace(pace.comparing, pace.answers_comparing)
         newest = self.state["releases"][-1]["release"]
 
@@ -214,6 +219,11 @@ class Demo:
             flywheel, self.plan.workspace, "rollout", "rollback", TASK, "--by", "demo", *why
         )
         await self._pause(2.0)
+
+    def _allow(self, labels: int) -> None:
+        """Let the expert give so many more labels, as far as the budget goes."""
+        left = 0 if self.drilling or not self.plan.drill else self.plan.drill_budget
+        self.expert.budget = min(self.expert.given + labels, self.plan.budget - left)
 
     def _pace(self, requests: float, answers: float) -> None:
         self.traffic.rate = requests

@@ -16,12 +16,12 @@ GUIDELINE = "What does the question ask for? Choose the class of its answer, not
 # A demo lasts minutes, not days: more is audited and fewer labels make a turn.
 VALUES: Mapping[str, object] = {
     "guideline": GUIDELINE,
-    "audit_rate": 0.25,
+    "audit_rate": 0.3,
     "rollout_audit_rate": 0.5,
-    "uncertain_share": 0.6,
-    "auto_label_error": 0.1,
+    "uncertain_share": 0.5,
+    "auto_label_error": 0.12,
     "min_audits": 30,
-    "min_new_labels": 180,
+    "min_new_labels": 150,
     "auto_labels_per_expert": 0.4,
     "steps": [0.1, 0.5],
     "min_requests": 20,
