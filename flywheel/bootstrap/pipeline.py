@@ -135,7 +135,7 @@ class WorkspacePipeline:
             gate_reason=decision.reason,
             override=override,
             recipe={**recipe, "turn": turn.turn_id, "reason": turn.reason},
-            auto_label_error=self._audited_error(task, params["champion"], dataset),
+            auto_label_error=self._audited_error(task, dataset),
             parts={"feature_view": FEATURE_VIEW, "deployment": self._settings.serving.engine},
             extras={PREDICTIONS_FILE: evaluated / PREDICTIONS_FILE},
         )
@@ -149,16 +149,20 @@ class WorkspacePipeline:
         challenger = read_predictions(evaluated / PREDICTIONS_FILE)
         return gate(before, challenger, GateSettings(**params["gate"]))
 
-    def _audited_error(
-        self, task: str, champion: str | None, dataset: DatasetVersioned
-    ) -> float | None:
-        """The error that random audits found among what the champion would label by itself."""
-        if champion is None or not dataset.auto_labels:
+    def _audited_error(self, task: str, dataset: DatasetVersioned) -> float | None:
+        """The error that random audits found among what releases so far would label by themselves.
+
+        None without automatic labels, or while no release has a certified threshold.
+        """
+        if not dataset.auto_labels:
             return None
+        settings = self._settings.task(task).triage
         with self._database.transaction(read_only=True) as tx:
-            audits = tx.audits.audits(task, champion)
-        policy = certify(audits, self._settings.task(task).triage)
-        return policy.errors / policy.accepted if policy.accepted else None
+            releases = [row.release for row in tx.releases.history(task)]
+            policies = [certify(tx.audits.audits(task, name), settings) for name in releases]
+        certified = [policy for policy in policies if policy.threshold is not None]
+        accepted = sum(policy.accepted for policy in certified)
+        return sum(policy.errors for policy in certified) / accepted if accepted else None
 
 
 def reproduce(workspace: Path, stage: str) -> None:

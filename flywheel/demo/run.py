@@ -35,7 +35,7 @@ SPENT_SECONDS = 20.0
 class Pace:
     """Requests and answers a second in each phase: two cores do everything here."""
 
-    labelling: float = 14.0
+    labelling: float = 18.0
     training: float = 4.0
     comparing: float = 28.0
     answers: float = 7.0
@@ -54,7 +54,7 @@ class Plan:
     # Of the budget, kept for the drill's rollout: a few dozen labels show the harm.
     drill_budget: int = 60
     # Labels given in one rollout at most; below what would start the next turn by itself.
-    rollout_budget: int = 130
+    rollout_budget: int = 150
     seed_size: int = 60
     holdout_size: int = 1000
     pace: Pace = Pace()

@@ -21,7 +21,7 @@ VALUES: Mapping[str, object] = {
     "uncertain_share": 0.5,
     "auto_label_error": 0.12,
     "min_audits": 30,
-    "min_new_labels": 150,
+    "min_new_labels": 180,
     "auto_labels_per_expert": 0.4,
     "steps": [0.1, 0.5],
     "min_requests": 20,
