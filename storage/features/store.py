@@ -53,7 +53,7 @@ class FeatureStore:
             if self._feast is not None:
                 return
             self._history.mkdir(parents=True, exist_ok=True)
-            with _feast_without_torch(), self._locked(), _failures_named():
+            with _feast_alone(), self._locked(), _failures_named():
                 self._feast = self._open()
 
     def write_history(self, rows: Sequence[SourceHistory]) -> None:
@@ -191,19 +191,27 @@ def _write_parquet(frame: DataFrame, file: Path) -> None:
 
 
 @contextmanager
-def _feast_without_torch() -> Iterator[None]:
-    """Let Feast's import of torch fail, which it allows for: it would only serve its tensors,
-    and costs a worker a second and 300 MB."""
-    if "feast" in sys.modules or "torch" in sys.modules:
-        yield
-        return
-    sys.modules["torch"] = None  # type: ignore[assignment]
+def _feast_alone() -> Iterator[None]:
+    """Import Feast without what it brings along.
+
+    Its import of torch fails, which it allows for: torch would only serve its tensors, and costs a
+    worker a second and 300 MB. The switch it sets for prometheus_client, which would turn this
+    process' own metrics into files, is taken back.
+    """
+    switch = "PROMETHEUS_MULTIPROC_DIR"
+    before = os.environ.get(switch)
+    hidden = "feast" not in sys.modules and "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # type: ignore[assignment]
     try:
         import feast  # noqa: F401
 
         yield
     finally:
-        del sys.modules["torch"]
+        if hidden:
+            del sys.modules["torch"]
+        if before is None:
+            os.environ.pop(switch, None)
 
 
 @contextmanager

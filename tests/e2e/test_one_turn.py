@@ -67,7 +67,7 @@ def test_datasets_are_versions_in_git_and_dvc(turned: tuple[Path, int], tmp_path
     run(folder, "flywheel", "datasets", "checkout", versions[0], str(out))
     manifest = json.loads((out / "manifest.json").read_text("utf-8"))
     assert manifest["version"] == versions[0]
-    assert sum(1 for _ in (out / "train.jsonl").open()) > 0
+    assert (out / "train.jsonl").read_text("utf-8").count("\n") > 10
 
 
 def test_releases_name_their_data_and_files(turned: tuple[Path, int]) -> None:

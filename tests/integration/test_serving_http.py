@@ -126,7 +126,10 @@ def test_requests_that_wait_together_share_batches() -> None:
         slow.go.clear()
         with ThreadPoolExecutor(12) as pool:
             texts = [f"Where is {n}?" for n in range(12)]
-            answers = [pool.submit(classify, http, "r1", text) for text in texts]
+            # The first alone, or it might share its batch with those that come with it.
+            answers = [pool.submit(classify, http, "r1", texts[0])]
+            eventually(lambda: slow.batches == [1])
+            answers += [pool.submit(classify, http, "r1", text) for text in texts[1:]]
             eventually(lambda: "flywheel_serving_queue 11.0" in http.get("/metrics").text)
             slow.go.set()
             assert all(a.result().json()["data"][0]["label"] == "LOC" for a in answers)
@@ -169,7 +172,10 @@ def test_a_text_that_the_model_cannot_take_fails_alone() -> None:
         slow.go.clear()
         texts = ["Who? a", "Who? b", "explode", "Who? c"]
         with ThreadPoolExecutor(4) as pool:
-            answers = [pool.submit(classify, http, "r1", text) for text in texts]
+            before = len(slow.batches)
+            answers = [pool.submit(classify, http, "r1", texts[0])]
+            eventually(lambda: len(slow.batches) > before)
+            answers += [pool.submit(classify, http, "r1", text) for text in texts[1:]]
             eventually(lambda: "flywheel_serving_queue 3.0" in http.get("/metrics").text)
             slow.go.set()
             assert [a.result().status_code for a in answers] == [200, 200, 500, 200]
