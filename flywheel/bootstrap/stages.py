@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -69,23 +70,56 @@ def _empty(folder: Path) -> Path:
 
 def _build(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> None:
     from flywheel.bootstrap.process import open_database
-    from flywheel.datasets.build import build_dataset
+    from flywheel.datasets.build import AUTOMATIC, automatic_weights, build_dataset
 
     told = dict(params["dataset"])
     shuffled = told.pop("shuffle_labels", False)
+    dataset = DatasetSettings(**told)
     with open_database(settings) as database, database.transaction(read_only=True) as tx:
         samples = tx.labels.settled(task, params["watermark"])
+        automatic = [s for s in samples if dataset.source_weights and s.source in AUTOMATIC]
+        senders = {s.sample_id: tx.overview.sources_of([s.sample_id]) for s in automatic}
+    moments = {(source, s.settled_at) for s in automatic for source in senders[s.sample_id]}
     manifest = build_dataset(
         samples,
-        DatasetSettings(**told),
+        dataset,
         params["labels"],
         task=task,
         watermark=params["watermark"],
         parent=params["parent_dataset"],
         folder=_empty(dataset_folder(settings.workspace, task)),
         shuffle_labels_seed=SHUFFLE_SEED if shuffled else None,
+        weights=automatic_weights(automatic, senders, _correction_rates(settings, moments)),
     )
     _log.info("dataset built", task=task, version=manifest.version)
+
+
+def _correction_rates(
+    settings: FlywheelSettings, moments: Iterable[tuple[str, datetime]]
+) -> dict[tuple[str, datetime], float]:
+    """How often experts had corrected each source at each moment: a point-in-time join.
+
+    The watermark does not bound it as it does the labels: a source's history is written seconds
+    after what it tells. Rows are only added, and each holds nothing later than its moment, so a
+    build that is repeated reads what the first one read; except that a row written in between,
+    of a moment no later than a label's, then counts. DVC repeats no build that finished.
+    """
+    entities = sorted(moments)
+    folder = settings.state / "features"
+    if not entities or not folder.exists():
+        return {}  # Feast takes seconds to import
+    import pandas
+
+    from storage.features import FeatureStore
+
+    sources, times = zip(*entities, strict=True)
+    found = FeatureStore(folder).historical(
+        pandas.DataFrame(
+            {"source": sources, "event_timestamp": pandas.to_datetime(list(times), utc=True)}
+        )
+    )
+    rates = (None if pandas.isna(rate) else float(rate) for rate in found["correction_rate"])
+    return {moment: rate for moment, rate in zip(entities, rates, strict=True) if rate is not None}
 
 
 def _train(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> None:

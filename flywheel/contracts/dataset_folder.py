@@ -32,7 +32,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     ``version`` is ``d-`` and 12 hexadecimal digits of the content hash; ``watermark`` the newest
     label event it may contain; ``files`` the SHA-256 of each part; ``counts`` labels by part, then
-    by source; ``labels`` by part, then by label; ``left_out`` reason → samples.
+    by source; ``labels`` by part, then by label; ``left_out`` reason → samples. ``weight_rule``
+    says how lines of training got their weights; None when each counts fully.
     """
 
     version: str
@@ -46,6 +47,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     label_counts: dict[str, dict[str, int]]
     left_out: dict[str, int]
     labels_shuffled_with: int | None = None
+    weight_rule: str | None = None
 
     def count(self, part: Part, source: LabelSource | None = None) -> int:
         """Samples in a part, of one source or of all."""

@@ -6,7 +6,8 @@ import hashlib
 import random
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -27,6 +28,7 @@ from flywheel.errors import ConfigurationError
 
 AUTOMATIC = frozenset({"auto", "rule", "model"})
 CALIBRATES = frozenset({"expert", "seed"})
+WEIGHT_DIGITS = 3
 
 
 def build_dataset(
@@ -39,11 +41,14 @@ def build_dataset(
     parent: str | None,
     folder: Path,
     shuffle_labels_seed: int | None = None,
+    weights: Mapping[str, float] | None = None,
 ) -> Manifest:
     """Write a dataset version to ``folder`` and return its manifest.
 
-    The same samples and settings give the same bytes, in whatever order they come. A sample of the
-    holdout is in ``holdout.jsonl`` only, and so is any other sample with the same text.
+    The same samples, weights and settings give the same bytes, in whatever order they come. A
+    sample of the holdout is in ``holdout.jsonl`` only, and so is any other sample with the same
+    text. ``weights`` (``automatic_weights``) says by sample id how much an automatic label counts
+    in training; a sample that is not in it counts fully, and so does any other label.
     ``shuffle_labels_seed`` permutes the labels of training and calibration among their samples: a
     dataset known to be bad, for drills. Raises ConfigurationError for labels that the task lacks.
     """
@@ -60,7 +65,7 @@ def build_dataset(
     kept = {sample.sample_id for sample in calibration}
     train = [s for s in trusted if s.sample_id not in kept] + automatic
     parts: dict[Part, list[DatasetLine]] = {
-        "train": _lines(train),
+        "train": _lines(train, weights or {}),
         "calibration": _lines(calibration),
         "holdout": _lines(holdout),
     }
@@ -77,7 +82,30 @@ def build_dataset(
         split_rule=_split_rule(samples, settings),
         left_out=dict(sorted(left_out.items())),
         shuffled=shuffle_labels_seed,
+        weight_rule=_weight_rule(automatic, weights or {}),
     )
+
+
+def automatic_weights(
+    samples: Iterable[LabelledSample],
+    senders: Mapping[str, Sequence[str]],
+    correction_rates: Mapping[tuple[str, datetime], float],
+) -> dict[str, float]:
+    """Sample id → what its automatic label counts: 1 − the share of experts' labels that had
+    corrected its source when it was settled.
+
+    ``senders`` holds the sources of a sample; of several the most corrected decides.
+    ``correction_rates`` is by source and moment. Samples of which nothing was known are left out.
+    """
+    weights: dict[str, float] = {}
+    for sample in samples:
+        if sample.source not in AUTOMATIC:
+            continue
+        moments = [(sender, sample.settled_at) for sender in senders.get(sample.sample_id, ())]
+        rates = [correction_rates[moment] for moment in moments if moment in correction_rates]
+        if rates:
+            weights[sample.sample_id] = round(1.0 - max(rates), WEIGHT_DIGITS)
+    return weights
 
 
 def normalise(text: str) -> str:
@@ -163,13 +191,38 @@ def _choose_calibration(samples: Sequence[LabelledSample], share: float) -> list
     return chosen
 
 
-def _lines(samples: Iterable[LabelledSample]) -> list[DatasetLine]:
+def _lines(
+    samples: Iterable[LabelledSample], weights: Mapping[str, float] | None = None
+) -> list[DatasetLine]:
     return sorted(
         (
-            DatasetLine(sample_id=s.sample_id, text=s.text, label=s.label, source=s.source)
+            DatasetLine(
+                sample_id=s.sample_id,
+                text=s.text,
+                label=s.label,
+                source=s.source,
+                weight=_weight(s, weights or {}),
+            )
             for s in samples
         ),
         key=lambda line: line.sample_id,
+    )
+
+
+def _weight(sample: LabelledSample, weights: Mapping[str, float]) -> float:
+    if sample.source not in AUTOMATIC:
+        return 1.0
+    # Rounded: the last digits of a division are no reason for another version.
+    return round(weights.get(sample.sample_id, 1.0), WEIGHT_DIGITS)
+
+
+def _weight_rule(automatic: Iterable[LabelledSample], weights: Mapping[str, float]) -> str | None:
+    known = sum(sample.sample_id in weights for sample in automatic)
+    if not known:
+        return None
+    return (
+        "automatic labels: 1 - the share of experts' labels that had corrected their source when "
+        f"they were settled; known of {known}, the others count fully"
     )
 
 
@@ -204,6 +257,7 @@ def _write(
     split_rule: str,
     left_out: dict[str, int],
     shuffled: int | None,
+    weight_rule: str | None,
 ) -> Manifest:
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, str] = {}
@@ -225,6 +279,7 @@ def _write(
         label_counts={part: _count(line.label for line in lines) for part, lines in parts.items()},
         left_out={reason: count for reason, count in left_out.items() if count},
         labels_shuffled_with=shuffled,
+        weight_rule=weight_rule,
     )
     pretty = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2)
     (folder / MANIFEST_FILE).write_bytes(pretty + b"\n")

@@ -22,3 +22,7 @@ class DatasetSettings(Settings):
         lt=0.9,
         description="Share of labels held out, when no sample was ingested as holdout.",
     )
+    source_weights: bool = Field(
+        True,
+        description="Automatic labels count less, the more often experts corrected their source.",
+    )

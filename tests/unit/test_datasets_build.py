@@ -1,7 +1,8 @@
 """What a dataset holds, what it leaves out, and that the same labels give the same bytes."""
 
 import random
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from flywheel.contracts.dataset_folder import PARTS, Manifest, read_manifest, read_part
 from flywheel.contracts.stores import LabelledSample
-from flywheel.datasets.build import build_dataset, normalise
+from flywheel.datasets.build import automatic_weights, build_dataset, normalise
 from flywheel.datasets.config import DatasetSettings
 from flywheel.datasets.diff import diff_datasets
 from flywheel.errors import ArtefactError, ConfigurationError
@@ -38,7 +39,11 @@ def sample(number: int, **given: object) -> LabelledSample:
 
 
 def build(
-    samples: list[LabelledSample], folder: Path, seed: int | None = None, **options: float
+    samples: list[LabelledSample],
+    folder: Path,
+    seed: int | None = None,
+    weights: Mapping[str, float] | None = None,
+    **options: float,
 ) -> Manifest:
     return build_dataset(
         samples,
@@ -49,6 +54,7 @@ def build(
         parent="d-parent",
         folder=folder,
         shuffle_labels_seed=seed,
+        weights=weights,
     )
 
 
@@ -143,6 +149,41 @@ def test_shuffled_labels_keep_texts_counts_and_holdout(tmp_path: Path) -> None:
     before, after = read_part(tmp_path / "good", "train"), read_part(tmp_path / "bad", "train")
     pairs = zip(before, after, strict=True)
     assert sum(one.label != two.label for one, two in pairs) > 20
+
+
+def test_weights_reach_automatic_labels_alone(tmp_path: Path) -> None:
+    samples = [sample(n, split="holdout" if n < 5 else None) for n in range(40)]
+    samples += [sample(100 + n, source="auto") for n in range(3)]
+    plain = build(samples, tmp_path / "plain")
+    assert plain.weight_rule is None
+    assert build(samples, tmp_path / "none", weights={}) == plain
+    given = {s.sample_id: 0.5 for s in samples if s.source == "expert"}
+    manifest = build(samples, tmp_path / "some", weights=given | {"s100": 2 / 3, "s101": 0.0})
+    assert manifest.version != plain.version
+    assert "known of 2" in str(manifest.weight_rule)
+    weights = {line.sample_id: line.weight for line in read_part(tmp_path / "some", "train")}
+    assert {name: weight for name, weight in weights.items() if weight != 1.0} == {
+        "s100": 0.667,
+        "s101": 0.0,
+    }
+    assert manifest.files["holdout.jsonl"] == plain.files["holdout.jsonl"]
+    assert manifest.files["calibration.jsonl"] == plain.files["calibration.jsonl"]
+
+
+def test_a_label_weighs_what_was_known_of_its_most_corrected_source() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    samples = [sample(n, source="auto") for n in range(4)] + [sample(9)]
+    senders = {"s000": ["app"], "s001": ["app", "batch"], "s002": ["unknown"], "s009": ["app"]}
+    rates = {("app", now): 1 / 3, ("batch", now): 1.0, ("unknown", now + timedelta(1)): 0.5}
+    assert automatic_weights(samples, senders, rates) == {"s000": 0.667, "s001": 0.0}
+
+
+def test_a_manifest_from_before_weights_is_read(tmp_path: Path) -> None:
+    manifest = build([sample(n) for n in range(30)], tmp_path)
+    told = msgspec.json.decode((tmp_path / "manifest.json").read_bytes())
+    del told["weight_rule"]
+    (tmp_path / "manifest.json").write_bytes(msgspec.json.encode(told))
+    assert read_manifest(tmp_path) == manifest
 
 
 def test_a_label_that_the_task_lacks_is_refused(tmp_path: Path) -> None:
