@@ -76,7 +76,8 @@ function renderMeta(item) {
   reason.className = "soft";
   reason.textContent = item.reason;
   meta.append(reason);
-  if (item.rollout_id) meta.append(chip("decides a rollout", "challenger"));
+  // The audits of a rollout that ended are ordinary ones, and have an ordinary priority.
+  if (item.audit && item.rollout_id && item.priority > 80) meta.append(chip("decides a rollout", "challenger"));
   const rest = document.createElement("span");
   rest.textContent = `priority ${Math.round(item.priority)} · from ${item.source} · ${ago(item.requested_at)} old`;
   rest.style.marginLeft = "auto";
