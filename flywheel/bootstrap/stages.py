@@ -23,6 +23,8 @@ from flywheel.training.config import TrainingSettings
 SHUFFLE_SEED = 20
 # Serving answers people; training can wait its turn for a processor.
 NICENESS = 10
+# The join holds every row of a source's history once per moment: fewer moments, less memory.
+MOMENTS_AT_ONCE = 200
 
 _log = structlog.get_logger(__name__)
 
@@ -112,14 +114,19 @@ def _correction_rates(
 
     from storage.features import FeatureStore
 
-    sources, times = zip(*entities, strict=True)
-    found = FeatureStore(folder).historical(
-        pandas.DataFrame(
-            {"source": sources, "event_timestamp": pandas.to_datetime(list(times), utc=True)}
+    store = FeatureStore(folder)
+    rates: dict[tuple[str, datetime], float] = {}
+    for start in range(0, len(entities), MOMENTS_AT_ONCE):
+        part = entities[start : start + MOMENTS_AT_ONCE]
+        sources, times = zip(*part, strict=True)
+        found = store.historical(
+            pandas.DataFrame(
+                {"source": sources, "event_timestamp": pandas.to_datetime(list(times), utc=True)}
+            )
         )
-    )
-    rates = (None if pandas.isna(rate) else float(rate) for rate in found["correction_rate"])
-    return {moment: rate for moment, rate in zip(entities, rates, strict=True) if rate is not None}
+        known = zip(part, found["correction_rate"], strict=True)
+        rates |= {moment: float(rate) for moment, rate in known if not pandas.isna(rate)}
+    return rates
 
 
 def _train(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> None:

@@ -131,9 +131,10 @@ def build(
     code = """
 import sys
 from pathlib import Path
-from flywheel.bootstrap.stages import run_stage
+from flywheel.bootstrap import stages
 from flywheel.settings import load_settings
-run_stage(load_settings(Path(sys.argv[1])), "build", "questions")
+stages.MOMENTS_AT_ONCE = 2
+stages.run_stage(load_settings(Path(sys.argv[1])), "build", "questions")
 assert "torch" not in sys.modules
 print("feast" in sys.modules)
 """
