@@ -118,6 +118,7 @@ class ServingSettings(Settings):
     """[serving]: model servers on this machine, or elsewhere by URL."""
 
     engine: Literal["embedded"] = "embedded"
+    host: str = Field("127.0.0.1", description="Where servers listen; they ask for no key.")
     ports: tuple[int, ...] = Field((8101, 8102), min_length=1, description="One server per port.")
     urls: tuple[str, ...] = Field((), description="Servers run elsewhere; replaces ports.")
     threads: int = Field(1, ge=1)
@@ -196,6 +197,11 @@ _ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "FLYWHEEL_KAFKA_BOOTSTRAP_SERVERS": ("kafka", "bootstrap_servers"),
     "FLYWHEEL_KAFKA_SASL_USERNAME": ("kafka", "sasl_username"),
     "FLYWHEEL_KAFKA_SASL_PASSWORD": ("kafka", "sasl_password"),
+    "FLYWHEEL_GATEWAY_HOST": ("gateway", "host"),
+    "FLYWHEEL_CONSOLE_HOST": ("console", "host"),
+    "FLYWHEEL_SERVING_HOST": ("serving", "host"),
+    "FLYWHEEL_SERVING_URLS": ("serving", "urls"),
+    "FLYWHEEL_MONITORING_HOST": ("monitoring", "host"),
     "FLYWHEEL_GATEWAY_API_KEYS": ("gateway", "api_keys"),
     "FLYWHEEL_CONSOLE_API_KEYS": ("console", "api_keys"),
 }
@@ -229,7 +235,7 @@ def load_settings(workspace: Path, environ: Mapping[str, str] | None = None) -> 
         if variable not in environ:
             continue
         value: object = environ[variable]
-        if keys[-1] == "api_keys":
+        if keys[-1] in {"api_keys", "urls"}:
             value = tuple(part for part in environ[variable].split(",") if part)
         table = raw
         for key in keys[:-1]:

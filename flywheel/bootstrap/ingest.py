@@ -20,14 +20,16 @@ _NAMESPACE = uuid.UUID("7d1f5bb6-3a0c-5f0e-9a3e-2f3b8a7c1d42")
 
 def rows(path: Path, labels: Sequence[str]) -> Iterator[tuple[str, str]]:
     """(text, label) of every line. Raises RejectedEvent naming the first line that is wrong."""
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             where = f"{path}, line {number}"
             try:
-                row: Any = json.loads(line)
+                row: Any = json.loads(line.decode("utf-8"))
                 text, label = row["text"], row["label"]
+            except UnicodeDecodeError:
+                raise RejectedEvent(f"{where}: not UTF-8") from None
             except (json.JSONDecodeError, KeyError, TypeError):
                 raise RejectedEvent(f'{where}: not a JSON object with "text" and "label"') from None
             if not isinstance(text, str) or not text.strip():

@@ -46,7 +46,7 @@ def run_model_server(settings: FlywheelSettings, port: int) -> int:
             "splits": lambda: None if follower.caught_up(0) else "still reading the rollout log"
         },
     )
-    server = HttpServer(app, "127.0.0.1", port, setting="serving.ports")
+    server = HttpServer(app, serving.host, port, setting="serving.ports")
     stopped = threading.Event()
 
     def begin_loading() -> None:

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import http.client
 import os
+import shlex
 import shutil
 import socket
 import sys
@@ -33,6 +34,7 @@ class Program:
     arguments: tuple[str, ...]
     port: int | None = None
     port_key: str = ""
+    host: str = "127.0.0.1"
     health: str | None = None
     stop_seconds: int = 30
 
@@ -45,18 +47,29 @@ def programs(settings: FlywheelSettings) -> list[Program]:
         found.append(Program("kafka", ("kafka", "run"), port, "kafka.local_port"))
     if not settings.serving.urls:
         for port in settings.serving.ports:
-            url = f"http://127.0.0.1:{port}/healthz"
             arguments = ("serve", "--port", str(port))
-            found.append(Program(f"model-{port}", arguments, port, "serving.ports", url))
+            host, url = settings.serving.host, address(settings.serving.host, port)
+            found.append(
+                Program(f"model-{port}", arguments, port, "serving.ports", host, f"{url}/healthz")
+            )
     for name, web in (("gateway", settings.gateway), ("console", settings.console)):
-        host = "127.0.0.1" if web.host in {"0.0.0.0", "::"} else web.host  # noqa: S104
-        url = f"http://{host}:{web.port}/healthz"
-        found.append(Program(name, (name,), web.port, f"{name}.port", url))
+        url = f"{address(web.host, web.port)}/healthz"
+        found.append(Program(name, (name,), web.port, f"{name}.port", web.host, url))
     for name in ("worker", "trainer", "controller"):
-        port = getattr(settings.monitoring, f"{name}_port")
-        url = f"http://{settings.monitoring.host}:{port}/healthz"
-        found.append(Program(name, (name,), port, f"monitoring.{name}_port", url))
+        port, host = getattr(settings.monitoring, f"{name}_port"), settings.monitoring.host
+        url = f"{address(host, port)}/healthz"
+        found.append(Program(name, (name,), port, f"monitoring.{name}_port", host, url))
     return found
+
+
+def address(host: str, port: int) -> str:
+    """The URL under which this machine reaches what listens on ``host``."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _flywheel(settings: FlywheelSettings, name: str) -> str:
+    return f"`flywheel -w {shlex.quote(str(settings.workspace))} {name}`"
 
 
 def _socket_path(settings: FlywheelSettings) -> Path:
@@ -70,16 +83,21 @@ def _quote(value: str) -> str:
 
 
 def configuration(settings: FlywheelSettings) -> str:
-    """The supervisord configuration of a workspace."""
-    logs = settings.state / "logs"
+    """The supervisord configuration of a workspace, in which supervisord must be started.
+
+    Its paths are relative: a workspace may have any character in its path, and supervisord reads
+    "%", ";" and quotes as its own, some of them twice.
+    """
+    state = settings.state.relative_to(settings.workspace)
+    logs = state / "logs"
     lines = [
         "[supervisord]",
         "nodaemon=true",
         "silent=true",
-        f"logfile={_quote(str(logs / 'supervisor.log'))}",
+        f"logfile={logs / 'supervisor.log'}",
         "logfile_maxbytes=5MB",
-        f"pidfile={_quote(str(settings.state / 'run' / 'supervisor.pid'))}",
-        f"childlogdir={_quote(str(logs))}",
+        f"pidfile={state / 'run' / 'supervisor.pid'}",
+        f"childlogdir={logs}",
         "[unix_http_server]",
         f"file={_quote(str(_socket_path(settings)))}",
         "chmod=0700",
@@ -91,8 +109,7 @@ def configuration(settings: FlywheelSettings) -> str:
         lines += [
             f"[program:{program.name}]",
             f"command={command} {' '.join(program.arguments)}",
-            f"directory={_quote(str(settings.workspace))}",
-            f'environment=FLYWHEEL_WORKSPACE="{_quote(str(settings.workspace))}"',
+            'environment=FLYWHEEL_WORKSPACE="."',
             f"priority={priority}",
             "autorestart=true",
             "startsecs=1",
@@ -103,7 +120,7 @@ def configuration(settings: FlywheelSettings) -> str:
             "stopasgroup=true",
             "killasgroup=true",
             "redirect_stderr=true",
-            f"stdout_logfile={_quote(str(logs / (program.name + '.log')))}",
+            f"stdout_logfile={logs / program.name}.log",
             "stdout_logfile_maxbytes=10MB",
             "stdout_logfile_backups=2",
         ]
@@ -126,7 +143,7 @@ def lock(settings: FlywheelSettings) -> IO[str]:
         handle.close()
         raise WorkspaceError(
             f"{settings.workspace} is running already (process {holder}): use it, or stop it with "
-            f"`flywheel -w {settings.workspace} down`"
+            + _flywheel(settings, "down")
         ) from None
     handle.seek(0)
     handle.truncate()
@@ -140,16 +157,23 @@ def check_ports(settings: FlywheelSettings) -> None:
     for program in programs(settings):
         if program.port is None:
             continue
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # The broker's controller listens on the port after the broker's.
+        ports = (program.port, program.port + 1) if program.name == "kafka" else (program.port,)
+        for port in ports:
             try:
-                probe.bind(("127.0.0.1", program.port))
+                _probe(program.host, port)
             except OSError as error:
                 raise WorkspaceError(
-                    f"port {program.port}, which {program.name} needs, is taken "
+                    f"port {port}, which {program.name} needs, is taken "
                     f"({error.strerror}): stop what uses it, or change {program.port_key} in "
                     f"{settings.workspace / 'flywheel.toml'}"
                 ) from error
+
+
+def _probe(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))
 
 
 def check_disk(settings: FlywheelSettings) -> None:
@@ -171,7 +195,7 @@ def write_configuration(settings: FlywheelSettings) -> Path:
 
 
 def command(settings: FlywheelSettings) -> list[str]:
-    """The command that runs the supervisor in the foreground."""
+    """The command that runs the supervisor in the foreground, to be started in the workspace."""
     conf = write_configuration(settings)
     # -W: supervisord warns about its own imports and about running as root.
     return [sys.executable, "-W", "ignore", "-m", "supervisor.supervisord", "-n", "-c", str(conf)]
@@ -195,7 +219,7 @@ class Supervisor:
         except (OSError, xmlrpc.client.Error, http.client.HTTPException) as error:
             raise WorkspaceError(
                 f"no supervisor answers for {self._settings.workspace} ({error}): start it with "
-                f"`flywheel -w {self._settings.workspace} up`"
+                + _flywheel(self._settings, "up")
             ) from error
 
     def processes(self) -> dict[str, dict[str, Any]]:

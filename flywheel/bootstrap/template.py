@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 
 from flywheel.errors import ConfigurationError
@@ -145,6 +146,10 @@ def flywheel_toml(
     ``values`` replace keys of ``DEFAULTS``; "training.NAME" adds a key to the task's training.
     Raises ConfigurationError for a key that is in neither.
     """
+    if re.fullmatch(r"[a-z0-9_-]+", task) is None:
+        raise ConfigurationError(
+            f"tasks.{task}", "a task's name is lower-case letters, digits, - and _"
+        )
     values = dict(values or {})
     training = {key: values.pop(key) for key in list(values) if key.startswith("training.")}
     unknown = sorted(set(values) - set(DEFAULTS))

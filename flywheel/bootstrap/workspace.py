@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flywheel.bootstrap.process import open_database
 from flywheel.datasets.workspace import checkout, init
+from flywheel.errors import WorkspaceError
 from flywheel.settings import FlywheelSettings
 
 _IGNORED = "/.flywheel/\n/answered.txt\n/demo-report.json\n"
@@ -40,6 +41,11 @@ def prepare(settings: FlywheelSettings) -> None:
     if settings.kafka.local:
         from streams.local_broker import LocalBroker
 
+        if "," in str(settings.state):
+            raise WorkspaceError(
+                f"{settings.workspace} has a comma in its path, at which Kafka would split it: use "
+                "another folder, or a broker elsewhere (kafka.bootstrap_servers)"
+            )
         broker = LocalBroker(settings.state, settings.kafka.local_port)
         # A supervisor that was killed leaves its broker behind, which would hold the port.
         if broker.status().running:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from flywheel.contracts.ids import new_id, utc_now
-from flywheel.errors import NotFound, WorkspaceError
+from flywheel.errors import ConfigurationError, NotFound, WorkspaceError
 from flywheel.settings import load_settings
 
 
@@ -18,6 +18,9 @@ def _task(settings_tasks: dict[str, object], task: str | None) -> str:
         return next(iter(settings_tasks))
     if task is None:
         raise click.UsageError(f"name the task: one of {', '.join(sorted(settings_tasks))}")
+    if task not in settings_tasks:
+        known = ", ".join(sorted(settings_tasks))
+        raise ConfigurationError(f"tasks.{task}", "no such task", f"known: {known}")
     return task
 
 
@@ -88,7 +91,6 @@ def retrain(
 
     settings = load_settings(ctx.obj)
     name = _task(dict(settings.tasks), task)
-    settings.task(name)
     request = TurnRequest(
         request_id=new_id(),
         task=name,
@@ -148,9 +150,10 @@ def _command(kind: str, words: str) -> click.Command:
         from flywheel.contracts.release import Override
         from flywheel.rollout.ports import Command
 
+        if kind == "start" and release is None:
+            raise click.UsageError("say which one with --release (see `flywheel releases list`)")
         settings = load_settings(ctx.obj)
         name = _task(dict(settings.tasks), task)
-        settings.task(name)
         command = Command(
             command_id=new_id(),
             task=name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from flywheel.errors import ConfigurationError
+from flywheel.errors import ConfigurationError, FlywheelError, WorkspaceError
 from flywheel.settings import CONFIG_FILE, FlywheelSettings, load_settings
 
 
@@ -55,8 +56,9 @@ def init(
 
     folder: Path = ctx.obj.resolve()
     config = folder / CONFIG_FILE
-    if not config.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+    if config.exists():
+        click.echo(f"kept {config}, which is there already: edit it to change values")
+    else:
         titles = dict(label.partition("=")[::2] for label in labels) or {"yes": "", "no": ""}
         text = flywheel_toml(
             task,
@@ -66,11 +68,25 @@ def init(
             label_titles={name: words for name, words in titles.items() if words},
             values=parse_values(values),
         )
-        config.write_text(text, "utf-8")
+        _write_valid(config, text)
         click.echo(f"wrote {config}: read it, it says what every key does")
     settings = load_settings(folder)
     make_repository(settings)
-    click.echo(f"{folder} is a workspace; next: `flywheel -w {folder} up`")
+    click.echo(f"{folder} is a workspace; next: `flywheel -w {shlex.quote(str(folder))} up`")
+
+
+def _write_valid(config: Path, text: str) -> None:
+    """Write a new flywheel.toml; one with a bad value does not stay, or it would be kept."""
+    try:
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(text, "utf-8")
+    except OSError as error:
+        raise WorkspaceError(f"cannot write {config} ({error.strerror})") from error
+    try:
+        load_settings(config.parent)
+    except FlywheelError:
+        config.unlink()
+        raise
 
 
 @click.command()
@@ -78,6 +94,7 @@ def init(
 def up(ctx: click.Context) -> None:
     """Start every process of the workspace and stay in the foreground; Ctrl-C stops them all."""
     from flywheel.bootstrap.supervisor import (
+        address,
         check_disk,
         check_ports,
         command,
@@ -94,14 +111,15 @@ def up(ctx: click.Context) -> None:
     names = ", ".join(program.name for program in programs(settings))
     click.echo(f"starting {names}", err=True)
     click.echo(
-        f"console {_url(settings.console.host, settings.console.port)}  "
-        f"gateway {_url(settings.gateway.host, settings.gateway.port)}  "
+        f"console {address(settings.console.host, settings.console.port)}  "
+        f"gateway {address(settings.gateway.host, settings.gateway.port)}  "
         f"logs {settings.state / 'logs'}",
         err=True,
     )
     # The lock lives as long as the supervisor that takes this process' place.
     os.set_inheritable(held.fileno(), True)
     arguments = command(settings)
+    os.chdir(settings.workspace)
     os.execv(arguments[0], arguments)  # noqa: S606
 
 
@@ -115,23 +133,19 @@ def down(ctx: click.Context) -> None:
     click.echo("stopping")
 
 
-def _url(host: str, port: int) -> str:
-    return f"http://{'127.0.0.1' if host in {'0.0.0.0', '::'} else host}:{port}"  # noqa: S104
-
-
 @click.command()
 @click.option("--urls", is_flag=True, help="Only where gateway and console are, as JSON.")
 @click.option("--wait", type=float, metavar="SECONDS", help="First wait until all is healthy.")
 @click.pass_context
 def status(ctx: click.Context, urls: bool, wait: float | None) -> None:
     """What runs, what serves which task, and what waits."""
-    from flywheel.bootstrap.supervisor import Supervisor
+    from flywheel.bootstrap.supervisor import Supervisor, address
 
     settings = load_settings(ctx.obj)
     if urls:
         where = {
-            "gateway": _url(settings.gateway.host, settings.gateway.port),
-            "console": _url(settings.console.host, settings.console.port),
+            "gateway": address(settings.gateway.host, settings.gateway.port),
+            "console": address(settings.console.host, settings.console.port),
         }
         click.echo(json.dumps(where))
         return
@@ -174,7 +188,7 @@ def doctor(ctx: click.Context, as_json: bool, expect: Path | None, wait: float) 
     from flywheel.bootstrap.doctor import examine
 
     settings = load_settings(ctx.obj)
-    expected = expect.read_text("utf-8").split() if expect else []
+    expected = expect.read_text("utf-8", errors="replace").split() if expect else []
     deadline = time.monotonic() + wait
     while True:
         finding = examine(settings, expected)

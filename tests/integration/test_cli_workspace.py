@@ -1,0 +1,258 @@
+"""The commands on a workspace: what they write, and that what is wrong is said in one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from kafka_fixture import free_port
+
+from flywheel.bootstrap.process import open_database
+from flywheel.bootstrap.template import DEFAULTS
+from flywheel.cli import COMMANDS, cli, main
+from flywheel.errors import FlywheelError
+from flywheel.settings import load_settings
+
+
+def fails(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: str) -> str:
+    """The one line in which a command says what is wrong."""
+    with pytest.raises(SystemExit) as ended:
+        main(["-w", str(folder), *arguments])
+    assert ended.value.code == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1, said
+    assert said[0].startswith("error: ")
+    return said[0]
+
+
+def succeeds(folder: Path, *arguments: str) -> str:
+    done = CliRunner().invoke(cli, ["-w", str(folder), *arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace whose broker does not run; tests add to its database and take nothing away."""
+    folder = tmp_path_factory.mktemp("workspaces") / "of species"
+    labels = ("--label", "animal=An animal", "--label", "plant")
+    port = f"kafka_port={free_port()}"
+    succeeds(folder, "init", "--task", "species", *labels, "--set", port)
+    return folder
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_init_makes_a_repository_with_the_pipeline(made: Path) -> None:
+    task = load_settings(made, {}).task("species")
+    assert task.labels == ("animal", "plant")
+    assert task.label_titles == {"animal": "An animal"}
+    assert {"flywheel.toml", "dvc.yaml", ".gitignore"} <= set(git(made, "ls-files").splitlines())
+    assert git(made, "status", "--porcelain") == ""
+
+
+def test_init_again_keeps_what_is_there(made: Path) -> None:
+    config = made / "flywheel.toml"
+    before = config.read_text("utf-8"), git(made, "rev-parse", "HEAD")
+    assert f"kept {config}" in succeeds(made, "init", "--label", "x", "--label", "y")
+    assert (config.read_text("utf-8"), git(made, "rev-parse", "HEAD")) == before
+
+
+def test_init_says_the_next_command_as_a_shell_reads_it(made: Path) -> None:
+    assert f"`flywheel -w '{made}' up`" in succeeds(made, "init")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--set", "audit_rats=0.1"], "audit_rats: not a key of the template — known: "),
+        (["--set", "audit_rate"], "'audit_rate' is not KEY=VALUE"),
+        (["--set", "audit_rate=7"], "tasks.my-task.triage.audit_rate"),
+        (["--set", "training.epocs=7"], "tasks.my-task.training.epocs"),
+        (["--task", "Two Words"], "lower-case letters"),
+        (["--label", "only"], "at least two different labels"),
+    ],
+)
+def test_a_refused_init_leaves_nothing_that_a_better_one_would_keep(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert said in fails(capsys, tmp_path, "init", *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_key_is_answered_with_the_known_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = fails(capsys, tmp_path, "init", "--set", "audit_rats=0.1")
+    assert all(key in said for key in DEFAULTS)
+
+
+def test_init_below_a_file_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("", "utf-8")
+    assert "cannot write" in fails(capsys, tmp_path / "file" / "below", "init")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["up"],
+        ["down"],
+        ["status"],
+        ["doctor"],
+        ["gateway"],
+        ["console"],
+        ["worker"],
+        ["trainer"],
+        ["controller"],
+        ["serve"],
+        ["topics"],
+        ["retrain", "--by", "ada", "--why", "now"],
+        ["rollout", "pause", "--by", "ada", "--why", "now"],
+        ["releases", "list"],
+        ["datasets", "list"],
+        ["review"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_outside_a_workspace_every_command_names_init(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    assert command[0] in COMMANDS
+    assert "make one with `flywheel init`" in fails(capsys, tmp_path, *command)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["review", "minerals"],
+        ["retrain", "minerals", "--by", "ada", "--why", "now"],
+        ["rollout", "show", "minerals"],
+        ["rollout", "pause", "minerals", "--by", "ada", "--why", "now"],
+        ["releases", "list", "minerals"],
+        ["releases", "served-at", "2026-01-01", "minerals"],
+        ["datasets", "list", "minerals"],
+    ],
+    ids=" ".join,
+)
+def test_an_unknown_task_is_answered_with_the_known_one(
+    made: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    assert "no such task — known: species" in fails(capsys, made, *command)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"{", "not a JSON object"),
+        (b'["text", "label"]', "not a JSON object"),
+        (b'{"text": "oak"}', "not a JSON object"),
+        (b'{"text": " ", "label": "plant"}', "the text is empty"),
+        (b'{"text": "quartz", "label": "mineral"}', "'mineral' is no label of the task"),
+        (b'{"text": "quartz", "label": ["plant"]}', "is no label of the task"),
+        (b'{"text": "\xff", "label": "plant"}', "not UTF-8"),
+    ],
+)
+def test_a_bad_line_is_named_before_anything_is_sent(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], line: bytes, said: str
+) -> None:
+    file = tmp_path / "labels.jsonl"
+    file.write_bytes(b'{"text": "oak", "label": "plant"}\n\n' + line + b"\n")
+    message = fails(capsys, made, "ingest", str(file))
+    assert f"{file}, line 3: " in message
+    assert said in message
+
+
+def test_doctor_without_a_broker_reports_it_and_fails(made: Path) -> None:
+    done = CliRunner().invoke(cli, ["-w", str(made), "doctor"])
+    assert done.exit_code == 1
+    assert "problem: no Kafka takes connections" in done.output
+    assert "not all is well" in done.output
+    found = json.loads(CliRunner().invoke(cli, ["-w", str(made), "doctor", "--json"]).output)
+    assert found["uses"]["workspace"] == str(made)
+    assert len(found["problems"]) == 1
+
+
+def test_retrain_leaves_a_request_for_the_trainer(made: Path) -> None:
+    succeeds(made, "retrain", "--by", "ada", "--why", "new guideline", "--override")
+    with open_database(load_settings(made, {})) as database, database.transaction("test") as tx:
+        request = tx.turns.take_request("species")
+        assert request is not None
+        assert (request.by, request.why) == ("ada", "new guideline")
+        assert request.override is not None
+        assert request.override.by == "ada"
+
+
+@pytest.mark.parametrize("kind", ["pause", "resume", "promote", "rollback"])
+def test_a_decision_is_left_for_the_controller(made: Path, kind: str) -> None:
+    succeeds(made, "rollout", kind, "--by", "ada", "--why", f"{kind} for a test")
+    with (
+        open_database(load_settings(made, {})) as database,
+        database.transaction(read_only=True) as tx,
+    ):
+        (found,) = [row for row in tx.commands.pending("species") if row.kind == kind]
+    assert (found.by, found.why, found.override) == ("ada", f"{kind} for a test", None)
+
+
+def test_a_start_without_a_release_is_a_usage_error(made: Path) -> None:
+    done = CliRunner().invoke(
+        cli, ["-w", str(made), "rollout", "start", "--by", "ada", "--why", "now"]
+    )
+    assert done.exit_code == 2
+    assert "--release" in done.output
+
+
+def test_what_is_not_there_yet_is_said(made: Path) -> None:
+    assert "had no rollout yet" in succeeds(made, "rollout", "show")
+    assert succeeds(made, "releases", "served-at", "2026-01-01") == "nothing served then\n"
+    assert succeeds(made, "review").startswith("0 open")
+
+
+def test_status_says_where_without_a_supervisor(made: Path) -> None:
+    where = json.loads(succeeds(made, "status", "--urls"))
+    assert where == {
+        "gateway": f"http://127.0.0.1:{DEFAULTS['gateway_port']}",
+        "console": f"http://127.0.0.1:{DEFAULTS['console_port']}",
+    }
+
+
+def test_a_release_that_is_not_there(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "flywheel releases list" in fails(capsys, made, "releases", "show", "r-none")
+
+
+def test_a_checkout_into_a_folder_that_exists(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = fails(capsys, made, "datasets", "checkout", "d-1", str(tmp_path))
+    assert "exists already" in said
+
+
+def test_a_comma_in_the_path_is_refused_before_kafka_would_split_it(
+    tmp_path: Path,
+) -> None:
+    from flywheel.bootstrap.workspace import prepare
+
+    folder = tmp_path / "one,two"
+    succeeds(folder, "init")
+    with pytest.raises(FlywheelError, match="comma"):
+        prepare(load_settings(folder, {}))
+
+
+def test_the_installed_command_fails_in_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "flywheel", "-w", str(tmp_path), "status"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
