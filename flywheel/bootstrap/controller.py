@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flywheel.bootstrap.gauges import DatabaseGauges
 from flywheel.bootstrap.process import await_broker, begin, loop, open_database, stop_signal
 from flywheel.contracts.events import Event, ReleaseRegistered
 from flywheel.contracts.ids import utc_now
@@ -37,11 +38,13 @@ def run_controller(settings: FlywheelSettings) -> int:
             settings.kafka, ["flywheel.releases"], registered, "flywheel-controller"
         )
         servers = HttpModelServers(settings.serving.endpoints)
+        gauges = DatabaseGauges(database, settings.tasks)
 
         def step() -> None:
             for task, of_task in settings.tasks.items():
                 if tick(transactions, task, of_task.rollout, servers, utc_now()) is not None:
                     relay.wake()
+            gauges.refresh()
 
         health = HealthServer(
             settings.monitoring.host,

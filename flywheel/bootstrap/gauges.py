@@ -1,0 +1,39 @@
+"""What only the database knows, as metrics: how the queue stands, whether a rollout is held."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from prometheus_client import Gauge
+
+from flywheel.contracts.ids import utc_now
+from storage.database import Database
+
+_open = Gauge("flywheel_review_open", "Samples that wait for an expert.", ["task"])
+_oldest = Gauge(
+    "flywheel_review_oldest_seconds", "How long the oldest of them has been waiting.", ["task"]
+)
+_paused = Gauge("flywheel_rollout_paused", "1 while a rollout is held where it is.", ["task"])
+
+
+class DatabaseGauges:
+    """Gauges of every task, read again when the last reading is ``every`` seconds old."""
+
+    def __init__(self, database: Database, tasks: Iterable[str], every: float = 5.0) -> None:
+        self._database, self._tasks, self._every = database, tuple(tasks), every
+        self._read_at = float("-inf")
+
+    def refresh(self) -> None:
+        """Read what is due. Raises StorageError when the database cannot be reached."""
+        if time.monotonic() - self._read_at < self._every:
+            return
+        now = utc_now()
+        with self._database.transaction(read_only=True) as tx:
+            for task in self._tasks:
+                depth, active = tx.desk.depth(task, now), tx.rollouts.active(task)
+                waited = (now - depth.oldest_open).total_seconds() if depth.oldest_open else 0.0
+                _open.labels(task).set(depth.open)
+                _oldest.labels(task).set(max(0.0, waited))
+                _paused.labels(task).set(active is not None and active.state == "paused")
+        self._read_at = time.monotonic()
