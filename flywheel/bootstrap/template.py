@@ -38,6 +38,7 @@ port = {console_port}
 
 [serving]
 engine = "embedded"
+# host = "127.0.0.1"              # model servers ask for no key: mind who reaches another one
 ports = {serving_ports}
 # urls = ["http://10.0.0.5:8101"]   # model servers run elsewhere
 threads = 1

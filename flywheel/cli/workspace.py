@@ -183,7 +183,8 @@ def _tasks(settings: FlywheelSettings) -> None:
 def doctor(ctx: click.Context, as_json: bool, expect: Path | None, wait: float) -> None:
     """Say what is used and why, and reconcile the ids in the log with those in the database.
 
-    Ends with exit code 1 when something is lost, doubled or cannot be reached.
+    Ends with exit code 1 when something is lost, doubled or cannot be reached; with --json the
+    counts say so, and the exit code is 0.
     """
     from flywheel.bootstrap.doctor import examine
 
