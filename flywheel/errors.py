@@ -14,6 +14,8 @@ FlywheelError
 │   ├── NotFound
 │   ├── Conflict
 │   ├── Unauthorised
+│   ├── TooLarge
+│   ├── UnknownLabel          the answer is not one of the task's labels
 │   ├── TooManyRequests       (retryable)
 │   └── Unavailable           (retryable)
 └── PipelineError             a training pipeline stage failed
@@ -138,6 +140,22 @@ class Unauthorised(RequestError):
     code = "unauthorised"
     status = 401
     title = "Unauthorised"
+
+
+class TooLarge(RequestError):
+    """The body or the text of a request is larger than what is accepted."""
+
+    code = "too-large"
+    status = 413
+    title = "Request too large"
+
+
+class UnknownLabel(RequestError):
+    """The answer is not one of the task's labels."""
+
+    code = "unknown-label"
+    status = 422
+    title = "Unknown label"
 
 
 class TooManyRequests(RequestError):

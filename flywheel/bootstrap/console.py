@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flywheel.bootstrap.process import await_broker, begin, open_database
 from flywheel.console.app import create_app
-from flywheel.gateway.process import HttpServer
+from flywheel.monitoring.http_server import HttpServer
 from flywheel.settings import FlywheelSettings
 from streams.publisher import KafkaPublisher
 from streams.relay import OutboxRelay

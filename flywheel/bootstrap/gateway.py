@@ -11,9 +11,9 @@ from flywheel.gateway.auth import Keys
 from flywheel.gateway.capture import Capture
 from flywheel.gateway.forward import ModelServers
 from flywheel.gateway.limits import SourceLimits
-from flywheel.gateway.process import HttpServer
 from flywheel.gateway.spill import SpillLog
 from flywheel.gateway.splits import Splits
+from flywheel.monitoring.http_server import HttpServer
 from flywheel.settings import FlywheelSettings
 from streams.follower import Follower
 from streams.publisher import KafkaPublisher

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flywheel.bootstrap.process import begin
 from flywheel.contracts.events import Event, RolloutChanged
-from flywheel.gateway.process import HttpServer
+from flywheel.monitoring.http_server import HttpServer
 from flywheel.serving.app import create_app
 from flywheel.serving.engine import Classifier
 from flywheel.serving.releases import ReleaseSet

@@ -12,13 +12,13 @@ from fastapi.responses import Response
 
 from flywheel.contracts.events import LabelRecorded
 from flywheel.contracts.ids import new_id, utc_now
-from flywheel.errors import FlywheelError, NotFound, RequestError
+from flywheel.errors import FlywheelError, NotFound, RequestError, TooLarge
 from flywheel.gateway.answer import Answered, Answers, Ask
 from flywheel.gateway.auth import Caller, Keys
 from flywheel.gateway.capture import Capture
 from flywheel.gateway.config import GatewayLimits
 from flywheel.gateway.forward import ModelServers
-from flywheel.gateway.limits import SourceLimits, TooLarge
+from flywheel.gateway.limits import SourceLimits
 from flywheel.gateway.metrics import count_refused
 from flywheel.gateway.openapi import openapi
 from flywheel.gateway.requests import (

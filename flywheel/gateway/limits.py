@@ -5,17 +5,8 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import ClassVar
 
-from flywheel.errors import RequestError, TooManyRequests
-
-
-class TooLarge(RequestError):
-    """The body or the text of a request is larger than this gateway accepts."""
-
-    code: ClassVar[str] = "too-large"
-    status: ClassVar[int] = 413
-    title: ClassVar[str] = "Request too large"
+from flywheel.errors import TooManyRequests
 
 
 class SourceLimits:

@@ -8,9 +8,8 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from flywheel.errors import RequestError
+from flywheel.errors import RequestError, TooLarge
 from flywheel.gateway.forward import Prediction
-from flywheel.gateway.limits import TooLarge
 
 
 class TextPart(msgspec.Struct):

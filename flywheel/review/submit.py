@@ -9,24 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar
 
 import msgspec
 
 from flywheel.contracts.events import Event, LabelRecorded, LabelSettled
 from flywheel.contracts.ids import new_id
-from flywheel.errors import Conflict, NotFound, RequestError
+from flywheel.errors import Conflict, NotFound, UnknownLabel
 from flywheel.review.agreement import verdict
 from flywheel.review.config import ReviewSettings
 from flywheel.review.ports import Answer, ReviewTask, ReviewTransaction, TaskState
-
-
-class UnknownLabel(RequestError):
-    """The answer is not one of the task's labels."""
-
-    code: ClassVar[str] = "unknown-label"
-    status: ClassVar[int] = 422
-    title: ClassVar[str] = "Unknown label"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 import msgspec
 from fastapi import FastAPI, Request
@@ -13,7 +13,7 @@ from fastapi.responses import Response
 from prometheus_client import Counter, Histogram
 
 from flywheel.contracts.ids import new_id
-from flywheel.errors import FlywheelError, RequestError
+from flywheel.errors import FlywheelError, RequestError, TooLarge
 from flywheel.monitoring.health import health_routes
 from flywheel.monitoring.problems import install_problem_details
 from flywheel.serving.batching import Batcher, Scores
@@ -43,12 +43,6 @@ class _Message(msgspec.Struct):
 class _Chat(msgspec.Struct):
     model: str
     messages: list[_Message]
-
-
-class _TooLarge(RequestError):
-    code: ClassVar[str] = "too-large"
-    status: ClassVar[int] = 413
-    title: ClassVar[str] = "Request too large"
 
 
 Body = TypeVar("Body", _Classify, _Chat)
@@ -200,7 +194,7 @@ async def _body(request: Request) -> bytes:
     async for chunk in request.stream():
         size += len(chunk)
         if size > MAX_BODY_BYTES:
-            raise _TooLarge(f"the body is larger than {MAX_BODY_BYTES} bytes")
+            raise TooLarge(f"the body is larger than {MAX_BODY_BYTES} bytes")
         chunks.append(chunk)
     return b"".join(chunks)
 

@@ -72,7 +72,7 @@ def _split() -> RolloutChanged:
 
 def run_model_server(port: Any, folder: str | None) -> None:
     """One model server process; tells its port through ``port``."""
-    from flywheel.gateway.process import HttpServer
+    from flywheel.monitoring.http_server import HttpServer
     from flywheel.serving.app import create_app
     from flywheel.serving.engine import Classifier
     from flywheel.serving.releases import ReleaseSet
@@ -98,9 +98,9 @@ def run_gateway(port: Any, model_port: int, state: str) -> None:
     from flywheel.gateway.app import create_app
     from flywheel.gateway.capture import Capture
     from flywheel.gateway.forward import ModelServers
-    from flywheel.gateway.process import HttpServer
     from flywheel.gateway.spill import SpillLog
     from flywheel.gateway.splits import Splits
+    from flywheel.monitoring.http_server import HttpServer
 
     splits = Splits()
     splits.update(_split())

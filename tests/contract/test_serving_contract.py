@@ -23,7 +23,7 @@ from flywheel.contracts.model_folder import (
     write_description,
 )
 from flywheel.contracts.split import TrafficSplit
-from flywheel.gateway.process import HttpServer
+from flywheel.monitoring.http_server import HttpServer
 from flywheel.serving.app import create_app
 from flywheel.serving.engine import Loader
 from flywheel.serving.releases import ReleaseSet

@@ -17,9 +17,9 @@ from flywheel.gateway.app import create_app
 from flywheel.gateway.capture import Capture
 from flywheel.gateway.config import GatewayLimits
 from flywheel.gateway.forward import ModelServers
-from flywheel.gateway.process import serve
 from flywheel.gateway.spill import SpillLog
 from flywheel.gateway.splits import Splits
+from flywheel.monitoring.http_server import serve
 
 
 class FilePublisher:

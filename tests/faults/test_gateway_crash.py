@@ -19,8 +19,8 @@ import pytest
 from flywheel.contracts.events import RolloutChanged
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.split import TrafficSplit
-from flywheel.gateway.process import HttpServer
 from flywheel.gateway.spill import SpillLog
+from flywheel.monitoring.http_server import HttpServer
 from flywheel.serving.app import create_app
 from flywheel.serving.releases import ReleaseSet
 

@@ -16,7 +16,7 @@ from flywheel.contracts.events import Event, RolloutChanged
 from flywheel.contracts.ids import new_id, unit_fraction, utc_now
 from flywheel.contracts.split import TrafficSplit
 from flywheel.errors import ArtefactError, BrokerError
-from flywheel.gateway.process import HttpServer
+from flywheel.monitoring.http_server import HttpServer
 from flywheel.serving.app import create_app as create_model_server
 from flywheel.serving.releases import ReleaseSet
 

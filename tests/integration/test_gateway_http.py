@@ -36,9 +36,9 @@ from flywheel.gateway.capture import Capture
 from flywheel.gateway.config import GatewayLimits
 from flywheel.gateway.forward import ModelServers
 from flywheel.gateway.limits import SourceLimits
-from flywheel.gateway.process import HttpServer
 from flywheel.gateway.spill import MAGIC, SpillLog
 from flywheel.gateway.splits import Splits
+from flywheel.monitoring.http_server import HttpServer
 
 
 @dataclass
