@@ -29,6 +29,8 @@ Json = dict[str, Any]
 
 # How long a rollout may go on once the simulated expert has no label left to give.
 SPENT_SECONDS = 20.0
+# Labels that are given when the gate refused a turn, before the next one.
+EXTRA_LABELS = 40
 
 
 @dataclass(frozen=True)
@@ -147,8 +149,26 @@ class Demo:
         )
         self.screen.phase(f"Turn {number}: build → train → compress → evaluate")
         self._pace(pace.training, 0.0)
-        await self._released(number + 1)
+        while not await self._released(number + 1):
+            await self._more_labels()
         await self._compared(f"Turn {number}")
+
+    async def _more_labels(self) -> None:
+        """The gate refused what a turn made: some more labels, and another turn."""
+        self.screen.note(f"the gate refused it, {self.state['turn']['error']}; more labels")
+        before, began = self.expert.given, time.monotonic()
+        self._allow(EXTRA_LABELS)
+        self._pace(self.plan.pace.labelling, self.plan.pace.answers)
+        # A person's pace is their own: after a while it goes on with what there is.
+        while self.expert.given < before + EXTRA_LABELS and time.monotonic() - began < 120:
+            await self._pause(0.5)
+        self._pace(self.plan.pace.training, 0.0)
+        await asyncio.to_thread(
+            flywheel,
+            self.plan.workspace,
+            *("retrain", TASK, "--by", "demo", "--why", "the gate refused the turn before"),
+        )
+        await self._until(_running, "the next turn", 120)
 
     async def _drill(self) -> None:
         self.screen.phase("Drill: a challenger trained on shuffled labels, put past the gate")
@@ -194,18 +214,27 @@ class Demo:
         self.screen.note(f"{newest} {row['state'].replace('_', ' ')}: {row['reason']}")
         self._pace(pace.training, 0.0)
 
-    async def _released(self, count: int) -> None:
-        await self._until(
-            lambda s: len(s["releases"]) >= count and not _running(s), f"release {count}", 900
-        )
+    async def _released(self, count: int) -> bool:
+        """Wait for the running turn: True with its release, False when the gate refused it."""
+        began = time.time() - 2.0
+
+        def ended(state: Json) -> bool:
+            return not _running(state) and (
+                len(state["releases"]) >= count or _refused(state, began)
+            )
+
+        await self._until(ended, f"release {count}", 900)
+        if len(self.state["releases"]) < count:
+            return False
         newest = self.state["releases"][-1]
         self.screen.note(f"{newest['release']}: held-out accuracy {newest['accuracy']:.3f}")
+        return True
 
     async def _until(self, ready: Any, what: str, patience: float) -> None:
         deadline = time.monotonic() + patience
         while not (self.state and ready(self.state)):
             turn = self.state.get("turn") or {}
-            if turn.get("state") == "failed" or str(turn.get("error") or "").startswith("no rel"):
+            if turn.get("state") == "failed":
                 raise WorkspaceError(f"waiting for {what}, the turn ended with: {turn['error']}")
             if time.monotonic() > deadline:
                 raise WorkspaceError(f"waited {patience:.0f} s in vain for {what}")
@@ -259,6 +288,12 @@ class Demo:
         self.screen.stop()
         print_table(report, self.screen.console)
         return report
+
+
+def _refused(state: Json, since: float) -> bool:
+    turn = state.get("turn") or {}
+    ended = turn.get("ended") or 0.0
+    return ended >= since and str(turn.get("error") or "").startswith("no release")
 
 
 def _running(state: Json) -> bool:
