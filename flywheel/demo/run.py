@@ -31,6 +31,7 @@ Json = dict[str, Any]
 SPENT_SECONDS = 20.0
 # Labels that are given when the gate refused a turn, before the next one.
 EXTRA_LABELS = 40
+ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -149,8 +150,12 @@ class Demo:
         )
         self.screen.phase(f"Turn {number}: build → train → compress → evaluate")
         self._pace(pace.training, 0.0)
-        while not await self._released(number + 1):
+        for _ in range(ATTEMPTS):
+            if await self._released(number + 1):
+                break
             await self._more_labels()
+        else:
+            raise WorkspaceError(f"the gate refused every one of {ATTEMPTS} turns")
         await self._compared(f"Turn {number}")
 
     async def _more_labels(self) -> None:
