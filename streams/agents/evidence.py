@@ -13,7 +13,8 @@ from flywheel.contracts.events import (
     TrafficRecorded,
 )
 from flywheel.rollout.ports import EvidenceIntake
-from streams.agents.protocols import Accept, Seen, Transactions, first_of_each, reject_foreign
+from streams.agents.once import handled_once
+from streams.agents.protocols import Accept, Seen, Transactions
 from streams.boundary import Agent
 
 GROUP = "flywheel.evidence"
@@ -40,20 +41,11 @@ class EvidenceAgentTransaction(Protocol):
 def agent(db: Transactions[EvidenceAgentTransaction], accept: Accept | None = None) -> Agent:
     """The agent that gathers evidence on releases."""
 
-    def handle(events: Sequence[Event]) -> Sequence[Event]:
-        reject_foreign(accept, events)
-        with db.transaction() as tx:
-            unseen = tx.seen.unseen(GROUP, [event.event_id for event in events])
-            fresh = first_of_each(events, unseen)
-            if fresh:
-                _record(tx.evidence_intake, fresh)
-                tx.seen.add(GROUP, [event.event_id for event in fresh])
-        return []
-
-    return Agent(GROUP, TOPICS, handle)
+    return Agent(GROUP, TOPICS, handled_once(db, GROUP, _record, accept))
 
 
-def _record(intake: EvidenceIntake, events: Sequence[Event]) -> None:
+def _record(tx: EvidenceAgentTransaction, events: Sequence[Event]) -> None:
+    intake = tx.evidence_intake
     if traffic := [event for event in events if isinstance(event, TrafficRecorded)]:
         intake.record_traffic(traffic)
     if shadow := [event for event in events if isinstance(event, ShadowRecorded)]:

@@ -7,7 +7,8 @@ from typing import Protocol
 
 from flywheel.contracts.events import Event, LabelRecorded, LabelSettled, TrafficRecorded
 from flywheel.datasets.ports import LabelIntake
-from streams.agents.protocols import Accept, Seen, Transactions, first_of_each, reject_foreign
+from streams.agents.once import handled_once
+from streams.agents.protocols import Accept, Seen, Transactions
 from streams.boundary import Agent
 
 GROUP = "flywheel.labels"
@@ -39,22 +40,19 @@ def agent(
     meet events again that it had, so it must write what the database says, not add up.
     """
 
+    keep = handled_once(db, GROUP, _keep, accept)
+
     def handle(events: Sequence[Event]) -> Sequence[Event]:
-        reject_foreign(accept, events)
-        with db.transaction() as tx:
-            unseen = tx.seen.unseen(GROUP, [event.event_id for event in events])
-            fresh = first_of_each(events, unseen)
-            if fresh:
-                _keep(tx.label_intake, fresh)
-                tx.seen.add(GROUP, [event.event_id for event in fresh])
+        sent = keep(events)
         if features is not None:
             features(events)
-        return []
+        return sent
 
     return Agent(GROUP, TOPICS, handle)
 
 
-def _keep(intake: LabelIntake, events: Sequence[Event]) -> None:
+def _keep(tx: LabelAgentTransaction, events: Sequence[Event]) -> None:
+    intake = tx.label_intake
     if samples := [event for event in events if isinstance(event, TrafficRecorded)]:
         intake.record_samples(samples)
     if labels := [event for event in events if isinstance(event, LabelRecorded)]:

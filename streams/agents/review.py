@@ -8,7 +8,8 @@ from typing import Protocol
 from flywheel.contracts.events import Event, LabelRecorded, ReviewRequested, RolloutChanged
 from flywheel.review.ports import ReviewIntake, ReviewTask
 from flywheel.triage.audit import AUDIT_PRIORITY
-from streams.agents.protocols import Accept, Seen, Transactions, first_of_each, reject_foreign
+from streams.agents.once import handled_once
+from streams.agents.protocols import Accept, Seen, Transactions
 from streams.boundary import Agent
 
 GROUP = "flywheel.review"
@@ -50,17 +51,7 @@ class ReviewAgentTransaction(Protocol):
 def agent(db: Transactions[ReviewAgentTransaction], accept: Accept | None = None) -> Agent:
     """The agent that fills the review queue."""
 
-    def handle(events: Sequence[Event]) -> Sequence[Event]:
-        reject_foreign(accept, events)
-        with db.transaction() as tx:
-            unseen = tx.seen.unseen(GROUP, [event.event_id for event in events])
-            fresh = first_of_each(events, unseen)
-            if fresh:
-                _take_in(tx, fresh)
-                tx.seen.add(GROUP, [event.event_id for event in fresh])
-        return []
-
-    return Agent(GROUP, TOPICS, handle)
+    return Agent(GROUP, TOPICS, handled_once(db, GROUP, _take_in, accept))
 
 
 def _take_in(tx: ReviewAgentTransaction, events: Sequence[Event]) -> None:

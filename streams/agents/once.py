@@ -1,0 +1,44 @@
+"""What every database-writing agent does with a batch: each effect once, by event id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+from flywheel.contracts.events import Event
+from streams.agents.protocols import Accept, Seen, Transactions, first_of_each, reject_foreign
+from streams.batches import Handle
+
+
+class SeenTransaction(Protocol):
+    """A transaction that knows which events were handled before."""
+
+    @property
+    def seen(self) -> Seen:
+        """Events handled before."""
+        ...
+
+
+T = TypeVar("T", bound=SeenTransaction)
+
+
+def handled_once(
+    db: Transactions[T],
+    group: str,
+    effect: Callable[[T, Sequence[Event]], None],
+    accept: Accept | None,
+) -> Handle:
+    """A batch handler that sends nothing and commits, together with their ids, ``effect`` of the
+    events that ``group`` has not handled. Foreign events are refused before any effect."""
+
+    def handle(events: Sequence[Event]) -> Sequence[Event]:
+        reject_foreign(accept, events)
+        with db.transaction() as tx:
+            unseen = tx.seen.unseen(group, [event.event_id for event in events])
+            fresh = first_of_each(events, unseen)
+            if fresh:
+                effect(tx, fresh)
+                tx.seen.add(group, [event.event_id for event in fresh])
+        return []
+
+    return handle
