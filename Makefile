@@ -4,13 +4,16 @@ SHELL := /bin/bash
 WORKSPACE ?= workspace
 PY := .venv/bin/python
 
-.PHONY: help install demo up test test-all bench lint format lock clean
+.PHONY: help install vllm demo up test test-all bench lint format lock lock-vllm clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: ## Set up .venv from the lock (every other target does it by itself)
 	@scripts/install
+
+vllm: ## Set up vLLM in .venv-vllm from its own lock; KIND=gpu for NVIDIA GPUs
+	@scripts/install-vllm $(or $(KIND),cpu)
 
 demo: install ## Turn the wheel on real input; ARGS="--exit" ends when done, ARGS="--expert me" lets you label
 	@.venv/bin/flywheel demo --workspace $(WORKSPACE)-demo $(ARGS)
@@ -38,5 +41,12 @@ lock: install ## Resolve the lock anew from pyproject.toml
 		--universal --python-version 3.11 --override requirements/overrides.txt --generate-hashes \
 		--no-emit-index-url --no-header --quiet --upgrade -o requirements/lock.txt
 
+lock-vllm: install ## Resolve vLLM's locks anew
+	@for kind in cpu gpu; do \
+		override=; [ $$kind = gpu ] || override="--override requirements/vllm-cpu-overrides.txt"; \
+		.tools/uv/bin/uv pip compile requirements/vllm-$$kind.in --universal --python-version 3.11 $$override \
+			--generate-hashes --no-emit-index-url --no-header --quiet --upgrade -o requirements/vllm-$$kind.txt; \
+	done
+
 clean: ## Remove the environment, caches and demo workspace of this checkout
-	rm -rf .venv .tools build .pytest_cache .mypy_cache .ruff_cache .hypothesis $(WORKSPACE)-demo
+	rm -rf .venv .venv-vllm .tools build .pytest_cache .mypy_cache .ruff_cache .hypothesis $(WORKSPACE)-demo

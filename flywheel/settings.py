@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import string
 import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_address
@@ -13,39 +14,105 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 
 from flywheel.compression.config import CompressionSettings
 from flywheel.contracts.configuration import Settings
+from flywheel.contracts.model_folder import Prompt
 from flywheel.datasets.config import DatasetSettings
 from flywheel.errors import ConfigurationError, WorkspaceError
 from flywheel.evaluation.config import GateSettings
 from flywheel.retraining.config import RetrainingSettings
 from flywheel.review.config import ReviewSettings
 from flywheel.rollout.config import RolloutSettings
-from flywheel.training.config import TrainingSettings
+from flywheel.serving.config import VllmSettings
+from flywheel.training.config import LoraSettings, TrainingSettings
 from flywheel.triage.config import TriageSettings
 
 CONFIG_FILE = "flywheel.toml"
+# What a language model answers with: one token each in every tokenizer there is.
+_LETTERS = string.ascii_uppercase + string.ascii_lowercase + string.digits
+
+
+class PromptSettings(Settings):
+    """[tasks.NAME.prompt]: how a language model is asked."""
+
+    system: str = ""
+    template: str = Field("{text}", description="The user's message; {text} is the sample.")
+    max_answer_tokens: int = Field(128, ge=1, description="Longest generated answer.")
+
+    @field_validator("template")
+    @classmethod
+    def _holds_text(cls, template: str) -> str:
+        if template.count("{text}") != 1:
+            raise ValueError("template must hold {text} exactly once")
+        return template
 
 
 class TaskSettings(Settings):
     """[tasks.NAME]"""
 
-    kind: Literal["classification"] = "classification"
+    kind: Literal["classification", "generation"] = "classification"
+    model: Literal["encoder", "llm"] = Field(
+        "encoder", description="An encoder with a head, or a language model with LoRA adapters."
+    )
     title: str = ""
-    labels: tuple[str, ...] = Field(description="Every label, in the order experts see them.")
+    labels: tuple[str, ...] = Field(
+        (), description="Every label, in the order experts see them; none for generation."
+    )
     label_titles: dict[str, str] = Field(default_factory=dict, description="Label → words for it.")
     triage: TriageSettings = TriageSettings()
     review: ReviewSettings = ReviewSettings()
     dataset: DatasetSettings = DatasetSettings()
     retraining: RetrainingSettings = RetrainingSettings()
     training: TrainingSettings
+    lora: LoraSettings = LoraSettings()
+    prompt: PromptSettings = PromptSettings()
     compression: CompressionSettings = CompressionSettings()
     gate: GateSettings = GateSettings()
     rollout: RolloutSettings = RolloutSettings()
 
+    @property
+    def release_prompt(self) -> Prompt | None:
+        """How a language model is asked; None for an encoder.
+
+        For a classification the options stand in the system message, the same for every request,
+        each with a letter of its own that the model answers with.
+        """
+        if self.model != "llm":
+            return None
+        told = self.prompt
+        if self.kind == "generation":
+            return Prompt(
+                system=told.system,
+                template=told.template,
+                max_answer_tokens=told.max_answer_tokens,
+            )
+        answers = dict(zip(self.labels, _LETTERS, strict=False))
+        options = "".join(
+            f"\n{letter}: {self.label_titles.get(label, label)}"
+            for label, letter in answers.items()
+        )
+        asked = told.system or f"{self.title or 'Which class does the text belong to?'}"
+        return Prompt(
+            system=f"{asked} Answer with one letter.{options}",
+            template=told.template,
+            max_answer_tokens=1,
+            answers=answers,
+        )
+
     @model_validator(mode="after")
     def _labels(self) -> Self:
-        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+        if self.kind == "generation":
+            if self.labels:
+                raise ValueError("labels has no meaning where kind is generation: leave it out")
+            if self.model != "llm":
+                raise ValueError('kind = "generation" needs model = "llm"')
+        elif len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise ValueError("labels needs at least two different labels")
+        if self.model == "llm" and len(self.labels) > len(_LETTERS):
+            raise ValueError(
+                f"labels has {len(self.labels)}: a language model tells {len(_LETTERS)} apart"
+            )
         for rule in self.triage.rules:
+            if self.kind == "generation":
+                break
             if rule.label is not None and rule.label not in self.labels:
                 raise ValueError(f"rule {rule.name!r} gives {rule.label!r}, which is no label")
         unknown = set(self.label_titles) - set(self.labels)
@@ -117,7 +184,7 @@ class ConsoleSettings(HttpSettings):
 class ServingSettings(Settings):
     """[serving]: model servers on this machine, or elsewhere by URL."""
 
-    engine: Literal["embedded"] = "embedded"
+    engine: Literal["embedded", "vllm"] = "embedded"
     host: str = Field("127.0.0.1", description="Where servers listen; they ask for no key.")
     ports: tuple[int, ...] = Field((8101, 8102), min_length=1, description="One server per port.")
     urls: tuple[str, ...] = Field((), description="Servers run elsewhere; replaces ports.")
@@ -125,6 +192,7 @@ class ServingSettings(Settings):
     max_batch: int = Field(16, ge=1)
     max_wait_ms: float = Field(2.0, ge=0)
     queue_size: int = Field(256, ge=1)
+    vllm: VllmSettings = VllmSettings()
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -164,6 +232,12 @@ class FlywheelSettings(Settings):
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:
+        for name, task in self.tasks.items():
+            if task.model == "llm" and self.serving.engine != "vllm" and not self.serving.urls:
+                raise ValueError(
+                    f'tasks.{name}.model is "llm", which the embedded engine cannot serve: '
+                    'set serving.engine = "vllm" (after `make vllm`), or serving.urls'
+                )
         for name, http in (("gateway", self.gateway), ("console", self.console)):
             if not http.loopback and not http.api_keys:
                 raise ValueError(

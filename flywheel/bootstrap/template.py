@@ -84,7 +84,7 @@ base_model = {base_model}     # required: folder of a sentence-transformers enco
 {training}
 
 [tasks.{task}.compression]
-method = "int8-dynamic"
+variants = ["int8-dynamic"]   # each is made and measured; the cheapest that is no worse serves
 
 [tasks.{task}.gate]
 max_regression = {max_regression}         # non-inferiority margin on held-out accuracy

@@ -23,6 +23,7 @@ from flywheel.contracts.model_folder import (
     TOKENIZER_FILES,
     TRAINING_REPORT,
     WEIGHTS_FILE,
+    Method,
     Predictor,
     digest_model_files,
     read_description,
@@ -62,31 +63,32 @@ def compress(
     *,
     load: Load,
 ) -> CompressionReport:
-    """Write what is served to ``folder``: compressed by ``settings.method``, then calibrated.
+    """Write what is served to ``folder``: compressed by ``settings``, then calibrated.
 
     ``load`` opens a model folder as the engine that will serve it does, so accuracy and temperature
     are those of the served model. Raises ArtefactError for a damaged model or dataset, and
     PipelineError when the calibration split proves a loss of more than ``max_accuracy_loss``.
     """
     started = time.perf_counter()
+    method: Method = "none" if settings.variants[0] == "none" else "int8-dynamic"
     before = read_description(model)
     lines = read_part(dataset, "calibration")
     targets = _targets([line.label for line in lines], before.labels)
     texts = [line.text for line in lines]
-    _write_model(model, folder, settings.method)
+    _write_model(model, folder, method)
     description = msgspec.structs.replace(
-        before, method=settings.method, temperature=1.0, files=digest_model_files(folder)
+        before, method=method, temperature=1.0, files=digest_model_files(folder)
     )
     write_description(folder, description)
     original = _log_probabilities(load(model, threads), texts, before.labels)
     logits = original
-    if settings.method != "none":
+    if method != "none":
         logits = _log_probabilities(load(folder, threads), texts, before.labels)
         _refuse_loss(original, logits, targets, settings.max_accuracy_loss)
     temperature = fit_temperature(logits, targets)
     write_description(folder, msgspec.structs.replace(description, temperature=temperature))
     report = CompressionReport(
-        method=settings.method,
+        method=method,
         bytes_before=before.size_bytes,
         bytes_after=description.size_bytes,
         calibration_samples=len(lines),
@@ -122,7 +124,7 @@ def _refuse_loss(
         raise PipelineError(
             f"compression costs too much: {lost} of {len(targets)} calibration answers became "
             f"wrong and {gained} right, a loss of at least {proven:.3f} where {allowed:.3f} is "
-            'allowed; set compression.method = "none" or raise compression.max_accuracy_loss'
+            'allowed; set compression.variants = ["none"] or raise compression.max_accuracy_loss'
         )
 
 

@@ -14,6 +14,10 @@ _METHODS = {
     "none": "FP32, as trained",
     "int8-dynamic": "INT8 weights (one scale an output) and token embeddings, inputs quantised "
     "per token",
+    "int8-static": "INT8 weights and token embeddings, inputs quantised with calibrated scales",
+    "int8-qat": "INT8, trained with its rounding",
+    "w8a8": "INT8 weights and activations (compressed-tensors, by llm-compressor)",
+    "w4a16": "INT4 weights in groups, FP16 activations (compressed-tensors, by llm-compressor)",
 }
 
 

@@ -12,7 +12,9 @@ from flywheel.contracts.configuration import Settings
 class TrainingSettings(Settings):
     """[tasks.NAME.training]"""
 
-    base_model: str = Field(description="Folder of a sentence-transformers encoder.")
+    base_model: str = Field(
+        description="Folder of a sentence-transformers encoder, or of a causal language model."
+    )
     epochs: int = Field(4, ge=1, le=100)
     min_steps: int = Field(
         60, ge=1, description="Epochs are added until so many optimiser steps are made."
@@ -31,3 +33,27 @@ class TrainingSettings(Settings):
     threads: int = Field(0, ge=0, description="CPU threads; 0 is one per core.")
     seed: int = 0
     precision: Literal["float32", "bfloat16"] = "float32"
+
+
+class LoraSettings(Settings):
+    """[tasks.NAME.lora]: fine-tuning of a language model; [tasks.NAME.training] has the rest."""
+
+    rank: int = Field(8, ge=1, le=256)
+    alpha: float = Field(16.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        min_length=1,
+        description="Names of the layers that get an adapter.",
+    )
+    epochs: int = Field(3, ge=1, le=100)
+    min_steps: int = Field(40, ge=1)
+    learning_rate: float = Field(5e-4, gt=0)
+    batch_tokens: int = Field(1024, ge=64, description="Tokens of one optimiser step, packed.")
+    max_tokens: int = Field(512, ge=32, description="Longest sample; longer ones are cut.")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="Of the products; weights and optimiser stay in FP32."
+    )
+    checkpoint_seconds: float = Field(
+        60.0, ge=0, description="How often a resumable checkpoint is written."
+    )

@@ -242,7 +242,7 @@ def test_a_compression_that_ruins_the_answers_is_refused(loop: Path, tmp_path: P
 
 
 def test_no_compression_still_calibrates(loop: Path, tmp_path: Path) -> None:
-    none = CompressionSettings(method="none")
+    none = CompressionSettings(variants=("none",))
     report = compress(
         loop / "trained", loop / "data", none, tmp_path / "same", 1, load=load_classifier
     )

@@ -60,7 +60,7 @@ def test_the_commented_rule_of_the_template_works(tmp_path: Path) -> None:
         ("audit_rate = 0.05", "audit_rats = 0.1", "tasks.species.triage.audit_rats"),
         ("port = 8080", 'port = "eighty"', "gateway.port"),
         ("steps = [0.05, 0.25, 0.5]", "steps = [0.5, 0.25]", "tasks.species.rollout"),
-        ('method = "int8-dynamic"', 'method = "int3"', "tasks.species.compression.method"),
+        ('variants = ["int8-dynamic"]', 'variants = ["int3"]', "tasks.species.compression"),
         ("[tasks.species]", "[tasks.Species]", "tasks"),
         ('labels = ["animal", "plant"]', 'labels = ["animal"]', "tasks.species"),
     ],
