@@ -15,7 +15,8 @@ install: ## Set up .venv from the lock (every other target does it by itself)
 vllm: ## Set up vLLM in .venv-vllm from its own lock; KIND=gpu for NVIDIA GPUs
 	@scripts/install-vllm $(or $(KIND),cpu)
 
-demo: install ## Turn the wheel on real input; ARGS="--exit" ends when done, ARGS="--expert me" lets you label
+demo: install ## Turn the wheel on real input; ARGS="--exit" ends when done, ARGS="--engine vllm" serves with vLLM
+	@$(if $(findstring llm,$(ARGS)),scripts/install-vllm cpu)
 	@.venv/bin/flywheel demo --workspace $(WORKSPACE)-demo $(ARGS)
 
 up: install ## Start every process of the workspace (WORKSPACE=folder) under one supervisor

@@ -37,11 +37,16 @@ host = "127.0.0.1"
 port = {console_port}
 
 [serving]
-engine = "embedded"
+engine = {engine}             # or "vllm", in an environment of its own: `make vllm`
 # host = "127.0.0.1"              # model servers ask for no key: mind who reaches another one
 ports = {serving_ports}
 # urls = ["http://10.0.0.5:8101"]   # model servers run elsewhere
 threads = 1
+
+[serving.vllm]
+# dtype = "auto"                  # `flywheel serve tune` tries them on this machine
+# urls = ["http://10.0.0.7:8000"]   # vLLM servers run elsewhere, by release or base
+{vllm}
 
 [monitoring]
 worker_port = {worker_port}
@@ -50,8 +55,7 @@ controller_port = {controller_port}
 
 [tasks.{task}]
 title = {title}
-labels = {labels}                     # required
-label_titles = {label_titles}
+{task_keys}
 
 [tasks.{task}.triage]
 audit_rate = {audit_rate}             # share of traffic sent to experts at random
@@ -80,11 +84,13 @@ min_new_labels = {min_new_labels}          # a turn starts after so many
 # max_age_hours = 168
 
 [tasks.{task}.training]
-base_model = {base_model}     # required: folder of a sentence-transformers encoder
+base_model = {base_model}     # required: folder of the base model
 {training}
-
+{language_model}
 [tasks.{task}.compression]
-variants = ["int8-dynamic"]   # each is made and measured; the cheapest that is no worse serves
+variants = {variants}   # each is made and measured; the cheapest that is no worse serves
+# pin = "int8-dynamic"        # always this one
+{compression}
 
 [tasks.{task}.gate]
 max_regression = {max_regression}         # non-inferiority margin on held-out accuracy
@@ -96,6 +102,7 @@ min_labels = {min_labels}               # audited labels before promotion
 accuracy_margin = {accuracy_margin}
 latency_margin = {latency_margin}
 max_minutes = {max_minutes}
+warm_seconds = {warm_seconds}           # how long a challenger may take to answer on the servers
 """
 
 DEFAULTS: dict[str, object] = {
@@ -103,6 +110,8 @@ DEFAULTS: dict[str, object] = {
     "gateway_port": 8080,
     "console_port": 8081,
     "serving_ports": [8101, 8102],
+    "engine": "embedded",
+    "variants": ["int8-dynamic"],
     "worker_port": 8091,
     "trainer_port": 8092,
     "controller_port": 8093,
@@ -122,6 +131,7 @@ DEFAULTS: dict[str, object] = {
     "accuracy_margin": 0.05,
     "latency_margin": 1.5,
     "max_minutes": 1440,
+    "warm_seconds": 180.0,
 }
 
 
@@ -133,6 +143,18 @@ def _toml(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+# Tables whose keys may be given as "table.key".
+_TABLES = ("training", "compression", "vllm", "lora", "prompt")
+
+_LANGUAGE_MODEL = """
+[tasks.{task}.lora]
+{lora}
+
+[tasks.{task}.prompt]
+{prompt}
+"""
+
+
 def flywheel_toml(
     task: str,
     labels: Sequence[str],
@@ -140,31 +162,59 @@ def flywheel_toml(
     *,
     title: str = "",
     label_titles: Mapping[str, str] | None = None,
+    kind: str = "classification",
+    model: str = "encoder",
     values: Mapping[str, object] | None = None,
 ) -> str:
-    """The text of a flywheel.toml for one classification task.
+    """The text of a flywheel.toml for one task.
 
-    ``values`` replace keys of ``DEFAULTS``; "training.NAME" adds a key to the task's training.
-    Raises ConfigurationError for a key that is in neither.
+    ``values`` replace keys of ``DEFAULTS``; "training.NAME" adds a key to the task's training, and
+    likewise for compression, vllm, lora and prompt. Raises ConfigurationError for any other key.
     """
     if re.fullmatch(r"[a-z0-9_-]+", task) is None:
         raise ConfigurationError(
             f"tasks.{task}", "a task's name is lower-case letters, digits, - and _"
         )
     values = dict(values or {})
-    training = {key: values.pop(key) for key in list(values) if key.startswith("training.")}
+    tables: dict[str, list[str]] = {table: [] for table in _TABLES}
+    for key in list(values):
+        table, dot, name = key.partition(".")
+        if dot and table in tables:
+            tables[table].append(f"{name} = {_toml(values.pop(key))}")
+    llm = model == "llm"
+    if llm:
+        values = {"engine": "vllm", "variants": ["w8a8"], **values}
     unknown = sorted(set(values) - set(DEFAULTS))
     if unknown:
-        known = ", ".join(DEFAULTS)
+        known = ", ".join([*DEFAULTS, *(f"{table}.NAME" for table in _TABLES)])
         raise ConfigurationError(unknown[0], "not a key of the template", f"known: {known}")
-    rendered = {key: _toml(value) for key, value in {**DEFAULTS, **values}.items()}
-    extra = "\n".join(f"{k.partition('.')[2]} = {_toml(v)}" for k, v in training.items())
+    extra = {table: "\n".join(lines) for table, lines in tables.items()}
     return _TEMPLATE.format(
         task=task,
         title=_toml(title or task),
-        labels=_toml(list(labels)),
-        label_titles=_toml(dict(label_titles or {})),
+        task_keys=_task_keys(labels, label_titles or {}, kind, model),
         base_model=_toml(base_model),
-        training=extra or "# epochs = 4",
-        **rendered,
+        training=extra["training"] or "# epochs = 4",
+        compression=extra["compression"],
+        vllm=extra["vllm"],
+        language_model=_LANGUAGE_MODEL.format(
+            task=task,
+            lora=extra["lora"] or "# rank = 8",
+            prompt=extra["prompt"] or '# system = "You sort questions."',
+        )
+        if llm
+        else "",
+        **{key: _toml(value) for key, value in {**DEFAULTS, **values}.items()},
     )
+
+
+def _task_keys(labels: Sequence[str], titles: Mapping[str, str], kind: str, model: str) -> str:
+    lines = []
+    if kind != "classification":
+        lines.append(f"kind = {_toml(kind)}")
+    if model != "encoder":
+        lines.append(f"model = {_toml(model)}")
+    if kind == "classification":
+        lines.append(f"labels = {_toml(list(labels))}                     # required")
+        lines.append(f"label_titles = {_toml(dict(titles))}")
+    return "\n".join(lines)

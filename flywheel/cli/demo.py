@@ -24,30 +24,47 @@ import click
     default="simulated",
     help="'me' leaves the review queue to a person in the browser.",
 )
-@click.option("--turns", type=click.IntRange(0, 10), default=2, show_default=True)
+@click.option(
+    "--engine",
+    type=click.Choice(["embedded", "vllm"]),
+    help="What serves the releases; vllm needs `make vllm`. Default: embedded, vllm for llm.",
+)
+@click.option(
+    "--task",
+    "model",
+    type=click.Choice(["encoder", "llm"]),
+    default="encoder",
+    show_default=True,
+    help="A MiniLM encoder, or SmolLM2 with LoRA adapters: slower, minutes more on two cores.",
+)
+@click.option("--turns", type=click.IntRange(0, 10), help="Default: 2; 1 with vLLM.")
 @click.option("--drill/--no-drill", default=True, help="Roll out a broken challenger at the end.")
-@click.option("--holdout", type=click.IntRange(50, 2000), default=1000, show_default=True)
+@click.option("--holdout", type=click.IntRange(50, 2000), help="Default: 1000; 300 for llm.")
 @click.option("--set", "values", multiple=True, metavar="KEY=VALUE", help="As for `flywheel init`.")
 def demo(
     folder: Path,
     leave: bool,
     expert: str,
-    turns: int,
+    engine: str | None,
+    model: str,
+    turns: int | None,
     drill: bool,
-    holdout: int,
+    holdout: int | None,
     values: tuple[str, ...],
 ) -> None:
-    """Turn the wheel on real input: TREC questions, a MiniLM encoder, a simulated expert."""
+    """Turn the wheel on real input: TREC questions, a small model, a simulated expert."""
     from flywheel.cli.workspace import parse_values
     from flywheel.demo.main import run_demo
-    from flywheel.demo.run import Plan
+    from flywheel.demo.plan import make_plan
 
-    plan = Plan(
-        workspace=folder.resolve(),
+    plan = make_plan(
+        folder.resolve(),
+        engine=engine,
+        model=model,
         turns=turns,
         drill=drill,
         expert=expert,
-        holdout_size=holdout,
-        ports=parse_values(values),
+        holdout=holdout,
+        values=parse_values(values),
     )
     sys.exit(run_demo(plan, leave=leave))

@@ -39,7 +39,18 @@ def parse_values(pairs: Sequence[str]) -> dict[str, object]:
 @click.option(
     "--label", "labels", multiple=True, metavar="LABEL[=TITLE]", help="One of the task's labels."
 )
-@click.option("--base-model", default="", help="Folder of a sentence-transformers encoder.")
+@click.option(
+    "--base-model", default="", help="Folder of a sentence-transformers encoder, or of an LLM."
+)
+@click.option(
+    "--kind", type=click.Choice(["classification", "generation"]), default="classification"
+)
+@click.option(
+    "--model",
+    type=click.Choice(["encoder", "llm"]),
+    default="encoder",
+    help="An encoder with a head, or a language model with LoRA adapters (served by vLLM).",
+)
 @click.option("--set", "values", multiple=True, metavar="KEY=VALUE", help="Another value.")
 @click.pass_context
 def init(
@@ -48,6 +59,8 @@ def init(
     title: str,
     labels: tuple[str, ...],
     base_model: str,
+    kind: str,
+    model: str,
     values: tuple[str, ...],
 ) -> None:
     """Make a workspace: a commented flywheel.toml, the pipeline, and a git and DVC repository."""
@@ -66,6 +79,8 @@ def init(
             base_model or "models/base",
             title=title,
             label_titles={name: words for name, words in titles.items() if words},
+            kind=kind,
+            model=model,
             values=parse_values(values),
         )
         _write_valid(config, text)

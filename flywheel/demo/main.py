@@ -12,7 +12,8 @@ import time
 import click
 
 from flywheel.demo.data import load_demo_data
-from flywheel.demo.run import Demo, Plan, start_up
+from flywheel.demo.plan import Plan
+from flywheel.demo.run import Demo, start_up
 from flywheel.demo.screen import Screen
 from flywheel.demo.workspace import flywheel, make_workspace
 from flywheel.errors import FlywheelError, WorkspaceError
@@ -27,7 +28,7 @@ def run_demo(plan: Plan, *, leave: bool) -> int:
     screen = Screen()
     screen.phase("Checking the demo's data, making the workspace")
     data = load_demo_data(plan.seed_size, plan.holdout_size)
-    make_workspace(plan.workspace, data, plan.ports or {})
+    make_workspace(plan, data)
     screen.phase("Starting what production runs")
     up = start_up(plan.workspace)
     try:

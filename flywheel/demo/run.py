@@ -8,8 +8,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import aiohttp
 from flywheel.demo.client import Client
 from flywheel.demo.data import LABELS, TASK, DemoData
 from flywheel.demo.expert import SimulatedExpert
+from flywheel.demo.plan import Plan
 from flywheel.demo.report import print_table, release_rows, write_report
 from flywheel.demo.screen import Screen
 from flywheel.demo.traffic import Traffic
@@ -32,36 +32,6 @@ SPENT_SECONDS = 20.0
 # Labels that are given when the gate refused a turn, before the next one.
 EXTRA_LABELS = 40
 ATTEMPTS = 3
-
-
-@dataclass(frozen=True)
-class Pace:
-    """Requests and answers a second in each phase: two cores do everything here."""
-
-    labelling: float = 18.0
-    training: float = 4.0
-    comparing: float = 28.0
-    answers: float = 7.0
-    answers_comparing: float = 6.0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the demo is asked to do. ``turns`` counts retrained releases after the first one."""
-
-    workspace: Path
-    turns: int = 2
-    drill: bool = True
-    expert: str = "simulated"
-    budget: int = 540
-    # Of the budget, kept for the drill's rollout: a few dozen labels show the harm.
-    drill_budget: int = 60
-    # Labels given in one rollout at most; below what would start the next turn by itself.
-    rollout_budget: int = 150
-    seed_size: int = 60
-    holdout_size: int = 1000
-    pace: Pace = Pace()
-    ports: Mapping[str, object] | None = None
 
 
 class Demo:
@@ -134,7 +104,9 @@ class Demo:
         )
         await asyncio.to_thread(flywheel, workspace, "ingest", str(workspace / "seed.jsonl"), *seed)
         self.screen.phase("Training the first release on the seed")
-        await self._until(lambda s: s["champion"] is not None, "the first release to serve", 600)
+        await self._until(
+            lambda s: s["champion"] is not None, "the first release to serve", self.plan.patience
+        )
         await self._released(1)
 
     async def _turn(self, number: int) -> None:
@@ -144,7 +116,7 @@ class Demo:
         )
         self._allow(self.plan.budget)
         self._pace(pace.labelling, pace.answers)
-        patience = 900.0 if self.plan.expert == "simulated" else 24 * 3600.0
+        patience = self.plan.patience if self.plan.expert == "simulated" else 24 * 3600.0
         await self._until(
             lambda s: len(s["releases"]) > number or _running(s), "enough labels", patience
         )
@@ -202,11 +174,13 @@ class Demo:
                 for row in rollouts["history"]
             )
 
-        deadline = time.monotonic() + 900
+        deadline = time.monotonic() + self.plan.patience
         spent_at: float | None = None
         while not ended(rollouts := await self.client.rollouts(TASK)):
             if time.monotonic() > deadline:
-                raise WorkspaceError(f"the rollout of {newest} did not end in 15 minutes")
+                raise WorkspaceError(
+                    f"the rollout of {newest} did not end in {self.plan.patience:.0f} s"
+                )
             active = rollouts.get("active")
             if self.expert.given >= self.expert.budget:
                 spent_at = spent_at or time.monotonic()
@@ -228,7 +202,7 @@ class Demo:
                 len(state["releases"]) >= count or _refused(state, began)
             )
 
-        await self._until(ended, f"release {count}", 900)
+        await self._until(ended, f"release {count}", self.plan.patience)
         if len(self.state["releases"]) < count:
             return False
         newest = self.state["releases"][-1]

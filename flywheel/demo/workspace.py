@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flywheel.demo.data import LABELS, TASK, DemoData, Question
+from flywheel.demo.plan import Plan
 from flywheel.errors import WorkspaceError
 
 GUIDELINE = "What does the question ask for? Choose the class of its answer, not of its words."
@@ -61,21 +62,29 @@ def write_questions(path: Path, questions: Sequence[Question]) -> None:
             lines.write(json.dumps({"text": question.text, "label": question.label}) + "\n")
 
 
-def make_workspace(workspace: Path, data: DemoData, ports: Mapping[str, object]) -> None:
+def make_workspace(plan: Plan, data: DemoData) -> None:
     """`flywheel init` with the demo's configuration; one that is there already is kept."""
+    workspace = plan.workspace
     workspace.mkdir(parents=True, exist_ok=True)
     write_questions(workspace / "seed.jsonl", data.seed)
     write_questions(workspace / "holdout.jsonl", data.holdout)
+    base = data.encoder
+    if plan.model == "llm":
+        from flywheel.demo.llm_base import prepare_base
+
+        base = prepare_base(workspace / "models" / "bases" / "smollm2-135m-instruct")
     arguments = [
         "--task",
         TASK,
         "--title",
         "What does the question ask for?",
         "--base-model",
-        str(data.encoder),
+        str(base),
+        "--model",
+        plan.model,
     ]
     for label, title in LABELS.items():
         arguments += ["--label", f"{label}={title}"]
-    for key, value in {**VALUES, **ports}.items():
+    for key, value in {**VALUES, **plan.values}.items():
         arguments += ["--set", f"{key}={json.dumps(value)}"]
     flywheel(workspace, "init", *arguments)
