@@ -1,0 +1,1 @@
+"""From settled labels to a LoRA adapter on a causal language model."""
