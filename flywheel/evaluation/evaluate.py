@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -17,7 +17,23 @@ from flywheel.evaluation.metrics import Prediction, measure
 PREDICTIONS_FILE = "predictions.jsonl"
 METRICS_FILE = "metrics.json"
 
-Predict = Callable[[Sequence[str]], list[dict[str, float]]]
+
+class Spoken(Protocol):
+    """A generated answer."""
+
+    @property
+    def text(self) -> str:
+        """What was generated."""
+        ...
+
+    @property
+    def confidence(self) -> float:
+        """How sure the release was of it, from 0 to 1."""
+        ...
+
+
+# Texts → for each a probability for every label, or a generated answer.
+Predict = Callable[[Sequence[str]], Sequence[dict[str, float] | Spoken]]
 
 
 def evaluate(
@@ -29,7 +45,7 @@ def evaluate(
     confidence: float = 0.95,
     latency_requests: int = 100,
 ) -> dict[str, Any]:
-    """Measure a loaded classifier on ``holdout.jsonl``.
+    """Measure a loaded release on ``holdout.jsonl``; without ``labels`` it is one of free text.
 
     Writes ``predictions.jsonl`` (so that a later challenger is compared without asking this release
     again) and ``metrics.json`` into ``folder``; returns the metrics. Raises PipelineError when
@@ -46,17 +62,9 @@ def evaluate(
         )
     texts = [line.text for line in lines]
     started = time.perf_counter()
-    scores = predict(texts)
+    answers = predict(texts)
     seconds = time.perf_counter() - started
-    predictions = [
-        Prediction(
-            sample_id=line.sample_id,
-            label=line.label,
-            prediction=max(sorted(given), key=given.__getitem__),
-            scores=given,
-        )
-        for line, given in zip(lines, scores, strict=True)
-    ]
+    predictions = as_predictions(lines, answers)
     metrics = measure(predictions, labels, confidence) | {
         "texts_per_second": len(texts) / seconds,
         **measure_latency(predict, texts, latency_requests),
@@ -65,6 +73,27 @@ def evaluate(
     write_predictions(folder / PREDICTIONS_FILE, predictions)
     write_json(folder / METRICS_FILE, metrics)
     return metrics
+
+
+def as_predictions(
+    lines: Sequence[DatasetLine], answers: Sequence[dict[str, float] | Spoken]
+) -> list[Prediction]:
+    """Answers of either kind beside what is right, in the order of ``lines``."""
+    return [_prediction(line, given) for line, given in zip(lines, answers, strict=True)]
+
+
+def _prediction(line: DatasetLine, given: dict[str, float] | Spoken) -> Prediction:
+    if isinstance(given, dict):
+        answer, scores, reported = max(sorted(given), key=given.__getitem__), given, None
+    else:
+        answer, scores, reported = given.text, {}, given.confidence
+    return Prediction(
+        sample_id=line.sample_id,
+        label=line.label,
+        prediction=answer,
+        scores=scores,
+        reported=reported,
+    )
 
 
 def measure_latency(predict: Predict, texts: Sequence[str], requests: int) -> dict[str, float]:

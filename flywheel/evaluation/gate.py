@@ -8,6 +8,7 @@ from statistics import NormalDist
 
 import msgspec
 
+from flywheel.contracts.answers import is_right
 from flywheel.evaluation.config import GateSettings
 from flywheel.evaluation.metrics import Prediction, wilson_interval
 
@@ -79,13 +80,17 @@ def _compare(
     settings: GateSettings,
     base: GateDecision,
 ) -> GateDecision:
-    answers = {p.sample_id: p.prediction for p in champion}
+    answers = {p.sample_id: p for p in champion}
     pairs = [p for p in challenger if p.sample_id in answers]
     if not pairs:
         reason = "the champion answered none of these held-out samples: nothing can be compared"
         return msgspec.structs.replace(base, reason=reason)
     # The label is the challenger's: one corrected since counts for both.
-    before = [answers[p.sample_id] == p.label for p in pairs]
+    earlier = [answers[p.sample_id] for p in pairs]
+    before = [
+        is_right(old.prediction, new.label, old.scores)
+        for old, new in zip(earlier, pairs, strict=True)
+    ]
     fixed = sum(p.correct and not was for p, was in zip(pairs, before, strict=True))
     broken = sum(was and not p.correct for p, was in zip(pairs, before, strict=True))
     difference = (fixed - broken) / len(pairs)

@@ -1,4 +1,4 @@
-"""How good and how honest a classifier's answers are, with intervals."""
+"""How good and how honest a release's answers are, with intervals."""
 
 from __future__ import annotations
 
@@ -9,26 +9,34 @@ from typing import Any
 
 import msgspec
 
+from flywheel.contracts.answers import is_right
+
 _BINS = 10
 _SMALLEST = 1e-12
 
 
-class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """What a release said of a sample whose label is known."""
+class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a release said of a sample whose label is known.
+
+    Free text has no ``scores``; how sure the release was of it is ``reported``.
+    """
 
     sample_id: str
     label: str
     prediction: str
     scores: dict[str, float]
+    reported: float | None = None
 
     @property
     def correct(self) -> bool:
-        """Whether the answer was right."""
-        return self.prediction == self.label
+        """Whether the answer was right: the label itself, or the same text once normalised."""
+        return is_right(self.prediction, self.label, self.scores)
 
     @property
     def confidence(self) -> float:
-        """The largest probability."""
+        """What the release reported; by default the largest probability."""
+        if self.reported is not None:
+            return self.reported
         return max(self.scores.values(), default=0.0)
 
 
@@ -88,13 +96,32 @@ def confusion(
 def measure(
     predictions: Sequence[Prediction], labels: Sequence[str], confidence: float
 ) -> dict[str, Any]:
-    """Every metric of one set of predictions, as plain JSON values; intervals at ``confidence``."""
-    right = sum(p.correct for p in predictions)
-    total = len(predictions)
-    low, high = wilson_interval(right, total, confidence)
+    """Every metric of one set of predictions, as plain JSON values; intervals at ``confidence``.
+
+    Without ``labels`` the answers are free text: ``accuracy`` is the share of exact matches once
+    normalised, there is ``chrf`` (with its signature) and ``token_f1``, and nothing by label.
+    """
+    if not labels:
+        from flywheel.evaluation.text_metrics import measure_text
+
+        return _measure_all(predictions, confidence) | measure_text(predictions)
     table = confusion(predictions, labels)
     classes = {label: _class_metrics(label, table, confidence) for label in labels}
     seen = [row["f1"] for row in classes.values() if row["samples"] or row["answered"]]
+    return _measure_all(predictions, confidence) | {
+        "macro_f1": sum(seen) / len(seen) if seen else 0.0,
+        "brier": brier_score(predictions),
+        "nll": negative_log_likelihood(predictions),
+        "classes": classes,
+        "confusion": table,
+    }
+
+
+def _measure_all(predictions: Sequence[Prediction], confidence: float) -> dict[str, Any]:
+    """What can be said of answers of either kind."""
+    right = sum(p.correct for p in predictions)
+    total = len(predictions)
+    low, high = wilson_interval(right, total, confidence)
     return {
         "samples": total,
         "correct": right,
@@ -102,13 +129,8 @@ def measure(
         "accuracy_low": low,
         "accuracy_high": high,
         "confidence": confidence,
-        "macro_f1": sum(seen) / len(seen) if seen else 0.0,
         "ece": expected_calibration_error(predictions),
-        "brier": brier_score(predictions),
-        "nll": negative_log_likelihood(predictions),
         "mean_confidence": sum(p.confidence for p in predictions) / total if total else 0.0,
-        "classes": classes,
-        "confusion": table,
     }
 
 

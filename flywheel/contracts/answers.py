@@ -1,0 +1,40 @@
+"""When an answer is right: labels to the letter, free text once normalised."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+
+# The longest free text that a person, a rule or a file may give as the right answer.
+LONGEST_TEXT = 8_000
+
+
+def normalised(text: str) -> str:
+    """What two texts must share to count as the same: letters whatever their case, width and
+    spacing. Normalising again changes nothing."""
+    # Folding case can leave a text that is no longer composed (Unicode 3.13, D146): hence twice.
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return " ".join(folded.split())
+
+
+def same_text(one: str, other: str) -> bool:
+    """Whether two free texts say the same, letter by letter after normalising."""
+    return one == other or normalised(one) == normalised(other)
+
+
+def is_right(answer: str, truth: str, scores: Mapping[str, float]) -> bool:
+    """Whether a release's answer is the settled one.
+
+    ``scores`` tells the two kinds of answers apart wherever they are kept: a label comes with a
+    probability for every label and must be equal; free text comes with none.
+    """
+    return answer == truth or (not scores and same_text(answer, truth))
+
+
+def text_problem(text: str) -> str | None:
+    """Why a free text cannot be a right answer, or None."""
+    if not text or text.isspace():
+        return "the text is empty"
+    if len(text) > LONGEST_TEXT:
+        return f"the text has {len(text)} characters; at most {LONGEST_TEXT} are accepted"
+    return None
