@@ -10,9 +10,10 @@ from flywheel.contracts.events import TrafficRecorded
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.split import TrafficSplit
 from flywheel.errors import FlywheelError, Unavailable
+from flywheel.gateway.calls import Call, Prediction
 from flywheel.gateway.capture import Capture
 from flywheel.gateway.choose_variant import Variant, choose_shadow, choose_variant
-from flywheel.gateway.forward import ModelServers, Prediction
+from flywheel.gateway.forward import ModelServers
 from flywheel.gateway.metrics import observe
 from flywheel.gateway.shadow import Copy, Shadow
 from flywheel.gateway.splits import Splits
@@ -22,9 +23,11 @@ _EVENT_IDS = uuid.UUID("0d5ad0b7-6e0c-5c49-8c0c-8e6b7a1f4c21")
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A checked request. ``received`` is time.perf_counter() at its arrival."""
+    """A checked request. ``received`` is time.perf_counter() at its arrival; ``call`` is what a
+    task of this kind asks of a model server."""
 
     task: str
+    call: Call
     text: str
     sample_id: str
     unit: str
@@ -46,7 +49,7 @@ def traffic_event_id(task: str, sample_id: str) -> str:
 
 
 class Answers:
-    """The use case behind both endpoints that classify.
+    """The use case behind both endpoints that answer.
 
     A challenger that does not answer within ``challenger_patience`` seconds is recorded as failed,
     and the champion answers in its place.
@@ -93,7 +96,7 @@ class Answers:
     async def _predict(self, ask: Ask, split: TrafficSplit, variant: Variant) -> Prediction:
         within = self._challenger_patience if variant.arm == "challenger" else None
         try:
-            return await self._servers.classify(variant.release, ask.text, within)
+            return await self._servers.ask(ask.call, variant.release, ask.text, within)
         except FlywheelError as error:
             self._failed(ask, split, variant, error)
             raise
@@ -103,7 +106,15 @@ class Answers:
         if other is None or other.arm is None or split.rollout_id is None:
             return
         self._shadow.submit(
-            Copy(ask.sample_id, ask.task, ask.text, other.release, other.arm, split.rollout_id)
+            Copy(
+                ask.sample_id,
+                ask.task,
+                ask.call,
+                ask.text,
+                other.release,
+                other.arm,
+                split.rollout_id,
+            )
         )
 
     def _failed(
@@ -145,9 +156,10 @@ def _served(
         release=variant.release,
         arm=variant.arm,
         rollout_id=split.rollout_id if variant.arm else None,
-        output=prediction.label,
+        output=prediction.output,
         scores=prediction.scores,
         confidence=prediction.confidence,
         latency_ms=(time.perf_counter() - ask.received) * 1000,
         tokens_in=prediction.tokens_in,
+        tokens_out=prediction.tokens_out,
     )

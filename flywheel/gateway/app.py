@@ -1,4 +1,7 @@
-"""The gateway's HTTP interface: OpenAI-compatible, and a plain one for classification."""
+"""The gateway's HTTP interface: OpenAI-compatible, and a plain one for classification.
+
+A task without labels generates text, and has the first of the two alone.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,17 @@ import msgspec
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
+from flywheel.contracts.answers import text_problem
 from flywheel.contracts.events import LabelRecorded
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.errors import FlywheelError, NotFound, RequestError, TooLarge
 from flywheel.gateway.answer import Answered, Answers, Ask
 from flywheel.gateway.auth import Caller, Keys
+from flywheel.gateway.calls import CLASSIFY, GENERATE
 from flywheel.gateway.capture import Capture
 from flywheel.gateway.config import GatewayLimits
 from flywheel.gateway.forward import ModelServers
+from flywheel.gateway.generation import check_generation
 from flywheel.gateway.limits import SourceLimits
 from flywheel.gateway.metrics import count_refused
 from flywheel.gateway.openapi import openapi
@@ -52,7 +58,8 @@ def create_app(
     limits: GatewayLimits | None = None,
     checks: Mapping[str, Callable[[], str | None]] | None = None,
 ) -> FastAPI:
-    """The gateway over what it is given. ``tasks`` maps each task to its labels.
+    """The gateway over what it is given. ``tasks`` maps each task to its labels; one without any
+    generates text.
 
     The app opens ``servers`` and starts ``capture`` with its lifespan, and closes both at the end:
     shadow copies first, then the spill log.
@@ -116,8 +123,11 @@ class _Endpoints:
     async def chat(self, request: Request) -> Response:
         received = time.perf_counter()
         caller = self._admit(request)
-        body = parse(ChatRequest, await self._body(request))
-        if body.n != 1:
+        raw = await self._body(request)
+        body = parse(ChatRequest, raw)
+        if self._tasks.get(body.model) == ():
+            check_generation(body, raw)
+        elif body.n != 1:
             raise RequestError("n: a classification has one answer; leave n out")
         ask = self._ask(
             request, caller, task=body.model, text=body.text, user=body.user, received=received
@@ -134,6 +144,12 @@ class _Endpoints:
         received = time.perf_counter()
         caller = self._admit(request)
         body = parse(ClassifyRequest, await self._body(request))
+        if not self._labels(body.task):
+            raise RequestError(
+                f"task {body.task!r} has no labels: it generates text. Ask POST "
+                f'/v1/chat/completions with {{"model": "{body.task}", "messages": '
+                '[{"role": "user", "content": "…"}]}'
+            )
         ask = self._ask(
             request, caller, task=body.task, text=body.text, user=body.user, received=received
         )
@@ -142,7 +158,7 @@ class _Endpoints:
         content = _encode(
             ClassifyResponse(
                 sample_id=ask.sample_id,
-                label=prediction.label,
+                label=prediction.output,
                 scores=prediction.scores,
                 confidence=prediction.confidence,
                 release=answered.variant.release,
@@ -156,8 +172,7 @@ class _Endpoints:
         body = parse(FeedbackRequest, await self._body(request))
         labels = self._labels(body.task)
         check_id("sample_id", body.sample_id)
-        if body.label not in labels:
-            raise RequestError(f"label: {body.label!r} is none of {', '.join(labels)}")
+        _check_answer(body.label, labels)
         annotator = body.annotator or caller.source
         check_id("annotator", annotator)
         self._capture.ensure_room()
@@ -183,6 +198,7 @@ class _Endpoints:
                 "created": self._started,
                 "owned_by": "flywheel",
                 "labels": labels,
+                **({} if labels else {"kind": "generation"}),
             }
             for task, labels in self._tasks.items()
         ]
@@ -211,7 +227,7 @@ class _Endpoints:
         user: str | None,
         received: float,
     ) -> Ask:
-        self._labels(task)
+        call = CLASSIFY if self._labels(task) else GENERATE
         check_text(text, self._limits.max_text_chars)
         sample_id = request.headers.get(SAMPLE_HEADER)
         if sample_id is None:
@@ -220,7 +236,7 @@ class _Endpoints:
             check_id(SAMPLE_HEADER, sample_id)
         if user:
             check_id("user", user)
-        return Ask(task, text, sample_id, user or sample_id, caller.source, received)
+        return Ask(task, call, text, sample_id, user or sample_id, caller.source, received)
 
     async def _body(self, request: Request) -> bytes:
         chunks: list[bytes] = []
@@ -231,6 +247,15 @@ class _Endpoints:
                 raise TooLarge(f"the body is larger than {self._limits.max_body_bytes} bytes")
             chunks.append(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _check_answer(answer: str, labels: Sequence[str]) -> None:
+    """Raises RequestError for what cannot be the right answer of a task with these labels."""
+    if labels and answer not in labels:
+        raise RequestError(f"label: {answer!r} is none of {', '.join(labels)}")
+    problem = None if labels else text_problem(answer)
+    if problem:
+        raise RequestError(f"label: {problem}")
 
 
 def _response(content: bytes, ask: Ask, answered: Answered, media_type: str) -> Response:

@@ -12,6 +12,7 @@ import msgspec
 from prometheus_client import Counter
 
 from flywheel.errors import RequestError, Unavailable
+from flywheel.gateway.calls import Call, Prediction
 
 _retries = Counter("flywheel_gateway_retries_total", "Calls to a model server that were retried.")
 
@@ -19,34 +20,6 @@ FIRST_BACK_OFF_SECONDS = 0.02
 LONGEST_BACK_OFF_SECONDS = 0.5
 SKIP_SECONDS = 1.0
 BUSY_SECONDS = 0.05
-
-
-class _Classification(msgspec.Struct):
-    probs: list[float]
-    labels: list[str]
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int = 0
-
-
-class _Answer(msgspec.Struct):
-    data: list[_Classification]
-    usage: _Usage | None = None
-
-
-class Prediction(msgspec.Struct, frozen=True):
-    """What a release said of one text. ``model_seconds`` is the time of the call that answered."""
-
-    label: str
-    scores: dict[str, float]
-    tokens_in: int
-    model_seconds: float
-
-    @property
-    def confidence(self) -> float:
-        """The largest score."""
-        return self.scores[self.label]
 
 
 class ModelRefused(RequestError):
@@ -88,17 +61,13 @@ class _Endpoint:
             self.lacks[release] = now + retry.skip_seconds
 
 
-_encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(_Answer)
-
-
 class ModelServers:
     """All replicas of the model server behind one call. Lives in one event loop."""
 
     def __init__(
         self, endpoints: Sequence[str], timeout_seconds: float, max_connections: int = 256
     ) -> None:
-        self._endpoints = [_Endpoint(url.rstrip("/") + "/classify") for url in endpoints]
+        self._endpoints = [_Endpoint(url.rstrip("/")) for url in endpoints]
         self._timeout = timeout_seconds
         # A replica that hangs must leave time to ask another one.
         self._attempt_timeout = timeout_seconds / min(3, 1 + len(endpoints))
@@ -120,15 +89,17 @@ class ModelServers:
         if self._session is not None:
             await self._session.close()
 
-    async def classify(self, release: str, text: str, within: float | None = None) -> Prediction:
-        """Ask any replica that has ``release``.
+    async def ask(
+        self, call: Call, release: str, text: str, within: float | None = None
+    ) -> Prediction:
+        """Make a call to any replica that has ``release``.
 
         Inference changes nothing, so a call that failed is repeated on another replica, with
         growing pauses, for ``within`` seconds (never longer than the timeout). Raises Unavailable
         when no replica answered by then or all fail at this text, and ModelRefused when one says
         that the request is wrong.
         """
-        body = _encoder.encode({"model": release, "input": [text]})
+        body = call.body(release, text)
         seconds = self._timeout if within is None else min(within, self._timeout)
         deadline = time.monotonic() + seconds
         back_off = FIRST_BACK_OFF_SECONDS
@@ -136,7 +107,7 @@ class ModelServers:
         while True:
             endpoint = self._choose(release)
             try:
-                return await self._ask(endpoint, body, deadline)
+                return await self._attempt(call, endpoint, body, deadline)
             except _Retry as retry:
                 endpoint.leave_alone(release, retry)
                 failures += 1
@@ -162,29 +133,35 @@ class ModelServers:
             key=lambda e: (max(0.0, e.ready_at(release) - now), e.in_flight),
         )
 
-    async def _ask(self, endpoint: _Endpoint, body: bytes, deadline: float) -> Prediction:
+    async def _attempt(
+        self, call: Call, endpoint: _Endpoint, body: bytes, deadline: float
+    ) -> Prediction:
         session = self._session
         if session is None:
             raise Unavailable("the gateway is starting")
         started = time.perf_counter()
+        url = endpoint.url + call.path
         remaining = max(0.001, deadline - time.monotonic())
         endpoint.in_flight += 1
         try:
             async with asyncio.timeout(min(remaining, self._attempt_timeout)):
-                async with session.post(endpoint.url, data=body) as response:
+                async with session.post(url, data=body) as response:
                     content = await response.read()
                     status = response.status
         except TimeoutError:
-            raise _Retry(
-                f"{endpoint.url} did not answer in time", SKIP_SECONDS, whole=True
-            ) from None
+            raise _Retry(f"{url} did not answer in time", SKIP_SECONDS, whole=True) from None
         except aiohttp.ClientError as error:
-            raise _Retry(f"{endpoint.url}: {error}", SKIP_SECONDS, whole=True) from None
+            raise _Retry(f"{url}: {error}", SKIP_SECONDS, whole=True) from None
         finally:
             endpoint.in_flight -= 1
         if status != 200:
-            raise _refusal(endpoint.url, status, content)
-        return _prediction(endpoint.url, content, time.perf_counter() - started)
+            raise _refusal(url, status, content)
+        try:
+            return call.read(content, time.perf_counter() - started)
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise _Retry(
+                f"{url} gave no usable answer: {error}", BUSY_SECONDS, about_text=True
+            ) from None
 
 
 def _refusal(url: str, status: int, content: bytes) -> Exception:
@@ -203,17 +180,3 @@ def _refusal(url: str, status: int, content: bytes) -> Exception:
     if status > 500:
         return _Retry(said, SKIP_SECONDS, whole=True)
     return ModelRefused(f"the model server refused the request: {detail}")
-
-
-def _prediction(url: str, content: bytes, seconds: float) -> Prediction:
-    try:
-        answer = _decoder.decode(content)
-        first = answer.data[0]
-        scores = dict(zip(first.labels, first.probs, strict=True))
-        label = max(scores, key=scores.__getitem__)
-    except (msgspec.MsgspecError, IndexError, ValueError) as error:
-        raise _Retry(
-            f"{url} gave no usable answer: {error}", BUSY_SECONDS, about_text=True
-        ) from None
-    tokens = answer.usage.prompt_tokens if answer.usage else 0
-    return Prediction(label, scores, tokens, seconds)

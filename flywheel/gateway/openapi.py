@@ -56,7 +56,7 @@ def openapi() -> dict[str, Any]:
         "info": {"title": "Flywheel gateway", "version": "1"},
         "paths": {
             "/v1/chat/completions": {
-                "post": _operation("Classify the last user message (OpenAI)", chat, "200", _OPEN)
+                "post": _operation("Answer the last user message (OpenAI)", chat, "200", _OPEN)
             },
             "/v1/classify": {"post": _operation("Classify one text", classify, "200", classified)},
             "/v1/feedback": {

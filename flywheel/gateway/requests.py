@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from flywheel.errors import RequestError, TooLarge
-from flywheel.gateway.forward import Prediction
+from flywheel.gateway.calls import Prediction
 
 
 class TextPart(msgspec.Struct):
@@ -20,14 +20,18 @@ class TextPart(msgspec.Struct):
 
 
 class Message(msgspec.Struct):
-    """One chat message. Only the last one of the user is classified."""
+    """One chat message. Only the last one of the user is classified; a task that generates takes
+    no others."""
 
     role: str
     content: str | list[TextPart] | None = None
 
 
 class ChatRequest(msgspec.Struct):
-    """OpenAI's chat completion request, as far as classification has a use for it."""
+    """OpenAI's chat completion request, as far as a task has a use for it.
+
+    Generation refuses every other field that asks for something: see ``gateway.generation``.
+    """
 
     model: str
     messages: list[Message]
@@ -56,7 +60,10 @@ class ClassifyRequest(msgspec.Struct):
 
 
 class FeedbackRequest(msgspec.Struct):
-    """The body of /v1/feedback: what a user, or the course of things, says was right."""
+    """The body of /v1/feedback: what a user, or the course of things, says was right.
+
+    ``label`` is one of the task's labels; where the task generates text, it is the right text.
+    """
 
     sample_id: str
     task: str
@@ -110,25 +117,29 @@ def check_id(name: str, value: str) -> None:
 
 
 def chat_response(sample_id: str, release: str, prediction: Prediction) -> dict[str, object]:
-    """OpenAI's chat completion with the label as its content."""
+    """OpenAI's chat completion with the label, or the text, as its content.
+
+    A generated text has the server's ``confidence`` beside it, and always its usage.
+    """
+    choice: dict[str, object] = {
+        "index": 0,
+        "message": {"role": "assistant", "content": prediction.output},
+        "finish_reason": prediction.finish,
+    }
+    if not prediction.scores:
+        choice["confidence"] = prediction.confidence
     response: dict[str, object] = {
         "id": f"chatcmpl-{sample_id}",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": release,
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": prediction.label},
-                "finish_reason": "stop",
-            }
-        ],
+        "choices": [choice],
     }
-    if prediction.tokens_in:
+    if prediction.tokens_in or not prediction.scores:
         response["usage"] = {
             "prompt_tokens": prediction.tokens_in,
-            "completion_tokens": 0,
-            "total_tokens": prediction.tokens_in,
+            "completion_tokens": prediction.tokens_out,
+            "total_tokens": prediction.tokens_in + prediction.tokens_out,
         }
     return response
 
@@ -142,8 +153,8 @@ def chat_chunks(sample_id: str, release: str, prediction: Prediction) -> bytes:
         "model": release,
     }
     steps: Sequence[tuple[dict[str, str], str | None]] = (
-        ({"role": "assistant", "content": prediction.label}, None),
-        ({}, "stop"),
+        ({"role": "assistant", "content": prediction.output}, None),
+        ({}, prediction.finish),
     )
     lines = [
         msgspec.json.encode(

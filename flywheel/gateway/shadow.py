@@ -13,6 +13,7 @@ from prometheus_client import Counter
 from flywheel.contracts.events import Arm, ShadowRecorded
 from flywheel.contracts.ids import utc_now
 from flywheel.errors import RequestError
+from flywheel.gateway.calls import Call
 from flywheel.gateway.capture import Capture
 from flywheel.gateway.forward import ModelServers
 
@@ -27,6 +28,7 @@ class Copy(NamedTuple):
 
     sample_id: str
     task: str
+    call: Call
     text: str
     release: str
     arm: Arm
@@ -81,7 +83,7 @@ class Shadow:
     async def _score(self, copy: Copy) -> None:
         started = time.perf_counter()
         try:
-            prediction = await self._servers.classify(copy.release, copy.text)
+            prediction = await self._servers.ask(copy.call, copy.release, copy.text)
         except RequestError as error:
             self._capture.record(_recorded(copy, started, error=str(error)))
             return
@@ -90,7 +92,7 @@ class Shadow:
             _recorded(
                 copy,
                 started,
-                output=prediction.label,
+                output=prediction.output,
                 scores=prediction.scores,
                 confidence=prediction.confidence,
             )
