@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 from flywheel.rollout.decide import Readiness
 
@@ -24,7 +24,7 @@ class ModelServers(Protocol):
 
 
 class HttpModelServers:
-    """Asks every endpoint: is the release listed (GET /v1/models), does it answer (/classify)?"""
+    """Asks every endpoint: is the release listed (GET /v1/models), does it answer?"""
 
     def __init__(
         self, endpoints: Sequence[str], timeout: float = 5.0, remember: float = 5.0
@@ -56,8 +56,11 @@ class HttpModelServers:
         """Why this endpoint does not answer for the release; empty when it does."""
         try:
             listed = self._call(f"{endpoint}/v1/models", None)
-            if release not in [model["id"] for model in listed["data"]]:
-                return f"{endpoint} has not loaded it"
+            model = next((m for m in listed["data"] if m["id"] == release), None)
+            if model is None:
+                return _why_absent(endpoint, release, listed)
+            if model.get("kind") == "generator":
+                return self._generates(endpoint, release)
             answer = self._call(f"{endpoint}/classify", {"model": release, "input": [PROBE]})
             return "" if answer["data"][0]["label"] else f"{endpoint} answered without a label"
         except urllib.error.HTTPError as error:
@@ -65,14 +68,30 @@ class HttpModelServers:
                 return f"{endpoint} answered {error.code}"
         except (OSError, ValueError) as error:
             return f"{endpoint}: {getattr(error, 'reason', None) or error}"
-        except (KeyError, IndexError, TypeError) as error:
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
             return f"{endpoint} answered something else than expected: {error!r}"
 
-    def _call(self, url: str, body: object) -> dict[str, list[dict[str, str]]]:
+    def _generates(self, endpoint: str, release: str) -> str:
+        asked = {"model": release, "messages": [{"role": "user", "content": PROBE}]}
+        answer = self._call(f"{endpoint}/v1/chat/completions", asked)
+        content = answer["choices"][0]["message"]["content"]
+        return "" if isinstance(content, str) else f"{endpoint} answered without a text"
+
+    def _call(self, url: str, body: object) -> dict[str, list[dict[str, Any]]]:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(  # noqa: S310 - configured endpoints, http or https
             url, data, {"Content-Type": "application/json"} if data else {}
         )
         with urllib.request.urlopen(request, timeout=self._timeout) as response:  # noqa: S310
-            found: dict[str, list[dict[str, str]]] = json.load(response)
+            found: dict[str, list[dict[str, Any]]] = json.load(response)
         return found
+
+
+def _why_absent(endpoint: str, release: str, listed: dict[str, list[dict[str, Any]]]) -> str:
+    """What the server itself says of a release that it does not serve."""
+    for model in listed.get("unavailable", []):
+        if model["id"] == release and model.get("reason"):
+            return f"{endpoint} could not load it: {model['reason']}"
+        if model["id"] == release:
+            return f"{endpoint} is still loading it"
+    return f"{endpoint} has not loaded it"

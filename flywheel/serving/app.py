@@ -1,4 +1,4 @@
-"""The embedded engine's HTTP interface, shaped like vLLM's."""
+"""A model server's HTTP interface, shaped like vLLM's, whichever engine answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flywheel.errors import FlywheelError, RequestError, TooLarge
 from flywheel.monitoring.health import health_routes
 from flywheel.monitoring.problems import install_problem_details
 from flywheel.serving.batching import Batcher, Scores
-from flywheel.serving.engine import Classifier
+from flywheel.serving.engine import Classifier, Generated, generates
 from flywheel.serving.releases import ReleaseSet
 
 _requests = Counter("flywheel_serving_requests_total", "Requests by status.", ("status",))
@@ -61,7 +61,6 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         batcher = Batcher(max_batch=max_batch, max_wait_ms=max_wait_ms, queue_size=queue_size)
-        batcher.start()
         app.state.endpoints = _Endpoints(releases, batcher)
         yield
         await batcher.stop()
@@ -87,8 +86,12 @@ class _Endpoints:
         texts = [body.input] if isinstance(body.input, str) else body.input
         if not texts:
             raise RequestError("input: at least one text is needed")
-        classifier = self._releases.get(body.model)
-        scores = await self._scores(classifier, texts)
+        with self._releases.using(body.model) as served:
+            if generates(served):
+                raise RequestError(
+                    f"{body.model} generates text and knows no labels: ask /v1/chat/completions"
+                )
+            scores = await self._scores(served, texts)
         return {
             "id": f"classify-{new_id()}",
             "object": "list",
@@ -102,15 +105,26 @@ class _Endpoints:
         texts = [m.content for m in body.messages if m.role == "user"][-1:]
         if not texts:
             raise RequestError("messages: there is no message with role 'user'")
-        classifier = self._releases.get(body.model)
-        scores = (await self._scores(classifier, texts))[0]
-        message = {"role": "assistant", "content": max(scores, key=scores.__getitem__)}
+        extra: dict[str, object] = {}
+        choice: dict[str, object] = {"index": 0, "finish_reason": "stop"}
+        with self._releases.using(body.model) as served:
+            if generates(served):
+                _refuse_blank(texts)
+                generated = (await self._batcher.generate(served, texts))[0]
+                content = generated.text
+                choice["confidence"] = generated.confidence
+                extra["usage"] = _usage(generated)
+            else:
+                scores = (await self._scores(served, texts))[0]
+                content = max(scores, key=scores.__getitem__)
+        choice["message"] = {"role": "assistant", "content": content}
         return {
             "id": f"chatcmpl-{new_id()}",
             "object": "chat.completion",
             "created": int(time.time()),
             "model": body.model,
-            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "choices": [choice],
+            **extra,
         }
 
     def models(self) -> dict[str, object]:
@@ -123,6 +137,7 @@ class _Endpoints:
                     "object": "model",
                     "created": status.loaded_at,
                     "owned_by": "flywheel",
+                    "kind": status.kind,
                     "labels": status.labels,
                 }
                 for status in statuses
@@ -136,10 +151,22 @@ class _Endpoints:
         }
 
     async def _scores(self, classifier: Classifier, texts: list[str]) -> list[Scores]:
-        for index, text in enumerate(texts):
-            if not text or text.isspace():
-                raise RequestError(f"input: text {index} is empty")
+        _refuse_blank(texts)
         return await self._batcher.classify(classifier, texts)
+
+
+def _refuse_blank(texts: list[str]) -> None:
+    for index, text in enumerate(texts):
+        if not text or text.isspace():
+            raise RequestError(f"input: text {index} is empty")
+
+
+def _usage(generated: Generated) -> dict[str, int]:
+    return {
+        "prompt_tokens": generated.tokens_in,
+        "completion_tokens": generated.tokens_out,
+        "total_tokens": generated.tokens_in + generated.tokens_out,
+    }
 
 
 def _classification(index: int, scores: Scores) -> dict[str, object]:

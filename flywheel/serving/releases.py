@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,20 +15,27 @@ from prometheus_client import Gauge, Histogram
 from flywheel.contracts.events import RolloutChanged
 from flywheel.contracts.split import TrafficSplit
 from flywheel.errors import NotFound, Unavailable
-from flywheel.serving.engine import Classifier, Loader
+from flywheel.serving.engine import Classifier, Generator, Loader, generates
 
 _log = structlog.get_logger(__name__)
 _state = Gauge("flywheel_serving_release", "1 in the release's state.", ("release", "state"))
 _load_time = Histogram(
     "flywheel_serving_load_seconds",
     "Loading and warming up one release.",
-    buckets=(0.1, 0.25, 0.5, 1, 2, 3, 5, 8, 13, 21, 34, 60),
+    buckets=(0.1, 0.25, 0.5, 1, 2, 3, 5, 8, 13, 21, 34, 60, 120, 300),
 )
 
 State = Literal["loading", "ready", "failed"]
 STATES: tuple[State, ...] = ("loading", "ready", "failed")
 WARM_UP_TEXT = "What does a first request find?"
 LONGEST_RETRY_SECONDS = 60.0
+FIRST_RETRY_SECONDS = 2.0
+# How long requests under way may hold up the closing of what answers them.
+DRAIN_SECONDS = 30.0
+WATCH_SECONDS = 0.5
+
+
+Kind = Literal["classifier", "generator"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +45,37 @@ class ReleaseStatus:
     release: str
     state: State
     reason: str = ""
+    kind: Kind = "classifier"
     labels: tuple[str, ...] = ()
     loaded_at: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Live:
+    """What answers, and how many requests it is answering."""
+
+    served: Classifier | Generator
+    since: float
+    in_use: int = 0
 
 
 @dataclass(slots=True)
 class _Held:
     status: ReleaseStatus
-    classifier: Classifier | None = None
+    live: _Live | None = None
     unwanted_since: float | None = None
     retry_at: float = 0.0
-    retry_in: float = 2.0
+    retry_in: float = FIRST_RETRY_SECONDS
 
 
 class ReleaseSet:
-    """Thread-safe. One thread loads, warms up and unloads, so that requests never wait for it.
+    """Thread-safe. One thread loads and warms up, so that requests never wait for it; another
+    watches what is loaded, and unloads.
 
     Start it once the rollout log is read to its end: what it named before is history. A release
     that no split names is kept for ``grace_seconds``, for requests still under way and for a
-    rollback. A failed load is tried again, less and less often.
+    rollback. A failed load is tried again, less and less often, and so is a release whose engine
+    died.
     """
 
     def __init__(
@@ -70,21 +90,42 @@ class ReleaseSet:
         self._clock = clock
         self._lock = threading.Lock()
         self._splits: dict[str, TrafficSplit] = {}
+        self._kept: set[str] = set()
         self._held: dict[str, _Held] = {}
         self._wake = threading.Event()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="releases", daemon=True)
+        self._idle = threading.Condition(self._lock)
+        self._threads = [
+            threading.Thread(target=self._run, name="releases", daemon=True),
+            threading.Thread(target=self._watch, name="watch-releases", daemon=True),
+        ]
+        self._closing: list[threading.Thread] = []
 
     def start(self) -> None:
         """Load what the splits name, from now on."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """Stop; a load under way is finished first."""
+        """Stop and close everything; a load under way is finished first."""
         self._stopping.set()
         self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
+        with self._lock:
+            held, self._held = self._held, {}
+        for one in held.values():
+            if one.live is not None:
+                self._close(one.live)
+        for thread in self._closing:
+            thread.join()
+
+    def keep(self, *releases: str) -> None:
+        """Serve these, and treat them as champions, whatever the splits say."""
+        with self._lock:
+            self._kept.update(releases)
+        self._wake.set()
 
     def update(self, event: RolloutChanged) -> None:
         """Take in one change of a split."""
@@ -96,23 +137,34 @@ class ReleaseSet:
                     held.retry_at = 0.0
         self._wake.set()
 
-    def get(self, release: str) -> Classifier:
-        """A release that is ready.
+    @contextmanager
+    def using(self, release: str) -> Iterator[Classifier | Generator]:
+        """A release that is ready, and that stays so until the block ends.
 
         Raises NotFound for one that no split names and Unavailable for one that is loading or
         that failed to load, with the reason.
         """
-        held = self._held.get(release)
-        if held is not None and held.classifier is not None:
-            return held.classifier
         with self._lock:
-            wanted = release in self._wanted()
-            known = sorted(r for r, h in self._held.items() if h.classifier is not None)
+            held = self._held.get(release)
+            live = None if held is None else held.live
+            if live is None:
+                raise self._absent(release, held)
+            live.in_use += 1
+        try:
+            yield live.served
+        finally:
+            with self._lock:
+                live.in_use -= 1
+                if not live.in_use:
+                    self._idle.notify_all()
+
+    def _absent(self, release: str, held: _Held | None) -> NotFound | Unavailable:
         if held is not None and held.status.state == "failed":
-            raise Unavailable(f"{release} failed to load: {held.status.reason}", retry_after=5.0)
-        if wanted or held is not None:
-            raise Unavailable(f"{release} is loading")
-        raise NotFound(f"no release {release!r} here; ready: {', '.join(known) or 'none'}")
+            return Unavailable(f"{release} failed to load: {held.status.reason}", retry_after=5.0)
+        if held is not None or release in self._wanted():
+            return Unavailable(f"{release} is loading")
+        known = sorted(name for name, other in self._held.items() if other.live is not None)
+        return NotFound(f"no release {release!r} here; ready: {', '.join(known) or 'none'}")
 
     def statuses(self) -> list[ReleaseStatus]:
         """Every release that is here or should be, by id."""
@@ -125,14 +177,18 @@ class ReleaseSet:
     def problem(self) -> str | None:
         """Why this server cannot answer for some champion (for /healthz), or None."""
         with self._lock:
-            champions = {split.champion for split in self._splits.values()}
+            champions = self._champions()
         missing = [s for s in self.statuses() if s.release in champions and s.state != "ready"]
         if not missing:
             return None
         return "; ".join(f"{s.release}: {s.reason or s.state}" for s in missing)
 
     def _wanted(self) -> set[str]:
-        return {release for split in self._splits.values() for release in _named(split)}
+        named = {release for split in self._splits.values() for release in _named(split)}
+        return named | self._kept
+
+    def _champions(self) -> set[str]:
+        return {split.champion for split in self._splits.values()} | self._kept
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -141,13 +197,18 @@ class ReleaseSet:
             if release is not None:
                 self._load_one(release)
                 continue
+            self._wake.wait(WATCH_SECONDS)
+
+    def _watch(self) -> None:
+        pause = min(WATCH_SECONDS, self._grace / 4) if self._grace else 0.05
+        while not self._stopping.wait(pause):
             self._unload()
-            self._wake.wait(min(1.0, self._grace / 4) if self._grace else 0.05)
+            self._find_dead()
 
     def _next_to_load(self) -> str | None:
         now = self._clock()
         with self._lock:
-            champions = {split.champion for split in self._splits.values()}
+            champions = self._champions()
             # Champions first: they answer everybody.
             for release in sorted(self._wanted(), key=lambda r: (r not in champions, r)):
                 held = self._held.get(release)
@@ -161,32 +222,59 @@ class ReleaseSet:
 
     def _load_one(self, release: str) -> None:
         started = time.perf_counter()
+        served: Classifier | Generator | None = None
         try:
-            classifier = self._load(release)
-            labels = tuple(classifier.labels)
-            classifier.predict([WARM_UP_TEXT])
+            served = self._load(release)
+            labels = tuple(served.labels)
+            kind = _warm_up(served)
         except Exception as error:  # noqa: BLE001 - one bad release must not end the others' server
+            if served is not None:
+                served.close()
             self._failed(release, f"{type(error).__name__}: {error}")
             return
         seconds = time.perf_counter() - started
         _load_time.observe(seconds)
-        status = ReleaseStatus(release, "ready", labels=labels, loaded_at=int(time.time()))
+        status = ReleaseStatus(
+            release, "ready", kind=kind, labels=labels, loaded_at=int(time.time())
+        )
         with self._lock:
-            self._held[release] = _Held(status, classifier)
+            held = self._held.setdefault(release, _Held(status))
+            held.status, held.live = status, _Live(served, self._clock())
             self._show(release, "ready")
         _log.info("release ready", release=release, seconds=round(seconds, 3))
 
     def _failed(self, release: str, reason: str) -> None:
         with self._lock:
-            held = self._held[release]
+            held = self._held.get(release)
+            if held is None:
+                return
             held.status = ReleaseStatus(release, "failed", reason)
             held.retry_at = self._clock() + held.retry_in
             held.retry_in = min(held.retry_in * 2, LONGEST_RETRY_SECONDS)
             self._show(release, "failed")
-        _log.error("release failed to load", release=release, reason=reason)
+        _log.error("release failed", release=release, reason=reason)
+
+    def _find_dead(self) -> None:
+        with self._lock:
+            lives = {name: held.live for name, held in self._held.items() if held.live}
+        for release, live in lives.items():
+            reason = live.served.problem()
+            if reason is None:
+                continue
+            with self._lock:
+                held = self._held.get(release)
+                if held is None or held.live is not live:
+                    continue
+                held.live = None
+                if self._clock() - live.since > LONGEST_RETRY_SECONDS:
+                    held.retry_in = FIRST_RETRY_SECONDS
+            self._failed(release, reason)
+            self._close_later(live)
+            self._wake.set()
 
     def _unload(self) -> None:
         now = self._clock()
+        dropped: list[_Live] = []
         with self._lock:
             wanted = self._wanted()
             for release, held in list(self._held.items()):
@@ -194,10 +282,27 @@ class ReleaseSet:
                     held.unwanted_since = None
                 elif held.unwanted_since is None:
                     held.unwanted_since = now
-                elif now - held.unwanted_since >= self._grace:
+                elif now - held.unwanted_since >= self._grace and held.status.state != "loading":
                     del self._held[release]
                     self._show(release, None)
+                    if held.live is not None:
+                        dropped.append(held.live)
                     _log.info("release unloaded", release=release)
+        for live in dropped:
+            self._close_later(live)
+
+    def _close_later(self, live: _Live) -> None:
+        """Closing waits for requests under way, and for a process to end: not in the watch."""
+        self._closing = [thread for thread in self._closing if thread.is_alive()]
+        thread = threading.Thread(target=self._close, args=(live,), name="close-release")
+        thread.start()
+        self._closing.append(thread)
+
+    def _close(self, live: _Live) -> None:
+        dead = live.served.problem() is not None
+        with self._lock:
+            self._idle.wait_for(lambda: dead or not live.in_use, DRAIN_SECONDS)
+        live.served.close()
 
     @staticmethod
     def _show(release: str, state: State | None) -> None:
@@ -206,6 +311,14 @@ class ReleaseSet:
                 _state.remove(release, name)
             else:
                 _state.labels(release, name).set(name == state)
+
+
+def _warm_up(served: Classifier | Generator) -> Kind:
+    if generates(served):
+        served.generate([WARM_UP_TEXT])
+        return "generator"
+    served.predict([WARM_UP_TEXT])
+    return "classifier"
 
 
 def _named(split: TrafficSplit) -> set[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from flywheel.contracts.model_folder import CONFIG_FILE, WEIGHTS_FILE, read_description
 from flywheel.errors import ArtefactError
+from flywheel.serving.engine import InProcess
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _BATCH = 32
 
 
-class Classifier:
+class Classifier(InProcess):
     """A loaded release. ``predict`` may be called from several threads at once."""
 
     def __init__(

@@ -26,12 +26,13 @@ from flywheel.contracts.codec import Record, encode
 from flywheel.contracts.events import Event, RolloutChanged
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.split import TrafficSplit
+from flywheel.serving.engine import InProcess
 
 LABELS = ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")
 TEXT = "What is the distance between the gateway and the model server?"
 
 
-class Constant:
+class Constant(InProcess):
     """Answers at once."""
 
     labels = LABELS

@@ -25,7 +25,7 @@ from flywheel.contracts.model_folder import (
 from flywheel.contracts.split import TrafficSplit
 from flywheel.monitoring.http_server import HttpServer
 from flywheel.serving.app import create_app
-from flywheel.serving.engine import Loader
+from flywheel.serving.engine import InProcess, Loader
 from flywheel.serving.releases import ReleaseSet
 
 LABELS = ("NUM", "HUM", "LOC")
@@ -44,7 +44,7 @@ class Engine:
         return self.http.post("/classify", json=body)
 
 
-class HashClassifier:
+class HashClassifier(InProcess):
     """Deterministic probabilities out of a text's hash."""
 
     labels = LABELS

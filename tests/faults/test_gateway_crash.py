@@ -22,6 +22,7 @@ from flywheel.contracts.split import TrafficSplit
 from flywheel.gateway.spill import SpillLog
 from flywheel.monitoring.http_server import HttpServer
 from flywheel.serving.app import create_app
+from flywheel.serving.engine import InProcess
 from flywheel.serving.releases import ReleaseSet
 
 HERE = Path(__file__).parent
@@ -59,7 +60,7 @@ def test_a_killed_writer_has_every_record_that_it_acknowledged(tmp_path: Path) -
     assert len(found) - len(acknowledged) <= 6
 
 
-class Constant:
+class Constant(InProcess):
     """Answers the same label always."""
 
     labels = ("a", "b")

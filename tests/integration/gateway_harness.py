@@ -18,6 +18,7 @@ from flywheel.contracts.split import TrafficSplit
 from flywheel.errors import ArtefactError, BrokerError
 from flywheel.monitoring.http_server import HttpServer
 from flywheel.serving.app import create_app as create_model_server
+from flywheel.serving.engine import InProcess
 from flywheel.serving.releases import ReleaseSet
 
 TASK = "questions"
@@ -25,7 +26,7 @@ LABELS = ("NUM", "HUM", "LOC")
 _WORDS = {"many": "NUM", "who": "HUM", "where": "LOC"}
 
 
-class KeywordClassifier:
+class KeywordClassifier(InProcess):
     """Deterministic: a keyword decides; without one, a hash of release and text does."""
 
     labels = LABELS
