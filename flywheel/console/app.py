@@ -22,6 +22,7 @@ from flywheel.contracts.ids import utc_now
 from flywheel.errors import NotFound
 from flywheel.monitoring.health import health_routes
 from flywheel.monitoring.problems import install_problem_details
+from flywheel.registry.release_folder import verify_release
 from flywheel.settings import FlywheelSettings
 
 
@@ -60,7 +61,9 @@ def create_app(
     )
     app.include_router(
         flywheel.rollout.app.router(
-            transactions, {name: task.rollout for name, task in tasks.items()}
+            transactions,
+            {name: task.rollout for name, task in tasks.items()},
+            verify=lambda release: verify_release(settings.state, release),
         )
     )
     app.include_router(flywheel.registry.app.router(reading, tasks))

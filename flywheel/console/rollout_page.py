@@ -107,10 +107,13 @@ def steps(rollout: Rollout) -> list[Step]:
     """Warm, shadow, each share, and the end, with where this rollout stands."""
     names = ["Warm up", "Shadow"]
     names += [f"{share * 100:.3g}\u202f%" for share in rollout.steps]
+    if not rollout.steps:
+        names = ["Load"]  # a former champion is restored
     state = rollout.resume_to or rollout.state if rollout.state == "paused" else rollout.state
     at = {"warming": 0, "shadow": 1}.get(state, 2 + max(rollout.step, 0))
     if rollout.ended_at is not None and rollout.step < 0:
         at = 1
+    at = min(at, len(names) - 1)
     result = []
     for index, name in enumerate(names):
         if rollout.state == "promoted" or index < at:

@@ -23,7 +23,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
 
     ``release`` is the id (see ``release_id``), the served model name and the cache namespace.
     ``path`` is a folder holding what an engine serves. ``metrics`` is evaluation's metrics.json;
-    ``recipe`` what training and compression were told; accuracies are in [0, 1].
+    ``recipe`` what training and compression were told; accuracies are in [0, 1]. There is none
+    that neither passed the gate nor was put past it: making one raises ValueError.
     """
 
     release: str
@@ -45,6 +46,12 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     override: Override | None = None
     metrics: dict[str, Any] = {}
     recipe: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        if not self.gate_passed and self.override is None:
+            raise ValueError(
+                f"{self.release} did not pass the gate and nobody put it past: {self.gate_reason}"
+            )
 
 
 def release_id(task: str, parts: dict[str, str]) -> str:

@@ -15,11 +15,11 @@ import msgspec
 from flywheel.contracts.dataset_folder import MANIFEST_FILE, Manifest
 from flywheel.contracts.model_folder import (
     COMPRESSION_REPORT,
-    CONFIG_FILE,
     RELEASE_FILE,
+    TOKENIZER_FILES,
     TRAINING_REPORT,
-    WEIGHTS_FILE,
     ModelDescription,
+    read_base,
     read_description,
     write_json,
 )
@@ -31,6 +31,10 @@ METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.jsonl"
 CARD_FILE = "MODEL_CARD.md"
 RECORD_FILE = "record.json"
+RELEASES = "releases"
+BASES = "bases"
+# Where a release's recipe keeps the parts of its id that its folder does not hold.
+PARTS = "parts"
 
 
 def assemble(
@@ -55,10 +59,12 @@ def assemble(
     ``parts`` are the parts of the id that this folder does not hold (feature_view, prompt,
     deployment); ``extras`` more files to keep, by name (the gate's predictions, for one). The same
     model, dataset and parts give the same id; a folder that is there already is verified and kept.
-    Raises ArtefactError when the model's files are not what its release.json says.
+    Raises ArtefactError when the model's files are not what its release.json says, and ValueError
+    for a model that neither passed the gate nor was put past it by name.
     """
     description = read_description(compressed)
-    release = release_id(description.task, _parts(description, manifest, parts or {}))
+    parts = {"feature_view": "", "prompt": "", "deployment": "", **(parts or {})}
+    release = release_id(description.task, id_parts(description, manifest.version, parts))
     record = Release(
         release=release,
         task=description.task,
@@ -78,7 +84,7 @@ def assemble(
         gate_reason=gate_reason,
         override=override,
         metrics={**metrics, **_reports(compressed)},
-        recipe=dict(recipe or {}),
+        recipe={**(recipe or {}), PARTS: parts},
     )
     if (to_root / release).exists():
         verify(to_root / release)
@@ -87,40 +93,80 @@ def assemble(
     return record
 
 
-def verify(path: Path) -> ModelDescription:
-    """What a release folder serves, once its files and its name are what they must be.
+def verify(path: Path, bases: Path | None = None) -> ModelDescription:
+    """What a release folder serves, once all that decides its answers is what was released.
 
-    Raises ArtefactError, naming the file, otherwise.
+    Every file is hashed, and the id over them (and over the base in ``bases``, for an adapter) must
+    be the folder's name. Raises ArtefactError, naming the file, otherwise.
     """
     description = read_description(path)
-    try:
-        record = msgspec.json.decode((path / RECORD_FILE).read_bytes(), type=Release)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise ArtefactError(f"{path / RECORD_FILE} cannot be read: {error}") from error
+    record = read_record(path)
     if record.release != path.name or record.task != description.task:
         raise ArtefactError(f"{path} holds release {record.release}: the folder was renamed")
+    parts = record.recipe.get(PARTS)
+    if not isinstance(parts, dict):
+        raise ArtefactError(f"{path / RECORD_FILE} does not say what its id was made of")
+    found = release_id(record.task, id_parts(description, record.dataset_version, parts))
+    if found != path.name:
+        raise ArtefactError(f"{path} holds what would be release {found}: it was changed")
+    if description.base is not None and bases is not None:
+        read_base(bases / description.base.id)
     return description
 
 
-def _parts(
-    description: ModelDescription, manifest: Manifest, more: Mapping[str, str]
+def verify_release(state: Path, release: str) -> ModelDescription:
+    """``verify`` a release of the workspace whose state folder this is."""
+    return verify(release_folder(state, release), state / BASES)
+
+
+def release_folder(state: Path, release: str) -> Path:
+    """Where a release lies. Raises ArtefactError for an id that is no folder's name."""
+    if not release or release != Path(release).name:
+        raise ArtefactError(f"{release!r} is no release id")
+    return state / RELEASES / release
+
+
+def read_record(path: Path) -> Release:
+    """The record in a release folder. Raises ArtefactError when it is missing or damaged."""
+    try:
+        return msgspec.json.decode((path / RECORD_FILE).read_bytes(), type=Release)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ArtefactError(f"{path / RECORD_FILE} cannot be read: {error}") from error
+
+
+def id_parts(
+    description: ModelDescription, dataset_version: str, more: Mapping[str, str]
 ) -> dict[str, str]:
-    files = description.files
-    tokenizer = {n: f.sha256 for n, f in files.items() if n not in (WEIGHTS_FILE, CONFIG_FILE)}
+    """Every part that a release's id is a hash of, by name."""
+    hashes = {name: file.sha256 for name, file in description.files.items()}
+    tokenizer = {name: hashes[name] for name in sorted(hashes) if name in TOKENIZER_FILES}
+    weights = {name: hashes[name] for name in sorted(hashes) if name not in TOKENIZER_FILES}
+    asked = description.prompt
+    base = description.base
     return {
-        "feature_view": "",
-        "prompt": "",
-        "deployment": "",
         **more,
-        "weights": files[WEIGHTS_FILE].sha256,
-        "architecture": files[CONFIG_FILE].sha256,
-        "tokenizer": ",".join(f"{name}={tokenizer[name]}" for name in sorted(tokenizer)),
+        "weights": ",".join(f"{name}={value}" for name, value in weights.items()),
+        "tokenizer": ",".join(f"{name}={value}" for name, value in tokenizer.items()),
         "calibration": repr(description.temperature),
         "quantisation": description.method,
+        "steps": "\x1f".join(description.steps),
+        "kind": f"{description.kind}/{description.output}",
         "labels": "\x1f".join(description.labels),
         "pooling": f"{description.pooling}/{description.max_tokens}",
-        "dataset": manifest.version,
+        "messages": "" if asked is None else msgspec.json.encode(asked, order="sorted").decode(),
+        "base": more.get("base", "") if base is None else f"{base.id}/{base.method}",
+        "dataset": dataset_version,
     }
+
+
+def sweep(to_root: Path, task: str) -> None:
+    """Remove what a process that was killed left half made; by the one that may write now."""
+    for left in to_root.glob(f"{_making(task)}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _making(task: str) -> str:
+    return f".making-{task}."  # a task's name has no dot
 
 
 def _reports(compressed: Path) -> dict[str, Any]:
@@ -142,7 +188,7 @@ def _publish(
     to_root: Path,
 ) -> None:
     to_root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".making-", dir=to_root) as made:
+    with tempfile.TemporaryDirectory(prefix=_making(record.task), dir=to_root) as made:
         folder = Path(made) / record.release
         folder.mkdir()
         for name in (*description.files, RELEASE_FILE):

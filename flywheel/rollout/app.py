@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.release import Override
-from flywheel.errors import Conflict, NotFound
+from flywheel.errors import ArtefactError, Conflict, NotFound
 from flywheel.rollout.commands import refusal
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.control import Transactions
@@ -40,8 +40,13 @@ def router(
     transactions: Transactions,
     tasks: Mapping[str, RolloutSettings],
     clock: Callable[[], datetime] = utc_now,
+    verify: Callable[[str], object] | None = None,
 ) -> APIRouter:
-    """The API over every task in ``tasks``."""
+    """The API over every task in ``tasks``.
+
+    ``verify`` raises ArtefactError unless a release's folder is what was released; without it
+    no restore can be asked for here.
+    """
     api = APIRouter(prefix="/api/rollouts", tags=["rollouts"])
 
     def settings_of(task: str) -> RolloutSettings:
@@ -68,6 +73,8 @@ def router(
     @api.post("/{task}/commands", status_code=202)
     def command(task: str, asked: CommandRequest) -> Response:
         settings_of(task)
+        if asked.kind == "restore":
+            _verify(asked.release, verify)
         with transactions() as tx:
             return _json(ask(tx, task, asked, clock()), 202)
 
@@ -84,7 +91,7 @@ def ask(tx: RolloutTransaction, task: str, asked: CommandRequest, now: datetime)
         by=asked.by,
         why=asked.why,
         at=now,
-        release=asked.release if asked.kind == "start" else None,
+        release=asked.release if asked.kind in ("start", "restore") else None,
         override=override,
     )
     refused = refusal(tx, command)
@@ -92,6 +99,16 @@ def ask(tx: RolloutTransaction, task: str, asked: CommandRequest, now: datetime)
         raise Conflict(refused)
     tx.commands.add(command)
     return command
+
+
+def _verify(release: str | None, verify: Callable[[str], object] | None) -> None:
+    if verify is None:
+        raise Conflict("releases do not lie here: ask with `flywheel releases restore`")
+    if release:
+        try:
+            verify(release)
+        except ArtefactError as error:
+            raise Conflict(f"{release} is not what was released: {error}") from error
 
 
 def _json(value: Any, status: int = 200) -> Response:

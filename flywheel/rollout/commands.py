@@ -19,6 +19,8 @@ def refusal(tx: RolloutTransaction, command: Command) -> str:
     active = tx.rollouts.active(command.task)
     if command.kind == "start":
         return _start_refusal(tx, command, active)
+    if command.kind == "restore":
+        return _restore_refusal(tx, command, active)
     if active is None:
         return f"no rollout of {command.task} is running, so there is nothing to {command.kind}"
     if command.kind == "pause" and active.state == "paused":
@@ -48,6 +50,19 @@ def _start_refusal(tx: RolloutTransaction, command: Command, active: Rollout | N
     return ""
 
 
+def _restore_refusal(tx: RolloutTransaction, command: Command, active: Rollout | None) -> str:
+    release = command.release
+    if not release:
+        return "restore needs the release to roll back to"
+    if not tx.rollouts.was_champion(command.task, release):
+        return f"{release} was never the champion of {command.task}: start a rollout of it instead"
+    if release == tx.rollouts.champion(command.task):
+        if active is None:
+            return f"{release} is the champion already"
+        return f"{release} is the champion: roll back the rollout of {active.challenger} instead"
+    return ""
+
+
 def carry_out(
     tx: RolloutTransaction, command: Command, settings: RolloutSettings, now: datetime
 ) -> RolloutChanged | None:
@@ -57,7 +72,9 @@ def carry_out(
         tx.commands.done(command.command_id, f"refused: {refused}")
         return None
     active = tx.rollouts.active(command.task)
-    if active is None:
+    if command.kind == "restore":
+        event = _restore(tx, command, active, settings, now)
+    elif active is None:
         assert command.release is not None  # noqa: S101 - refusal() has seen to it
         reason = f"started: {command.why}"
         if command.override is not None:
@@ -70,6 +87,25 @@ def carry_out(
         event = transitions.record(tx, after, settings, now, command.by)
     tx.commands.done(command.command_id, event.state)
     return event
+
+
+def _restore(
+    tx: RolloutTransaction,
+    command: Command,
+    active: Rollout | None,
+    settings: RolloutSettings,
+    now: datetime,
+) -> RolloutChanged:
+    """End what runs, and have a former champion loaded; it takes over once it answers."""
+    assert command.release is not None  # noqa: S101 - refusal() has seen to it
+    if active is not None:
+        reason = f"rolled back: {command.release} is restored: {command.why}"
+        ended = transitions.moved(active, "rolled_back", reason, now)
+        transitions.record(tx, ended, settings, now, command.by)
+    reason = f"restore of a former champion: {command.why}"
+    return transitions.begin(
+        tx, command.task, command.release, settings, now, command.by, reason, steps=()
+    )
 
 
 def _after(active: Rollout, command: Command, now: datetime) -> Rollout:

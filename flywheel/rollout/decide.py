@@ -157,6 +157,15 @@ def _warming(
         found = servers.challenger if servers else None
         return _stay(rollout, _waits_for_servers(rollout, found), seen)
     loaded = f"answers on {servers.challenger.ready} of {servers.challenger.total} model servers"
+    if not rollout.steps:
+        return Decision(
+            state="promoted",
+            share=0.0,
+            step=-1,
+            reason=f"{rollout.reason}; it {loaded}",
+            next="it is the champion again",
+            assessment=seen,
+        )
     if settings.shadow_requests:
         return Decision(
             state="shadow",

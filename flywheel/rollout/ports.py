@@ -14,7 +14,7 @@ from flywheel.contracts.publishing import Outbox
 from flywheel.contracts.release import Override
 from flywheel.contracts.split import RolloutState
 
-CommandKind = Literal["pause", "resume", "promote", "rollback", "start"]
+CommandKind = Literal["pause", "resume", "promote", "rollback", "start", "restore"]
 
 
 class ArmSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +94,8 @@ class Evidence(Protocol):
 class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     """The life of one challenger. ``step`` indexes the plan's shares; -1 before the first.
 
+    Without ``steps`` a former champion is restored: it takes all traffic once it answers.
+
     ``unready_since`` is when the challenger stopped answering on the model servers, and
     ``resumed_at`` when a person last let the rollout go on.
     """
@@ -131,7 +133,8 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """What a person asked for. Recorded by the console or the CLI, carried out by the controller.
 
-    For ``start`` the ``release`` is the challenger; a failed gate needs an override."""
+    For ``start`` the ``release`` is the challenger, and a failed gate needs an override; for
+    ``restore`` it is a former champion, whose folder was verified before this was recorded."""
 
     command_id: str
     task: str
@@ -152,6 +155,10 @@ class RolloutStore(Protocol):
 
     def champion(self, task: str) -> str | None:
         """The release that serves a task."""
+        ...
+
+    def was_champion(self, task: str, release: str) -> bool:
+        """Whether a release serves a task or ever served it."""
         ...
 
     def set_champion(self, task: str, release: str) -> None:

@@ -25,8 +25,13 @@ def begin(
     now: datetime,
     by: str,
     reason: str,
+    *,
+    steps: tuple[float, ...] | None = None,
 ) -> RolloutChanged:
-    """Start a rollout of ``release``; where there is no champion it becomes champion at once."""
+    """Start a rollout of ``release``; where there is no champion it becomes champion at once.
+
+    ``steps`` replaces those of the settings; with none it takes over as soon as it answers.
+    """
     champion = tx.rollouts.champion(task)
     first = champion is None
     rollout = Rollout(
@@ -41,7 +46,7 @@ def begin(
         step_started_at=now,
         ended_at=now if first else None,
         reason=reason,
-        steps=settings.steps,
+        steps=settings.steps if steps is None else steps,
     )
     tx.challengers.taken(release)
     if first:
@@ -57,10 +62,16 @@ def apply(
     settings: RolloutSettings,
     now: datetime,
 ) -> RolloutChanged:
-    """Carry out the controller's own decision, with the evidence it was made from."""
+    """Carry out the controller's own decision, with the evidence it was made from.
+
+    That a restored release takes over was decided by the person who asked for it.
+    """
     after = moved(with_looks(rollout, decision), decision.state, decision.reason, now)
     after = msgspec.structs.replace(after, share=decision.share, step=decision.step)
-    return record(tx, after, settings, now, CONTROLLER, snapshot(decision.assessment, facts))
+    by = CONTROLLER
+    if after.state == "promoted" and not after.steps:
+        by = tx.rollouts.transitions(after.rollout_id)[0].decided_by
+    return record(tx, after, settings, now, by, snapshot(decision.assessment, facts))
 
 
 def moved(rollout: Rollout, state: str, reason: str, now: datetime) -> Rollout:

@@ -54,6 +54,15 @@ class SqlRollouts:
         )
         return None if found is None else str(found.release)
 
+    def was_champion(self, task: str, release: str) -> bool:
+        """Whether a release serves a task or ever served it."""
+        found = self._work.row(
+            select(_champions.c.id)
+            .where(_champions.c.task == task, _champions.c.release == release)
+            .limit(1)
+        )
+        return found is not None
+
     def set_champion(self, task: str, release: str, at: datetime | None = None) -> None:
         """Make a release the one that serves a task (``at`` None: from now on)."""
         if self.champion(task) != release:

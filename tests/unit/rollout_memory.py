@@ -33,6 +33,7 @@ class State:
         self.rollouts: dict[str, Rollout] = {}
         self.transitions: list[Transition] = []
         self.champions: dict[str, str] = {}
+        self.served: set[tuple[str, str]] = set()
         self.commands: dict[str, Command] = {}
         self.outcomes: dict[str, str] = {}
         self.releases: dict[str, tuple[str, bool]] = {}
@@ -61,8 +62,12 @@ class _Rollouts:
     def champion(self, task: str) -> str | None:
         return self._state.champions.get(task)
 
+    def was_champion(self, task: str, release: str) -> bool:
+        return (task, release) in self._state.served
+
     def set_champion(self, task: str, release: str) -> None:
         self._state.champions[task] = release
+        self._state.served.add((task, release))
 
     def save(self, rollout: Rollout, transition: Transition | None) -> None:
         self._state.rollouts[rollout.rollout_id] = rollout

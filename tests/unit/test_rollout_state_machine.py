@@ -23,7 +23,7 @@ SETTINGS = RolloutSettings(
     steps=(0.1, 0.5), min_requests=10, min_labels=20, max_minutes=30, warm_seconds=60
 )
 ENDED = ("promoted", "rolled_back", "serving")
-KINDS: tuple[CommandKind, ...] = ("pause", "resume", "promote", "rollback", "start")
+KINDS: tuple[CommandKind, ...] = ("pause", "resume", "promote", "rollback", "start", "restore")
 
 
 class Controller(RuleBasedStateMachine):
