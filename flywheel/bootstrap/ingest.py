@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flywheel.bootstrap.process import await_broker, open_database
+from flywheel.contracts.answers import text_problem
 from flywheel.contracts.events import Event, LabelRecorded, Split, TrafficRecorded
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.errors import RejectedEvent, StorageError
@@ -19,7 +20,8 @@ _NAMESPACE = uuid.UUID("7d1f5bb6-3a0c-5f0e-9a3e-2f3b8a7c1d42")
 
 
 def rows(path: Path, labels: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(text, label) of every line. Raises RejectedEvent naming the first line that is wrong."""
+    """(text, label) of every line; without ``labels`` any text will do for one. Raises
+    RejectedEvent naming the first line that is wrong."""
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -34,10 +36,13 @@ def rows(path: Path, labels: Sequence[str]) -> Iterator[tuple[str, str]]:
                 raise RejectedEvent(f'{where}: not a JSON object with "text" and "label"') from None
             if not isinstance(text, str) or not text.strip():
                 raise RejectedEvent(f"{where}: the text is empty")
-            if label not in labels:
+            if labels and label not in labels:
                 raise RejectedEvent(
                     f"{where}: {label!r} is no label of the task ({', '.join(labels)})"
                 )
+            problem = text_problem(label) if isinstance(label, str) else "the label is no text"
+            if problem:
+                raise RejectedEvent(f"{where}: {problem.replace('the text', 'the label')}")
             yield text, label
 
 

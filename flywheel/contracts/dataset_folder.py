@@ -32,8 +32,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     ``version`` is ``d-`` and 12 hexadecimal digits of the content hash; ``watermark`` the newest
     label event it may contain; ``files`` the SHA-256 of each part; ``counts`` labels by part, then
-    by source; ``labels`` by part, then by label; ``left_out`` reason → samples. ``weight_rule``
-    says how lines of training got their weights; None when each counts fully.
+    by source; ``label_counts`` by part, then by label (free texts together as ``text``, where
+    ``labels`` is empty); ``left_out`` reason → samples. ``weight_rule`` says how lines of training
+    got their weights; None when each counts fully.
     """
 
     version: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from flywheel.contracts.answers import normalised
 from flywheel.contracts.dataset_folder import (
     MANIFEST_FILE,
     PARTS,
@@ -29,6 +29,8 @@ from flywheel.errors import ConfigurationError
 AUTOMATIC = frozenset({"auto", "rule", "model"})
 CALIBRATES = frozenset({"expert", "seed"})
 WEIGHT_DIGITS = 3
+# Free texts are counted together: there would be as many counts as samples.
+TEXT = "text"
 
 
 def build_dataset(
@@ -50,7 +52,8 @@ def build_dataset(
     text. ``weights`` (``automatic_weights``) says by sample id how much an automatic label counts
     in training; a sample that is not in it counts fully, and so does any other label.
     ``shuffle_labels_seed`` permutes the labels of training and calibration among their samples: a
-    dataset known to be bad, for drills. Raises ConfigurationError for labels that the task lacks.
+    dataset known to be bad, for drills. A task without ``labels`` has free texts in their place,
+    which are all one kind. Raises ConfigurationError for labels that the task lacks.
     """
     _refuse_unknown(samples, labels, task)
     left_out: Counter[str] = Counter()
@@ -60,8 +63,9 @@ def build_dataset(
         [sample for sample in rest if sample.source in AUTOMATIC],
         int(len(trusted) * settings.auto_labels_per_expert),
         left_out,
+        labels,
     )
-    calibration = _choose_calibration(trusted, settings.calibration_share)
+    calibration = _choose_calibration(trusted, settings.calibration_share, labels)
     kept = {sample.sample_id for sample in calibration}
     train = [s for s in trusted if s.sample_id not in kept] + automatic
     parts: dict[Part, list[DatasetLine]] = {
@@ -79,7 +83,7 @@ def build_dataset(
         labels=tuple(labels),
         watermark=watermark,
         parent=parent,
-        split_rule=_split_rule(samples, settings),
+        split_rule=_split_rule(samples, settings, labels),
         left_out=dict(sorted(left_out.items())),
         shuffled=shuffle_labels_seed,
         weight_rule=_weight_rule(automatic, weights or {}),
@@ -108,13 +112,14 @@ def automatic_weights(
     return weights
 
 
-def normalise(text: str) -> str:
-    """What two texts must share to count as the same: letters whatever their case, width and
-    spacing."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+def kind_of(label: str, labels: Sequence[str]) -> str:
+    """What a label is counted, and drawn evenly, by: itself, or TEXT for a task without labels."""
+    return label if labels else TEXT
 
 
 def _refuse_unknown(samples: Iterable[LabelledSample], labels: Sequence[str], task: str) -> None:
+    if not labels:
+        return
     unknown = Counter(sample.label for sample in samples if sample.label not in labels)
     if unknown:
         found = ", ".join(f"{label!r} ({n} samples)" for label, n in sorted(unknown.items()))
@@ -136,15 +141,15 @@ def _hold_out(
             sample
             for sample in rest
             if sample.source in CALIBRATES
-            and unit_fraction("holdout", normalise(sample.text)) < settings.holdout_share
+            and unit_fraction("holdout", normalised(sample.text)) < settings.holdout_share
         ]
     measured = [sample for sample in marked if sample.source not in AUTOMATIC]
     holdout = _one_a_text(measured)
     rest = [sample for sample in rest if sample not in marked]
     left_out["holdout labelled automatically"] += len(marked) - len(measured)
     left_out["same text as another"] += len(measured) - len(holdout)
-    texts = {normalise(sample.text) for sample in marked}
-    unseen = [sample for sample in rest if normalise(sample.text) not in texts]
+    texts = {normalised(sample.text) for sample in marked}
+    unseen = [sample for sample in rest if normalised(sample.text) not in texts]
     left_out["same text as a holdout sample"] += len(rest) - len(unseen)
     single = _one_a_text(unseen)
     left_out["same text as another"] += len(unseen) - len(single)
@@ -155,19 +160,19 @@ def _one_a_text(samples: Iterable[LabelledSample]) -> list[LabelledSample]:
     """Of samples with the same text, the one whose label is most trusted, then the newest."""
     best: dict[str, LabelledSample] = {}
     for sample in sorted(samples, key=lambda s: (s.event_id, s.sample_id)):
-        text = normalise(sample.text)
+        text = normalised(sample.text)
         if text not in best or rank(sample.source) <= rank(best[text].source):
             best[text] = sample
     return list(best.values())
 
 
 def _limit_automatic(
-    samples: Sequence[LabelledSample], limit: int, left_out: Counter[str]
+    samples: Sequence[LabelledSample], limit: int, left_out: Counter[str], labels: Sequence[str]
 ) -> list[LabelledSample]:
     """At most ``limit``, as evenly over their labels as there are, the rest by a fixed draw."""
     by_label: dict[str, list[LabelledSample]] = {}
-    for sample in sorted(samples, key=lambda s: unit_fraction("auto", normalise(s.text))):
-        by_label.setdefault(sample.label, []).append(sample)
+    for sample in sorted(samples, key=lambda s: unit_fraction("auto", normalised(s.text))):
+        by_label.setdefault(kind_of(sample.label, labels), []).append(sample)
     rounds = (
         (position, label, sample)
         for label, chosen in by_label.items()
@@ -178,15 +183,17 @@ def _limit_automatic(
     return ordered[:limit]
 
 
-def _choose_calibration(samples: Sequence[LabelledSample], share: float) -> list[LabelledSample]:
+def _choose_calibration(
+    samples: Sequence[LabelledSample], share: float, labels: Sequence[str]
+) -> list[LabelledSample]:
     """The share of each label's experts' and seed samples whose text hashes lowest."""
     by_label: dict[str, list[LabelledSample]] = {}
     for sample in samples:
         if sample.source in CALIBRATES:
-            by_label.setdefault(sample.label, []).append(sample)
+            by_label.setdefault(kind_of(sample.label, labels), []).append(sample)
     chosen: list[LabelledSample] = []
     for same in by_label.values():
-        same.sort(key=lambda s: unit_fraction("calibration", normalise(s.text)))
+        same.sort(key=lambda s: unit_fraction("calibration", normalised(s.text)))
         chosen += same[: round(len(same) * share)]
     return chosen
 
@@ -235,13 +242,16 @@ def _shuffled(lines: list[DatasetLine], seed: int) -> list[DatasetLine]:
     ]
 
 
-def _split_rule(samples: Iterable[LabelledSample], settings: DatasetSettings) -> str:
+def _split_rule(
+    samples: Iterable[LabelledSample], settings: DatasetSettings, labels: Sequence[str]
+) -> str:
     if any(sample.split == "holdout" for sample in samples):
         held = "holdout: the samples ingested as holdout"
     else:
         held = f"holdout: {settings.holdout_share:g} of expert and seed labels, by hash of the text"
+    whose = "each label's" if labels else "the"
     return (
-        f"{held}; calibration: {settings.calibration_share:g} of each label's expert and seed "
+        f"{held}; calibration: {settings.calibration_share:g} of {whose} expert and seed "
         "samples, by hash of the text; train: the rest, one sample a text"
     )
 
@@ -276,7 +286,10 @@ def _write(
         split_rule=split_rule,
         files=files,
         counts={part: _count(line.source for line in lines) for part, lines in parts.items()},
-        label_counts={part: _count(line.label for line in lines) for part, lines in parts.items()},
+        label_counts={
+            part: _count(kind_of(line.label, labels) for line in lines)
+            for part, lines in parts.items()
+        },
         left_out={reason: count for reason, count in left_out.items() if count},
         labels_shuffled_with=shuffled,
         weight_rule=weight_rule,

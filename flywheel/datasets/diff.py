@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from flywheel.contracts.dataset_folder import PARTS, DatasetLine, read_manifest, read_part
+from flywheel.datasets.build import kind_of
 
 
 class DatasetDiff(msgspec.Struct, frozen=True, kw_only=True):
     """Counts over all parts. ``moved`` samples changed part; ``by_label`` is label → (before,
-    after)."""
+    after), free texts together."""
 
     before: str
     after: str
@@ -24,17 +27,21 @@ class DatasetDiff(msgspec.Struct, frozen=True, kw_only=True):
 
 def diff_datasets(before: Path, after: Path) -> DatasetDiff:
     """Compare two dataset folders, sample by sample. Raises ArtefactError when one is damaged."""
+    earlier, later = read_manifest(before, check=False), read_manifest(after, check=False)
     old, new = _samples(before), _samples(after)
     both = old.keys() & new.keys()
-    labels = sorted({line.label for _, line in (*old.values(), *new.values())})
+    counts = [_counts(old, earlier.labels), _counts(new, later.labels)]
     return DatasetDiff(
-        before=read_manifest(before, check=False).version,
-        after=read_manifest(after, check=False).version,
+        before=earlier.version,
+        after=later.version,
         added=len(new.keys() - old.keys()),
         removed=len(old.keys() - new.keys()),
         relabelled=sum(old[key][1].label != new[key][1].label for key in both),
         moved=sum(old[key][0] != new[key][0] for key in both),
-        by_label={label: (_count(old, label), _count(new, label)) for label in labels},
+        by_label={
+            label: (counts[0][label], counts[1][label])
+            for label in sorted({*counts[0], *counts[1]})
+        },
     )
 
 
@@ -42,5 +49,5 @@ def _samples(folder: Path) -> dict[str, tuple[str, DatasetLine]]:
     return {line.sample_id: (part, line) for part in PARTS for line in read_part(folder, part)}
 
 
-def _count(samples: dict[str, tuple[str, DatasetLine]], label: str) -> int:
-    return sum(line.label == label for _, line in samples.values())
+def _counts(samples: dict[str, tuple[str, DatasetLine]], labels: Sequence[str]) -> Counter[str]:
+    return Counter(kind_of(line.label, labels) for _, line in samples.values())

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from flywheel.contracts.answers import normalised
 from flywheel.review.config import ReviewSettings
 from flywheel.review.ports import Answer
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The agreed label, who gave it, and the share of all answers (by weight) that it got."""
+    """The agreed answer, who gave it, and the share of all answers (by weight) that it got."""
 
     value: str
     annotators: tuple[str, ...]
@@ -24,29 +25,37 @@ def same_weight(_annotator: str) -> float:
     return 1.0
 
 
+def same_as(labels: Sequence[str]) -> Callable[[str], str]:
+    """What two answers must share to agree: the label; without labels, the normalised text."""
+    return str if labels else normalised
+
+
 def verdict(
     answers: Sequence[Answer],
     settings: ReviewSettings,
     weight: Callable[[str], float] = same_weight,
+    same: Callable[[str], str] = str,
 ) -> Verdict | None:
-    """The settled label of one sample, or None while more answers are needed.
+    """The settled answer of one sample, or None while more answers are needed.
 
+    Answers for which ``same`` gives the same agree; of those the first one's words are kept.
     Skips do not count. A label settles when ``answers_needed`` experts gave it and it leads. After
     ``answers_at_most`` answers the leading label settles whatever its support. A tie never settles:
     the sample stays open for one more expert, and each further answer is judged in the same way.
     """
-    given = [answer for answer in answers if answer.value is not None]
+    given = [(answer.annotator, answer.value) for answer in answers if answer.value is not None]
+    words: dict[str, str] = {}
     support: dict[str, float] = {}
-    for answer in given:
-        value = answer.value or ""
-        support[value] = support.get(value, 0.0) + weight(answer.annotator)
+    for annotator, value in given:
+        words.setdefault(same(value), value)
+        support[same(value)] = support.get(same(value), 0.0) + weight(annotator)
     if not support:
         return None
     ordered = sorted(support.items(), key=lambda item: -item[1])
-    value, most = ordered[0]
+    agreed, most = ordered[0]
     runner_up = ordered[1][1] if len(ordered) > 1 else 0.0
     enough = most >= settings.answers_needed or len(given) >= settings.answers_at_most
     if not enough or most <= runner_up:
         return None
-    supporters = tuple(answer.annotator for answer in given if answer.value == value)
-    return Verdict(value, supporters, most / sum(support.values()), len(support) == 1)
+    supporters = tuple(annotator for annotator, value in given if same(value) == agreed)
+    return Verdict(words[agreed], supporters, most / sum(support.values()), len(support) == 1)

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Query
 from prometheus_client import Counter, Histogram
 from pydantic import AfterValidator, BaseModel, Field
 
+from flywheel.contracts.answers import LONGEST_TEXT
 from flywheel.contracts.ids import utc_now
 from flywheel.errors import NotFound
 from flywheel.review import claim, submit
@@ -44,7 +45,10 @@ class AnswerBody(BaseModel):
     """An expert's answer to one sample."""
 
     annotator: Annotator
-    value: str = Field(description="One of the task's labels.")
+    value: str = Field(
+        description="One of the task's labels; where it has none, the right text: not empty, at "
+        f"most {LONGEST_TEXT} characters."
+    )
     seconds: float = Field(0.0, ge=0, le=86_400, allow_inf_nan=False)
 
 
@@ -130,12 +134,12 @@ class _Desk:
 
     def skip(self, task: str, sample_id: str, body: AnnotatorBody) -> Standing:
         """Leave a sample to other experts."""
-        _, settings = self._task(task)
+        labels, settings = self._task(task)
         answer = Answer(
             sample_id=sample_id, annotator=body.annotator, value=None, answered_at=self.now()
         )
         with self.transactions() as tx:
-            submitted = submit.skip(tx, task, settings, answer)
+            submitted = submit.skip(tx, task, labels, settings, answer)
         self._count(task, "skipped", submitted)
         return Standing(state=submitted.state, settled=submitted.settled)
 

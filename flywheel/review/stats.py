@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import median
 
+from flywheel.review.agreement import same_as
 from flywheel.review.ports import JudgedAnswer
 
 
@@ -30,8 +31,10 @@ class AnnotatorStats:
     latest: datetime
 
 
-def annotators(history: Sequence[JudgedAnswer], now: datetime) -> list[AnnotatorStats]:
-    """Figures of everyone in ``history``, most answers first."""
+def annotators(
+    history: Sequence[JudgedAnswer], now: datetime, labels: Sequence[str]
+) -> list[AnnotatorStats]:
+    """Figures of everyone in ``history``, most answers first. ``labels`` are the task's."""
     answered: dict[str, int] = {}
     by_name: dict[str, list[JudgedAnswer]] = {}
     for judged in history:
@@ -39,12 +42,18 @@ def annotators(history: Sequence[JudgedAnswer], now: datetime) -> list[Annotator
         if judged.answer.value is not None:
             sample = judged.answer.sample_id
             answered[sample] = answered.get(sample, 0) + 1
-    figures = [_one(name, judged, answered, now) for name, judged in by_name.items()]
+    figures = [
+        _one(name, judged, answered, now, same_as(labels)) for name, judged in by_name.items()
+    ]
     return sorted(figures, key=lambda one: (-one.answers, one.annotator))
 
 
 def _one(
-    name: str, history: Sequence[JudgedAnswer], answered: dict[str, int], now: datetime
+    name: str,
+    history: Sequence[JudgedAnswer],
+    answered: dict[str, int],
+    now: datetime,
+    same: Callable[[str], str],
 ) -> AnnotatorStats:
     given = [judged for judged in history if judged.answer.value is not None]
     compared = [
@@ -52,7 +61,9 @@ def _one(
         for judged in given
         if judged.settled is not None and answered[judged.answer.sample_id] > 1
     ]
-    agreed = sum(judged.answer.value == judged.settled for judged in compared)
+    agreed = sum(
+        same(judged.answer.value or "") == same(judged.settled or "") for judged in compared
+    )
     seconds = [judged.answer.seconds for judged in given if judged.answer.seconds > 0]
     hour_ago = now - timedelta(hours=1)
     return AnnotatorStats(

@@ -12,12 +12,16 @@ from datetime import datetime
 
 import msgspec
 
+from flywheel.contracts.answers import text_problem
 from flywheel.contracts.events import Event, LabelRecorded, LabelSettled
 from flywheel.contracts.ids import new_id
-from flywheel.errors import Conflict, NotFound, UnknownLabel
-from flywheel.review.agreement import verdict
+from flywheel.errors import Conflict, NotFound, RequestError, UnknownLabel
+from flywheel.review.agreement import same_as, verdict
 from flywheel.review.config import ReviewSettings
 from flywheel.review.ports import Answer, ReviewTask, ReviewTransaction, TaskState
+
+# How much of an answer a message repeats.
+_SHOWN = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +46,15 @@ def submit_answer(
 ) -> Submitted:
     """Record an answer; settle the sample when experts agree. The same answer again is no error.
 
-    Raises UnknownLabel, NotFound, and Conflict when the sample is settled or withdrawn already or
-    this annotator answered otherwise.
+    A task without ``labels`` is answered with free text. Raises UnknownLabel, RequestError for a
+    text that cannot be one, NotFound, and Conflict when the sample is settled or withdrawn already
+    or this annotator answered otherwise.
     """
-    if answer.value not in labels:
+    if labels and answer.value not in labels:
         raise UnknownLabel(f"{answer.value!r} is no label of {task!r}: use {', '.join(labels)}")
+    problem = None if labels else text_problem(answer.value or "")
+    if problem:
+        raise RequestError(f"value: {problem}")
     sample = _find(tx, task, answer.sample_id)
     answers = tx.desk.answers(answer.sample_id)
     earlier = _of(answers, answer.annotator)
@@ -54,9 +62,9 @@ def submit_answer(
         return Submitted(sample.state, repeated=True)
     _refuse_if_closed(sample)
     if earlier is not None:
-        did = "skipped this sample" if earlier.value is None else f"answered {earlier.value!r}"
+        did = "skipped this sample" if earlier.value is None else _answered(earlier.value)
         raise Conflict(f"{answer.annotator} {did} already: undo that first")
-    settled = _settlement(sample, [*answers, answer], settings, answer.answered_at)
+    settled = _settlement(sample, [*answers, answer], labels, settings, answer.answered_at)
     tx.desk.answer(answer, settled)
     events: list[Event] = [_label(sample, answer)]
     if settled is not None:
@@ -65,7 +73,13 @@ def submit_answer(
     return Submitted(_find(tx, task, answer.sample_id).state)
 
 
-def skip(tx: ReviewTransaction, task: str, settings: ReviewSettings, answer: Answer) -> Submitted:
+def skip(
+    tx: ReviewTransaction,
+    task: str,
+    labels: Sequence[str],
+    settings: ReviewSettings,
+    answer: Answer,
+) -> Submitted:
     """Record that this annotator does not want the sample (``answer.value`` is None).
 
     A skip of a sample that is settled or withdrawn, or was skipped before, changes nothing. Raises
@@ -75,11 +89,12 @@ def skip(tx: ReviewTransaction, task: str, settings: ReviewSettings, answer: Ans
     answers = tx.desk.answers(answer.sample_id)
     earlier = _of(answers, answer.annotator)
     if earlier is not None and earlier.value is not None:
-        raise Conflict(f"{answer.annotator} answered {earlier.value!r} already: undo that first")
+        did = _answered(earlier.value)
+        raise Conflict(f"{answer.annotator} {did} already: undo that first")
     if earlier is not None or sample.state in ("settled", "withdrawn"):
         return Submitted(sample.state, repeated=True)
     # The others' answers may be enough without this one, after an undo of a deciding answer.
-    settled = _settlement(sample, answers, settings, answer.answered_at)
+    settled = _settlement(sample, answers, labels, settings, answer.answered_at)
     tx.desk.answer(answer, settled)
     if settled is not None:
         tx.outbox.add([settled])
@@ -125,6 +140,11 @@ def _of(answers: Sequence[Answer], annotator: str) -> Answer | None:
     return next((answer for answer in answers if answer.annotator == annotator), None)
 
 
+def _answered(value: str) -> str:
+    shown = value if len(value) <= _SHOWN else value[:_SHOWN] + "…"
+    return f"answered {shown!r}"
+
+
 def _refuse_if_closed(sample: ReviewTask) -> None:
     if sample.state == "settled":
         raise Conflict(f"sample {sample.sample_id!r} is settled already; ask for the next one")
@@ -135,9 +155,13 @@ def _refuse_if_closed(sample: ReviewTask) -> None:
 
 
 def _settlement(
-    sample: ReviewTask, answers: Sequence[Answer], settings: ReviewSettings, now: datetime
+    sample: ReviewTask,
+    answers: Sequence[Answer],
+    labels: Sequence[str],
+    settings: ReviewSettings,
+    now: datetime,
 ) -> LabelSettled | None:
-    agreed = verdict(answers, settings)
+    agreed = verdict(answers, settings, same=same_as(labels))
     if agreed is None:
         return None
     return LabelSettled(

@@ -7,6 +7,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from flywheel.contracts.answers import text_problem
 from flywheel.contracts.configuration import Settings
 
 
@@ -16,7 +17,8 @@ class ExpertRule(Settings):
     name: str = Field(description="Shown to the expert as the reason.")
     pattern: str = Field(description="Python regular expression, searched in the text.")
     label: str | None = Field(
-        None, description="Label to give; without it the sample goes to an expert."
+        None,
+        description="Label (or text) to give; without it the sample goes to an expert.",
     )
     priority: float = Field(80, ge=0, le=100, description="Priority in the review queue.")
 
@@ -26,6 +28,9 @@ class ExpertRule(Settings):
             re.compile(self.pattern)
         except re.error as error:
             raise ValueError(f"pattern is not a regular expression: {error}") from error
+        problem = None if self.label is None else text_problem(self.label)
+        if problem:
+            raise ValueError(f"label of rule {self.name!r}: {problem}")
         return self
 
 
@@ -39,7 +44,11 @@ class TriageSettings(Settings):
         0.25, gt=0, le=1, description="The same share while a challenger is being compared."
     )
     uncertain_below: float = Field(
-        0.7, ge=0, le=1, description="Calibrated confidence under which a sample may go to review."
+        0.7,
+        ge=0,
+        le=1,
+        description="Calibrated confidence (of generated text: the reported one) under which a "
+        "sample may go to review.",
     )
     uncertain_share: float = Field(
         0.5, ge=0, le=1, description="Share of the uncertain samples sent to review (the budget)."

@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from flywheel.contracts.answers import text_problem
 from flywheel.contracts.events import LabelRecorded, ReviewRequested, TrafficRecorded
 from flywheel.contracts.ids import derived_id, unit_fraction
 from flywheel.errors import RejectedEvent
@@ -29,7 +30,7 @@ from flywheel.triage.audit import audit_priority, audit_rate, drawn_for_audit
 from flywheel.triage.config import TriageSettings
 from flywheel.triage.policy import AutoLabelPolicy
 from flywheel.triage.rules import Rules
-from flywheel.triage.signals import Signals, least_score, signals, with_history
+from flywheel.triage.signals import Signals, least_score, signals, text_signals, with_history
 
 Kind = Literal["audit", "review_rule", "label_rule", "unsure", "auto", "none", "not_triaged"]
 History = Mapping[str, float]
@@ -43,7 +44,7 @@ _CONTRAST = 0.8
 
 @dataclass(frozen=True, slots=True)
 class TaskTriage:
-    """One task as triage sees it."""
+    """One task as triage sees it. One without labels answers with free text."""
 
     labels: frozenset[str]
     settings: TriageSettings
@@ -53,7 +54,8 @@ class TaskTriage:
     @classmethod
     def of(cls, labels: Sequence[str], settings: TriageSettings) -> TaskTriage:
         """Compile a task's settings."""
-        least = least_score(len(labels), settings.uncertain_below)
+        below = settings.uncertain_below
+        least = least_score(len(labels), below) if labels else text_signals(below).score
         return cls(frozenset(labels), settings, Rules(settings.rules), least)
 
     def unsureness(self, score: float) -> float:
@@ -71,9 +73,13 @@ class Decision:
     event: ReviewRequested | LabelRecorded | None = None
 
 
-def triaged(event: TrafficRecorded) -> bool:
-    """Whether triage has a say: an answer that a caller got, with what the model thought."""
-    return event.origin == "gateway" and event.status < 400 and bool(event.scores)
+def triaged(event: TrafficRecorded, task: TaskTriage | None = None) -> bool:
+    """Whether triage has a say: an answer that a caller got, with what the model thought of it:
+    its scores, or where the task answers with free text its confidence."""
+    thought = bool(event.scores)
+    if task is not None and not task.labels:
+        thought = thought or (event.output is not None and event.confidence is not None)
+    return event.origin == "gateway" and event.status < 400 and thought
 
 
 def reject_unusable(event: TrafficRecorded, tasks: Mapping[str, TaskTriage]) -> None:
@@ -105,14 +111,18 @@ def decide(
     if rule is not None and rule.label is not None:
         label = _label(event, rule.label, f"rule: {rule.name}", 1.0 - rate, rule=rule.name)
         return Decision("label_rule", label)
-    said = signals(event.scores, policy.temperature)
+    said = (
+        signals(event.scores, policy.temperature)
+        if task.labels
+        else text_signals(reported_confidence(event))
+    )
     if said.confidence < task.settings.uncertain_below:
         score = with_history(task.unsureness(said.score), history)
         chance = review_chance(score, task.settings.uncertain_share)
         if unit_fraction(event.sample_id, "unsure") < chance:
             request = _review_unsure(event, said, score, rate + (1.0 - rate) * chance)
             return Decision("unsure", request)
-    if policy.accepts(reported_confidence(event)):
+    if policy.accepts(reported_confidence(event)) and _can_be_label(event, task):
         label = _label(event, prediction(event), policy.reason, 1.0 - rate)
         return Decision("auto", label)
     return Decision("none")
@@ -129,10 +139,14 @@ def review_chance(score: float, share: float) -> float:
 
 
 def prediction(event: TrafficRecorded) -> str:
-    """The label the release answered with."""
-    if event.output is not None and event.output in event.scores:
+    """The label, or the text, that the release answered with."""
+    if event.output is not None and (event.output in event.scores or not event.scores):
         return event.output
     return max(sorted(event.scores), key=lambda label: event.scores[label])
+
+
+def _can_be_label(event: TrafficRecorded, task: TaskTriage) -> bool:
+    return bool(task.labels) or text_problem(prediction(event)) is None
 
 
 def reported_confidence(event: TrafficRecorded) -> float:
@@ -143,7 +157,8 @@ def reported_confidence(event: TrafficRecorded) -> float:
 def _review_unsure(
     event: TrafficRecorded, said: Signals, score: float, chance: float
 ) -> ReviewRequested:
-    reason = "unsure: " + " or ".join(f"{label} {p:.2f}" for label, p in said.ranked[:2])
+    wavers = " or ".join(f"{label} {p:.2f}" for label, p in said.ranked[:2])
+    reason = "unsure: " + (wavers or f"confidence {said.confidence:.2f}")
     priority = _UNSURE_LOWEST + (_UNSURE_HIGHEST - _UNSURE_LOWEST) * score
     return _review(event, reason, round(priority, 1), chance)
 

@@ -23,6 +23,8 @@ How it holds, and what it leans on:
   release's life of many looks the limit is exceeded at some time about twice as often (0.18–0.23
   at a risk of 0.1, simulated over 45 to 400 audits), for a few looks (2–5 % of them): the labels
   made in all stayed within the limit.
+- Free text has no scores, so nothing is recalibrated; it counts as right when it equals the
+  experts' text once normalised (``contracts.answers``).
 - The latest audits alone may also withdraw a policy: old good ones must not hide a drift.
 """
 
@@ -110,7 +112,7 @@ def certify(audits: Sequence[AuditedPrediction], settings: TriageSettings) -> Au
 
 def _rank(audits: Sequence[AuditedPrediction]) -> _Ranked:
     ordered = sorted(audits, key=lambda audit: (-audit.confidence, audit.sample_id))
-    wrong = np.array([audit.prediction != audit.label for audit in ordered], float)
+    wrong = np.array([not audit.correct for audit in ordered], float)
     weight = np.array([1.0 / audit.inclusion_probability for audit in ordered])
     return _Ranked(
         confidence=np.array([audit.confidence for audit in ordered]),
@@ -184,7 +186,7 @@ def _unless_drifted(
 ) -> AutoLabelPolicy:
     """Withdraw a policy that the latest accepted audits contradict by themselves."""
     recent = [audit for audit in audits if policy.accepts(audit.confidence)][-RECENT:]
-    errors = sum(audit.prediction != audit.label for audit in recent)
+    errors = sum(not audit.correct for audit in recent)
     # The chance of so many mistakes if the error were just within the limit.
     chance = float(bdtrc(errors - 1, len(recent), settings.auto_label_error)) if errors else 1.0
     if chance > settings.auto_label_risk / 2:

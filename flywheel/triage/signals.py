@@ -16,7 +16,7 @@ HISTORY_PRIOR = 5.0
 class Signals:
     """All in [0, 1]. ``entropy`` is divided by its maximum; ``score`` is 1 at a coin toss.
 
-    ``ranked`` holds labels and calibrated probabilities, largest first.
+    ``ranked`` holds labels and calibrated probabilities, largest first; nothing for free text.
     """
 
     confidence: float
@@ -42,6 +42,12 @@ def signals(scores: Mapping[str, float], temperature: float = 1.0) -> Signals:
     least = (1.0 - confidence) / (1.0 - 1.0 / len(ranked))
     score = min(1.0, max(0.0, (least + (1.0 - margin) + entropy) / 3.0))
     return Signals(confidence, margin, min(1.0, entropy), score, ranked)
+
+
+def text_signals(confidence: float) -> Signals:
+    """The signals of a generated text, of which nothing but its confidence is known."""
+    sure = min(1.0, max(0.0, confidence))
+    return Signals(sure, sure, 1.0 - sure, 1.0 - sure, ())
 
 
 def least_score(labels: int, confidence: float) -> float:

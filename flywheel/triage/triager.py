@@ -103,7 +103,7 @@ class Triager:
 
     def accept(self, event: Event) -> None:
         """Raise RejectedEvent for traffic that no configured task can account for."""
-        if isinstance(event, TrafficRecorded) and triaged(event):
+        if isinstance(event, TrafficRecorded) and self._triaged(event):
             reject_unusable(event, self._tasks)
 
     def __call__(self, batch: Sequence[Event]) -> list[ReviewRequested | LabelRecorded]:
@@ -114,7 +114,7 @@ class Triager:
         source's history, never on its company in the batch.
         """
         traffic = [event for event in batch if isinstance(event, TrafficRecorded)]
-        history = self._history({event.source for event in traffic if triaged(event)})
+        history = self._history({event.source for event in traffic if self._triaged(event)})
         made: list[ReviewRequested | LabelRecorded] = []
         counts: dict[tuple[str, str], int] = {}
         for event in traffic:
@@ -129,12 +129,15 @@ class Triager:
     def _decide(
         self, event: TrafficRecorded, history: Mapping[str, Mapping[str, float]]
     ) -> Decision:
-        if not triaged(event):
+        if not self._triaged(event):
             return Decision("not_triaged")
         reject_unusable(event, self._tasks)
         task = self._tasks[event.task]
         policy = self._policies.of(event.task, event.release or "", task)
         return decide(event, task, policy, history.get(event.source, {}))
+
+    def _triaged(self, event: TrafficRecorded) -> bool:
+        return triaged(event, self._tasks.get(event.task))
 
     def _history(self, sources: set[str]) -> Mapping[str, Mapping[str, float]]:
         if not sources:

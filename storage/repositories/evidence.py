@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, case, func, select
 
+from flywheel.contracts.answers import is_right
 from flywheel.contracts.stores import AuditedPrediction
 from flywheel.rollout.ports import ArmSummary, Assignment, Pair
 from storage.tables.columns import table_of
@@ -40,6 +41,7 @@ class SqlEvidence:
                 _scores.c.arm,
                 _scores.c.live,
                 _scores.c.output,
+                _scores.c.scores,
                 _scores.c.occurred_at.label("scored_at"),
                 _scores.c.event_id.label("scored_by"),
                 *_truth_columns,
@@ -60,8 +62,8 @@ class SqlEvidence:
         return [
             Pair(
                 sample_id=champion.sample_id,
-                champion_correct=champion.output == champion.value,
-                challenger_correct=challenger.output == challenger.value,
+                champion_correct=_right(champion),
+                challenger_correct=_right(challenger),
                 inclusion_probability=champion.inclusion_probability,
                 labelled_at=champion.occurred_at,
             )
@@ -95,7 +97,13 @@ class SqlEvidence:
     def _labels(self, rollout_id: str) -> dict[str, tuple[int, int]]:
         """Arm → (labelled, correct) of its live answers; the most trusted label counts."""
         found = self._work.rows(
-            select(_scores.c.arm, _scores.c.release, _scores.c.output, *_truth_columns)
+            select(
+                _scores.c.arm,
+                _scores.c.release,
+                _scores.c.output,
+                _scores.c.scores,
+                *_truth_columns,
+            )
             .join(_truths, _truths.c.sample_id == _scores.c.sample_id)
             .where(
                 _scores.c.rollout_id == rollout_id,
@@ -113,7 +121,7 @@ class SqlEvidence:
         for row in best.values():
             if row.arm in totals:
                 labelled, correct = totals[row.arm]
-                totals[row.arm] = (labelled + 1, correct + (row.output == row.value))
+                totals[row.arm] = (labelled + 1, correct + _right(row))
         return totals
 
     def _arm(
@@ -203,6 +211,10 @@ _truth_columns = (
     _truths.c.occurred_at,
     _truths.c.event_id,
 )
+
+
+def _right(row: Row[Any]) -> bool:
+    return is_right(row.output, row.value, row.scores)
 
 
 def _counts(rollout_id: str) -> Select[Any]:

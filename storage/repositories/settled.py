@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Row, delete, or_, select, update
 
+from flywheel.contracts.answers import same_text
 from flywheel.contracts.events import Split
 from storage.tables.columns import table_of
 from storage.tables.labels import LabelClockRow, LabelRow, SettledLabelRow, TrafficRow
@@ -121,10 +122,15 @@ def _settled_values(
         "inclusion_probability": word.inclusion_probability,
         "audit": word.audit,
         "sent_by": event.source,
-        "answered": event.output,
+        "answered": _answered(event.output, word.value),
         "through_gateway": any(one.origin == "gateway" for one in events),
         "occurred_at": word.occurred_at,
     }
+
+
+def _answered(output: str | None, value: str) -> str | None:
+    # Counted as corrected where it differs: a free text that says the same must not.
+    return value if output is not None and same_text(output, value) else output
 
 
 def _words(sample_ids: Sequence[str]) -> Any:

@@ -78,7 +78,8 @@ class SettledLabelRow(SQLModel, table=True):
     either gets a row for the sample, so that it can be counted without working it out again.
 
     ``traffic_id`` is the event that gave the sample its text, ``sent_by`` and ``answered`` its
-    source and output. ``seq`` is the tick at which any of it last changed.
+    source and output (in the label's own words where they say the same). ``seq`` is the tick at
+    which any of it last changed.
     """
 
     __tablename__ = "settled_labels"

@@ -144,7 +144,7 @@ class Queue(RuleBasedStateMachine):
         answer = self.given(sample_id, person, None)
         try:
             with self.db.transaction() as tx:
-                done = skip(tx, "task", self.settings, answer)
+                done = skip(tx, "task", LABELS, self.settings, answer)
         except Conflict:
             assert earlier is not None
             assert earlier.value is not None

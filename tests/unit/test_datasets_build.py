@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flywheel.contracts.answers import normalised
 from flywheel.contracts.dataset_folder import PARTS, Manifest, read_manifest, read_part
 from flywheel.contracts.stores import LabelledSample
-from flywheel.datasets.build import automatic_weights, build_dataset, normalise
+from flywheel.datasets.build import automatic_weights, build_dataset
 from flywheel.datasets.config import DatasetSettings
 from flywheel.datasets.diff import diff_datasets
 from flywheel.errors import ArtefactError, ConfigurationError
@@ -87,15 +88,15 @@ def test_no_text_is_twice_and_order_does_not_matter(
         for name in (*manifest.files, "manifest.json"):
             assert (Path(one) / name).read_bytes() == (Path(two) / name).read_bytes()
         parts = {part: read_part(Path(one), part) for part in PARTS}
-        texts = [normalise(line.text) for lines in parts.values() for line in lines]
+        texts = [normalised(line.text) for lines in parts.values() for line in lines]
         assert len(texts) == len(set(texts))
         assert sum(manifest.count(part) for part in PARTS) + sum(manifest.left_out.values()) == len(
             samples
         )
         assert {line.source for line in parts["calibration"]} <= {"expert", "seed"}
         assert not {line.source for line in parts["holdout"]} & {"auto", "rule", "model"}
-        marked = {normalise(s.text) for s in samples if s.split == "holdout"}
-        trained = {normalise(line.text) for line in parts["train"] + parts["calibration"]}
+        marked = {normalised(s.text) for s in samples if s.split == "holdout"}
+        trained = {normalised(line.text) for line in parts["train"] + parts["calibration"]}
         assert not marked & trained
         automatic = [line for line in parts["train"] if line.source in {"auto", "rule", "model"}]
         usable = len(parts["train"]) + len(parts["calibration"]) - len(automatic)

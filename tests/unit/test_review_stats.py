@@ -35,7 +35,7 @@ def test_counts_speed_and_agreement_by_annotator() -> None:
         judged("c", "bob", "Y", None, minutes=3),
         judged("d", "bob", None, None, minutes=2),
     ]
-    ada, bob, cy = annotators(history, NOW)
+    ada, bob, cy = annotators(history, NOW, ("X", "Y"))
     assert [one.annotator for one in (ada, bob, cy)] == ["ada", "bob", "cy"]
     assert (ada.answers, ada.skips, ada.per_hour, ada.seconds) == (3, 0, 2, 6)
     assert (ada.agreement, ada.compared) == (1.0, 1), "alone on b, and c is not settled"
@@ -46,4 +46,4 @@ def test_counts_speed_and_agreement_by_annotator() -> None:
 
 
 def test_nobody_has_no_figures() -> None:
-    assert annotators([], NOW) == []
+    assert annotators([], NOW, ("X", "Y")) == []
