@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from flywheel.contracts.answers import is_right
 from flywheel.contracts.events import DatasetVersioned, LabelSource, Split
 from flywheel.contracts.release import Release
 
@@ -106,6 +107,11 @@ class AuditedPrediction(msgspec.Struct, frozen=True, kw_only=True):
     inclusion_probability: float
     labelled_at: datetime
     text: str = ""
+
+    @property
+    def correct(self) -> bool:
+        """Whether the release was right."""
+        return is_right(self.prediction, self.label, self.scores)
 
 
 class AuditLog(Protocol):
