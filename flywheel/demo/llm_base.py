@@ -31,6 +31,7 @@ def prepare_base(folder: Path) -> Path:
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
         _convert(source, part)
+        part.chmod(0o755)  # a temporary folder is its maker's alone
         shutil.rmtree(folder, ignore_errors=True)  # what another version left half made
         os.replace(part, folder)
     finally:
@@ -42,7 +43,9 @@ def _convert(source: Path, folder: Path) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     where, name = str(source.parent), source.name
     model = AutoModelForCausalLM.from_pretrained(
         where,
