@@ -1,0 +1,97 @@
+"""Real models for benchmarks, made once and kept under build/bench/models."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flywheel.contracts.stores import LabelledSample
+from flywheel.demo.data import LABELS, TASK, DemoData, load_demo_data
+
+MODELS = Path("build/bench/models")
+TRAINED, CALIBRATED, HELD_OUT = 240, 60, 500
+
+
+def questions() -> list[str]:
+    """Texts that no benchmark's model was trained on."""
+    return [question.text for question in load_demo_data(holdout_size=HELD_OUT).holdout]
+
+
+def minilm() -> Path:
+    """MiniLM in FP32, fine-tuned on 240 of the demo's questions; its data lies at ``dataset``."""
+    return _once("minilm-fp32", _train)
+
+
+def minilm_int8() -> Path:
+    """The same, compressed as a turn does it."""
+    return _once("minilm-int8", _compress)
+
+
+def dataset() -> Path:
+    """The dataset version that the models were trained and calibrated on."""
+    return _once("dataset", _build)
+
+
+def _once(name: str, make: Callable[[Path], None]) -> Path:
+    folder = MODELS / name
+    if not folder.is_dir():
+        making = folder.with_name(f".{name}.{os.getpid()}")
+        shutil.rmtree(making, ignore_errors=True)
+        making.mkdir(parents=True)
+        make(making)
+        making.rename(folder)
+    return folder.resolve()
+
+
+def _build(folder: Path) -> None:
+    from flywheel.datasets.build import build_dataset
+    from flywheel.datasets.config import DatasetSettings
+
+    count = TRAINED + CALIBRATED
+    build_dataset(
+        _samples(load_demo_data(holdout_size=HELD_OUT), count),
+        DatasetSettings(calibration_share=CALIBRATED / count),
+        tuple(LABELS),
+        task=TASK,
+        watermark=f"e{count + HELD_OUT:06}",
+        parent=None,
+        folder=folder,
+    )
+
+
+def _samples(data: DemoData, count: int) -> list[LabelledSample]:
+    labelled = [*((q, "holdout") for q in data.holdout), *((q, "train") for q in data.stream)]
+    return [
+        LabelledSample(
+            sample_id=f"s{index:06}",
+            text=question.text,
+            label=question.label,
+            source="expert",
+            annotators=("ann",),
+            split="holdout" if split == "holdout" else "train",
+            inclusion_probability=1.0,
+            audit=False,
+            settled_at=datetime(2026, 1, 1, tzinfo=UTC),
+            event_id=f"e{index:06}",
+        )
+        for index, (question, split) in enumerate(labelled[: len(data.holdout) + count])
+    ]
+
+
+def _train(folder: Path) -> None:
+    from flywheel.training.config import TrainingSettings
+    from flywheel.training.train import train
+
+    settings = TrainingSettings(base_model=str(load_demo_data().encoder), threads=2)
+    train(dataset(), settings, tuple(LABELS), folder)
+
+
+def _compress(folder: Path) -> None:
+    from flywheel.compression.config import CompressionSettings
+    from flywheel.compression.quantize import compress
+    from flywheel.serving.runtime import load_classifier
+
+    compress(minilm(), dataset(), CompressionSettings(), folder, 1, load=load_classifier)

@@ -1,0 +1,169 @@
+"""Servers as processes of their own, paused while another one is measured, and load on them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import msgspec
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from kafka_fixture import free_port
+
+LOGS = Path("build/bench/logs")
+WARM_UP_SECONDS = 0.3
+
+
+def classify_body(text: str) -> bytes:
+    """A request for /classify; ``MODEL`` is the name that every benchmark serves under."""
+    return msgspec.json.encode({"model": MODEL, "input": text})
+
+
+MODEL = "bench"
+
+
+@dataclass
+class Server:
+    """One started server: where it answers, and how it is asked."""
+
+    name: str
+    url: str
+    process: subprocess.Popen[bytes]
+    body: Callable[[str], bytes] = classify_body
+
+    def pause(self) -> None:
+        """Let it use no processor: some servers poll while they are idle."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Go on."""
+        os.killpg(self.process.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End it and whatever it started."""
+        self.resume()
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+def start(
+    name: str,
+    command: Sequence[str],
+    path: str,
+    *,
+    port: int | None = None,
+    body: Callable[[str], bytes] = classify_body,
+    environment: Mapping[str, str] | None = None,
+) -> Server:
+    """Start a server in a session of its own; ``{port}`` in its command is a free one.
+
+    Its log is under build/bench/logs.
+    """
+    port = port or free_port()
+    LOGS.mkdir(parents=True, exist_ok=True)
+    with (LOGS / f"{name.replace(' ', '-')}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [part.replace("{port}", str(port)) for part in command],
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**os.environ, **(environment or {})},
+        )
+    return Server(name, f"http://127.0.0.1:{port}{path}", process, body)
+
+
+class Measured(msgspec.Struct):
+    """One measurement."""
+
+    requests_per_second: float
+    p50_ms: float
+    p95_ms: float
+    requests: int
+
+
+@asynccontextmanager
+async def client() -> AsyncIterator[aiohttp.ClientSession]:
+    """A session that holds as many connections as are asked for."""
+    timeout = aiohttp.ClientTimeout(total=120)
+    connector = aiohttp.TCPConnector(limit=0)
+    headers = {"Content-Type": "application/json"}
+    async with aiohttp.ClientSession(
+        headers=headers, connector=connector, timeout=timeout
+    ) as session:
+        yield session
+
+
+async def ready(session: aiohttp.ClientSession, server: Server, seconds: float = 180.0) -> None:
+    """Wait for the first answer. Raises RuntimeError when none comes."""
+    deadline = time.monotonic() + seconds
+    said = "nothing"
+    while time.monotonic() < deadline:
+        if server.process.poll() is not None:
+            raise RuntimeError(f"{server.name} ended with {server.process.returncode}: see {LOGS}")
+        try:
+            async with session.post(server.url, data=server.body("What is it?")) as response:
+                said = (await response.text())[:300]
+                if response.status == 200:
+                    return
+        except (aiohttp.ClientError, TimeoutError) as error:
+            said = repr(error)
+        await asyncio.sleep(0.1)
+    raise RuntimeError(f"{server.name} did not answer within {seconds:.0f} s: {said}")
+
+
+async def load(
+    session: aiohttp.ClientSession,
+    server: Server,
+    texts: Sequence[str],
+    *,
+    in_flight: int,
+    seconds: float,
+) -> Measured:
+    """``in_flight`` requests of one text at a time, each sent when the one before was answered.
+
+    Counts what is answered after the warm-up. Raises RuntimeError for an answer but 200.
+    """
+    bodies = [server.body(text) for text in texts]
+    begin = time.perf_counter() + WARM_UP_SECONDS
+    end = begin + seconds
+    latencies: list[float] = []
+
+    async def ask(first: int) -> None:
+        index = first
+        while (sent := time.perf_counter()) < end:
+            async with session.post(server.url, data=bodies[index % len(bodies)]) as response:
+                await response.read()
+                if response.status != 200:
+                    raise RuntimeError(f"{server.name} answered {response.status}")
+            answered = time.perf_counter()
+            if begin <= answered <= end:
+                latencies.append((answered - sent) * 1000)
+            index += in_flight
+
+    await asyncio.gather(*(ask(first) for first in range(in_flight)))
+    return summary(latencies, seconds)
+
+
+def summary(latencies: list[float], seconds: float) -> Measured:
+    """Percentiles and rate of what was answered in ``seconds``."""
+    ordered = sorted(latencies) or [float("nan")]
+    return Measured(
+        requests_per_second=len(latencies) / seconds,
+        p50_ms=ordered[len(ordered) // 2],
+        p95_ms=ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))],
+        requests=len(latencies),
+    )
