@@ -20,6 +20,7 @@ from flywheel.console.ports import ConsoleTransaction, Transactions
 from flywheel.console.recent import Recent
 from flywheel.console.rollout_page import rollout_page
 from flywheel.console.words import share
+from flywheel.contracts.answers import LONGEST_TEXT
 from flywheel.errors import NotFound
 from flywheel.registry.lineage import lineage
 from flywheel.settings import FlywheelSettings
@@ -114,6 +115,7 @@ class Pages:
             labels=settings.labels,
             titles=settings.label_titles,
             question=settings.title or "Which label is right?",
+            longest=LONGEST_TEXT,
             guideline=settings.review.guideline,
             lease_seconds=settings.review.lease_seconds,
             answers_needed=settings.review.answers_needed,

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import re
-import shutil
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
-from console_places import browser_binary, vendored_assets
-from console_seed import LABELS, TASK, console_settings, opened, release_id, seed
+from console_places import browser_binary
+from console_seed import LABELS, TASK, opened, release_id, seed
+from console_site import Site, serving
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
-
-from flywheel.console.app import create_app
-from storage.database import Database
 
 REVIEW = f"/review/{TASK}"
 ROLLOUT = f"/rollout/{TASK}"
@@ -27,56 +19,6 @@ pytestmark = pytest.mark.skipif(
     browser_binary() is None,
     reason="no Chromium here: install Debian's `chromium`, or `playwright install chromium`",
 )
-
-
-class Site:
-    """A console that is being served, and its database."""
-
-    def __init__(self, url: str, database: Database) -> None:
-        self.url = url
-        self.database = database
-
-    def answers(self, sample_id: str) -> list[str | None]:
-        """Waits until a sample has an answer."""
-        return self.until(
-            lambda tx: [answer.value for answer in tx.desk.answers(sample_id)],
-            bool,
-        )
-
-    def until(self, read: Callable, done: Callable[[object], bool]):
-        deadline = time.monotonic() + 10
-        while True:
-            with self.database.transaction(read_only=True) as tx:
-                found = read(tx)
-            if done(found) or time.monotonic() > deadline:
-                return found
-            time.sleep(0.05)
-
-
-@contextmanager
-def serving(tmp_path: Path, story: Path | None) -> Iterator[Site]:
-    """Serves a copy of ``story``'s database, or an empty one."""
-    if story is not None:
-        shutil.copy(story, tmp_path / "flywheel.db")
-    database = opened(f"sqlite:///{tmp_path / 'flywheel.db'}")
-    app = create_app(
-        console_settings(tmp_path),
-        partial(database.transaction, "console"),
-        vendored_assets(),
-        reading=partial(database.transaction, "console", read_only=True),
-    )
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started and thread.is_alive():
-        time.sleep(0.01)
-    host, port = server.servers[0].sockets[0].getsockname()[:2]
-    try:
-        yield Site(f"http://{host}:{port}", database)
-    finally:
-        server.should_exit = True
-        thread.join()
-        database.dispose()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,8 @@
 // The expert queue by keyboard: the next sample is here before this one is answered.
 
 import { Outbox, post, problemOf } from "./outbox.js";
+import { LabelAnswer } from "./review-labels.js";
+import { TextAnswer } from "./review-text.js";
 
 const el = (id) => document.getElementById(id);
 const root = el("review");
@@ -10,11 +12,8 @@ const AHEAD = 2;
 const IDLE_POLL = 2000;
 const NAME = "flywheel.annotator";
 const SESSION = `flywheel.review.${task}.session`;
-const PEEK = "flywheel.review.peek";
 
 const outbox = new Outbox(task);
-const choices = [...document.querySelectorAll(".choice")];
-const radios = choices.map((choice) => choice.querySelector("input"));
 let annotator = localStorage.getItem(NAME) ?? "";
 let queue = []; // the first is on screen
 let shownAt = 0;
@@ -26,7 +25,15 @@ let undoing = false;
 const answered = new Set();
 let session = { seconds: [], started: 0, undoable: 0, recent: [], ...JSON.parse(sessionStorage.getItem(SESSION) ?? "{}") };
 
+// What was answered in free text and then taken back: nobody should have to write it twice.
+const drafts = new Map();
+
 const say = (words) => { el("say").textContent = words; };
+const changed = () => { el("submit").disabled = answerBox.value === null; };
+const freely = root.dataset.kind === "text";
+const answerBox = freely
+  ? new TextAnswer(el("answer"), { changed, say, submit, flash, longest: Number(root.dataset.longest) })
+  : new LabelAnswer(el("answer"), { changed, say });
 
 function ago(iso) {
   const seconds = Math.max(0, (Date.now() - new Date(iso)) / 1000);
@@ -57,11 +64,9 @@ function render() {
   el("sample-text").textContent = item.text;
   el("sample-text").scrollTop = 0;
   renderMeta(item);
-  for (const radio of radios) radio.checked = false;
-  el("submit").disabled = true;
+  answerBox.show(item, drafts.get(item.sample_id));
   shownAt = performance.now();
   away = 0;
-  peek(localStorage.getItem(PEEK) === "always");
   if (document.activeElement === document.body || el("answer").contains(document.activeElement)) {
     // Not a choice: a ring around the first one would look like an answer.
     el("sample-text").focus({ preventScroll: true });
@@ -124,7 +129,7 @@ function renderRecent() {
     const words = document.createElement("span");
     words.textContent = words.title = text;
     const label = document.createElement("b");
-    label.textContent = value ?? "skipped";
+    label.textContent = label.title = value ?? "skipped";
     row.append(dot, words, label);
     return row;
   }));
@@ -145,7 +150,7 @@ function renderUnsaved() {
     const row = document.createElement("div");
     row.className = "notice fail";
     const words = document.createElement("span");
-    const did = entry.value === null ? "Your skip" : `Your answer “${entry.value}”`;
+    const did = entry.value === null ? "Your skip" : `Your answer “${entry.value.slice(0, 60)}”`;
     words.textContent = `${did} to “${entry.item.text.slice(0, 60)}” was refused: ${entry.refused}`;
     row.append(words, buttons(["Answer again", () => reopen(entry)], ["Drop it", () => outbox.remove(entry.id)]));
     return row;
@@ -180,38 +185,7 @@ function buttons(...pairs) {
   return group;
 }
 
-// The model's view stays hidden until asked for: seen first, it would lead the answer.
-function peek(shown) {
-  const item = queue[0];
-  el("peek").setAttribute("aria-pressed", String(shown));
-  for (const choice of choices) {
-    const score = choice.querySelector(".score");
-    const value = item?.scores?.[choice.dataset.label];
-    const predicted = shown && item?.prediction === choice.dataset.label;
-    choice.classList.toggle("predicted", predicted);
-    score.hidden = !shown || (value === undefined && !predicted);
-    if (score.hidden) continue;
-    score.querySelector("b").textContent = value === undefined ? "predicted" : `${Math.round(value * 100)}\u202f%`;
-    score.querySelector("rect").setAttribute("width", value ?? 1);
-  }
-  if (shown && item) say(item.prediction ? `The model answered ${item.prediction}` : "The model gave no answer");
-}
-
 // Doing ------------------------------------------------------------------------------------
-
-function choose(index) {
-  const radio = radios[index];
-  if (!radio || !queue[0]) return;
-  radio.checked = true;
-  radio.focus({ preventScroll: true });
-  choices[index].scrollIntoView({ block: "nearest" });
-  el("submit").disabled = false;
-}
-
-function move(step) {
-  const now = radios.findIndex((radio) => radio.checked);
-  choose(now < 0 ? (step > 0 ? 0 : radios.length - 1) : (now + step + radios.length) % radios.length);
-}
 
 function leave(value) {
   const item = queue.shift();
@@ -221,6 +195,7 @@ function leave(value) {
   if (value !== null) session.seconds.push(seconds);
   session.undoable += 1;
   answered.add(item.sample_id);
+  if (freely && value !== null) drafts.set(item.sample_id, value);
   session.recent = [{ id: item.sample_id, text: item.text, value }, ...session.recent].slice(0, 6);
   outbox.add({ item, value, annotator, seconds });
   renderSession();
@@ -229,8 +204,8 @@ function leave(value) {
 }
 
 function submit() {
-  const chosen = radios.find((radio) => radio.checked);
-  if (chosen && queue[0]) leave(chosen.value);
+  const { value } = answerBox;
+  if (value !== null && queue[0]) leave(value);
 }
 
 function reopen(entry) {
@@ -361,21 +336,22 @@ el("rename").addEventListener("click", askName);
 // Keys and buttons --------------------------------------------------------------------------
 
 const keys = {
-  j: () => move(1),
-  k: () => move(-1),
-  arrowdown: () => move(1),
-  arrowup: () => move(-1),
-  arrowright: () => move(1),
-  arrowleft: () => move(-1),
+  ...answerBox.keys,
   enter: submit,
   s: () => queue[0] && leave(null),
   u: undo,
-  m: () => peek(el("peek").getAttribute("aria-pressed") !== "true"),
+  m: () => queue[0] && answerBox.peek(),
   r: () => outbox.retryNow(),
   "?": () => el("help").showModal(),
 };
 
 document.addEventListener("keydown", (event) => {
+  if (freely && event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.isComposing
+      && !event.repeat && !document.querySelector("dialog[open]")) {
+    event.preventDefault();
+    submit();
+    return;
+  }
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
   if (document.querySelector("dialog[open]")) {
     if (event.key === "?" && el("help").open) el("help").close();
@@ -387,14 +363,12 @@ document.addEventListener("keydown", (event) => {
   const button = target.closest("a, button");
   if (button && button.id !== "submit" && (key === "enter" || key === " ")) return;
   if (target.id === "sample-text" && key.startsWith("arrow") && target.scrollHeight > target.clientHeight) return;
-  if (/^[1-9]$/.test(key)) choose(Number(key) - 1);
-  else if (keys[key] && !(event.repeat && ["enter", "s", "u"].includes(key))) keys[key]();
+  if (keys[key] && !(event.repeat && ["enter", "s", "u", "a"].includes(key))) keys[key]();
   else return;
   event.preventDefault();
 });
 
 el("answer").addEventListener("submit", (event) => { event.preventDefault(); submit(); });
-el("choices").addEventListener("change", () => { el("submit").disabled = false; });
 el("skip").addEventListener("click", () => leave(null));
 el("undo").addEventListener("click", undo);
 el("undo-done").addEventListener("click", undo);

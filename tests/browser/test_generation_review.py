@@ -1,0 +1,219 @@
+"""The console of a task that answers with free text, in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from console_places import browser_binary
+from console_seed import opened
+from console_site import Site, serving
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from flywheel.contracts.events import LabelSettled, ReviewRequested, TrafficRecorded
+from flywheel.contracts.ids import new_id
+from flywheel.settings import FlywheelSettings, TaskSettings
+from storage.database import Database
+
+TASK = "replies"
+REVIEW = f"/review/{TASK}"
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+SAMPLES = (
+    ("first", "Where is my parcel?", "It is\non its way.", 0.91),
+    ("second", "I was charged twice", "We are sorry.", 0.42),
+    ("third", "Do you sell <b>lamps</b>?", "", 0.2),
+)
+
+pytestmark = pytest.mark.skipif(
+    browser_binary() is None,
+    reason="no Chromium here: install Debian's `chromium`, or `playwright install chromium`",
+)
+
+
+def settings(workspace: Path) -> FlywheelSettings:
+    task = TaskSettings.model_validate(
+        {
+            "kind": "generation",
+            "model": "llm",
+            "title": "Reply to a customer",
+            "training": {"base_model": "base"},
+            "review": {"guideline": "One friendly sentence."},
+        }
+    )
+    return FlywheelSettings(workspace=workspace, tasks={TASK: task}, serving={"engine": "vllm"})
+
+
+def fill(database: Database) -> None:
+    with database.transaction() as tx:
+        tx.intake.open(
+            [
+                ReviewRequested(
+                    event_id=new_id(),
+                    occurred_at=AT + timedelta(minutes=n),
+                    task=TASK,
+                    sample_id=name,
+                    text=text,
+                    reason="random audit",
+                    priority=90 - n,
+                    inclusion_probability=0.05,
+                    audit=True,
+                    release="replies-1",
+                    prediction=prediction,
+                    confidence=confidence,
+                )
+                for n, (name, text, prediction, confidence) in enumerate(SAMPLES)
+            ]
+        )
+        traffic = TrafficRecorded(
+            event_id=new_id(),
+            occurred_at=AT,
+            task=TASK,
+            sample_id="earlier",
+            text="Hello?",
+            release="replies-1",
+            output="HELLO  there",
+            confidence=0.8,
+        )
+        tx.label_intake.record_samples([traffic])
+        tx.label_intake.record_settlements(
+            [
+                LabelSettled(
+                    event_id=new_id(),
+                    occurred_at=AT,
+                    task=TASK,
+                    sample_id="earlier",
+                    value="Hello there",
+                    annotators=("ada",),
+                    agreement=1.0,
+                    inclusion_probability=1.0,
+                    audit=False,
+                )
+            ]
+        )
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    story = tmp_path / "story.db"
+    opened(f"sqlite:///{story}", fill).dispose()
+    with serving(tmp_path, story, settings(tmp_path)) as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=browser_binary(),
+            args=["--no-sandbox", "--disable-background-networking", "--disable-gpu"],
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Browser, site: Site) -> Iterator[Page]:
+    """A page whose errors fail the test."""
+    with browser.new_context(base_url=site.url, viewport={"width": 1280, "height": 860}) as context:
+        context.set_default_timeout(10_000)
+        context.add_init_script("localStorage.setItem('flywheel.annotator', 'ada')")
+        page = context.new_page()
+        problems: list[str] = []
+        page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        yield page
+        assert not problems
+
+
+def shows(page: Page, sample: str) -> None:
+    expect(page.locator("#sample")).to_have_attribute("data-id", sample)
+
+
+def test_an_expert_accepts_rewrites_skips_and_undoes_by_keyboard(site: Site, page: Page) -> None:
+    page.goto(REVIEW)
+    shows(page, "first")
+    text = page.get_by_role("textbox", name="The right answer")
+    expect(text).to_have_value("It is\non its way.")
+    expect(page.locator(".choice")).to_have_count(0)
+    expect(page.locator("#text-note")).to_contain_text("91")
+    page.keyboard.press("a")
+    shows(page, "second")
+    assert site.answers("first") == ["It is\non its way."]
+
+    page.keyboard.press("e")
+    expect(text).to_be_focused()
+    page.keyboard.type(" S a u 1 Enter? ")  # in the box, keys are letters
+    page.keyboard.press("Enter")
+    page.keyboard.type("Truly.")
+    shows(page, "second")
+    page.keyboard.press("Escape")
+    page.keyboard.press("a")  # changed: not accepted unchanged
+    shows(page, "second")
+    page.keyboard.press("m")
+    expect(text).to_have_value("We are sorry.")
+    page.keyboard.press("m")
+    expect(text).to_have_value("We are sorry. S a u 1 Enter? \nTruly.")
+    page.keyboard.press("Control+Enter")
+    shows(page, "third")
+    assert site.answers("second") == ["We are sorry. S a u 1 Enter? \nTruly."]
+
+    page.keyboard.press("u")
+    shows(page, "second")
+    expect(text).to_have_value("We are sorry. S a u 1 Enter? \nTruly.")
+    with site.database.transaction(read_only=True) as tx:
+        assert tx.desk.answers("second") == []
+    page.keyboard.press("s")
+    shows(page, "third")
+    assert site.answers("second") == [None]
+
+
+def test_an_empty_or_endless_answer_cannot_be_sent(site: Site, page: Page) -> None:
+    page.goto(REVIEW)
+    shows(page, "first")
+    page.keyboard.press("Enter")
+    shows(page, "second")
+    page.keyboard.press("Enter")
+    shows(page, "third")
+    assert site.answers("second") == ["We are sorry."]
+    text, send = page.locator("#text"), page.locator("#submit")
+    expect(page.locator("#sample-text")).to_have_text("Do you sell <b>lamps</b>?")
+    expect(page.locator("#text-note")).to_contain_text("the model wrote nothing")
+    expect(send).to_be_disabled()
+    page.keyboard.press("a")
+    page.keyboard.press("Enter")
+    shows(page, "third")
+    text.fill("  \n ")
+    expect(send).to_be_disabled()
+    text.fill("x" * 8001)
+    expect(send).to_be_disabled()
+    expect(page.locator("#text-note")).to_contain_text("8001 characters; at most 8000")
+    text.fill("  Yes, in \U0001f4a1 many shapes.\n")
+    send.click()
+    expect(page.get_by_text("Nothing waits for you")).to_be_visible()
+    assert site.answers("third") == ["Yes, in \U0001f4a1 many shapes."]
+    expect(page.locator("#recent li")).to_have_count(3)
+
+
+def test_the_keys_are_explained_and_focus_shows(page: Page) -> None:
+    page.goto(REVIEW)
+    shows(page, "first")
+    page.keyboard.press("Tab")
+    expect(page.locator("#text")).to_be_focused()
+    style = page.evaluate("getComputedStyle(document.activeElement).outlineWidth")
+    assert style == "2px"
+    page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    dialog = page.get_by_role("dialog", name="Keys")
+    expect(dialog).to_contain_text("accept what the model wrote")
+    expect(dialog).not_to_contain_text("choose a label")
+
+
+def test_other_pages_do_without_labels(page: Page) -> None:
+    page.goto("/")
+    expect(page.locator("#node-labels")).to_contain_text("1")
+    for path in (f"/rollout/{TASK}", f"/releases/{TASK}"):
+        answer = page.goto(path)
+        assert answer is not None
+        assert answer.status == 200
