@@ -1,19 +1,24 @@
-"""The registry's JSON API: releases, their lineage, and what served at a moment."""
+"""The registry's JSON API: releases, their lineage and history, and what served at a moment."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Query
 
 from flywheel.errors import NotFound
-from flywheel.registry.lineage import Reading, lineage
+from flywheel.registry.diff import diff, read_files
+from flywheel.registry.history import read_history
+from flywheel.registry.lineage import lineage
+from flywheel.registry.ports import RegistryReading
+from flywheel.registry.served import served_at as what_served
 
-Transactions = Callable[[], AbstractContextManager[Reading]]
+Transactions = Callable[[], AbstractContextManager[RegistryReading]]
 
 
 def router(transactions: Transactions, tasks: Collection[str]) -> APIRouter:
@@ -38,24 +43,37 @@ def router(transactions: Transactions, tasks: Collection[str]) -> APIRouter:
         task: str,
         at: Annotated[datetime, Query(description="A moment (ISO 8601); UTC without a zone.")],
     ) -> dict[str, Any]:
-        """The release that was champion at a moment; null before the first."""
+        """What served at a moment, on which data and settings; release null before the first."""
         check(task)
         moment = at.replace(tzinfo=UTC) if at.tzinfo is None else at
         with transactions() as tx:
-            release = tx.releases.served_at(task, moment)
-        return {"task": task, "at": moment.isoformat(), "release": release}
+            found = what_served(tx, task, moment)
+        answer: dict[str, Any] = msgspec.to_builtins(found)
+        return answer | {"at": moment.isoformat()}
+
+    @routes.get("/{task}/diff", responses=known)
+    def difference(task: str, a: str, b: str) -> dict[str, Any]:
+        """What differs from release ``a`` to release ``b``."""
+        check(task)
+        with transactions() as tx:
+            found = [lineage(tx, task, release).release for release in (a, b)]
+        one, two = (read_files(release, Path(release.path)) for release in found)
+        answer: dict[str, Any] = msgspec.to_builtins(diff(one, two))
+        return answer
 
     @routes.get("/{task}/{release}", responses=known)
     def release(task: str, release: str) -> dict[str, Any]:
-        """One release with its dataset version and its ancestors."""
+        """One release with its dataset version, its ancestors and its history."""
         check(task)
         with transactions() as tx:
             found = lineage(tx, task, release)
+            history = read_history(tx, found.release)
         return {
             "release": msgspec.to_builtins(found.release),
             "dataset": msgspec.to_builtins(found.dataset),
             "ancestors": msgspec.to_builtins(found.ancestors),
             "descendants": msgspec.to_builtins(found.descendants),
+            "history": msgspec.to_builtins(history),
         }
 
     return routes

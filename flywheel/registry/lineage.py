@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from flywheel.contracts.events import DatasetVersioned
 from flywheel.contracts.release import Release
-from flywheel.contracts.stores import DatasetStore, ReleaseStore
 from flywheel.errors import NotFound
-
-
-class Reading(Protocol):
-    """What lineage reads in one transaction."""
-
-    releases: ReleaseStore
-    datasets: DatasetStore
+from flywheel.registry.ports import RegistryReading
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +20,7 @@ class Lineage:
     descendants: list[Release]
 
 
-def lineage(tx: Reading, task: str, release: str) -> Lineage:
+def lineage(tx: RegistryReading, task: str, release: str) -> Lineage:
     """The lineage of one release of a task. Raises NotFound when there is none of this id."""
     releases = {one.release: one for one in tx.releases.history(task)}
     found = releases.get(release)

@@ -33,8 +33,10 @@ CARD_FILE = "MODEL_CARD.md"
 RECORD_FILE = "record.json"
 RELEASES = "releases"
 BASES = "bases"
-# Where a release's recipe keeps the parts of its id that its folder does not hold.
+# Where a release's recipe keeps the parts of its id that its folder does not hold, and how it is
+# asked and calibrated: all of release.json but its files.
 PARTS = "parts"
+SERVED = "served"
 
 
 def assemble(
@@ -84,7 +86,7 @@ def assemble(
         gate_reason=gate_reason,
         override=override,
         metrics={**metrics, **_reports(compressed)},
-        recipe={**(recipe or {}), PARTS: parts},
+        recipe={**(recipe or {}), PARTS: parts, SERVED: _served(description)},
     )
     if (to_root / release).exists():
         verify(to_root / release)
@@ -167,6 +169,11 @@ def sweep(to_root: Path, task: str) -> None:
 
 def _making(task: str) -> str:
     return f".making-{task}."  # a task's name has no dot
+
+
+def _served(description: ModelDescription) -> dict[str, Any]:
+    values: dict[str, Any] = msgspec.to_builtins(description)
+    return {name: value for name, value in values.items() if name not in ("files", "task")}
 
 
 def _reports(compressed: Path) -> dict[str, Any]:
