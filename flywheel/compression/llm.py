@@ -1,15 +1,248 @@
-"""Makes one variant of a language model by its recipe: merge the adapter or not, quantise."""
+"""Makes one variant of a language model by its recipe: merge the adapter or not, quantise.
+
+A base that adapters share must not depend on any one dataset, or each turn would make another and
+nothing would be shared: W8A8 rounds without data, and INT4 is calibrated on texts that the base
+itself writes (as in Liu et al. 2023, arXiv 2305.17888), drawn with a fixed seed. A merged model
+belongs to one release and is calibrated on that release's training texts.
+"""
 
 from __future__ import annotations
 
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from flywheel.compression.config import Recipe
+import msgspec
+import structlog
+
+from flywheel.compression.config import Quantisation, Recipe
+from flywheel.compression.llm_quantize import copy_tokenizer, method_of, quantise_model
 from flywheel.compression.variants import VariantReport
+from flywheel.contracts.base_folder import put_base
+from flywheel.contracts.dataset_folder import DatasetLine, read_part
+from flywheel.contracts.model_folder import (
+    ADAPTER_CONFIG_FILE,
+    ADAPTER_FILE,
+    CONFIG_FILE,
+    RELEASE_FILE,
+    TRAINING_REPORT,
+    WEIGHTS_FILE,
+    BaseReference,
+    ModelDescription,
+    Prompt,
+    digest_model_files,
+    read_base,
+    read_description,
+    write_description,
+    write_json,
+)
+from flywheel.errors import ArtefactError, ConfigurationError
+
+MADE_FILE = "made.json"
+CALIBRATION_TEXTS = 128
+_WRITTEN_TEXTS = 32
+_WRITTEN_TOKENS = 64
+_SEED = 20
+_log = structlog.get_logger(__name__)
+
+
+class Made(msgspec.Struct, frozen=True):
+    """made.json beside a quantised base: from which base, and how; no part of the base's id."""
+
+    source: str
+    quantise: str
 
 
 def make_llm_variant(
     name: str, recipe: Recipe, trained: Path, dataset: Path, folder: Path, *, bases: Path
 ) -> VariantReport:
-    """Write the variant ``name`` of the adapter in ``trained`` to ``folder``, not calibrated."""
-    raise NotImplementedError
+    """Write the variant ``name`` of the adapter in ``trained`` to ``folder``, not yet calibrated.
+
+    Without merging, that is the adapter on its base quantised as the recipe says, which is kept
+    under ``bases`` for later turns; with it, a model that is complete. Raises ArtefactError for a
+    damaged model or dataset, ConfigurationError for a recipe that is none of a language model's.
+    """
+    started = time.perf_counter()
+    method = method_of(recipe.quantise)
+    _refuse_encoder_steps(name, recipe)
+    described = read_description(trained)
+    if described.kind != "llm":
+        raise ConfigurationError("compression.variants", f"{trained} holds no language model")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RELEASE_FILE).unlink(missing_ok=True)
+    if (trained / TRAINING_REPORT).is_file():
+        shutil.copyfile(trained / TRAINING_REPORT, folder / TRAINING_REPORT)
+    job = _Variant(recipe.quantise, described, trained, dataset, folder, bases)
+    notes: tuple[str, ...] = ()
+    if recipe.quantise == "w4a16-awq" and not recipe.merge and described.base is not None:
+        notes = ("merged: AWQ rescales what layers read, which an adapter beside it would miss",)
+    if described.base is None or recipe.merge or notes:
+        made = job.complete()
+    else:
+        made = job.beside(described.base)
+    if method == "w4a16":
+        notes = (*notes, "vLLM serves INT4 weights on a GPU")
+    made = msgspec.structs.replace(
+        made, method=method, temperature=1.0, files=digest_model_files(folder)
+    )
+    write_description(folder, made)
+    shared = 0
+    if made.base is not None:
+        files = read_base(bases / made.base.id).files
+        shared = sum(file.bytes for file in files.values())
+        notes = (
+            *notes,
+            f"an adapter of {made.size_bytes / 1e6:.1f} MB on a base of {shared / 1e6:.1f} MB, "
+            "which every release on it shares",
+        )
+    return VariantReport(
+        name=name,
+        method=method,
+        steps=made.steps,
+        bytes=made.size_bytes + shared,
+        seconds=time.perf_counter() - started,
+        notes=notes,
+    )
+
+
+@dataclass(frozen=True)
+class _Variant:
+    quantise: Quantisation
+    described: ModelDescription
+    trained: Path
+    dataset: Path
+    folder: Path
+    bases: Path
+
+    def beside(self, base: BaseReference) -> ModelDescription:
+        """The adapter as it is, on its base quantised."""
+        for file in (ADAPTER_FILE, ADAPTER_CONFIG_FILE):
+            shutil.copyfile(self.trained / file, self.folder / file)
+        copy_tokenizer(self.trained, self.folder)
+        quantised = quantised_base(base, self.quantise, self.bases)
+        return msgspec.structs.replace(self.described, base=quantised)
+
+    def complete(self) -> ModelDescription:
+        """The adapter merged into its base, then quantised."""
+        steps = self.described.steps
+        with tempfile.TemporaryDirectory(dir=self.folder.parent, prefix=".merged-") as temporary:
+            source = self.trained
+            if self.described.base is not None:
+                base = self.bases / self.described.base.id
+                read_base(base)
+                merge(base, self.trained, Path(temporary))
+                source = Path(temporary)
+                steps = (*steps, "LoRA adapter merged into its base")
+            if self.quantise == "none":
+                for file in (CONFIG_FILE, WEIGHTS_FILE):
+                    shutil.copyfile(source / file, self.folder / file)
+                copy_tokenizer(source, self.folder)
+            else:
+                lines = read_part(self.dataset, "train")
+                told = calibration_chats(source, lines, self.described.prompt)
+                quantise_model(source, self.folder, self.quantise, told)
+        return msgspec.structs.replace(self.described, base=None, steps=steps)
+
+
+def merge(base: Path, adapter: Path, folder: Path) -> None:
+    """Write the base with an adapter added into its weights, in FP32."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, local_files_only=True)
+    merged: Any = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    merged.save_pretrained(folder, max_shard_size="1000GB")
+    copy_tokenizer(base, folder)
+
+
+def quantised_base(base: BaseReference, quantise: Quantisation, bases: Path) -> BaseReference:
+    """``base`` quantised, made once and kept under ``bases``."""
+    if quantise == "none":
+        return base
+    wanted = Made(base.id, quantise)
+    for file in sorted(bases.glob(f"*/{MADE_FILE}")):
+        if _made(file) == wanted:
+            return read_base(file.parent).reference
+    source = bases / base.id
+    name = read_base(source).name
+    with tempfile.TemporaryDirectory(dir=bases, prefix=".quantised-") as temporary:
+        texts = [] if quantise == "w8a8" else written_texts(source)
+        quantise_model(source, Path(temporary), quantise, texts)
+        made = put_base(Path(temporary), bases, name=name, method=method_of(quantise))
+    write_json(bases / made.id / MADE_FILE, wanted)
+    _log.info("base quantised", base=made.id, source=base.id, quantise=quantise)
+    return made
+
+
+def calibration_chats(
+    model: Path, lines: Sequence[DatasetLine], prompt: Prompt | None
+) -> list[list[int]]:
+    """Token ids of training texts as they are asked, with their answers: 128 at most, by seed."""
+    from transformers import AutoTokenizer
+
+    if not lines or prompt is None:
+        raise ArtefactError("quantising a merged model needs training texts and a prompt")
+    tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
+    chosen = random.Random(_SEED).sample(list(lines), min(CALIBRATION_TEXTS, len(lines)))
+    chats = []
+    for line in chosen:
+        asked = tokenizer.apply_chat_template(
+            prompt.messages(line.text), add_generation_prompt=True, tokenize=False
+        )
+        answer = prompt.answers.get(line.label, line.label)
+        chats.append(tokenizer.encode(asked + answer, add_special_tokens=False))
+    return chats
+
+
+def written_texts(model: Path) -> list[list[int]]:
+    """Token ids of texts that the model writes by itself, the same ones each time."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
+    writer = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, local_files_only=True)
+    if torch.cuda.is_available():
+        writer.to("cuda")
+    first = tokenizer.bos_token_id or tokenizer.eos_token_id or 0
+    start = torch.full((_WRITTEN_TEXTS, 1), first, device=writer.device)
+    with torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(_SEED)
+        written = writer.generate(
+            start,
+            attention_mask=torch.ones_like(start),
+            do_sample=True,
+            top_k=0,
+            min_new_tokens=_WRITTEN_TOKENS,
+            max_new_tokens=_WRITTEN_TOKENS,
+            pad_token_id=first,
+        )
+    texts: list[list[int]] = written.cpu().tolist()
+    return texts
+
+
+def _refuse_encoder_steps(name: str, recipe: Recipe) -> None:
+    told = {
+        "distil_to": bool(recipe.distil_to),
+        "prune_heads": recipe.prune_heads > 0,
+        "prune_ffn": recipe.prune_ffn > 0,
+    }
+    steps = [step for step, is_told in told.items() if is_told]
+    if steps:
+        raise ConfigurationError(
+            "compression.variants",
+            f"{name!r} says {', '.join(steps)}, which are for encoders",
+            "a language model takes none, w8a8, w4a16-gptq, w4a16-awq, merged or merged-w8a8",
+        )
+
+
+def _made(file: Path) -> Made | None:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Made)
+    except (OSError, msgspec.MsgspecError):
+        return None
