@@ -167,6 +167,7 @@ class Pages:
             one=found.release,
             status_of=release_status(release, champion, rollouts),
             rollouts=mine,
+            comparison=found.release.metrics.get("comparison"),
             classes=found.release.metrics.get("classes", {}),
             confusion=_heat(found.release.metrics.get("confusion", {})),
             labels=self._task(task).labels,
