@@ -28,6 +28,7 @@ def model_card(release: Release, model: ModelDescription, manifest: Manifest) ->
         _quality(release.metrics),
         _gate(release),
         _making(release.metrics),
+        *_comparison(release.metrics),
         _data(release, manifest),
         _recipe(release.recipe),
         _calling(release, model),
@@ -36,13 +37,15 @@ def model_card(release: Release, model: ModelDescription, manifest: Manifest) ->
 
 
 def _identity(release: Release, model: ModelDescription) -> str:
+    base = model.base
     rows = (
         ("Task", release.task),
-        ("Labels", ", ".join(model.labels)),
+        ("Answers with", ", ".join(model.labels) or "free text"),
         ("Made", f"{release.created_at:%Y-%m-%d %H:%M:%S %Z}".strip()),
         ("Base model", model.base_model),
+        *([("LoRA adapter on", f"{base.name} ({base.id}, {base.method})")] if base else []),
         ("Parent release", release.parent or "none: the first"),
-        ("Compression", _METHODS[model.method]),
+        ("Compression", "; ".join([*model.steps, _METHODS[model.method]])),
         ("Size", f"{release.size_bytes / 1e6:.1f} MB"),
         ("Reads", f"{model.max_tokens} tokens at most; the rest of a text is cut off"),
     )
@@ -51,12 +54,18 @@ def _identity(release: Release, model: ModelDescription) -> str:
 
 def _quality(metrics: Mapping[str, Any]) -> str:
     level = f"{metrics.get('confidence', 0.95):.0%}"
+    free = metrics.get("output") == "text"
+    names = {
+        "macro_f1": "Macro F1",
+        "chrf": "chrF (0 to 100)",
+        "token_f1": "F1 of words",
+        "ece": "Expected calibration error",
+        "brier": "Brier score",
+        "nll": "Negative log-likelihood",
+    }
     rows = [
-        ("Accuracy", _interval(metrics)),
-        ("Macro F1", f"{metrics['macro_f1']:.3f}"),
-        ("Expected calibration error", f"{metrics['ece']:.3f}"),
-        ("Brier score", f"{metrics['brier']:.3f}"),
-        ("Negative log-likelihood", f"{metrics['nll']:.3f}"),
+        ("Exact matches" if free else "Accuracy", _interval(metrics)),
+        *((words, f"{metrics[key]:.3f}") for key, words in names.items() if key in metrics),
     ]
     if "latency_p50_ms" in metrics:
         rows.append(
@@ -66,17 +75,17 @@ def _quality(metrics: Mapping[str, Any]) -> str:
                 "on the machine that evaluated it",
             )
         )
+    text = (
+        f"## Quality\n\nMeasured on {metrics['samples']} held-out samples that no training saw; "
+        f"intervals at {level}.\n\n" + _table(("Measure", "Value"), rows)
+    )
+    if free:
+        return text + f"\n\nchrF is `{metrics['chrf_signature']}`."
     classes = [
         (label, str(row["samples"]), _interval(row), f"{row['precision']:.3f}", f"{row['f1']:.3f}")
         for label, row in metrics["classes"].items()
     ]
-    return (
-        f"## Quality\n\nMeasured on {metrics['samples']} held-out samples that no training saw; "
-        f"intervals at {level}.\n\n"
-        + _table(("Measure", "Value"), rows)
-        + "\n\n"
-        + _table(("Label", "Samples", "Accuracy", "Precision", "F1"), classes)
-    )
+    return text + "\n\n" + _table(("Label", "Samples", "Accuracy", "Precision", "F1"), classes)
 
 
 def _gate(release: Release) -> str:
@@ -96,7 +105,8 @@ def _making(metrics: Mapping[str, Any]) -> str:
             f"loss went from {training['losses'][0]:.3f} to {training['losses'][-1]:.3f}."
         )
     if made := metrics.get("compression"):
-        text = f"{made['bytes_before'] / 1e6:.1f} MB became {made['bytes_after'] / 1e6:.1f} MB."
+        text = f"{made['bytes_before'] / 1e6:.1f} MB became {made['bytes_after'] / 1e6:.1f} MB"
+        text += f" as variant `{made['variant']}`." if "variant" in made else "."
         if made["calibration_samples"]:
             text += (
                 f" On {made['calibration_samples']} calibration samples accuracy went from "
@@ -109,6 +119,52 @@ def _making(metrics: Mapping[str, Any]) -> str:
     if len(lines) == 1:
         lines.append("Its training and compression left no report.")
     return "\n\n".join(lines)
+
+
+def _comparison(metrics: Mapping[str, Any]) -> list[str]:
+    """Every variant that was made beside the model as it was trained, and which was taken."""
+    found = metrics.get("comparison")
+    if not found:
+        return []
+    rows = [_variant(row, chosen=row["name"] == found["chosen"]) for row in found["rows"]]
+    head = (
+        *("Variant", "Size", "Accuracy", "Difference", "p50 / p95", "Answers/s", "Compute/answer"),
+        *("Memory", "Verdict"),
+    )
+    return [
+        f"## Variants compared\n\nServed by the {found['engine']} engine on the machine that made "
+        f"this release, all on the same held-out samples. `{found['chosen']}` was taken: "
+        f"{found['reason']}. A loss of {found['margin']:.1%} is allowed; differences are to "
+        f"`{found['reference']}`, the model as it was trained, with paired bootstrap intervals at "
+        f"{found['confidence']:.0%} ({found['resamples']:,} resamples).\n\n" + _table(head, rows)
+    ]
+
+
+def _variant(row: Mapping[str, Any], *, chosen: bool) -> tuple[str, ...]:
+    name = ", ".join([f"**{row['name']}**" if chosen else row["name"], *row["steps"]])
+    speed = row["speed"]
+    timed = ("–", "–", "–", "–")
+    if speed:
+        timed = (
+            f"{speed['p50_ms']:.1f} / {speed['p95_ms']:.1f} ms",
+            f"{speed['per_second']:.0f}",
+            f"{speed['cost_ms']:.1f} ms",
+            f"{speed['memory_bytes'] / 1e6:.0f} MB",
+        )
+    if not row["samples"]:
+        return (name, "–", "–", "–", *timed, f"failed: {row['reason']}")
+    difference = "–"
+    if row["standing"] != "reference":
+        low, high = row["difference_low"], row["difference_high"]
+        difference = f"{row['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
+    return (
+        name,
+        f"{row['bytes'] / 1e6:.1f} MB",
+        _interval(row),
+        difference,
+        *timed,
+        row["reason"],
+    )
 
 
 def _data(release: Release, manifest: Manifest) -> str:
@@ -145,12 +201,15 @@ def _calling(release: Release, model: ModelDescription) -> str:
         {"model": release.task, "messages": [{"role": "user", "content": "…the text…"}]},
         ensure_ascii=False,
     )
+    answers = "is generated"
+    if model.labels:
+        answers = "is one of the labels; probabilities are calibrated with temperature "
+        answers += f"{model.temperature:.3f}"
     return (
         "## How to call it\n\nThrough the gateway, which answers with whichever release serves "
         "the task:\n\n```sh\ncurl $GATEWAY/v1/chat/completions \\\n"
         "  -H 'content-type: application/json' \\\n"
-        f"  -d '{body}'\n```\n\nThe answer's content is one of the labels; probabilities are "
-        f"calibrated with temperature {model.temperature:.3f}."
+        f"  -d '{body}'\n```\n\nThe answer's content {answers}."
     )
 
 
