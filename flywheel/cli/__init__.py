@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "rollout": ("operate", "rollout", "Watch a rollout, and decide in its place."),
     "releases": ("operate", "releases", "List releases; what served at a time."),
     "datasets": ("operate", "datasets", "List dataset versions; check one out."),
+    "compress": ("compress", "compress", "Compare compressed variants of a model."),
     "stage": ("processes", "stage", "Run one stage of the pipeline (DVC calls this)."),
 }
 

@@ -1,0 +1,189 @@
+"""`flywheel compress`: variants of a model beside each other, of a release or made by hand."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flywheel.errors import ConfigurationError, NotFound
+from flywheel.settings import load_settings
+
+
+@click.group()
+def compress() -> None:
+    """Compare compressed variants: size, accuracy, speed, memory."""
+
+
+@compress.command("compare")
+@click.argument("task", required=False)
+@click.argument("release", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
+@click.pass_context
+def compare_release(
+    ctx: click.Context, task: str | None, release: str | None, *, as_json: bool
+) -> None:
+    """The variants that were compared for RELEASE of TASK; by default the champion's."""
+    from flywheel.bootstrap.process import open_database
+
+    settings = load_settings(ctx.obj)
+    if task is None and len(settings.tasks) > 1:
+        raise click.UsageError(f"name the task: one of {', '.join(sorted(settings.tasks))}")
+    name = task or next(iter(settings.tasks))
+    settings.task(name)
+    with open_database(settings) as database, database.transaction(read_only=True) as tx:
+        wanted = release or tx.rollouts.champion(name)
+        found = tx.releases.get(wanted) if wanted else None
+    if found is None or found.task != name:
+        missing = f"no release {release!r} of {name}" if release else f"{name} has no champion yet"
+        raise NotFound(f"{missing}; see `flywheel releases list`")
+    comparison = found.metrics.get("comparison")
+    if not comparison:
+        raise NotFound(f"{found.release} was registered without a comparison of variants")
+    _show(comparison, found.release, as_json=as_json)
+
+
+@compress.command("run")
+@click.option(
+    "--model",
+    "model",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A trained model's folder (models/TASK/trained of a workspace).",
+)
+@click.option(
+    "--dataset",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A dataset version's folder (see `flywheel datasets checkout`).",
+)
+@click.option("--variants", default="int8-dynamic", show_default=True, metavar="A,B,C")
+@click.option("--margin", default=0.01, show_default=True, help="Accuracy that may be lost.")
+@click.option("--seconds", default=4.0, show_default=True, help="Of measuring speed; 0 for none.")
+@click.option("--engine", type=click.Choice(["embedded", "vllm"]), default="embedded")
+@click.option(
+    "--recipe",
+    "recipes",
+    multiple=True,
+    metavar="NAME.KEY=VALUE",
+    help="A key of a recipe of your own, as in [tasks.NAME.compression.recipes].",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep comparison.json, every answer and every variant here.",
+)
+@click.option(
+    "--bases",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".flywheel/bases"),
+    help="Base models of adapters.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
+def run(
+    model: Path,
+    dataset: Path,
+    variants: str,
+    margin: float,
+    seconds: float,
+    engine: str,
+    recipes: tuple[str, ...],
+    out: Path | None,
+    bases: Path,
+    *,
+    as_json: bool,
+) -> None:
+    """Make variants of any trained model and compare them, outside a turn.
+
+    Each is calibrated on the dataset's calibration split, asked the held-out samples, and served by
+    a model server of its own while its speed is measured.
+    """
+    import msgspec
+
+    from flywheel.bootstrap.compress import Bench, compare_variants
+    from flywheel.compression.config import CompressionSettings
+    from flywheel.training.config import TrainingSettings
+
+    settings = CompressionSettings.model_validate(
+        {
+            "variants": [name for name in variants.split(",") if name],
+            "recipes": _recipes(recipes),
+            "margin": margin,
+            "measure_seconds": seconds,
+        }
+    )
+    with tempfile.TemporaryDirectory(prefix="flywheel-variants-") as scratch:
+        bench = Bench(
+            trained=model.resolve(),
+            dataset=dataset.resolve(),
+            settings=settings,
+            training=TrainingSettings(base_model=str(model.resolve())),
+            engine="vllm" if engine == "vllm" else "embedded",
+            scratch=(out.resolve() if out else Path(scratch)) / "variants",
+            bases=bases.resolve(),
+        )
+        found = compare_variants(bench, out.resolve() if out else Path(scratch) / "comparison")
+    _show(msgspec.to_builtins(found), str(model), as_json=as_json)
+
+
+def _recipes(pairs: tuple[str, ...]) -> dict[str, dict[str, object]]:
+    from flywheel.cli.workspace import parse_values
+
+    recipes: dict[str, dict[str, object]] = {}
+    for key, value in parse_values(pairs).items():
+        name, dot, field = key.partition(".")
+        if not dot:
+            raise ConfigurationError(key, "a recipe's key is NAME.KEY", "such as small.prune_ffn")
+        recipes.setdefault(name, {})[field] = value
+    return recipes
+
+
+def _show(comparison: Mapping[str, Any], title: str, *, as_json: bool) -> None:
+    if as_json:
+        import json
+
+        click.echo(json.dumps(comparison, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"Variants of {title}, served by the {comparison['engine']} engine")
+    table.add_column("variant")
+    for head in ("size", "accuracy", "difference", "p50 / p95", "answers/s", "compute", "memory"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("verdict")
+    for row in comparison["rows"]:
+        chosen = row["name"] == comparison["chosen"]
+        table.add_row(*_cells(row), style="bold" if chosen else "")
+    console = Console()
+    console.print(table)
+    console.print(
+        f"chosen: {comparison['chosen']}, {comparison['reason']}. Differences in points, with "
+        f"paired bootstrap intervals at {comparison['confidence']:.0%}; a loss of "
+        f"{comparison['margin']:.1%} is allowed.",
+        highlight=False,
+    )
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    measured = ["–", "–", "–"]
+    if row["samples"]:
+        ends = f"({row['accuracy_low']:.1%}–{row['accuracy_high']:.1%})"
+        change = f"{row['difference'] * 100:+.1f}"
+        change += f" ({row['difference_low'] * 100:+.1f} to {row['difference_high'] * 100:+.1f})"
+        measured = [f"{row['bytes'] / 1e6:.1f} MB", f"{row['accuracy']:.1%} {ends}", change]
+        if row["standing"] == "reference":
+            measured[-1] = "–"
+    speed = row["speed"]
+    timed = ["–"] * 4
+    if speed:
+        timed = [
+            f"{speed['p50_ms']:.1f} / {speed['p95_ms']:.1f} ms",
+            f"{speed['per_second']:.0f}",
+            f"{speed['cost_ms']:.1f} ms",
+            f"{speed['memory_bytes'] / 1e6:.0f} MB",
+        ]
+    return [row["name"], *measured, *timed, row["reason"]]
