@@ -6,23 +6,19 @@ import os
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
 import structlog
 
 from flywheel.bootstrap.measure import Answer, ServedFolder
+from flywheel.bootstrap.variants import Bench, Trial, fail, make_variants
 from flywheel.compression.calibrate import fit_temperature, mean_nll
-from flywheel.compression.compare import REFERENCE, Comparison, Evidence, Speed, compare
-from flywheel.compression.config import CompressionSettings
-from flywheel.contracts.dataset_folder import DatasetLine, read_part
+from flywheel.compression.compare import REFERENCE, Comparison, Evidence, compare
 from flywheel.contracts.model_folder import (
     COMPRESSION_REPORT,
-    ModelDescription,
     read_description,
     write_description,
     write_json,
@@ -36,10 +32,6 @@ from flywheel.evaluation.evaluate import (
     write_predictions,
 )
 from flywheel.evaluation.metrics import measure
-from flywheel.training.config import TrainingSettings
-
-if TYPE_CHECKING:
-    from flywheel.compression.variants import Tools, VariantReport
 
 COMPARISON_FILE = "comparison.json"
 PREDICTIONS = "predictions"
@@ -69,84 +61,6 @@ class CompressionReport(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-@dataclass(frozen=True)
-class Bench:
-    """What is compared, and with what. ``scratch`` takes a folder per variant; ``arguments`` are
-    more of `flywheel serve`'s; ``accelerator`` says whether the engine computes on one."""
-
-    trained: Path
-    dataset: Path
-    settings: CompressionSettings
-    training: TrainingSettings
-    engine: Literal["embedded", "vllm"]
-    scratch: Path
-    bases: Path
-    threads: int = 1
-    workspace: Path | None = None
-    accelerator: bool = False
-    arguments: tuple[str, ...] = ()
-
-    @cached_property
-    def model(self) -> ModelDescription:
-        """The trained model."""
-        return read_description(self.trained)
-
-    @cached_property
-    def calibration(self) -> list[DatasetLine]:
-        """Temperatures are fitted on these; free text has none."""
-        return read_part(self.dataset, "calibration") if self.classifies else []
-
-    @cached_property
-    def holdout(self) -> list[DatasetLine]:
-        """What variants are compared on."""
-        lines = read_part(self.dataset, "holdout")
-        if not lines:
-            raise PipelineError(
-                "holdout.jsonl is empty: ingest some labelled samples with --split holdout, or set "
-                "dataset.holdout_share"
-            )
-        return lines
-
-    @property
-    def classifies(self) -> bool:
-        """Whether answers are labels."""
-        return self.model.output == "label"
-
-    @property
-    def texts(self) -> list[str]:
-        """The calibration split's, then the holdout's."""
-        return [line.text for line in (*self.calibration, *self.holdout)]
-
-    def in_process(self, name: str) -> bool:
-        """Whether a variant's answers are computed here: the embedded engine's, and the reference's
-        where a start of vLLM would tell nothing that is asked for."""
-        if self.model.kind == "llm":
-            return False
-        return self.engine == "embedded" or (name == REFERENCE and not self.served(name))
-
-    def served(self, name: str) -> bool:
-        """Whether a variant is started as a server: for its speed, or for its answers. With vLLM
-        that takes half a minute, so an encoder's reference must be among the variants for it."""
-        if self.model.kind == "llm":
-            return True
-        if self.engine == "embedded":
-            return self.settings.measure_seconds > 0
-        return name != REFERENCE or name in self.settings.variants
-
-
-@dataclass
-class _Trial:
-    """One variant on its way through the stage."""
-
-    name: str
-    folder: Path
-    report: VariantReport | None = None
-    answers: list[Answer] = field(default_factory=list)
-    temperature: float = 1.0
-    speed: Speed | None = None
-    failure: str = ""
-
-
 def compare_variants(bench: Bench, output: Path) -> Comparison:
     """Make, calibrate, ask and measure the reference and every variant of ``bench.settings``.
 
@@ -154,8 +68,7 @@ def compare_variants(bench: Bench, output: Path) -> Comparison:
     model in ``bench.scratch / <variant>``. Raises PipelineError when the reference or a pinned
     variant fails; another that does stands in the table with the reason.
     """
-    names = [REFERENCE, *(name for name in bench.settings.variants if name != REFERENCE)]
-    trials = [_make(bench, name) for name in dict.fromkeys(names)]
+    trials = make_variants(bench, [REFERENCE, *bench.settings.variants])
     if bench.engine == "embedded" and bench.model.kind == "encoder":
         _ask_embedded(bench, trials)
     else:
@@ -177,50 +90,7 @@ def compare_variants(bench: Bench, output: Path) -> Comparison:
     return found
 
 
-def _make(bench: Bench, name: str) -> _Trial:
-    folder = bench.scratch / name
-    trial = _Trial(name, folder)
-    recipe = bench.settings.recipe(name)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        if bench.model.kind == "llm":
-            from flywheel.compression.llm import make_llm_variant
-
-            trial.report = make_llm_variant(
-                name, recipe, bench.trained, bench.dataset, folder, bases=bench.bases
-            )
-        else:
-            from flywheel.compression.variants import make_variant
-
-            trial.report = make_variant(
-                name, recipe, bench.trained, bench.dataset, folder, tools=_tools(bench)
-            )
-    except FlywheelError as error:
-        _fail(trial, error)
-    return trial
-
-
-def _tools(bench: Bench) -> Tools:
-    from flywheel.compression.variants import Tools
-    from flywheel.serving.runtime import load_classifier
-    from flywheel.training.train import fine_tune
-
-    return Tools(
-        load=load_classifier,
-        fine_tune=partial(fine_tune, bench.training),
-        threads=os.cpu_count() or 1,
-    )
-
-
-def _fail(trial: _Trial, error: FlywheelError) -> None:
-    if trial.name == REFERENCE:
-        raise error
-    trial.failure = str(error)
-    _log.warning("variant failed", variant=trial.name, reason=trial.failure)
-
-
-def _serve(bench: Bench, trial: _Trial) -> ServedFolder:
+def _serve(bench: Bench, trial: Trial) -> ServedFolder:
     return ServedFolder(
         trial.folder,
         engine=bench.engine,
@@ -231,11 +101,11 @@ def _serve(bench: Bench, trial: _Trial) -> ServedFolder:
     )
 
 
-def _ask_embedded(bench: Bench, trials: Sequence[_Trial]) -> None:
+def _ask_embedded(bench: Bench, trials: Sequence[Trial]) -> None:
     """Servers start while this process computes the answers; speed is measured one by one, when
     nothing else of ours runs."""
     with ExitStack() as stack:
-        servers: list[tuple[_Trial, ServedFolder]] = []
+        servers: list[tuple[Trial, ServedFolder]] = []
         for trial in trials:
             if trial.report is not None and bench.served(trial.name):
                 server = _serve(bench, trial)
@@ -248,7 +118,7 @@ def _ask_embedded(bench: Bench, trials: Sequence[_Trial]) -> None:
             server.stop()
 
 
-def _predict_here(bench: Bench, trial: _Trial) -> None:
+def _predict_here(bench: Bench, trial: Trial) -> None:
     from flywheel.serving.runtime import load_classifier
 
     if trial.failure:
@@ -258,10 +128,10 @@ def _predict_here(bench: Bench, trial: _Trial) -> None:
         classifier = load_classifier(trial.folder, os.cpu_count() or 1)
         trial.answers = list(classifier.predict(bench.texts))
     except FlywheelError as error:
-        _fail(trial, error)
+        fail(trial, error)
 
 
-def _ask_served(bench: Bench, trial: _Trial) -> None:
+def _ask_served(bench: Bench, trial: Trial) -> None:
     """With vLLM one at a time: each takes gigabytes and every core."""
     if bench.in_process(trial.name):
         _predict_here(bench, trial)
@@ -274,12 +144,12 @@ def _ask_served(bench: Bench, trial: _Trial) -> None:
             trial.answers = server.answers(bench.texts)
         _measure(bench, trial, server)
     except FlywheelError as error:
-        _fail(trial, error)
+        fail(trial, error)
     finally:
         server.stop()
 
 
-def _measure(bench: Bench, trial: _Trial, server: ServedFolder) -> None:
+def _measure(bench: Bench, trial: Trial, server: ServedFolder) -> None:
     if trial.failure or bench.settings.measure_seconds == 0:
         return
     try:
@@ -290,10 +160,10 @@ def _measure(bench: Bench, trial: _Trial, server: ServedFolder) -> None:
             accelerator=bench.accelerator,
         )
     except FlywheelError as error:
-        _fail(trial, error)
+        fail(trial, error)
 
 
-def _evidence(bench: Bench, trial: _Trial, output: Path) -> Evidence:
+def _evidence(bench: Bench, trial: Trial, output: Path) -> Evidence:
     report = trial.report
     if report is None:
         method = bench.settings.recipe(trial.name).quantise
@@ -325,7 +195,7 @@ def predictions_path(comparison: Path, name: str) -> Path:
     return comparison / PREDICTIONS / f"{name}.jsonl"
 
 
-def _calibrate(bench: Bench, trial: _Trial) -> None:
+def _calibrate(bench: Bench, trial: Trial) -> None:
     """Fit the temperature, write it into release.json, and have the answers follow it.
 
     A variant is served with temperature 1 until then: softmax(log p / T) is what it answers once T
@@ -359,7 +229,7 @@ def _targets(bench: Bench) -> list[int]:
     return [labels.index(line.label) for line in bench.calibration]
 
 
-def _report(bench: Bench, reference: _Trial, chosen: _Trial) -> CompressionReport:
+def _report(bench: Bench, reference: Trial, chosen: Trial) -> CompressionReport:
     made, before = chosen.report, reference.report
     if made is None or before is None:
         raise PipelineError(f"{chosen.name} was not made")

@@ -103,7 +103,8 @@ def run(
     """
     import msgspec
 
-    from flywheel.bootstrap.compress import Bench, compare_variants
+    from flywheel.bootstrap.compress import compare_variants
+    from flywheel.bootstrap.variants import Bench
     from flywheel.compression.config import CompressionSettings
     from flywheel.training.config import TrainingSettings
 
