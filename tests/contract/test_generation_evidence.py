@@ -1,0 +1,58 @@
+"""Evidence on free text: an answer is right when it says the same, on both databases."""
+
+from __future__ import annotations
+
+import pytest
+from storage_events import TASK, label, settled, shadow, traffic
+
+from storage.database import Database
+
+TEXT = {"output": "On its WAY", "scores": {}, "confidence": 0.8}
+CHAMPION = {"release": "r1", "arm": "champion", "rollout_id": "rollout"}
+
+
+@pytest.mark.parametrize(
+    ("truth", "right"), [("on  its way", True), ("On its WAY", True), ("on its way.", False)]
+)
+def test_an_arm_is_right_whatever_the_spelling(database: Database, truth: str, right: bool) -> None:
+    with database.transaction() as tx:
+        tx.evidence_intake.record_traffic([traffic("s", **(CHAMPION | TEXT))])
+        tx.evidence_intake.record_shadow([shadow("s", **(TEXT | {"output": "Lost"}))])
+        tx.evidence_intake.record_labels([settled("s", truth)])
+    with database.transaction(read_only=True) as tx:
+        [pair] = tx.evidence.pairs("rollout")
+        champion, _ = tx.evidence.arms("rollout")
+        [audit] = tx.audits.audits(TASK, "r1")
+    assert (pair.champion_correct, pair.challenger_correct) == (right, False)
+    assert (champion.labelled, champion.correct) == (1, int(right))
+    assert audit.correct is right
+
+
+def test_a_label_is_right_to_the_letter(database: Database) -> None:
+    with database.transaction() as tx:
+        tx.evidence_intake.record_traffic([traffic("s", output="a", **CHAMPION)])
+        tx.evidence_intake.record_shadow([shadow("s", output="A", scores={"A": 1.0})])
+        tx.evidence_intake.record_labels([settled("s", "A")])
+    with database.transaction(read_only=True) as tx:
+        [pair] = tx.evidence.pairs("rollout")
+        [audit] = tx.audits.audits(TASK, "r1")
+    assert (pair.champion_correct, pair.challenger_correct) == (False, True)
+    assert not audit.correct
+
+
+def test_a_source_is_corrected_only_by_what_says_otherwise(database: Database) -> None:
+    long = "A very long answer. " * 400
+    with database.transaction() as tx:
+        samples = [traffic(f"s{n}", n, source="app", **TEXT) for n in range(3)]
+        tx.label_intake.record_samples(samples)
+        tx.label_intake.record_settlements(
+            [settled("s0", "on its  way"), settled("s1", "Lost"), settled("s2", long)]
+        )
+        tx.label_intake.record_labels([label("s0", "ON ITS WAY", "user", 9)])
+    with database.transaction(read_only=True) as tx:
+        [history] = tx.overview.source_history(TASK)
+        watermark = tx.labels.watermark(TASK)
+        assert watermark is not None
+        kept = {row.sample_id: row.label for row in tx.labels.settled(TASK, watermark)}
+    assert (history.expert_labels, history.corrections) == (3, 2)
+    assert kept == {"s0": "on its  way", "s1": "Lost", "s2": long}
