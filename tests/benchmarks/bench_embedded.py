@@ -88,21 +88,18 @@ async def rounds(
 ) -> dict[str, dict[int, list[dict[str, float]]]]:
     """Side → in flight (or the loop's batch) → one measurement per round."""
     found: dict[str, dict[int, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
-    async with client() as session:
+    for server in sides:
+        await ready(server)
+        server.pause()
+    for _ in range(count):
+        for batch in BATCHES:
+            found["loop"][batch].append(loop.ask(f"{batch} {seconds / 2}"))
         for server in sides:
-            await ready(session, server)
+            server.resume()
+            for in_flight in IN_FLIGHT:
+                measured = await load(server, texts, in_flight=in_flight, seconds=seconds)
+                found[server.name][in_flight].append(msgspec.to_builtins(measured))
             server.pause()
-        for _ in range(count):
-            for batch in BATCHES:
-                found["loop"][batch].append(loop.ask(f"{batch} {seconds / 2}"))
-            for server in sides:
-                server.resume()
-                for in_flight in IN_FLIGHT:
-                    measured = await load(
-                        session, server, texts, in_flight=in_flight, seconds=seconds
-                    )
-                    found[server.name][in_flight].append(msgspec.to_builtins(measured))
-                server.pause()
     return found
 
 
@@ -193,22 +190,32 @@ def agreement(loop: Loop, sides: Sequence[Server], texts: Sequence[str]) -> dict
 def tables(report: Mapping[str, Any], rounds: int) -> list[Table]:
     """What is printed."""
     loop = Table(title=f"Plain transformers loop, FP32, 1 thread (median of {rounds} rounds)")
-    for column in ("batch", "texts/s", "batch p50"):
+    for column in ("batch", "texts/s", "batch p50", "processor"):
         loop.add_column(column, justify="right")
     for batch, row in report["loop"].items():
-        loop.add_row(batch, f"{row['texts_per_second']:.0f}", f"{row['batch_p50_ms']:.1f} ms")
+        rate, took, cpu = row["texts_per_second"], row["batch_p50_ms"], row["cpu_ms"]
+        loop.add_row(batch, f"{rate:.0f}", f"{took:.1f} ms", f"{cpu:.2f} ms")
     ratio = report["ratios_at_16"]
     best = str(ratio["best_batch"]["size"])
     base = report["loop"]["1"]["texts_per_second"], report["loop"][best]["texts_per_second"]
     served = Table(title="Over HTTP, one text a request, 1 inference thread")
     served.add_column("server", no_wrap=True)
-    for column in ("in flight", "requests/s", "p50", "p95", "of batch 1", f"of batch {best}"):
+    for column in (
+        "in flight",
+        "requests/s",
+        "p50",
+        "p95",
+        "processor",
+        "of batch 1",
+        f"of {best}",
+    ):
         served.add_column(column, justify="right")
     for side in ratio:
         for at, row in report.get(side, {}).items():
             rate = row["requests_per_second"]
             served.add_row(
                 *(side, at, f"{rate:.0f}", f"{row['p50_ms']:.1f} ms", f"{row['p95_ms']:.1f} ms"),
+                f"{row['cpu_ms']:.2f} ms",
                 *(f"{rate / base[0]:.2f}", f"{rate / base[1]:.2f}"),
             )
     return [loop, served]

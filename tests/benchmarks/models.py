@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from flywheel.contracts.model_folder import Prompt
 from flywheel.contracts.stores import LabelledSample
 from flywheel.demo.data import LABELS, TASK, DemoData, load_demo_data
 
@@ -28,6 +29,24 @@ def minilm() -> Path:
 def minilm_int8() -> Path:
     """The same, compressed as a turn does it."""
     return _once("minilm-int8", _compress)
+
+
+def bases() -> Path:
+    """Where the bases of adapters lie, by their ids."""
+    folder = MODELS / "bases"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder.resolve()
+
+
+def adapter(number: int) -> Path:
+    """A LoRA adapter on SmolLM2 in FP32; those of two numbers differ. It is trained for the speed
+    of its shapes, not to answer well: one pass over few rows."""
+    return _once(f"adapter-{number}", lambda folder: _train_adapter(folder, number))
+
+
+def llm_variant(name: str, number: int) -> Path:
+    """Adapter ``number`` by a standard recipe: w8a8 (beside a quantised base), merged-w8a8 …"""
+    return _once(f"adapter-{number}-{name}", lambda folder: _llm_variant(folder, name, number))
 
 
 def dataset() -> Path:
@@ -95,3 +114,36 @@ def _compress(folder: Path) -> None:
     from flywheel.serving.runtime import load_classifier
 
     compress(minilm(), dataset(), CompressionSettings(), folder, 1, load=load_classifier)
+
+
+PROMPT = Prompt(
+    system="You classify questions.",
+    template="Question: {text}\nWhich is asked for?",
+    max_answer_tokens=1,
+    answers=dict(zip(LABELS, "ABCDEF", strict=True)),
+)
+
+
+def _train_adapter(folder: Path, number: int) -> None:
+    from flywheel.demo.llm_base import prepare_base
+    from flywheel.training.config import LoraSettings, TrainingSettings
+    from flywheel.training.llm.train import train_llm
+
+    base = prepare_base(MODELS / "smollm2-135m-instruct")
+    train_llm(
+        dataset(),
+        TrainingSettings(base_model=str(base), threads=2, seed=number),
+        LoraSettings(epochs=1, min_steps=1, batch_tokens=2048),
+        PROMPT,
+        tuple(LABELS),
+        "label",
+        folder,
+        bases=bases(),
+    )
+
+
+def _llm_variant(folder: Path, name: str, number: int) -> None:
+    from flywheel.compression.config import STANDARD
+    from flywheel.compression.llm import make_llm_variant
+
+    make_llm_variant(name, STANDARD[name], adapter(number), dataset(), folder, bases=bases())

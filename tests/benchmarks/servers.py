@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 import msgspec
+import psutil  # type: ignore[import-untyped]
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from kafka_fixture import free_port
@@ -48,15 +49,25 @@ class Server:
         """Go on."""
         os.killpg(self.process.pid, signal.SIGCONT)
 
+    def cpu_seconds(self) -> float:
+        """Processor time that its living processes have used so far."""
+        found = 0.0
+        parent = psutil.Process(self.process.pid)
+        for process in (parent, *parent.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                found += times.user + times.system
+        return found
+
     def stop(self) -> None:
         """End it and whatever it started."""
         self.resume()
         self.process.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(20)
-        except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+        self.process.wait()
 
 
 def start(
@@ -87,15 +98,17 @@ def start(
 
 
 class Measured(msgspec.Struct):
-    """One measurement."""
+    """One measurement. ``cpu_ms``: processor time of the server for one request, which a busy
+    machine changes less than it changes the rest."""
 
     requests_per_second: float
     p50_ms: float
     p95_ms: float
     requests: int
+    cpu_ms: float
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def client() -> AsyncIterator[aiohttp.ClientSession]:
     """A session that holds as many connections as are asked for."""
     timeout = aiohttp.ClientTimeout(total=120)
@@ -107,8 +120,13 @@ async def client() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-async def ready(session: aiohttp.ClientSession, server: Server, seconds: float = 180.0) -> None:
+async def ready(server: Server, seconds: float = 180.0) -> None:
     """Wait for the first answer. Raises RuntimeError when none comes."""
+    async with client() as session:
+        await _answers(session, server, seconds)
+
+
+async def _answers(session: aiohttp.ClientSession, server: Server, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     said = "nothing"
     while time.monotonic() < deadline:
@@ -126,7 +144,6 @@ async def ready(session: aiohttp.ClientSession, server: Server, seconds: float =
 
 
 async def load(
-    session: aiohttp.ClientSession,
     server: Server,
     texts: Sequence[str],
     *,
@@ -135,14 +152,17 @@ async def load(
 ) -> Measured:
     """``in_flight`` requests of one text at a time, each sent when the one before was answered.
 
-    Counts what is answered after the warm-up. Raises RuntimeError for an answer but 200.
+    Counts what is answered after the warm-up. Its connections are its own: a server that was
+    paused may close those that it finds idle. Raises RuntimeError for an answer but 200.
     """
     bodies = [server.body(text) for text in texts]
     begin = time.perf_counter() + WARM_UP_SECONDS
     end = begin + seconds
     latencies: list[float] = []
+    answered_in_all = 0
 
-    async def ask(first: int) -> None:
+    async def ask(session: aiohttp.ClientSession, first: int) -> None:
+        nonlocal answered_in_all
         index = first
         while (sent := time.perf_counter()) < end:
             async with session.post(server.url, data=bodies[index % len(bodies)]) as response:
@@ -150,15 +170,19 @@ async def load(
                 if response.status != 200:
                     raise RuntimeError(f"{server.name} answered {response.status}")
             answered = time.perf_counter()
+            answered_in_all += 1
             if begin <= answered <= end:
                 latencies.append((answered - sent) * 1000)
             index += in_flight
 
-    await asyncio.gather(*(ask(first) for first in range(in_flight)))
-    return summary(latencies, seconds)
+    before = server.cpu_seconds()
+    async with client() as session:
+        await asyncio.gather(*(ask(session, first) for first in range(in_flight)))
+    cpu = (server.cpu_seconds() - before) / max(1, answered_in_all)
+    return summary(latencies, seconds, cpu * 1000)
 
 
-def summary(latencies: list[float], seconds: float) -> Measured:
+def summary(latencies: list[float], seconds: float, cpu_ms: float) -> Measured:
     """Percentiles and rate of what was answered in ``seconds``."""
     ordered = sorted(latencies) or [float("nan")]
     return Measured(
@@ -166,4 +190,5 @@ def summary(latencies: list[float], seconds: float) -> Measured:
         p50_ms=ordered[len(ordered) // 2],
         p95_ms=ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))],
         requests=len(latencies),
+        cpu_ms=cpu_ms,
     )
