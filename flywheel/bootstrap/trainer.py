@@ -10,11 +10,13 @@ from contextlib import AbstractContextManager, contextmanager
 
 import structlog
 
+from flywheel.bootstrap.importer import WorkspaceImporter
 from flywheel.bootstrap.pipeline import WorkspacePipeline
 from flywheel.bootstrap.process import await_broker, begin, loop, open_database, stop_signal
 from flywheel.contracts.ids import utc_now
 from flywheel.errors import FlywheelError
 from flywheel.monitoring.health import HealthServer
+from flywheel.registry.release_folder import RELEASES, sweep
 from flywheel.retraining.ports import RetrainingTransaction
 from flywheel.retraining.run_pipeline import make_turn
 from flywheel.retraining.trigger import Facts, decide
@@ -60,6 +62,7 @@ class Trainer:
         self._stopping = stopping
         self._holder = f"{socket.gethostname()}:{os.getpid()}"
         self._pipeline = WorkspacePipeline(settings, database, stopping)
+        self._importer = WorkspaceImporter(settings, database)
 
     def transactions(self) -> AbstractContextManager[RetrainingTransaction]:
         """One transaction of the trainer."""
@@ -88,7 +91,9 @@ class Trainer:
             if start is None:
                 continue
             with self._leased(task):
-                make_turn(task, start, self._pipeline, self.transactions)
+                # Of a trainer that was killed; whoever holds the task's lease may remove it.
+                sweep(self._settings.state / RELEASES, task)
+                make_turn(task, start, self._pipeline, self._importer, self.transactions)
 
     @contextmanager
     def _leased(self, task: str) -> Iterator[None]:
@@ -124,7 +129,7 @@ def gather(tx: Transaction, task: str) -> Facts:
         new=tx.labels.counts(task, dataset.watermark if dataset else None),
         last_dataset_at=dataset.occurred_at if dataset else None,
         latest=turns[0] if turns else None,
-        request=tx.turns.take_request(task),
+        request=tx.turns.take_request(task, turns[0].turn_id if turns else ""),
         watermark=tx.labels.watermark(task),
         rollout_running=tx.rollouts.active(task) is not None,
     )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from flywheel.contracts.ids import new_id, utc_now
-from flywheel.errors import ConfigurationError, NotFound, WorkspaceError
+from flywheel.errors import ConfigurationError, WorkspaceError
 from flywheel.settings import load_settings
 
 
-def _task(settings_tasks: dict[str, object], task: str | None) -> str:
+def chosen_task(settings_tasks: Mapping[str, object], task: str | None) -> str:
+    """The task that a command is about: the one named, or the only one there is."""
     if task is None and len(settings_tasks) == 1:
         return next(iter(settings_tasks))
     if task is None:
@@ -45,7 +46,7 @@ def ingest(
     from flywheel.bootstrap.ingest import await_labels, ingest_file
 
     settings = load_settings(ctx.obj)
-    name = _task(dict(settings.tasks), task)
+    name = chosen_task(settings.tasks, task)
     ids = ingest_file(settings, name, file, split, annotator)
     if wait:
         await_labels(settings, name, ids, 120.0)
@@ -60,7 +61,7 @@ def review(ctx: click.Context, task: str | None) -> None:
     from flywheel.bootstrap.process import open_database
 
     settings = load_settings(ctx.obj)
-    name = _task(dict(settings.tasks), task)
+    name = chosen_task(settings.tasks, task)
     with open_database(settings) as database, database.transaction(read_only=True) as tx:
         depth = tx.desk.depth(name, utc_now())
     click.echo(
@@ -90,7 +91,7 @@ def retrain(
     from flywheel.retraining.ports import TurnRequest
 
     settings = load_settings(ctx.obj)
-    name = _task(dict(settings.tasks), task)
+    name = chosen_task(settings.tasks, task)
     request = TurnRequest(
         request_id=new_id(),
         task=name,
@@ -119,7 +120,7 @@ def show(ctx: click.Context, task: str | None, follow: bool) -> None:
     from flywheel.bootstrap.process import open_database
 
     settings = load_settings(ctx.obj)
-    name = _task(dict(settings.tasks), task)
+    name = chosen_task(settings.tasks, task)
     with open_database(settings) as database:
         said = ""
         while True:
@@ -153,7 +154,7 @@ def _command(kind: str, words: str) -> click.Command:
         if kind == "start" and release is None:
             raise click.UsageError("say which one with --release (see `flywheel releases list`)")
         settings = load_settings(ctx.obj)
-        name = _task(dict(settings.tasks), task)
+        name = chosen_task(settings.tasks, task)
         command = Command(
             command_id=new_id(),
             task=name,
@@ -183,65 +184,6 @@ for _kind, _words in (
 
 
 @click.group()
-def releases() -> None:
-    """Releases, their lineage, and what served when."""
-
-
-@releases.command("list")
-@click.argument("task", required=False)
-@click.pass_context
-def list_releases(ctx: click.Context, task: str | None) -> None:
-    """Every release of TASK, oldest first."""
-    from flywheel.bootstrap.process import open_database
-
-    settings = load_settings(ctx.obj)
-    name = _task(dict(settings.tasks), task)
-    with open_database(settings) as database, database.transaction(read_only=True) as tx:
-        champion = tx.rollouts.champion(name)
-        for row in tx.releases.history(name):
-            mark = "*" if row.release == champion else " "
-            click.echo(
-                f"{mark} {row.release}  {row.created_at:%Y-%m-%d %H:%M}  data {row.dataset_version}"
-                f"  accuracy {row.accuracy:.3f}  {row.size_bytes / 1e6:.1f} MB"
-            )
-
-
-@releases.command("show")
-@click.argument("release")
-@click.pass_context
-def show_release(ctx: click.Context, release: str) -> None:
-    """All that is known of RELEASE, as JSON."""
-    import msgspec
-
-    from flywheel.bootstrap.process import open_database
-
-    settings = load_settings(ctx.obj)
-    with open_database(settings) as database, database.transaction(read_only=True) as tx:
-        found = tx.releases.get(release)
-    if found is None:
-        raise NotFound(f"no release {release!r}; see `flywheel releases list`")
-    click.echo(json.dumps(msgspec.to_builtins(found), indent=2))
-
-
-@releases.command("served-at")
-@click.argument("at", type=click.DateTime())
-@click.argument("task", required=False)
-@click.pass_context
-def served_at(ctx: click.Context, at: object, task: str | None) -> None:
-    """Which release served TASK at a moment (UTC)."""
-    from datetime import UTC, datetime
-
-    from flywheel.bootstrap.process import open_database
-
-    settings = load_settings(ctx.obj)
-    name = _task(dict(settings.tasks), task)
-    assert isinstance(at, datetime)  # noqa: S101 - click made it
-    with open_database(settings) as database, database.transaction(read_only=True) as tx:
-        found = tx.releases.served_at(name, at.replace(tzinfo=UTC))
-    click.echo(found or "nothing served then")
-
-
-@click.group()
 def datasets() -> None:
     """Dataset versions: immutable, in git and DVC."""
 
@@ -254,7 +196,7 @@ def list_datasets(ctx: click.Context, task: str | None) -> None:
     from flywheel.bootstrap.process import open_database
 
     settings = load_settings(ctx.obj)
-    name = _task(dict(settings.tasks), task)
+    name = chosen_task(settings.tasks, task)
     with open_database(settings) as database, database.transaction(read_only=True) as tx:
         for row in tx.datasets.history(name):
             click.echo(
@@ -274,7 +216,7 @@ def checkout(ctx: click.Context, version: str, folder: Path, task: str | None) -
     from flywheel.bootstrap.workspace import checkout_dataset
 
     settings = load_settings(ctx.obj)
-    name = _task(dict(settings.tasks), task)
+    name = chosen_task(settings.tasks, task)
     if folder.exists():
         raise WorkspaceError(f"{folder} exists already: name a folder that does not")
     checkout_dataset(settings, name, version, folder)

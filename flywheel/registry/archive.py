@@ -21,7 +21,7 @@ import msgspec
 from flywheel.contracts.model_folder import BASE_FILE, FileDigest, digest, read_base
 from flywheel.errors import ArtefactError
 from flywheel.registry.formats import check_name
-from flywheel.registry.release_folder import BASES, verify
+from flywheel.registry.release_folder import BASES, RELEASES, verify
 
 MANIFEST = "export.json"
 FORMAT = 1
@@ -82,15 +82,15 @@ def extract(
 ) -> ExportManifest:
     """Put what ``archive`` holds into the empty folder ``into``, every file verified.
 
-    ``into/release`` is then the release, and ``into/bases/<id>`` the base of an adapter. Raises
-    ArtefactError for anything but a plain tar of exactly the files its manifest lists.
+    ``into/releases/<id>`` is then the release, and ``into/bases/<id>`` the base of an adapter.
+    Raises ArtefactError for anything but a plain tar of exactly the files its manifest lists.
     """
     free = free or (lambda path: shutil.disk_usage(path).free)
     try:
         with tarfile.open(archive, "r:") as tar:
             manifest = _read_manifest(tar)
             _check_listed(manifest, free(into))
-            folders = {RELEASE_PART: into / RELEASE_PART}
+            folders = {RELEASE_PART: into / RELEASES / manifest.release}
             if manifest.base is not None:
                 folders[BASE_PART] = into / BASES / manifest.base
             for folder in folders.values():
@@ -142,6 +142,8 @@ def _check_listed(manifest: ExportManifest, free: int) -> None:
         check_name(name)
         if name.startswith(f"{BASE_PART}/") and manifest.base is None:
             raise ArtefactError(f"{MANIFEST} lists {name}, but no base")
+    if not re.fullmatch("[a-z0-9_-]{1,100}-[0-9a-f]{12}", manifest.release):
+        raise ArtefactError(f"{MANIFEST} names release {manifest.release!r}, which is no id of one")
     if manifest.base is not None and not re.fullmatch("[0-9a-f]{12}", manifest.base):
         raise ArtefactError(f"{MANIFEST} names base {manifest.base!r}, which is no id of one")
     needed = sum(file.bytes for file in manifest.files.values())

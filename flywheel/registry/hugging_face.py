@@ -152,7 +152,7 @@ def _config(folder: Path) -> dict[str, Any]:
         values = read_json(folder / name) if (folder / name).is_file() else {}
         if isinstance(values, dict) and "auto_map" in values:
             raise ArtefactError(
-                f"{folder / name} has an auto_map: the model needs code of its own, which is not run"
+                f"{folder / name} has an auto_map: it needs code of its own, which is not run"
             )
     return config
 

@@ -12,11 +12,15 @@ from flywheel.contracts.publishing import Outbox
 from flywheel.contracts.release import Override, Release
 from flywheel.contracts.stores import DatasetStore, LabelStore, ReleaseStore
 
+# The key of a request's overrides, and the stage of a turn, that bring in a model.
+IMPORT = "import"
+
 RunState = Literal["queued", "running", "succeeded", "failed"]
 
 
 class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Someone asked for a turn by hand. ``overrides`` are recipe keys, e.g. shuffle_labels."""
+    """Someone asked for a turn by hand. ``overrides`` are recipe keys, e.g. shuffle_labels; with
+    the key ``import`` the turn trains nothing but brings in a model that lies staged."""
 
     request_id: str
     task: str
@@ -26,9 +30,17 @@ class TurnRequest(msgspec.Struct, frozen=True, kw_only=True):
     override: Override | None = None
     overrides: dict[str, object] = {}
 
+    @property
+    def imports(self) -> bool:
+        """Whether a model is to be brought in, not trained."""
+        return IMPORT in self.overrides
+
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of the pipeline: what started it, where it stands, what came of it."""
+    """One run of the pipeline: what started it, where it stands, what came of it.
+
+    A turn that someone asked for has the id of the request.
+    """
 
     turn_id: str
     task: str
@@ -55,8 +67,9 @@ class TurnStore(Protocol):
         """Ask for a turn; the same id twice changes nothing."""
         ...
 
-    def take_request(self, task: str) -> TurnRequest | None:
-        """The oldest request that no turn has finished; it stays until ``finish_request``."""
+    def take_request(self, task: str, first: str = "") -> TurnRequest | None:
+        """The oldest request that no turn has finished, or the one with the id ``first``; it stays
+        until ``finish_request``."""
         ...
 
     def finish_request(self, request_id: str) -> None:
@@ -104,6 +117,21 @@ class Pipeline(Protocol):
         self, turn: Turn, dataset: DatasetVersioned, override: Override | None
     ) -> Release | GateRefusal:
         """Ask the gate and, when it agrees or is overridden, make the release's folder."""
+        ...
+
+
+class Importer(Protocol):
+    """Brings in models that were made elsewhere, through the same gate."""
+
+    def bring_in(self, request: TurnRequest) -> Release | GateRefusal:
+        """Measure the staged model, ask the gate and, when it agrees or is overridden, make the
+        release's folder. The same request twice comes to the same release.
+
+        Raises ArtefactError for a model that is not what it should be, or cannot be served."""
+        ...
+
+    def forget(self, request: TurnRequest) -> None:
+        """Remove what was staged for a request that has been dealt with."""
         ...
 
 

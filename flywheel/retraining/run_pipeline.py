@@ -15,7 +15,9 @@ from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.release import Release
 from flywheel.errors import FlywheelError
 from flywheel.retraining.ports import (
+    IMPORT,
     GateRefusal,
+    Importer,
     Pipeline,
     RetrainingTransaction,
     Turn,
@@ -37,34 +39,46 @@ _seconds = Histogram(
 )
 
 
-def make_turn(task: str, start: Start, pipeline: Pipeline, transactions: Transactions) -> Turn:
+def make_turn(
+    task: str, start: Start, pipeline: Pipeline, importer: Importer, transactions: Transactions
+) -> Turn:
     """Make (or go on with) one turn and return how it ended.
 
     Everything it leaves behind is written in transactions together with the events it causes, and
     every stage is a DVC stage that does nothing when its inputs are unchanged: after a crash the
     same turn is run again and comes to the same dataset version and release.
     """
+    request = start.request
+    imports = request is not None and request.imports
     turn = start.resume or Turn(
-        turn_id=new_id(),
+        turn_id=request.request_id if request else new_id(),
         task=task,
         state="running",
-        stage="build",
+        stage=IMPORT if imports else "build",
         reason=start.reason,
         started_at=utc_now(),
     )
-    if start.resume is None or not pipeline.prepared(turn):
+    if imports:
+        with transactions() as tx:
+            tx.turns.save(turn)
+    elif start.resume is None or not pipeline.prepared(turn):
         with transactions() as tx:
             watermark = tx.labels.watermark(task)
             tx.turns.save(turn)
-        pipeline.prepare(turn, start.request, watermark or "")
+        pipeline.prepare(turn, request, watermark or "")
     _log.info("turn begins", task=task, turn=turn.turn_id, reason=turn.reason)
     try:
-        turn = _run(turn, start.request, pipeline, transactions)
+        if request is not None and imports:
+            turn = _import(turn, request, importer, transactions)
+        else:
+            turn = _run(turn, request, pipeline, transactions)
     except FlywheelError as error:
         _log.error("turn failed", task=task, turn=turn.turn_id, error=str(error))
         turn = _latest(turn, transactions)
         turn = msgspec.structs.replace(turn, state="failed", ended_at=utc_now(), error=str(error))
-    _finish(turn, start.request, transactions)
+    _finish(turn, request, transactions)
+    if request is not None and imports:
+        importer.forget(request)
     _turns.labels(task, turn.state).inc()
     return turn
 
@@ -84,6 +98,20 @@ def _run(
     for stage in STAGES[1:]:
         turn = _stage(turn, stage, pipeline, transactions)
     outcome = pipeline.assemble(turn, dataset, request.override if request else None)
+    return _settled(turn, outcome, transactions)
+
+
+def _import(
+    turn: Turn, request: TurnRequest, importer: Importer, transactions: Transactions
+) -> Turn:
+    began = time.monotonic()
+    outcome = importer.bring_in(request)
+    seconds = {IMPORT: round(time.monotonic() - began, 3)}
+    return _settled(msgspec.structs.replace(turn, seconds=seconds), outcome, transactions)
+
+
+def _settled(turn: Turn, outcome: Release | GateRefusal, transactions: Transactions) -> Turn:
+    """What came of a turn: a registered release, or the gate's refusal."""
     if isinstance(outcome, GateRefusal):
         return msgspec.structs.replace(
             turn, state="succeeded", ended_at=utc_now(), error=f"no release: {outcome.reason}"
@@ -107,6 +135,8 @@ def _stage(turn: Turn, stage: str, pipeline: Pipeline, transactions: Transaction
 
 
 def _register(release: Release, transactions: Transactions) -> None:
+    """The one place where a release enters the registry. There is no ``Release`` that neither
+    passed the gate nor was put past it by name."""
     event = ReleaseRegistered(
         event_id=new_id(),
         occurred_at=utc_now(),

@@ -48,18 +48,25 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
 def decide(facts: Facts, settings: RetrainingSettings, now: datetime) -> Start | None:
     """A turn to make now, or None.
 
-    An interrupted turn comes first, then what a person asked for, then new labels: a first turn
+    An interrupted turn comes first, then what a person asked for (an import even without any
+    label, and at once, for it trains nothing), then new labels: a first turn
     as soon as seed labels and a holdout are there, later ones by count or age, and never while a
     challenger is still being compared (its evidence would be cut short).
     """
+    request = facts.request
     if facts.latest is not None and facts.latest.state == "running":
-        return Start(reason=facts.latest.reason, resume=facts.latest, request=facts.request)
+        mine = request is not None and request.request_id == facts.latest.turn_id
+        return Start(
+            reason=facts.latest.reason, resume=facts.latest, request=request if mine else None
+        )
+    if request is not None and request.imports:
+        return Start(reason=f"{request.by}: {request.why}", request=request)
     if facts.watermark is None:
         return None
     if _cooling(facts.latest, now):
         return None
-    if facts.request is not None:
-        return Start(reason=f"{facts.request.by}: {facts.request.why}", request=facts.request)
+    if request is not None:
+        return Start(reason=f"{request.by}: {request.why}", request=request)
     if not settings.enabled or facts.rollout_running:
         return None
     given = facts.new.expert + facts.new.seed + facts.new.other

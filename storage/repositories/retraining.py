@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import msgspec
-from sqlalchemy import or_, select
+from sqlalchemy import case, or_, select
 
 from flywheel.retraining.ports import Turn, TurnRequest
 from storage.repositories.versions import override_of, override_values
@@ -38,13 +38,18 @@ class SqlTurns:
         values["override"] = override_values(request.override)
         self._work.add(_requests, [values], ["request_id"])
 
-    def take_request(self, task: str) -> TurnRequest | None:
-        """The oldest request that no turn has finished; it stays until ``finish_request``."""
+    def take_request(self, task: str, first: str = "") -> TurnRequest | None:
+        """The oldest request that no turn has finished, or the one with the id ``first``; it stays
+        until ``finish_request``."""
         done = select(_finished.c.request_id)
         found = self._work.row(
             select(_requests)
             .where(_requests.c.task == task, _requests.c.request_id.not_in(done))
-            .order_by(_requests.c.at, _requests.c.request_id)
+            .order_by(
+                case((_requests.c.request_id == first, 0), else_=1),
+                _requests.c.at,
+                _requests.c.request_id,
+            )
             .limit(1)
         )
         if found is None:

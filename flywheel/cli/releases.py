@@ -1,0 +1,325 @@
+"""`flywheel releases`: what there is, what served when, what differs; back, out and in."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from flywheel.cli.operate import chosen_task
+from flywheel.cli.release_words import diff_lines, served_lines
+from flywheel.contracts.ids import new_id, utc_now
+from flywheel.errors import ArtefactError, Conflict, NotFound
+from flywheel.settings import FlywheelSettings, load_settings
+
+if TYPE_CHECKING:
+    from flywheel.contracts.release import Release
+    from storage.database import Database, Transaction
+
+POLL_SECONDS = 0.5
+PACKAGE = "package:"
+
+
+@click.group()
+def releases() -> None:
+    """Releases: what there is, what served when, what differs; back, out and in."""
+
+
+@releases.command("list")
+@click.argument("task", required=False)
+@click.pass_context
+def list_releases(ctx: click.Context, task: str | None) -> None:
+    """Every release of TASK with its status, oldest first."""
+    from flywheel.bootstrap.process import open_database
+    from flywheel.registry.history import status_history, told
+
+    settings = load_settings(ctx.obj)
+    name = chosen_task(settings.tasks, task)
+    with open_database(settings) as database, database.transaction(read_only=True) as tx:
+        champion = tx.rollouts.champion(name)
+        rollouts = told(tx, name)
+        for row in tx.releases.history(name):
+            mark = "*" if row.release == champion else " "
+            status = status_history(row, rollouts)[-1].status.replace("_", " ")
+            click.echo(
+                f"{mark} {row.release}  {row.created_at:%Y-%m-%d %H:%M}  {status:11}  "
+                f"data {row.dataset_version}  accuracy {row.accuracy:.3f}  "
+                f"{row.size_bytes / 1e6:.1f} MB"
+            )
+
+
+@releases.command("show")
+@click.argument("release")
+@click.pass_context
+def show_release(ctx: click.Context, release: str) -> None:
+    """All that is known of RELEASE and what became of it, as JSON."""
+    import msgspec
+
+    from flywheel.bootstrap.process import open_database
+    from flywheel.registry.history import read_history
+
+    settings = load_settings(ctx.obj)
+    with open_database(settings) as database, database.transaction(read_only=True) as tx:
+        found = _get(tx, release)
+        history = read_history(tx, found)
+    shown = {**msgspec.to_builtins(found), "history": msgspec.to_builtins(history)}
+    click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+
+
+@releases.command("diff")
+@click.argument("a")
+@click.argument("b")
+@click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
+@click.pass_context
+def diff_releases(ctx: click.Context, a: str, b: str, as_json: bool) -> None:
+    """What differs from release A to release B: data, recipe, quality, size, prompt, answers."""
+    import msgspec
+
+    from flywheel.bootstrap.process import open_database
+    from flywheel.registry.diff import diff, read_files
+    from flywheel.registry.release_folder import release_folder
+
+    settings = load_settings(ctx.obj)
+    with open_database(settings) as database, database.transaction(read_only=True) as tx:
+        found = [_get(tx, a), _get(tx, b)]
+    one, two = (read_files(row, release_folder(settings.state, row.release)) for row in found)
+    difference = diff(one, two)
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(difference), indent=2, ensure_ascii=False))
+    else:
+        click.echo("\n".join(diff_lines(difference)))
+
+
+@releases.command("served-at")
+@click.argument("at", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]))
+@click.argument("task", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
+@click.pass_context
+def served_at(ctx: click.Context, at: datetime, task: str | None, as_json: bool) -> None:
+    """What served TASK at a moment (UTC): release, data, settings, and who shared traffic."""
+    import msgspec
+
+    from flywheel.bootstrap.process import open_database
+    from flywheel.registry.served import served_at as what_served
+
+    settings = load_settings(ctx.obj)
+    name = chosen_task(settings.tasks, task)
+    with open_database(settings) as database, database.transaction(read_only=True) as tx:
+        found = what_served(tx, name, at.replace(tzinfo=UTC))
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(found), indent=2, ensure_ascii=False))
+    elif found.release is None:
+        click.echo("nothing served then")
+    else:
+        click.echo("\n".join(served_lines(found)))
+
+
+@releases.command()
+@click.argument("release")
+@click.pass_context
+def verify(ctx: click.Context, release: str) -> None:
+    """Hash every file of RELEASE, and its base: is it exactly what was released?"""
+    from flywheel.registry.release_folder import verify_release
+
+    settings = load_settings(ctx.obj)
+    found = verify_release(settings.state, release)
+    base = f" and base {found.base.id}" if found.base else ""
+    click.echo(f"{release} is exactly what was released: {len(found.files)} files{base}")
+
+
+@releases.command()
+@click.argument("release")
+@click.option("--by", required=True, help="Who decides.")
+@click.option("--why", required=True, help="Recorded with the transition.")
+@click.option("--wait/--no-wait", default=True, help="Return when it serves.")
+@click.pass_context
+def restore(ctx: click.Context, release: str, by: str, why: str, wait: bool) -> None:
+    """Roll back to RELEASE, a former champion, once it is verified and loaded everywhere."""
+    from flywheel.bootstrap.process import open_database
+    from flywheel.registry.release_folder import verify_release
+    from flywheel.rollout.commands import refusal
+    from flywheel.rollout.ports import Command
+
+    settings = load_settings(ctx.obj)
+    with open_database(settings) as database:
+        with database.transaction(read_only=True) as tx:
+            task = _get(tx, release).task
+        verify_release(settings.state, release)
+        command = Command(
+            command_id=new_id(),
+            task=task,
+            kind="restore",
+            by=by,
+            why=why,
+            at=utc_now(),
+            release=release,
+        )
+        with database.transaction("cli") as tx:
+            refused = refusal(tx, command)
+            if refused:
+                raise Conflict(refused)
+            tx.commands.add(command)
+        click.echo(f"{release} is exactly what was released; the controller loads it")
+        if wait:
+            _await_restore(database, task, release, command.at)
+
+
+@releases.command("export")
+@click.argument("release")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.pass_context
+def export(ctx: click.Context, release: str, file: Path) -> None:
+    """Write RELEASE, with its base, to FILE (a tar), to be imported elsewhere."""
+    from flywheel.registry.archive import export_release
+    from flywheel.registry.release_folder import BASES, release_folder
+
+    settings = load_settings(ctx.obj)
+    if file.exists():
+        raise ArtefactError(f"{file} exists already: name a file that does not")
+    manifest = export_release(
+        release_folder(settings.state, release), settings.state / BASES, file.resolve()
+    )
+    size = sum(one.bytes for one in manifest.files.values())
+    click.echo(f"{release} is in {file}: {len(manifest.files)} files, {size / 1e6:.1f} MB")
+
+
+@releases.command("import")
+@click.argument("source")
+@click.option("--task", help="Default: the only task there is.")
+@click.option("--by", required=True, help="Who brings it in.")
+@click.option("--why", required=True, help="Recorded with the release.")
+@click.option("--override", is_flag=True, help="Register it even if the gate says no.")
+@click.option("--name", help="Name of the folder below models/bases (for a base model).")
+@click.option("--wait/--no-wait", default=True, help="Return when the gate has decided.")
+@click.pass_context
+def import_(
+    ctx: click.Context,
+    source: str,
+    task: str | None,
+    by: str,
+    why: str,
+    override: bool,
+    name: str | None,
+    wait: bool,
+) -> None:
+    """Bring in SOURCE: an exported release, a folder in the layout of Hugging Face, or
+    package:NAME for an installed package that carries a model.
+
+    A release and a classifier with the task's labels are measured on the held-out samples and meet
+    the gate, like everything that was trained here; a base model is put where training finds it.
+    """
+    from flywheel.bootstrap.process import open_database
+    from flywheel.bootstrap.registry import request_import, stage_archive, stage_model
+
+    settings = load_settings(ctx.obj)
+    of_task = chosen_task(settings.tasks, task)
+    path = Path(source)
+    if not source.startswith(PACKAGE) and path.is_file():
+        request_id, staged = stage_archive(settings, of_task, path)
+    else:
+        folder, words = _model_folder(settings, source, name)
+        if folder is None:
+            click.echo(words)
+            return
+        request_id, staged = stage_model(settings, of_task, folder, words)
+    with open_database(settings) as database:
+        request_import(database, of_task, request_id, staged, by=by, why=why, override=override)
+        click.echo(f"{staged.source} is staged; the trainer measures it and asks the gate")
+        if wait:
+            _await_import(database, of_task, request_id)
+
+
+def _model_folder(
+    settings: FlywheelSettings, source: str, name: str | None
+) -> tuple[Path | None, str]:
+    """The folder of a classifier and how to call it; for a base model, which is then installed,
+    None and what to say."""
+    from flywheel.registry.hugging_face import install, look
+
+    if source.startswith(PACKAGE):
+        from flywheel.registry.packages import find_model
+
+        packaged = find_model(source.removeprefix(PACKAGE))
+        folder, called = packaged.folder, f"{packaged.package}=={packaged.version}"
+        target = _base_target(settings, name or packaged.package)
+        if packaged.gguf is not None:
+            return None, _install_gguf(packaged.package, target, settings)
+    else:
+        folder = Path(source)
+        if not folder.is_dir():
+            raise NotFound(f"{source} is no file and no folder")
+        called, target = folder.resolve().name, _base_target(settings, name or folder.name)
+    found = look(folder, strict=not source.startswith(PACKAGE))
+    if found.holds == "classifier":
+        return folder, called
+    target.parent.mkdir(parents=True, exist_ok=True)
+    install(folder, found, target)
+    return None, _how_to_use(target, settings)
+
+
+def _base_target(settings: FlywheelSettings, name: str) -> Path:
+    target = settings.workspace / "models" / "bases" / name
+    if target.parent != settings.workspace / "models" / "bases" or name.startswith("."):
+        raise click.UsageError(f"--name: {name!r} is no folder's name")
+    return target
+
+
+def _install_gguf(package: str, target: Path, settings: FlywheelSettings) -> str:
+    from flywheel.demo.llm_base import PACKAGE as KNOWN
+    from flywheel.demo.llm_base import prepare_base
+
+    if package != KNOWN:
+        raise ArtefactError(
+            f"{package} carries a GGUF, whose reader is not trusted with any file: convert it with "
+            f"transformers (gguf_file=) and import the folder; {KNOWN} is known and converted"
+        )
+    prepare_base(target)
+    return _how_to_use(target, settings)
+
+
+def _how_to_use(target: Path, settings: FlywheelSettings) -> str:
+    where = target.relative_to(settings.workspace)
+    return (
+        f"{target} is a base to train from: in flywheel.toml set\n"
+        f'[tasks.NAME.training]\nbase_model = "{where}"'
+    )
+
+
+def _await_import(database: Database, task: str, request_id: str) -> None:
+    while True:
+        with database.transaction(read_only=True) as tx:
+            turns = [turn for turn in tx.turns.history(task) if turn.turn_id == request_id]
+        if turns and turns[0].ended_at is not None:
+            break
+        time.sleep(POLL_SECONDS)
+    turn = turns[0]
+    if turn.release is None:
+        raise ArtefactError(f"not imported: {turn.error}")
+    click.echo(f"{turn.release} is registered; the controller rolls it out like any other")
+
+
+def _await_restore(database: Database, task: str, release: str, since: datetime) -> None:
+    while True:
+        with database.transaction(read_only=True) as tx:
+            mine = [
+                rollout
+                for rollout in tx.rollouts.history(task, 5)
+                if rollout.challenger == release and rollout.started_at >= since
+            ]
+        if mine and mine[0].ended_at is not None:
+            break
+        time.sleep(POLL_SECONDS)
+    if mine[0].state != "promoted":
+        raise ArtefactError(f"not restored: {mine[0].reason}")
+    click.echo(f"{release} serves {task} again")
+
+
+def _get(tx: Transaction, release: str) -> Release:
+    found = tx.releases.get(release)
+    if found is None:
+        raise NotFound(f"no release {release!r}; see `flywheel releases list`")
+    return found
