@@ -1,18 +1,19 @@
 """FP32 weights → INT8 with one scale a row, in the tensor names of compressed-tensors.
 
 The dense layers of the encoder become W8A8: symmetric INT8 weights with one scale an output, inputs
-quantised per token as they come. The token embeddings, half of a small encoder's size, become INT8
-with one scale a token; without that a MiniLM shrinks by 62 % instead of 74 %. The head, biases and
-norms stay FP32. compressed-tensors has no INT8 embedding that other engines load, so
-``expand_embeddings`` makes the copy for them: the same values, written out in FP16. Its dense
-layers are as they were: the W8A8 ``BertForSequenceClassification`` that vLLM loads. vLLM's class
-reads the first token only, so a model that pools the mean needs a class registered with vLLM.
+quantised per token as they come (dynamic) or by one scale a layer, measured before (static). The
+token embeddings, half of a small encoder's size, become INT8 with one scale a token; without that a
+MiniLM shrinks by 62 % instead of 74 %. The head, biases and norms stay FP32. compressed-tensors has
+no INT8 embedding that other engines load, so ``expand_embeddings`` makes the copy for them: the
+same values, written out in FP16. Its dense layers are as they were: the W8A8
+``BertForSequenceClassification`` that vLLM loads. vLLM's class reads the first token only, so a
+model that pools the mean needs a class registered with vLLM.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ _WEIGHTS = {
     "observer": "minmax",
 }
 _INPUTS = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
+_STATIC = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "tensor", "dynamic": False}
+
+
+def is_dense(name: str) -> bool:
+    """Whether a weight is that of a dense layer of the encoder, given that it is a matrix."""
+    return name.startswith("bert.encoder.") and name.endswith(".weight")
 
 
 def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,11 +47,19 @@ def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     return torch.round(weight / scale).to(torch.int8), scale.to(torch.float32)
 
 
-def quantise_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state of a classifier with its encoder's dense layers and token embeddings in INT8."""
+def quantise_weights(
+    weights: Mapping[str, Tensor], input_scales: Mapping[str, float] | None = None
+) -> dict[str, Tensor]:
+    """The state of a classifier with its encoder's dense layers and token embeddings in INT8.
+
+    ``input_scales``, by the name of a dense layer, make its inputs static.
+    """
     out: dict[str, Tensor] = {}
     for name, tensor in weights.items():
-        dense = name.startswith("bert.encoder.") and name.endswith(".weight") and tensor.ndim == 2
+        dense = is_dense(name) and tensor.ndim == 2
+        if dense and input_scales is not None:
+            layer = name.removesuffix(".weight")
+            out[f"{layer}.input_scale"] = torch.tensor([input_scales[layer]])
         if dense or name == WORDS:
             out[name], out[f"{name}_scale"] = quantise_rows(tensor)
         elif name.startswith("bert.embeddings.") and tensor.ndim == 2:
@@ -54,7 +69,7 @@ def quantise_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def quantisation_config() -> dict[str, Any]:
+def quantisation_config(*, static: bool = False) -> dict[str, Any]:
     """What config.json says of it, as compressed-tensors reads it."""
     return {
         "quant_method": "compressed-tensors",
@@ -66,7 +81,7 @@ def quantisation_config() -> dict[str, Any]:
             "group_0": {
                 "targets": ["Linear"],
                 "weights": _WEIGHTS,
-                "input_activations": _INPUTS,
+                "input_activations": _STATIC if static else _INPUTS,
                 "output_activations": None,
             }
         },
@@ -86,10 +101,3 @@ def expand_embeddings(model: Path, folder: Path) -> None:
     for name in (CONFIG_FILE, *TOKENIZER_FILES):
         if (model / name).is_file():
             shutil.copyfile(model / name, folder / name)
-
-
-def write_config(model: Path, folder: Path) -> None:
-    """Copy config.json, adding how the weights are quantised."""
-    config = json.loads((model / CONFIG_FILE).read_text("utf-8"))
-    config["quantization_config"] = quantisation_config()
-    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")

@@ -3,6 +3,7 @@ well, and calibrates it as it will be served."""
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import time
@@ -140,11 +141,13 @@ def _write_model(model: Path, folder: Path, method: str) -> None:
         return
     from safetensors.torch import load_file, save_file
 
-    from flywheel.compression.int8 import quantise_weights, write_config
+    from flywheel.compression.int8 import quantisation_config, quantise_weights
 
     weights = quantise_weights(load_file(model / WEIGHTS_FILE))
     save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    write_config(model, folder)
+    config = json.loads((model / CONFIG_FILE).read_text("utf-8"))
+    config["quantization_config"] = quantisation_config()
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
 def _log_probabilities(

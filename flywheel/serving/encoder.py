@@ -63,6 +63,28 @@ class Int8Linear:
         return product.mul_(row_scale).mul_(self.scale).add_(self.bias)
 
 
+class StaticInt8Linear:
+    """INT8 weights with one scale an output; inputs are quantised by one scale, known before."""
+
+    def __init__(
+        self, weight: Tensor, scale: Tensor, input_scale: float, bias: Tensor, *, integer: bool
+    ) -> None:
+        """``integer``: multiply with the CPU's INT8 instructions, else the same values in FP32."""
+        self.weight = weight.t().contiguous() if integer else weight.to(torch.float32).t()
+        self.per_input = 1.0 / input_scale
+        self.scale = (scale.reshape(1, -1).to(torch.float32) * input_scale).contiguous()
+        self.bias, self.integer = bias, integer
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply it."""
+        values = x.mul(self.per_input).round_().clamp_(-127, 127)
+        if self.integer:
+            product = torch._int_mm(values.to(torch.int8), self.weight).to(torch.float32)
+        else:
+            product = values @ self.weight
+        return torch.addcmul(self.bias, product, self.scale)
+
+
 def integer_products_exact() -> bool:
     """Whether this CPU multiplies INT8 matrices without saturating.
 
@@ -100,6 +122,7 @@ class Encoder:
     ) -> None:
         """``config`` is config.json of a sequence classifier, ``weights`` its safetensors."""
         self.heads = int(config["num_attention_heads"])
+        self.head_size = int(config.get("head_size") or int(config["hidden_size"]) // self.heads)
         self.eps = float(config.get("layer_norm_eps", 1e-12))
         self.activation = _ACTIVATIONS[config.get("hidden_act", "gelu")]
         self._weights = weights
@@ -132,6 +155,10 @@ class Encoder:
         if weight.dtype != torch.int8:
             return FloatLinear(_float(weight), bias)
         scale = torch.cat([weights[f"{name}.weight_scale"] for name in names])
+        if f"{names[0]}.input_scale" in weights:
+            # Layers that share an input were calibrated on the same values.
+            known = max(float(weights[f"{name}.input_scale"]) for name in names)
+            return StaticInt8Linear(weight, scale, known, bias, integer=self._integer)
         return Int8Linear(weight, scale, bias, integer=self._integer)
 
     def _embed(self, ids: Tensor) -> Tensor:
@@ -152,11 +179,11 @@ class Encoder:
         x = self._embed(ids)
         width = x.shape[-1]
         x = x.reshape(batch * tokens, width)
-        shape = (batch, tokens, 3, self.heads, width // self.heads)
+        shape = (batch, tokens, 3, self.heads, self.head_size)
         for layer in self.layers:
             q, k, v = layer.qkv(x).reshape(shape).permute(2, 0, 3, 1, 4).unbind(0)
             mixed = nnf.scaled_dot_product_attention(q, k, v, attn_mask=attend)
-            mixed = layer.attention_out(mixed.transpose(1, 2).reshape(batch * tokens, width))
+            mixed = layer.attention_out(mixed.transpose(1, 2).reshape(batch * tokens, -1))
             x = nnf.layer_norm(x + mixed, (width,), *layer.attention_norm, self.eps)
             inner = layer.down(self.activation(layer.up(x)))
             x = nnf.layer_norm(x + inner, (width,), *layer.norm, self.eps)

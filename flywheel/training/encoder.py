@@ -129,6 +129,48 @@ def continue_from(model: EncoderClassifier, parent: Path, labels: Sequence[str])
         raise ArtefactError(f"{parent} does not fit {_KEY}, or is a compressed model")
 
 
+def load_trained(folder: Path, labels: Sequence[str] | None) -> tuple[EncoderClassifier, Any, str]:
+    """The FP32 model in a folder, its tokenizer, and the name of its base model.
+
+    It may have fewer attention heads than Hugging Face's layout allows (``head_size`` in
+    config.json). Raises ArtefactError when it is damaged, compressed, or of other labels.
+    """
+    from safetensors.torch import load_file
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    about = read_description(folder)
+    if labels is not None and about.labels != tuple(labels):
+        raise ArtefactError(f"{folder} knows other labels than the dataset")
+    raw = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
+    if about.method != "none" or raw.get("model_type") != "bert":
+        raise ArtefactError(f"{folder} is no FP32 encoder of the BERT family: it can't be trained")
+    heads, size = int(raw["num_attention_heads"]), raw.pop("head_size", None)
+    if size is not None:
+        raw["num_attention_heads"] = int(raw["hidden_size"]) // int(size)
+    config = BertConfig.from_dict(raw)
+    encoder = BertModel(config, add_pooling_layer=about.pooling == "cls")
+    if size is not None:
+        for layer in encoder.encoder.layer:
+            _fewer_heads(layer.attention, heads, int(size))
+    model = EncoderClassifier(
+        encoder, len(about.labels), about.pooling, float(config.hidden_dropout_prob)
+    )
+    try:
+        model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    except RuntimeError as error:
+        raise ArtefactError(f"{folder} holds no usable encoder: {error}") from error
+    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True), about.base_model
+
+
+def _fewer_heads(attention: Any, heads: int, size: int) -> None:
+    """Replace the projections of one layer by ones of ``heads`` heads."""
+    width = attention.output.dense.out_features
+    for name in ("query", "key", "value"):
+        setattr(attention.self, name, nn.Linear(width, heads * size))
+    attention.output.dense = nn.Linear(heads * size, width)
+    attention.self.num_attention_heads, attention.self.all_head_size = heads, heads * size
+
+
 def save_model(
     model: EncoderClassifier, tokenizer: Any, base: Path, labels: Sequence[str], folder: Path
 ) -> None:

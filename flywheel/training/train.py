@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import structlog
 
-from flywheel.contracts.dataset_folder import DatasetLine, read_manifest, read_part
+from flywheel.contracts.dataset_folder import DatasetLine, Manifest, read_manifest, read_part
 from flywheel.contracts.model_folder import (
+    RELEASE_FILE,
     TRAINING_REPORT,
     ModelDescription,
     digest_model_files,
@@ -21,17 +20,16 @@ from flywheel.contracts.model_folder import (
     write_json,
 )
 from flywheel.errors import ConfigurationError, PipelineError
-from flywheel.training.batches import length_buckets, plan_epochs, schedule
 from flywheel.training.config import TrainingSettings
+from flywheel.training.loop import TrainingLoop
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from flywheel.training.encoder import EncoderClassifier
 
-LOG_FILE = "training.jsonl"
-_AUTOMATIC = frozenset({"auto", "rule", "model"})
-log = structlog.get_logger(__name__)
+Change = Callable[[Any], Callable[[], None]]
+"""Alters a module before it is trained; what it returns is called before it is saved."""
 
 
 class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,25 +78,12 @@ def train(
     model, tokenizer, base_name = load_base(base, len(labels), settings.max_tokens)
     if parent is not None:
         continue_from(model, parent, labels)
-    run = _Run(model, tokenizer, lines, targets, settings)
+    run = TrainingLoop(model, tokenizer, lines, targets, settings)
     if parent is None:
         run.start_head()
     losses, accuracies = run.epochs(folder)
     save_model(model, tokenizer, base, labels, folder)
-    write_description(
-        folder,
-        ModelDescription(
-            task=manifest.task,
-            labels=tuple(labels),
-            temperature=1.0,
-            max_tokens=settings.max_tokens,
-            method="none",
-            pooling=model.pooling,
-            base_model=base_name,
-            dataset_version=manifest.version,
-            files=digest_model_files(folder),
-        ),
-    )
+    _describe(folder, manifest, labels, model, settings.max_tokens, base_name)
     seconds = time.perf_counter() - started
     report = TrainingReport(
         task=manifest.task,
@@ -118,143 +103,98 @@ def train(
     return report
 
 
-class _Run:
-    """The state of one training loop."""
+def fine_tune(
+    settings: TrainingSettings,
+    model: Path,
+    dataset: Path,
+    folder: Path,
+    *,
+    epochs: int,
+    change: Change | None = None,
+    soft_targets: Sequence[Mapping[str, float]] | None = None,
+    learning_rate_factor: float = 1.0,
+) -> None:
+    """Train the FP32 model in ``model`` for ``epochs`` more and write the result to ``folder``.
 
-    def __init__(
-        self,
-        model: EncoderClassifier,
-        tokenizer: Any,
-        lines: Sequence[DatasetLine],
-        targets: Sequence[int],
-        settings: TrainingSettings,
-    ) -> None:
-        import torch
+    ``model`` may also be an encoder without a head, which then gets one. As in training, epochs
+    are added until ``settings.min_steps`` are made. ``change`` alters the module meanwhile, for
+    instance to compute as if it were quantised. ``soft_targets`` are a teacher's probabilities,
+    one row for each line of the training part. The same input gives the same weights.
+    Raises what ``train`` does.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from flywheel.training.encoder import load_base, load_trained, save_model
 
-        self.model, self.settings = model, settings
-        encoded = tokenizer(
-            [line.text for line in lines], truncation=True, max_length=settings.max_tokens
-        )
-        self.ids: list[list[int]] = encoded["input_ids"]
-        self.pad = int(tokenizer.pad_token_id or 0)
-        self.targets = torch.tensor(targets)
-        self.weights = torch.tensor([_weight(line, settings) for line in lines])
-        count, self.steps = plan_epochs(
-            len(lines), settings.batch_size, settings.epochs, settings.min_steps
-        )
-        self.count, self.total_steps, self.loop_seconds = count, count * self.steps, 0.0
+    manifest = read_manifest(dataset)
+    lines = read_part(dataset, "train")
+    targets = _targets(lines, manifest.labels)
+    quick = settings.model_copy(
+        update={
+            "epochs": max(1, epochs),
+            "learning_rate": settings.learning_rate * learning_rate_factor,
+        }
+    )
+    _fix_seeds(quick)
+    fresh = not (model / RELEASE_FILE).is_file()
+    if fresh:
+        network, tokenizer, name = load_base(model, len(manifest.labels), settings.max_tokens)
+    else:
+        network, tokenizer, name = load_trained(model, manifest.labels)
+    loop = TrainingLoop(network, tokenizer, lines, targets, quick)
+    if fresh:
+        loop.start_head()
+    if soft_targets is not None:
+        loop.follow(soft_targets, manifest.labels)
+    undo = change(network) if change is not None else None
+    loop.epochs(folder)
+    if undo is not None:
+        undo()
+    save_model(network, tokenizer, model, manifest.labels, folder)
+    _describe(folder, manifest, manifest.labels, network, settings.max_tokens, name)
 
-    def batch(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Padded ids and mask of some samples."""
-        import torch
 
-        longest = max(len(self.ids[index]) for index in chosen)
-        ids = torch.full((len(chosen), longest), self.pad)
-        mask = torch.zeros_like(ids)
-        for row, index in enumerate(chosen):
-            ids[row, : len(self.ids[index])] = torch.tensor(self.ids[index])
-            mask[row, : len(self.ids[index])] = 1
-        return ids, mask
+def observe(model: Path, texts: Sequence[str], visit: Callable[[str, Tensor], None]) -> None:
+    """Run the FP32 model in ``model`` on ``texts``; ``visit`` sees what enters each dense layer of
+    its encoder: the layer's name, and (tokens, width) without padding."""
+    import torch
 
-    def start_head(self) -> None:
-        """Initialise the head from the frozen encoder's features of at most 2,000 samples."""
-        import torch
+    from flywheel.training.encoder import load_trained
 
-        from flywheel.training.encoder import head_from_centroids
-
-        chosen = sorted(range(len(self.ids))[:2000], key=lambda index: len(self.ids[index]))
-        self.model.eval()
-        with torch.inference_mode():
-            features = torch.cat(
-                [
-                    self.model.features(*self.batch(chosen[at : at + 32]))
-                    for at in range(0, len(chosen), 32)
-                ]
+    network, tokenizer, _ = load_trained(model, None)
+    network.eval()
+    for name, layer in network.named_modules():
+        if name.startswith("bert.encoder.") and isinstance(layer, torch.nn.Linear):
+            layer.register_forward_pre_hook(
+                lambda _, given, name=name: visit(name, given[0].reshape(-1, given[0].shape[-1]))
             )
-        head_from_centroids(self.model, features.clone(), self.targets[chosen])
-
-    def epochs(self, folder: Path) -> tuple[list[float], list[float]]:
-        """Run the loop; one JSON line an epoch. Returns mean loss and accuracy of each."""
-        import torch
-
-        settings, model = self.settings, self.model
-        for parameter in model.token_parameters():
-            parameter.requires_grad = settings.train_embeddings
-        head = list(model.classifier.parameters())
-        body = [p for p in model.bert.parameters() if p.requires_grad]
-        optimiser = torch.optim.AdamW(
-            [
-                {"params": body, "lr": settings.learning_rate},
-                {
-                    "params": head,
-                    "lr": settings.learning_rate * settings.head_learning_rate_factor,
-                },
-            ],
-            weight_decay=settings.weight_decay,
-        )
-        decay = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: schedule(step, self.total_steps, settings.warmup_share)
-        )
-        chance = random.Random(settings.seed)
-        losses: list[float] = []
-        accuracies: list[float] = []
-        folder.mkdir(parents=True, exist_ok=True)
-        began = time.perf_counter()
-        with (folder / LOG_FILE).open("wb") as stream:
-            for epoch in range(self.count):
-                loss, accuracy = self._epoch(optimiser, decay, chance, [*body, *head])
-                losses.append(loss)
-                accuracies.append(accuracy)
-                row = {
-                    "epoch": epoch + 1,
-                    "epochs": self.count,
-                    "loss": loss,
-                    "accuracy": accuracy,
-                    "seconds": round(time.perf_counter() - began, 2),
-                }
-                stream.write(msgspec.json.encode(row) + b"\n")
-                stream.flush()
-                log.info("epoch", **row)
-        self.loop_seconds = time.perf_counter() - began
-        return losses, accuracies
-
-    def _epoch(
-        self, optimiser: Any, decay: Any, chance: random.Random, parameters: list[Any]
-    ) -> tuple[float, float]:
-        import torch
-
-        settings, model = self.settings, self.model
-        model.train()
-        lost, right = 0.0, 0
-        for chosen in length_buckets([len(ids) for ids in self.ids], settings.batch_size, chance):
-            ids, mask = self.batch(chosen)
-            wanted = self.targets[chosen]
-            with torch.autocast(
-                "cpu", dtype=torch.bfloat16, enabled=settings.precision == "bfloat16"
-            ):
-                logits = model(ids, mask)
-            each = torch.nn.functional.cross_entropy(
-                logits.float(), wanted, label_smoothing=settings.label_smoothing, reduction="none"
-            )
-            loss = (each * self.weights[chosen]).mean()
-            value = float(loss.detach())
-            if not torch.isfinite(loss):
-                raise PipelineError(
-                    f"training diverged: the loss became {value}; lower training.learning_rate "
-                    f"(now {settings.learning_rate:g}) or use float32"
-                )
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
-            decay.step()
-            lost += value * len(chosen)
-            right += int((logits.argmax(dim=-1) == wanted).sum())
-        return lost / len(self.ids), right / len(self.ids)
+    with torch.inference_mode():
+        for ids in tokenizer(list(texts), truncation=True)["input_ids"]:
+            row = torch.tensor([ids])
+            network(row, torch.ones_like(row))
 
 
-def _weight(line: DatasetLine, settings: TrainingSettings) -> float:
-    return line.weight * (settings.auto_label_weight if line.source in _AUTOMATIC else 1.0)
+def _describe(
+    folder: Path,
+    manifest: Manifest,
+    labels: Sequence[str],
+    model: EncoderClassifier,
+    max_tokens: int,
+    base_model: str,
+) -> None:
+    write_description(
+        folder,
+        ModelDescription(
+            task=manifest.task,
+            labels=tuple(labels),
+            temperature=1.0,
+            max_tokens=max_tokens,
+            method="none",
+            pooling=model.pooling,
+            base_model=base_model,
+            dataset_version=manifest.version,
+            files=digest_model_files(folder),
+        ),
+    )
 
 
 def _targets(lines: Sequence[DatasetLine], labels: Sequence[str]) -> list[int]:
