@@ -29,6 +29,7 @@ from flywheel.contracts.model_folder import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_FILE,
     CONFIG_FILE,
+    MERGED,
     RELEASE_FILE,
     TRAINING_REPORT,
     WEIGHTS_FILE,
@@ -137,7 +138,7 @@ class _Variant:
                 read_base(base)
                 merge(base, self.trained, Path(temporary))
                 source = Path(temporary)
-                steps = (*steps, "LoRA adapter merged into its base")
+                steps = (*steps, MERGED)
             if self.quantise == "none":
                 for file in (CONFIG_FILE, WEIGHTS_FILE):
                     shutil.copyfile(source / file, self.folder / file)

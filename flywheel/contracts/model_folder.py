@@ -25,6 +25,8 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "generation_config.json",
 )
+# The step of a release whose adapter became part of its weights.
+MERGED = "LoRA adapter merged into its base"
 # How the model was made: kept beside it, and no part of what it answers.
 TRAINING_REPORT = "training.json"
 COMPRESSION_REPORT = "compression.json"
