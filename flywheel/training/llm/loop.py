@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import structlog
 import torch
+from torch import Tensor
 from torch.nn import functional as nnf
 
 from flywheel.errors import PipelineError
@@ -50,7 +51,11 @@ class Schedule:
 
 
 class Run:
-    """One training run; ``work`` keeps its checkpoint and log until it is done."""
+    """One training run; ``work`` keeps its checkpoint and log until it is done.
+
+    With ``choices``, tokens of which each answer is one, the loss is over these alone: serving lets
+    the model choose among no others, so nothing is spent on learning to leave others out.
+    """
 
     def __init__(
         self,
@@ -61,6 +66,7 @@ class Run:
         *,
         made: str,
         scale: LossScale,
+        choices: Sequence[int] = (),
     ) -> None:
         self.model, self.samples, self.schedule, self.work = model, samples, schedule, work
         self.shared = shared_prefix(samples)
@@ -75,6 +81,7 @@ class Run:
         self.rows = [(epoch, row) for epoch, rows in enumerate(self.plan) for row in rows]
         self.tokens = sum(map(len, samples)) - self.shared * (len(samples) - len(self.plan[0]))
         self.scale = scale
+        self.choices = torch.tensor(choices, dtype=torch.int64, device=model.device)
         self.optimiser = torch.optim.AdamW(
             model.trained.values(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
         )
@@ -125,8 +132,8 @@ class Run:
         )
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        logits = model.logits(row)
-        targets, weights = row.targets.to(logits.device), row.weights.to(logits.device)
+        logits, targets = self._among_choices(model.logits(row), row.targets.to(model.device))
+        weights = row.weights.to(model.device)
         each = nnf.cross_entropy(logits, targets, reduction="none")
         loss = (each * weights).sum() / len(targets)
         value = float(loss.detach())
@@ -159,6 +166,11 @@ class Run:
             "gradient_zero": seen.zero,
             "gradient_infinite": seen.infinite,
         }
+
+    def _among_choices(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        if not len(self.choices):
+            return logits, targets
+        return logits[:, self.choices], (targets[:, None] == self.choices).int().argmax(dim=1)
 
     def _skip(self, seen: GradientStatistics) -> None:
         self.progress.skipped += 1
@@ -195,7 +207,7 @@ class Run:
         pairs = zip(self.progress.right, self.progress.asked, strict=True)
         return tuple(right / max(1, asked) for right, asked in pairs)
 
-    def _trained(self) -> dict[str, torch.Tensor]:
+    def _trained(self) -> dict[str, Tensor]:
         return dict(self.model.trained)
 
     def _cut_log(self) -> None:

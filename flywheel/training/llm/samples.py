@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +28,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Every sample of a dataset, and how many were cut to fit."""
+    """Every sample of a dataset, and how many were cut to fit. ``choices`` are the tokens that an
+    answer may be, none for free text."""
 
     samples: tuple[Sample, ...]
     cut: int
+    choices: tuple[int, ...]
 
 
 def encode(
@@ -56,7 +58,8 @@ def encode(
             "its tokenizer has no chat template",
             "use a model that was tuned for instructions",
         )
-    answers = _answers(lines, tokenizer, prompt, labels, output)
+    letters = letter_tokens(tokenizer, prompt, labels) if output == "label" else {}
+    answers = _answers(lines, tokenizer, prompt, letters, output)
     empty = _prompt(tokenizer, prompt, "")
     cut = 0
     samples = []
@@ -68,14 +71,14 @@ def encode(
             cut += 1
         weight = line.weight * (auto_label_weight if line.source in _AUTOMATIC else 1.0)
         samples.append(Sample(tuple(ids), answer, weight))
-    return Encoded(tuple(samples), cut)
+    return Encoded(tuple(samples), cut, tuple(letters.values()))
 
 
 def _answers(
     lines: Sequence[DatasetLine],
     tokenizer: Any,
     prompt: Prompt,
-    labels: Sequence[str],
+    letters: Mapping[str, int],
     output: Output,
 ) -> list[tuple[int, ...]]:
     if not lines:
@@ -86,12 +89,11 @@ def _answers(
         texts = tokenizer([line.label for line in lines], add_special_tokens=False)["input_ids"]
         return [(*ids[:cap], *end) if len(ids) <= cap else tuple(ids[: cap + 1]) for ids in texts]
     given = {line.label for line in lines}
-    unknown = sorted(given - set(labels))
+    unknown = sorted(given - letters.keys())
     if unknown:
         raise ConfigurationError("labels", f"the dataset has {unknown}, which are no labels")
     if len(given) < 2:
         raise PipelineError("the training part has samples of fewer than two labels: label more")
-    letters = letter_tokens(tokenizer, prompt, labels)
     return [(letters[line.label],) for line in lines]
 
 

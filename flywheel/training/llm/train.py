@@ -40,8 +40,8 @@ log = structlog.get_logger(__name__)
 
 
 class LlmTrainingReport(msgspec.Struct, frozen=True, kw_only=True):
-    """How a training run went. ``losses`` are the mean over the answers' tokens, by epoch;
-    ``accuracies`` the share of them that were the likeliest token while it trained. ``tokens`` went
+    """How a training run went. ``losses`` are the mean over the answers' tokens, by epoch, and
+    ``accuracies`` the share of them that were the likeliest while it trained. ``tokens`` went
     through the model in the first epoch; ``cut`` samples were too long; ``skipped`` steps had
     gradients that were no numbers (FP16 only); ``resumed_at`` is the step of the checkpoint that
     the run went on from, 0 for none."""
@@ -111,6 +111,7 @@ def train_llm(
         checkpoint or folder.with_name(f"{folder.name}.checkpoint"),
         made=order.fingerprint(manifest, base, parent),
         scale=LossScale.for_precision(lora.precision),
+        choices=encoded.choices,
     )
     resumed_at = run.restore()
     if resumed_at:

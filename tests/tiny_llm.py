@@ -1,0 +1,91 @@
+"""A causal language model of a few kilobytes with random weights (one token a byte, with a chat
+template), and datasets that it can learn from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tiny_encoder import labelled
+
+from flywheel.contracts.model_folder import Prompt
+from flywheel.contracts.stores import LabelledSample
+from flywheel.datasets.build import build_dataset
+from flywheel.datasets.config import DatasetSettings
+
+LABELS = ("weather", "money", "food")
+PROMPT = Prompt(
+    system="Pick. A: weather B: money C: food",
+    max_answer_tokens=1,
+    answers=dict(zip(LABELS, "ABC", strict=True)),
+)
+TEXT_PROMPT = Prompt(system="Say it.", template="Q: {text}", max_answer_tokens=12)
+_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def make_llm(folder: Path, *, seed: int = 7, **config: Any) -> Path:
+    """Write a Llama of two layers with its tokenizer in the layout of Hugging Face."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate([*special, *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        unk_token="<|endoftext|>",
+        pad_token="<|im_end|>",
+    )
+    fast.add_special_tokens({"additional_special_tokens": special})
+    fast.chat_template = _TEMPLATE
+    fast.save_pretrained(folder)
+    torch.manual_seed(seed)
+    told = {
+        "vocab_size": len(vocabulary),
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": True,
+        # Embeddings as large as a trained model's, or no logit could ever be large.
+        "initializer_range": 0.3,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,  # its embedding stays zero
+    }
+    LlamaForCausalLM(LlamaConfig(**{**told, **config})).save_pretrained(folder)
+    return folder
+
+
+def make_dataset(folder: Path, samples: Sequence[LabelledSample] | None = None) -> Path:
+    """A dataset version of ninety texts of three topics, or of ``samples``."""
+    folder.mkdir(parents=True)
+    given = labelled(90, holdout=15) if samples is None else samples
+    build_dataset(
+        given,
+        DatasetSettings(),
+        sorted({sample.label for sample in given}),
+        task="topics",
+        watermark="e",
+        parent=None,
+        folder=folder,
+    )
+    return folder
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The rows of training.jsonl."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
