@@ -16,9 +16,8 @@ from flywheel.contracts.release import Override
 from flywheel.errors import ArtefactError, Conflict, NotFound
 from flywheel.rollout.commands import refusal
 from flywheel.rollout.config import RolloutSettings
-from flywheel.rollout.control import Transactions
 from flywheel.rollout.ports import Command, CommandKind, RolloutTransaction
-from flywheel.rollout.view import rollout_view, task_view
+from flywheel.rollout.view import Viewing, rollout_view, task_view
 
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 
@@ -37,7 +36,7 @@ class CommandRequest(BaseModel):
 
 
 def router(
-    transactions: Transactions,
+    transactions: Viewing,
     tasks: Mapping[str, RolloutSettings],
     clock: Callable[[], datetime] = utc_now,
     verify: Callable[[str], object] | None = None,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime
+from typing import Protocol
 
 import msgspec
 
+from flywheel.contracts.release import Release
 from flywheel.contracts.split import RolloutState, TrafficSplit
 from flywheel.rollout.analysis import latency
+from flywheel.rollout.analysis.adapter import adapter_note
 from flywheel.rollout.analysis.assess import assess
 from flywheel.rollout.analysis.evidence import Assessment, Check, Facts
 from flywheel.rollout.config import RolloutSettings
@@ -15,6 +20,26 @@ from flywheel.rollout.control import gather
 from flywheel.rollout.decide import Decision, decide
 from flywheel.rollout.plan import look_sizes, split_of
 from flywheel.rollout.ports import ArmSummary, Command, Rollout, RolloutTransaction, Transition
+
+
+class ReleaseReader(Protocol):
+    """The registry, as far as it says how a release is served."""
+
+    def get(self, release: str) -> Release | None:
+        """One release, or None."""
+        ...
+
+
+class ViewTransaction(RolloutTransaction, Protocol):
+    """What is read for a view: the controller's stores, and the releases."""
+
+    @property
+    def releases(self) -> ReleaseReader:
+        """The registry."""
+        ...
+
+
+Viewing = Callable[[], AbstractContextManager[ViewTransaction]]
 
 
 class ArmView(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,9 +110,7 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     next: str
 
 
-def task_view(
-    tx: RolloutTransaction, task: str, settings: RolloutSettings, now: datetime
-) -> TaskView:
+def task_view(tx: ViewTransaction, task: str, settings: RolloutSettings, now: datetime) -> TaskView:
     """Read the whole state of a task."""
     active = tx.rollouts.active(task)
     champion = tx.rollouts.champion(task)
@@ -114,7 +137,7 @@ def task_view(
 
 
 def rollout_view(
-    tx: RolloutTransaction, rollout: Rollout, settings: RolloutSettings, now: datetime
+    tx: ViewTransaction, rollout: Rollout, settings: RolloutSettings, now: datetime
 ) -> RolloutView:
     """One rollout with its evidence as it is now (late labels of a past one included)."""
     facts = gather(tx.evidence, rollout)
@@ -129,8 +152,21 @@ def rollout_view(
         champion=_arm(rollout.champion, facts.champion),
         challenger=_arm(rollout.challenger, facts.challenger),
         paired=_paired(facts, seen, settings),
-        checks=seen.checks,
+        checks=_noted(tx, rollout, seen.checks),
         next=what_next,
+    )
+
+
+def _noted(tx: ViewTransaction, rollout: Rollout, checks: tuple[Check, ...]) -> tuple[Check, ...]:
+    """The checks, with what people must know to read those of latency."""
+    note = adapter_note(tx.releases.get(rollout.champion), tx.releases.get(rollout.challenger))
+    if not note:
+        return checks
+    return tuple(
+        msgspec.structs.replace(check, words=f"{check.words}; {note}")
+        if check.name == "latency"
+        else check
+        for check in checks
     )
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 from flywheel.contracts.events import Event, RolloutChanged
+from flywheel.contracts.release import Release
 from flywheel.rollout.decide import Readiness
 from flywheel.rollout.ports import (
     ArmSummary,
@@ -37,6 +38,7 @@ class State:
         self.commands: dict[str, Command] = {}
         self.outcomes: dict[str, str] = {}
         self.releases: dict[str, tuple[str, bool]] = {}
+        self.registry: dict[str, Release] = {}
         self.taken: set[str] = set()
         self.sent: list[RolloutChanged] = []
         self.arms: tuple[ArmSummary, ArmSummary] = (ArmSummary(), ArmSummary())
@@ -136,6 +138,14 @@ class _Evidence:
         return self._state.assignment
 
 
+class _Releases:
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def get(self, release: str) -> Release | None:
+        return self._state.registry.get(release)
+
+
 class _Outbox:
     def __init__(self, state: State) -> None:
         self._state = state
@@ -154,6 +164,7 @@ class MemoryTransaction:
         self.commands = _Commands(state)
         self.challengers = _Challengers(state)
         self.evidence = _Evidence(state)
+        self.releases = _Releases(state)
         self.outbox = _Outbox(state)
 
 
