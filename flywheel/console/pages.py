@@ -28,6 +28,9 @@ from flywheel.settings import FlywheelSettings
 _METRICS = {
     "samples": "Held-out samples",
     "macro_f1": "Macro F1",
+    "chrf": "chrF, 0 to 100",
+    "chrf_signature": "chrF as computed",
+    "token_f1": "F1 of words",
     "ece": "Calibration error (ECE)",
     "brier": "Brier score",
     "nll": "Negative log-likelihood",

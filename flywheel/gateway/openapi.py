@@ -28,6 +28,14 @@ _PROBLEM: dict[str, Any] = {
     },
 }
 _OPEN: dict[str, Any] = {"type": "object"}
+_CHAT = (
+    "`model` is a task. A task with labels answers with one of them, for the last message of the "
+    "user. A task without generates text, for the one message that there is: the release's own "
+    "prompt, longest answer and greedy decoding are part of what was evaluated, so `max_tokens`, "
+    "`temperature` above 0, `n` above 1, system messages, earlier turns and every other field "
+    "that would change the answer are refused, and nothing is ignored. `confidence` beside the "
+    "message is the server's, from 0 to 1."
+)
 _HEADERS: list[dict[str, Any]] = [
     {
         "name": name,
@@ -57,6 +65,7 @@ def openapi() -> dict[str, Any]:
         "paths": {
             "/v1/chat/completions": {
                 "post": _operation("Answer the last user message (OpenAI)", chat, "200", _OPEN)
+                | {"description": _CHAT}
             },
             "/v1/classify": {"post": _operation("Classify one text", classify, "200", classified)},
             "/v1/feedback": {

@@ -14,6 +14,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from flywheel.contracts.events import LabelSettled, ReviewRequested, TrafficRecorded
 from flywheel.contracts.ids import new_id
+from flywheel.contracts.release import Release
+from flywheel.evaluation.metrics import Prediction, measure
 from flywheel.settings import FlywheelSettings, TaskSettings
 from storage.database import Database
 
@@ -45,6 +47,22 @@ def settings(workspace: Path) -> FlywheelSettings:
     return FlywheelSettings(workspace=workspace, tasks={TASK: task}, serving={"engine": "vllm"})
 
 
+def release() -> Release:
+    answers = [("Hello there", "HELLO  there", 0.9), ("On its way", "Lost", 0.4)]
+    predictions = [
+        Prediction(sample_id=f"h{n}", label=label, prediction=said, scores={}, reported=sure)
+        for n, (label, said, sure) in enumerate(answers)
+    ]
+    metrics = measure(predictions, (), 0.95)
+    return Release(
+        release="replies-1", task=TASK, path="/releases/replies-1", dataset_version="d-1",
+        parent=None, created_at=AT, git_commit="c", accuracy=metrics["accuracy"],
+        accuracy_low=metrics["accuracy_low"], accuracy_high=metrics["accuracy_high"],
+        size_bytes=1_000_000, expert_labels=40, auto_labels=0, auto_label_error=None,
+        gate_passed=True, gate_reason="first release", metrics=metrics,
+    )  # fmt: skip
+
+
 def fill(database: Database) -> None:
     with database.transaction() as tx:
         tx.intake.open(
@@ -66,6 +84,7 @@ def fill(database: Database) -> None:
                 for n, (name, text, prediction, confidence) in enumerate(SAMPLES)
             ]
         )
+        tx.releases.add(release())
         traffic = TrafficRecorded(
             event_id=new_id(),
             occurred_at=AT,
@@ -213,7 +232,12 @@ def test_the_keys_are_explained_and_focus_shows(page: Page) -> None:
 def test_other_pages_do_without_labels(page: Page) -> None:
     page.goto("/")
     expect(page.locator("#node-labels")).to_contain_text("1")
-    for path in (f"/rollout/{TASK}", f"/releases/{TASK}"):
-        answer = page.goto(path)
-        assert answer is not None
-        assert answer.status == 200
+    answer = page.goto(f"/rollout/{TASK}")
+    assert answer is not None
+    assert answer.status == 200
+    page.goto(f"/releases/{TASK}")
+    page.locator("#r-replies-1").click()
+    expect(page.locator(".model-card")).to_contain_text("answers a text with a text of its own")
+    expect(page.locator("main")).to_contain_text("chrF, 0 to 100")
+    expect(page.locator("main")).to_contain_text("nrefs:1|case:mixed")
+    expect(page.locator(".confusion")).to_have_count(0)
