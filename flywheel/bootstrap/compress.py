@@ -97,7 +97,7 @@ def _serve(bench: Bench, trial: Trial) -> ServedFolder:
         labels=bench.classifies,
         bases=bench.bases,
         workspace=bench.workspace,
-        arguments=bench.arguments,
+        threads=bench.threads,
     )
 
 

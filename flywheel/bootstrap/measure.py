@@ -18,6 +18,7 @@ from typing import Any
 
 import aiohttp
 
+from flywheel.bootstrap.watchdog import VARIABLE
 from flywheel.compression.compare import Speed
 from flywheel.errors import PipelineError
 from flywheel.serving.engine import Generated
@@ -30,6 +31,11 @@ _STOP_SECONDS = 20.0
 # However slow a model is, so many answers are timed.
 _LEAST_ALONE, _LEAST_TOGETHER = 10, 2 * IN_FLIGHT
 _TAIL = 600
+# `flywheel serve` that ends when this process does, however that comes about.
+_SERVE = (
+    "from flywheel.bootstrap.watchdog import follow_trainer; follow_trainer(); "
+    "from flywheel.cli import main; main()"
+)
 
 
 Answer = dict[str, float] | Generated
@@ -49,18 +55,23 @@ class ServedFolder:
         labels: bool,
         bases: Path | None = None,
         workspace: Path | None = None,
-        arguments: Sequence[str] = (),
+        threads: int = 1,
     ) -> None:
         self.url = self.model = ""
         self._labels = labels
         self._log = tempfile.NamedTemporaryFile(prefix="flywheel-serve-", suffix=".log")  # noqa: SIM115
         self._out = tempfile.NamedTemporaryFile(prefix="flywheel-serve-", suffix=".json")  # noqa: SIM115
-        command = [sys.executable, "-m", "flywheel"]
+        command = [sys.executable, "-c", _SERVE]
         command += ["--workspace", str(workspace)] if workspace else []
         command += ["serve", "--folder", str(folder), "--engine", engine, "--port", "0"]
+        command += ["--threads", str(threads)]
         command += ["--bases", str(bases)] if bases else []
         self._process = subprocess.Popen(
-            [*command, *arguments], stdout=self._out, stderr=self._log, start_new_session=True
+            command,
+            stdout=self._out,
+            stderr=self._log,
+            start_new_session=True,
+            env={**os.environ, VARIABLE: str(os.getpid())},
         )
 
     def ready(self, seconds: float = _START_SECONDS) -> None:
@@ -90,6 +101,11 @@ class ServedFolder:
         time of the server's processes.
         """
         return asyncio.run(self._speed(texts, seconds, accelerator))
+
+    @property
+    def pid(self) -> int:
+        """The server process."""
+        return self._process.pid
 
     def stop(self) -> None:
         """End it and every process that it started."""

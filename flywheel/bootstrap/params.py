@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
 
 from flywheel.errors import WorkspaceError
@@ -54,23 +55,31 @@ def turn_params(
     *,
     parent_dataset: str | None,
     champion: str | None,
+    engine: str,
 ) -> dict[str, Any]:
     """What one turn of a task is made of."""
     overrides = dict(request.overrides) if request else {}
     dataset = settings.dataset.model_dump(mode="json")
     training = settings.training.model_dump(mode="json")
+    lora = settings.lora.model_dump(mode="json")
     if overrides.get("drill") == SHUFFLED:
         dataset["shuffle_labels"] = True
         # A broken challenger need not be broken with care.
         training["epochs"], training["min_steps"] = 1, 1
+        lora["epochs"], lora["min_steps"] = 1, 1
     return {
         "turn": turn.turn_id,
         "watermark": watermark,
+        "kind": settings.kind,
+        "model": settings.model,
+        "engine": engine,
         "labels": list(settings.labels),
         "parent_dataset": parent_dataset,
         "champion": champion,
         "dataset": dataset,
         "training": training,
+        "lora": lora,
+        "prompt": msgspec.to_builtins(settings.release_prompt),
         "compression": settings.compression.model_dump(mode="json"),
         "gate": settings.gate.model_dump(mode="json"),
     }

@@ -11,9 +11,15 @@ from typing import Any
 import msgspec
 import structlog
 
+from flywheel.bootstrap.compress import COMPARISON_FILE
 from flywheel.bootstrap.params import read_params, task_params, turn_params, write_params
 from flywheel.bootstrap.serving import release_path
-from flywheel.bootstrap.stages import compressed_folder, dataset_folder, evaluation_folder
+from flywheel.bootstrap.stages import (
+    comparison_folder,
+    compressed_folder,
+    dataset_folder,
+    evaluation_folder,
+)
 from flywheel.bootstrap.watchdog import VARIABLE
 from flywheel.contracts.dataset_folder import read_manifest
 from flywheel.contracts.events import DatasetVersioned
@@ -64,6 +70,7 @@ class WorkspacePipeline:
             watermark,
             parent_dataset=latest.version if latest else None,
             champion=champion,
+            engine=self._settings.serving.engine,
         )
         write_params(self._settings.workspace, tasks)
 
@@ -121,8 +128,12 @@ class WorkspacePipeline:
             return GateRefusal(reason=decision.reason)
         metrics: dict[str, Any] = msgspec.json.decode((evaluated / METRICS_FILE).read_bytes())
         metrics["gate"] = msgspec.to_builtins(decision)
+        compared = comparison_folder(workspace, task) / COMPARISON_FILE
+        metrics["comparison"] = msgspec.json.decode(compared.read_bytes())
         commit = commit_results(workspace, f"{task}: turn {turn.turn_id}")
-        recipe = {key: params[key] for key in ("dataset", "training", "compression", "gate")}
+        language = ("lora", "prompt") if params["model"] == "llm" else ()
+        told = ("dataset", "training", *language, "compression", "gate")
+        recipe = {key: params[key] for key in told}
         return assemble(
             compressed_folder(workspace, task),
             metrics=metrics,

@@ -9,16 +9,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 
 from flywheel.bootstrap.params import task_params
 from flywheel.bootstrap.watchdog import follow_trainer
 from flywheel.compression.config import CompressionSettings
+from flywheel.contracts.model_folder import Prompt
 from flywheel.datasets.config import DatasetSettings
 from flywheel.evaluation.config import GateSettings
 from flywheel.monitoring.logs import configure_logging
 from flywheel.settings import FlywheelSettings
-from flywheel.training.config import TrainingSettings
+from flywheel.training.config import LoraSettings, TrainingSettings
 
 SHUFFLE_SEED = 20
 # Serving answers people; training can wait its turn for a processor.
@@ -42,6 +44,11 @@ def trained_folder(workspace: Path, task: str) -> Path:
 def compressed_folder(workspace: Path, task: str) -> Path:
     """What would be served: the output of compress@TASK."""
     return workspace / "models" / task / "compressed"
+
+
+def comparison_folder(workspace: Path, task: str) -> Path:
+    """Every variant beside the others, and what each answered: an output of compress@TASK."""
+    return workspace / "models" / task / "comparison"
 
 
 def evaluation_folder(workspace: Path, task: str) -> Path:
@@ -130,42 +137,55 @@ def _correction_rates(
 
 
 def _train(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> None:
+    workspace, training = settings.workspace, TrainingSettings(**params["training"])
+    dataset, folder = dataset_folder(workspace, task), _empty(trained_folder(workspace, task))
+    if params["model"] == "llm":
+        from flywheel.training.llm.train import train_llm
+
+        train_llm(
+            dataset,
+            training,
+            LoraSettings(**params["lora"]),
+            msgspec.convert(params["prompt"], Prompt),
+            params["labels"],
+            "text" if params["kind"] == "generation" else "label",
+            folder,
+            bases=settings.state / "bases",
+            checkpoint=settings.state / "checkpoints" / task,
+        )
+        return
     from flywheel.training.train import train
 
-    workspace = settings.workspace
-    train(
-        dataset_folder(workspace, task),
-        TrainingSettings(**params["training"]),
-        params["labels"],
-        _empty(trained_folder(workspace, task)),
-    )
+    train(dataset, training, params["labels"], folder)
 
 
 def _compress(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> None:
-    from flywheel.compression.quantize import compress
-    from flywheel.serving.runtime import load_classifier
+    from flywheel.bootstrap.compress import compare_variants, install
+    from flywheel.bootstrap.variants import Bench
 
     workspace = settings.workspace
-    compress(
-        trained_folder(workspace, task),
-        dataset_folder(workspace, task),
-        CompressionSettings(**params["compression"]),
-        _empty(compressed_folder(workspace, task)),
-        settings.serving.threads,
-        load=load_classifier,
+    bench = Bench(
+        trained=trained_folder(workspace, task),
+        dataset=dataset_folder(workspace, task),
+        settings=CompressionSettings(**params["compression"]),
+        training=TrainingSettings(**params["training"]),
+        engine=params["engine"],
+        scratch=settings.state / "variants" / task,
+        bases=settings.state / "bases",
+        threads=settings.serving.threads,
+        workspace=workspace,
     )
+    found = compare_variants(bench, _empty(comparison_folder(workspace, task)))
+    install(bench, found.chosen, compressed_folder(workspace, task))
 
 
 def _evaluate(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> None:
-    from flywheel.evaluation.evaluate import evaluate
-    from flywheel.serving.runtime import load_classifier
+    from flywheel.bootstrap.compress import evaluate_chosen
 
     workspace = settings.workspace
-    classifier = load_classifier(compressed_folder(workspace, task), settings.serving.threads)
     gate = GateSettings(**params["gate"])
-    evaluate(
-        classifier.predict,
-        dataset_folder(workspace, task) / "holdout.jsonl",
+    evaluate_chosen(
+        comparison_folder(workspace, task),
         params["labels"],
         _empty(evaluation_folder(workspace, task)),
         confidence=gate.confidence,

@@ -34,8 +34,8 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Bench:
-    """What is compared, and with what. ``scratch`` takes a folder per variant; ``arguments`` are
-    more of `flywheel serve`'s; ``accelerator`` says whether the engine computes on one."""
+    """What is compared, and with what. ``scratch`` takes a folder per variant; ``threads`` are the
+    model server's; ``accelerator`` says whether its engine computes on one."""
 
     trained: Path
     dataset: Path
@@ -47,7 +47,6 @@ class Bench:
     threads: int = 1
     workspace: Path | None = None
     accelerator: bool = False
-    arguments: tuple[str, ...] = ()
 
     @cached_property
     def model(self) -> ModelDescription:
@@ -173,11 +172,12 @@ def _origin(bench: Bench, name: str) -> str:
 
 def _tools(bench: Bench) -> Tools:
     from flywheel.serving.runtime import load_classifier
-    from flywheel.training.train import fine_tune
+    from flywheel.training.train import fine_tune, observe
 
     return Tools(
         load=load_classifier,
         fine_tune=partial(fine_tune, bench.training),
+        observe=observe,
         threads=os.cpu_count() or 1,
     )
 

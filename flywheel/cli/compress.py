@@ -102,20 +102,27 @@ def run(
     a model server of its own while its speed is measured.
     """
     import msgspec
+    from pydantic import ValidationError
 
     from flywheel.bootstrap.compress import compare_variants
     from flywheel.bootstrap.variants import Bench
     from flywheel.compression.config import CompressionSettings
+    from flywheel.monitoring.logs import configure_logging
     from flywheel.training.config import TrainingSettings
 
-    settings = CompressionSettings.model_validate(
-        {
-            "variants": [name for name in variants.split(",") if name],
-            "recipes": _recipes(recipes),
-            "margin": margin,
-            "measure_seconds": seconds,
-        }
-    )
+    told = {
+        "variants": [name for name in variants.split(",") if name],
+        "recipes": _recipes(recipes),
+        "margin": margin,
+        "measure_seconds": seconds,
+    }
+    try:
+        settings = CompressionSettings.model_validate(told)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"]) or "variants"
+        raise ConfigurationError(key, first["msg"].removeprefix("Value error, ")) from error
+    configure_logging("compress", "warning")
     with tempfile.TemporaryDirectory(prefix="flywheel-variants-") as scratch:
         bench = Bench(
             trained=model.resolve(),
