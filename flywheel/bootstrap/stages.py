@@ -174,9 +174,18 @@ def _compress(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> 
         bases=settings.state / "bases",
         threads=settings.serving.threads,
         workspace=workspace,
+        accelerator=_accelerated(settings, params["engine"]),
     )
     found = compare_variants(bench, _empty(comparison_folder(workspace, task)))
     install(bench, found.chosen, compressed_folder(workspace, task))
+
+
+def _accelerated(settings: FlywheelSettings, engine: str) -> bool:
+    if engine != "vllm" or settings.serving.vllm.urls:
+        return False
+    from flywheel.serving.vllm.machine import find_installation
+
+    return find_installation(settings.serving.vllm, os.environ).gpu
 
 
 def _evaluate(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> None:

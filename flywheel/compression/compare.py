@@ -148,7 +148,8 @@ def choose(rows: Sequence[Row], pin: str = "") -> tuple[str, str]:
 
     The pinned one if there is a pin. Otherwise the cheapest that is not inferior, which the
     reference never is: cheapest is what takes least compute an answer as measured; of those within
-    5 % of it the smallest on disk. Where speed was not measured for all of them, the smallest.
+    5 % of it the smallest on disk. A reference whose speed alone was not measured is left out;
+    where that of others was not, the smallest serves.
     Raises PipelineError when the pinned one was not measured, or lost more than is ever allowed.
     """
     if pin:
@@ -158,10 +159,11 @@ def choose(rows: Sequence[Row], pin: str = "") -> tuple[str, str]:
             raise PipelineError(f"compression.pin {pin!r} cannot serve: {why}")
         return pin, "pinned" if pinned.eligible else f"pinned, although {pinned.reason}"
     able = [row for row in rows if row.eligible]
-    costs = {row.name: row.speed.cost_ms for row in able if row.speed is not None}
-    if len(costs) == len(able):
+    timed = [row for row in able if row.name != REFERENCE or row.speed is not None]
+    costs = {row.name: row.speed.cost_ms for row in timed if row.speed is not None}
+    if costs and len(costs) == len(timed):
         least = min(costs.values()) * (1 + SAME_COST)
-        able = [row for row in able if costs[row.name] <= least]
+        able = [row for row in timed if costs[row.name] <= least]
         words = "least compute an answer"
     else:
         words = "smallest"

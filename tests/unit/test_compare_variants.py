@@ -176,8 +176,16 @@ def test_costs_that_are_nearly_equal_are_told_apart_by_size() -> None:
 
 def test_without_speeds_the_smallest_serves() -> None:
     assert table(evidence("none", 50, size=400), evidence("one", 50)).chosen == "one"
-    half = table(evidence("none", 50, size=400), evidence("one", 50, 2.0))
-    assert half.chosen == "one"
+    some = table(evidence("none", 50, 9.0, size=400), evidence("a", 50, 2.0), evidence("b", 50))
+    assert some.chosen == "a"
+    some = table(evidence("none", 50, 9.0), evidence("a", 50, 2.0), evidence("b", 50, size=9))
+    assert some.chosen == "b"
+
+
+def test_a_reference_that_was_not_timed_is_left_out() -> None:
+    rows = (evidence("none", 50, size=1), evidence("a", 50, 3.0, size=9), evidence("b", 50, 2.0))
+    assert table(*rows).chosen == "b"
+    assert table(rows[0], evidence("a", 400, 3.0)).chosen == "none"
 
 
 def test_the_reference_serves_when_nothing_else_may() -> None:
