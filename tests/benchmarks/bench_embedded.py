@@ -26,7 +26,7 @@ import msgspec
 from models import minilm, minilm_int8, questions
 from rich.console import Console
 from rich.table import Table
-from servers import Server, client, load, ready, start
+from servers import Server, client, load, ready, serve, start
 
 HERE = Path(__file__).parent
 IN_FLIGHT = (1, 4, 16, 64)
@@ -74,12 +74,12 @@ def servers(peers_python: str, peers: Sequence[str]) -> list[Server]:
     """Every server, starting: the embedded engine and its peers with both models."""
     folders = {"fp32": minilm(), "int8": minilm_int8()}
     found = []
-    programs = {"embedded": (sys.executable, "embedded_server.py")}
-    programs |= {peer: (peers_python, f"peer_{peer}.py") for peer in peers}
-    for name, (python, program) in programs.items():
+    for model, folder in folders.items():
+        found.append(serve(f"embedded {model}", folder, "embedded"))
+    for peer in peers:
         for model, folder in folders.items():
-            command = [python, str(HERE / program), str(folder), "{port}"]
-            found.append(start(f"{name} {model}", command, "/classify"))
+            program = [peers_python, str(HERE / f"peer_{peer}.py"), str(folder), "{port}"]
+            found.append(start(f"{peer} {model}", program, "/classify"))
     return found
 
 

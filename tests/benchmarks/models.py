@@ -40,7 +40,7 @@ def bases() -> Path:
 
 def adapter(number: int) -> Path:
     """A LoRA adapter on SmolLM2 in FP32; those of two numbers differ. It is trained for the speed
-    of its shapes, not to answer well: one pass over few rows."""
+    of its shapes, not to answer well: one pass over 20 questions."""
     return _once(f"adapter-{number}", lambda folder: _train_adapter(folder, number))
 
 
@@ -51,7 +51,11 @@ def llm_variant(name: str, number: int) -> Path:
 
 def dataset() -> Path:
     """The dataset version that the models were trained and calibrated on."""
-    return _once("dataset", _build)
+    return _once("dataset", lambda folder: _build(folder, TRAINED + CALIBRATED))
+
+
+def _few() -> Path:
+    return _once("dataset-few", lambda folder: _build(folder, 24))
 
 
 def _once(name: str, make: Callable[[Path], None]) -> Path:
@@ -65,14 +69,13 @@ def _once(name: str, make: Callable[[Path], None]) -> Path:
     return folder.resolve()
 
 
-def _build(folder: Path) -> None:
+def _build(folder: Path, count: int) -> None:
     from flywheel.datasets.build import build_dataset
     from flywheel.datasets.config import DatasetSettings
 
-    count = TRAINED + CALIBRATED
     build_dataset(
         _samples(load_demo_data(holdout_size=HELD_OUT), count),
-        DatasetSettings(calibration_share=CALIBRATED / count),
+        DatasetSettings(calibration_share=CALIBRATED / (TRAINED + CALIBRATED)),
         tuple(LABELS),
         task=TASK,
         watermark=f"e{count + HELD_OUT:06}",
@@ -131,9 +134,9 @@ def _train_adapter(folder: Path, number: int) -> None:
 
     base = prepare_base(MODELS / "smollm2-135m-instruct")
     train_llm(
-        dataset(),
+        _few(),
         TrainingSettings(base_model=str(base), threads=2, seed=number),
-        LoraSettings(epochs=1, min_steps=1, batch_tokens=2048),
+        LoraSettings(epochs=1, min_steps=1, batch_tokens=512),
         PROMPT,
         tuple(LABELS),
         "label",
@@ -146,4 +149,4 @@ def _llm_variant(folder: Path, name: str, number: int) -> None:
     from flywheel.compression.config import STANDARD
     from flywheel.compression.llm import make_llm_variant
 
-    make_llm_variant(name, STANDARD[name], adapter(number), dataset(), folder, bases=bases())
+    make_llm_variant(name, STANDARD[name], adapter(number), _few(), folder, bases=bases())

@@ -41,6 +41,20 @@ class Server:
     process: subprocess.Popen[bytes]
     body: Callable[[str], bytes] = classify_body
 
+    def tell(self, line: str) -> None:
+        """Write a line to its standard input."""
+        assert self.process.stdin
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def vllm_url(self) -> str:
+        """Where the vLLM process answers that this model server has started."""
+        for process in psutil.Process(self.process.pid).children():
+            command = process.cmdline()
+            if "flywheel.serving.vllm.launch" in command:
+                return f"http://127.0.0.1:{command[command.index('--port') + 1]}"
+        raise RuntimeError(f"{self.name} has started no vLLM")
+
     def pause(self) -> None:
         """Let it use no processor: some servers poll while they are idle."""
         os.killpg(self.process.pid, signal.SIGSTOP)
@@ -81,7 +95,7 @@ def start(
 ) -> Server:
     """Start a server in a session of its own; ``{port}`` in its command is a free one.
 
-    Its log is under build/bench/logs.
+    What it writes is under build/bench/logs.
     """
     port = port or free_port()
     LOGS.mkdir(parents=True, exist_ok=True)
@@ -90,11 +104,19 @@ def start(
             [part.replace("{port}", str(port)) for part in command],
             stdout=log,
             stderr=log,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             start_new_session=True,
             env={**os.environ, **(environment or {})},
         )
     return Server(name, f"http://127.0.0.1:{port}{path}", process, body)
+
+
+def serve(name: str, folder: Path, engine: str) -> Server:
+    """`flywheel serve --folder`, with one inference thread where the engine is embedded."""
+    command = [sys.executable, "-m", "flywheel", "serve", "--folder", str(folder)]
+    command += ["--name", MODEL, "--engine", engine, "--port", "{port}"]
+    command += ["--threads", "1"] if engine == "embedded" else []
+    return start(name, command, "/classify")
 
 
 class Measured(msgspec.Struct):
