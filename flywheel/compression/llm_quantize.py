@@ -6,7 +6,9 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,7 @@ def quantise_model(
     "w4a16-gptq". "w4a16-awq" (Lin et al. 2023, arXiv 2306.00978) rescales inputs of layers, so an
     adapter that was trained on the model before fits no longer.
     """
-    os.environ.setdefault("LLM_COMPRESSOR_LOG_LEVEL", "WARNING")
+    os.environ.setdefault("LLM_COMPRESSOR_LOG_LEVEL", "ERROR")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import torch
     from llmcompressor import oneshot
@@ -64,10 +66,14 @@ def quantise_model(
             "num_calibration_samples": len(calibration),
             "max_seq_length": max(map(len, calibration)),
         }
-    oneshot(model=model, **told)
+    with _pinning_only_with_a_gpu():
+        oneshot(model=model, **told)
     model.to("cpu")
-    # One file: what is served from a release lists one.
-    model.save_pretrained(folder, save_compressed=True, max_shard_size="1000GB")
+    with warnings.catch_warnings():
+        # It counts the model as offloaded to the memory that it is in.
+        warnings.filterwarnings("ignore", message="Attempting to save a model with offloaded")
+        # One file: what is served from a release lists one.
+        model.save_pretrained(folder, save_compressed=True, max_shard_size="1000GB")
     reset_session()
     (folder / "recipe.yaml").unlink(missing_ok=True)
     copy_tokenizer(source, folder)
@@ -135,6 +141,21 @@ def _inputs(model: Any) -> list[int]:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and not name.endswith(_KEPT)
     ]
+
+
+@contextmanager
+def _pinning_only_with_a_gpu() -> Iterator[None]:
+    # llm-compressor 0.14 pins what AWQ keeps even where no GPU could read it, and fails there.
+    import torch
+    from llmcompressor.pipelines.cache import IntermediatesCache
+
+    pin = IntermediatesCache.pin_memory
+    if not torch.cuda.is_available():
+        IntermediatesCache.pin_memory = lambda *_: None
+    try:
+        yield
+    finally:
+        IntermediatesCache.pin_memory = pin
 
 
 def _loader(calibration: Sequence[Sequence[int]]) -> Any:
