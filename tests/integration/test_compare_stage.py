@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -21,15 +23,28 @@ from flywheel.bootstrap.compress import (
     read_comparison,
 )
 from flywheel.bootstrap.measure import ServedFolder
+from flywheel.bootstrap.params import turn_params, write_params
+from flywheel.bootstrap.stages import (
+    comparison_folder,
+    compressed_folder,
+    dataset_folder,
+    evaluation_folder,
+    trained_folder,
+)
+from flywheel.bootstrap.template import flywheel_toml
 from flywheel.bootstrap.variants import Bench
 from flywheel.cli.compress import compress
 from flywheel.compression.config import CompressionSettings
+from flywheel.contracts.dataset_folder import read_manifest
 from flywheel.contracts.model_folder import read_description
 from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
 from flywheel.errors import ArtefactError, ConfigurationError, PipelineError
 from flywheel.evaluation.evaluate import evaluate, read_predictions
+from flywheel.registry.release_folder import assemble
+from flywheel.retraining.ports import Turn
 from flywheel.serving.runtime import load_classifier
+from flywheel.settings import load_settings
 from flywheel.training.config import TrainingSettings
 from flywheel.training.train import train
 
@@ -159,6 +174,51 @@ def test_a_variant_that_cannot_be_made_stands_in_the_table_unless_it_is_pinned(
     pinned = bench(root, tmp_path / "v", variants=["small"], pin="small", **told)
     with pytest.raises(PipelineError, match=r"pin 'small' cannot serve"):
         compare_variants(pinned, tmp_path / "pinned")
+
+
+def test_the_stages_leave_what_a_release_and_its_card_are_made_of(
+    root: Path, tmp_path: Path
+) -> None:
+    told = {"training.threads": 1, "compression.measure_seconds": 0.4, "compression.margin": 0.05}
+    text = flywheel_toml("topics", LABELS, str(root / "base"), values=told)
+    (tmp_path / "flywheel.toml").write_text(text, "utf-8")
+    settings = load_settings(tmp_path)
+    turn = Turn(
+        turn_id="t1", task="topics", state="running", stage="compress", reason="a test",
+        started_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )  # fmt: skip
+    params = turn_params(
+        settings.task("topics"), turn, None, "e", parent_dataset=None, champion=None,
+        engine=settings.serving.engine,
+    )  # fmt: skip
+    write_params(tmp_path, {"topics": params})
+    shutil.copytree(root / "data", dataset_folder(tmp_path, "topics"))
+    shutil.copytree(root / "trained", trained_folder(tmp_path, "topics"))
+    for stage in ("compress", "evaluate"):
+        command = [sys.executable, "-m", "flywheel", "-w", str(tmp_path), "stage", stage, "topics"]
+        subprocess.run(command, check=True, capture_output=True)
+
+    comparison = comparison_folder(tmp_path, "topics")
+    found = read_comparison(comparison)
+    speed = found.row(found.chosen).speed
+    assert speed is not None
+    metrics = json.loads((evaluation_folder(tmp_path, "topics") / "metrics.json").read_bytes())
+    assert metrics["latency_p50_ms"] == speed.p50_ms
+    assert metrics["accuracy"] == found.row(found.chosen).accuracy
+    release = assemble(
+        compressed_folder(tmp_path, "topics"),
+        metrics=metrics | {"comparison": msgspec.to_builtins(found)},
+        manifest=read_manifest(root / "data"),
+        to_root=tmp_path / "releases",
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        git_commit="abc",
+        parent=None,
+        gate_passed=True,
+        gate_reason="first release",
+    )
+    card = (Path(release.path) / "MODEL_CARD.md").read_text("utf-8")
+    assert f"| **{found.chosen}** |" in card
+    assert f"as variant `{found.chosen}`" in card
 
 
 def test_a_server_that_cannot_start_says_why(root: Path, tmp_path: Path) -> None:
