@@ -122,12 +122,7 @@ class WorkspaceImporter:
         if not decision.passed and request.override is None:
             return GateRefusal(reason=decision.reason)
         self._put_bases(folder)
-        if measured.predictions or origin is None:
-            metrics = dict(measured.metrics)
-        else:
-            metrics = dict(origin.metrics)
-        metrics |= {"gate": msgspec.to_builtins(decision), "measured_on": measured.on}
-        return self._assemble(request, staged, model, origin, manifest, measured, decision, metrics)
+        return self._assemble(request, staged, model, origin, manifest, measured, decision)
 
     def forget(self, request: TurnRequest) -> None:
         """Remove what was staged for a request."""
@@ -229,17 +224,12 @@ class WorkspaceImporter:
         manifest: Manifest,
         measured: Measured,
         decision: GateDecision,
-        metrics: dict[str, Any],
     ) -> Release:
         extras = self._extras(request, model, origin, measured)
         parts = {"feature_view": "", "deployment": self._settings.serving.engine}
-        if origin is not None:
-            parts = dict(origin.recipe[PARTS])
-            reports = {name: origin.metrics[name] for name in _REPORTS if name in origin.metrics}
-            metrics = {**reports, **metrics}
         release = assemble(
             model,
-            metrics=metrics,
+            metrics={**_metrics(measured, origin), "gate": msgspec.to_builtins(decision)},
             manifest=manifest,
             to_root=self._settings.state / RELEASES,
             created_at=utc_now(),
@@ -249,7 +239,7 @@ class WorkspaceImporter:
             gate_reason=decision.reason,
             override=request.override,
             recipe=_recipe(request, staged, origin),
-            parts=parts,
+            parts=origin.recipe[PARTS] if origin else parts,
             extras=extras,
         )
         if staged.release is not None and release.release != staged.release:
@@ -331,6 +321,16 @@ def _unknown_data(task: str, of_task: TaskSettings) -> Manifest:
         label_counts={},
         left_out={},
     )
+
+
+def _metrics(measured: Measured, origin: Release | None) -> dict[str, Any]:
+    """What was measured here; where nothing could be, what was measured where it was made."""
+    here = {**measured.metrics, "measured_on": measured.on}
+    if origin is None:
+        return here
+    if not measured.predictions:
+        return {"measured_on": origin.dataset_version, **origin.metrics}
+    return {name: origin.metrics[name] for name in _REPORTS if name in origin.metrics} | here
 
 
 def _recipe(request: TurnRequest, staged: Staged, origin: Release | None) -> dict[str, Any]:
