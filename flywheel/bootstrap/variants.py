@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 import structlog
 
-from flywheel.bootstrap.measure import Answer
+from flywheel.bootstrap.measure import Answer, ServedFolder
 from flywheel.compression.compare import REFERENCE, Speed
 from flywheel.compression.config import CompressionSettings
 from flywheel.compression.variants import Tools, VariantReport
@@ -26,7 +26,7 @@ from flywheel.contracts.model_folder import (
     write_description,
     write_json,
 )
-from flywheel.errors import ArtefactError, FlywheelError, PipelineError
+from flywheel.errors import ArtefactError, ConfigurationError, FlywheelError, PipelineError
 from flywheel.training.config import TrainingSettings
 
 _log = structlog.get_logger(__name__)
@@ -156,12 +156,55 @@ def _by_recipe(bench: Bench, name: str, folder: Path) -> VariantReport:
         )
     from flywheel.compression.variants import make_variant
 
-    return make_variant(name, recipe, bench.trained, bench.dataset, folder, tools=_tools(bench))
+    return make_variant(
+        name,
+        recipe,
+        bench.trained,
+        bench.dataset,
+        folder,
+        tools=_tools(bench),
+        teacher=_Teacher(bench, Path(recipe.teacher)) if recipe.teacher else None,
+    )
+
+
+class _Teacher:
+    """A model that is served while it is asked: what a distilled student learns from."""
+
+    def __init__(self, bench: Bench, folder: Path) -> None:
+        found = read_description(folder)
+        if set(found.labels) != set(bench.model.labels):
+            raise ConfigurationError(
+                "compression.recipes",
+                f"the teacher in {folder} gives {', '.join(found.labels) or 'free text'}",
+                f"a teacher needs the labels {', '.join(bench.model.labels)}",
+            )
+        self.labels = found.labels
+        self._bench, self._folder = bench, folder
+        self._engine = "vllm" if found.kind == "llm" else bench.engine
+
+    def predict(self, texts: Sequence[str]) -> list[dict[str, float]]:
+        """Its probabilities for each text."""
+        bench = self._bench
+        server = ServedFolder(
+            self._folder,
+            engine=self._engine,
+            labels=True,
+            bases=bench.bases,
+            workspace=bench.workspace,
+            threads=bench.threads,
+        )
+        try:
+            server.ready()
+            return [given for given in server.answers(texts) if isinstance(given, dict)]
+        finally:
+            server.stop()
 
 
 def _origin(bench: Bench, name: str) -> str:
     """All that a variant is made of; a SHA-256."""
+    teacher = bench.settings.recipe(name).teacher
     told = (
+        read_description(Path(teacher)).files if teacher else None,
         bench.model.files,
         read_manifest(bench.dataset, check=False).version,
         bench.settings.recipe(name).model_dump(mode="json"),

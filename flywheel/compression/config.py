@@ -19,6 +19,11 @@ class Recipe(Settings):
     distil_to: str = Field(
         "", description="Folder of a smaller base model that learns from the trained one."
     )
+    teacher: str = Field(
+        "",
+        description="Folder of the model that the distilled one learns from, an encoder or a "
+        "language model (vLLM serves it meanwhile); empty: the trained one.",
+    )
     prune_heads: float = Field(0.0, ge=0, lt=1, description="Share of attention heads removed.")
     prune_ffn: float = Field(0.0, ge=0, lt=1, description="Share of FFN channels removed.")
     epochs: int = Field(

@@ -36,7 +36,7 @@ from flywheel.bootstrap.variants import Bench
 from flywheel.cli.compress import compress
 from flywheel.compression.config import CompressionSettings
 from flywheel.contracts.dataset_folder import read_manifest
-from flywheel.contracts.model_folder import read_description
+from flywheel.contracts.model_folder import read_description, write_description
 from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
 from flywheel.errors import ArtefactError, ConfigurationError, PipelineError
@@ -174,6 +174,24 @@ def test_a_variant_that_cannot_be_made_stands_in_the_table_unless_it_is_pinned(
     pinned = bench(root, tmp_path / "v", variants=["small"], pin="small", **told)
     with pytest.raises(PipelineError, match=r"pin 'small' cannot serve"):
         compare_variants(pinned, tmp_path / "pinned")
+
+
+def test_a_student_learns_from_a_teacher_that_is_served_meanwhile(
+    root: Path, tmp_path: Path
+) -> None:
+    small = {"distil_to": "layers:1", "quantise": "none", "epochs": 1}
+    told = {"recipes": {"small": small | {"teacher": str(root / "trained")}}}
+    found = compare_variants(bench(root, tmp_path, variants=["small"], **told), tmp_path / "c")
+    row = found.row("small")
+    assert row.accuracy > 0.9
+    assert row.bytes < found.row("none").bytes
+    other = tmp_path / "other"
+    shutil.copytree(root / "trained", other)
+    described = read_description(other)
+    write_description(other, msgspec.structs.replace(described, labels=("a", "b", "c")))
+    told = {"recipes": {"small": small | {"teacher": str(other)}}}
+    found = compare_variants(bench(root, tmp_path, variants=["small"], **told), tmp_path / "d")
+    assert "gives a, b, c" in found.row("small").reason
 
 
 def test_the_stages_leave_what_a_release_and_its_card_are_made_of(
