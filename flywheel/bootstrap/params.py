@@ -9,12 +9,15 @@ from typing import Any
 import msgspec
 import yaml
 
+from flywheel.compression.config import CompressionSettings
 from flywheel.errors import WorkspaceError
 from flywheel.retraining.ports import Turn, TurnRequest
 from flywheel.settings import TaskSettings
 
 PARAMS_FILE = "params.yaml"
 SHUFFLED = "shuffled-labels"
+# A request's override: the champion's adapter becomes part of its base.
+MERGE = "merge"
 
 
 def read_params(workspace: Path) -> dict[str, Any]:
@@ -62,6 +65,9 @@ def turn_params(
     dataset = settings.dataset.model_dump(mode="json")
     training = settings.training.model_dump(mode="json")
     lora = settings.lora.model_dump(mode="json")
+    compression = settings.compression.model_dump(mode="json")
+    if overrides.get(MERGE):
+        compression |= _merged(settings.compression)
     if overrides.get("drill") == SHUFFLED:
         dataset["shuffle_labels"] = True
         # A broken challenger need not be broken with care.
@@ -80,6 +86,21 @@ def turn_params(
         "training": training,
         "lora": lora,
         "prompt": msgspec.to_builtins(settings.release_prompt),
-        "compression": settings.compression.model_dump(mode="json"),
+        "compression": compression,
         "gate": settings.gate.model_dump(mode="json"),
+    }
+
+
+def _merged(compression: CompressionSettings) -> dict[str, Any]:
+    """The same variants with the adapter merged, none pinned."""
+    recipes = {
+        f"merged-{name}": compression.recipe(name).model_copy(update={"merge": True})
+        for name in compression.variants
+        if not compression.recipe(name).merge
+    }
+    return {
+        "variants": list(recipes) or list(compression.variants),
+        "recipes": {name: recipe.model_dump(mode="json") for name, recipe in recipes.items()}
+        or {name: one.model_dump(mode="json") for name, one in compression.recipes.items()},
+        "pin": "",
     }

@@ -12,7 +12,13 @@ import msgspec
 import structlog
 
 from flywheel.bootstrap.compress import COMPARISON_FILE
-from flywheel.bootstrap.params import read_params, task_params, turn_params, write_params
+from flywheel.bootstrap.params import (
+    MERGE,
+    read_params,
+    task_params,
+    turn_params,
+    write_params,
+)
 from flywheel.bootstrap.serving import release_path
 from flywheel.bootstrap.stages import (
     comparison_folder,
@@ -58,17 +64,30 @@ class WorkspacePipeline:
         (settings.workspace / ".git" / "index.lock").unlink(missing_ok=True)
 
     def prepare(self, turn: Turn, request: TurnRequest | None, watermark: str) -> None:
-        """Write params.yaml for this turn."""
+        """Write params.yaml for this turn. One that merges goes back to the champion's dataset."""
         with self._database.transaction(read_only=True) as tx:
             latest = tx.datasets.latest(turn.task)
             champion = tx.rollouts.champion(turn.task)
+            parent = latest.version if latest else None
+            if request is not None and request.overrides.get(MERGE):
+                serving = tx.releases.get(champion) if champion else None
+                mine = [
+                    version
+                    for version in tx.datasets.history(turn.task)
+                    if serving is not None and version.version == serving.dataset_version
+                ]
+                if not mine:
+                    raise PipelineError(
+                        f"{turn.task} has no champion made here that could be merged with its base"
+                    )
+                watermark, parent = mine[0].watermark, mine[0].parent
         tasks = read_params(self._settings.workspace)
         tasks[turn.task] = turn_params(
             self._settings.task(turn.task),
             turn,
             request,
             watermark,
-            parent_dataset=latest.version if latest else None,
+            parent_dataset=parent,
             champion=champion,
             engine=self._settings.serving.engine,
         )

@@ -81,9 +81,20 @@ def review(ctx: click.Context, task: str | None) -> None:
     type=click.Choice(["shuffled-labels"]),
     help="Train something broken on purpose, to see the rollout roll it back.",
 )
+@click.option(
+    "--merge",
+    is_flag=True,
+    help="No new training: the champion's adapter is merged into its base, which serves faster.",
+)
 @click.pass_context
 def retrain(
-    ctx: click.Context, task: str | None, by: str, why: str, override: bool, drill: str | None
+    ctx: click.Context,
+    task: str | None,
+    by: str,
+    why: str,
+    override: bool,
+    drill: str | None,
+    merge: bool,
 ) -> None:
     """Ask the trainer for a turn of the wheel now."""
     from flywheel.bootstrap.process import open_database
@@ -92,6 +103,10 @@ def retrain(
 
     settings = load_settings(ctx.obj)
     name = chosen_task(settings.tasks, task)
+    if merge and settings.task(name).model != "llm":
+        raise ConfigurationError(
+            f"tasks.{name}.model", "an encoder has no adapter to merge", "leave --merge out"
+        )
     request = TurnRequest(
         request_id=new_id(),
         task=name,
@@ -99,7 +114,7 @@ def retrain(
         why=why,
         at=utc_now(),
         override=Override(by=by, why=why) if override else None,
-        overrides={"drill": drill} if drill else {},
+        overrides={**({"drill": drill} if drill else {}), **({"merge": True} if merge else {})},
     )
     with open_database(settings) as database, database.transaction("cli") as tx:
         tx.turns.request(request)
