@@ -79,6 +79,11 @@ def test_the_champion_and_what_served_at_a_moment(database: Database) -> None:
         assert tx.rollouts.champion(TASK) == "r1"
         tx.rollouts.set_champion(TASK, "r2")
         assert tx.rollouts.champion(TASK) == "r2"
+        assert [tx.rollouts.was_champion(TASK, r) for r in ("r1", "r2", "x1")] == [
+            True,
+            True,
+            False,
+        ]
         assert tx.releases.served_at(TASK, at(0)) is None
         assert tx.releases.served_at(TASK, at(10**9)) == "r2"
         assert tx.releases.served_at("other", at(10**9)) == "x1"

@@ -110,7 +110,8 @@ def test_requests_stay_until_they_are_finished(database: Database) -> None:
         for request in (asked, earlier, msgspec.structs.replace(asked, why="again")):
             tx.turns.request(request)
         assert tx.turns.take_request(TASK) == earlier
-        assert tx.turns.take_request(TASK) == earlier
+        assert tx.turns.take_request(TASK, "gone") == earlier
+        assert tx.turns.take_request(TASK, "q1") == asked, "the one that a turn was begun for"
         tx.turns.finish_request("q2")
         tx.turns.finish_request("q2")
         assert tx.turns.take_request(TASK) == asked
