@@ -16,6 +16,7 @@ from flywheel.contracts.model_folder import (
     TRAINING_REPORT,
     ModelDescription,
     digest_model_files,
+    read_description,
     write_description,
     write_json,
 )
@@ -156,21 +157,26 @@ def fine_tune(
 def observe(model: Path, texts: Sequence[str], visit: Callable[[str, Tensor], None]) -> None:
     """Run the FP32 model in ``model`` on ``texts``; ``visit`` sees what enters each dense layer of
     its encoder: the layer's name, and (tokens, width) without padding."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import torch
 
     from flywheel.training.encoder import load_trained
 
     network, tokenizer, _ = load_trained(model, None)
     network.eval()
+    longest = read_description(model).max_tokens
+    by_length: dict[int, list[list[int]]] = {}
+    for ids in tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]:
+        by_length.setdefault(len(ids), []).append(ids)
     for name, layer in network.named_modules():
         if name.startswith("bert.encoder.") and isinstance(layer, torch.nn.Linear):
             layer.register_forward_pre_hook(
                 lambda _, given, name=name: visit(name, given[0].reshape(-1, given[0].shape[-1]))
             )
     with torch.inference_mode():
-        for ids in tokenizer(list(texts), truncation=True)["input_ids"]:
-            row = torch.tensor([ids])
-            network(row, torch.ones_like(row))
+        for same in by_length.values():
+            batch = torch.tensor(same)
+            network(batch, torch.ones_like(batch))
 
 
 def _describe(
