@@ -16,6 +16,7 @@ LORA = LoraSettings(
     learning_rate=5e-3,
     batch_tokens=400,
     max_tokens=256,
+    precision="float32",
     checkpoint_seconds=0,
 )
 

@@ -51,8 +51,10 @@ class LoraSettings(Settings):
     learning_rate: float = Field(5e-4, gt=0)
     batch_tokens: int = Field(1024, ge=64, description="Tokens of one optimiser step, packed.")
     max_tokens: int = Field(512, ge=32, description="Longest sample; longer ones are cut.")
-    precision: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="Of the products; weights and optimiser stay in FP32."
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="Of the products; weights and optimiser stay in FP32. "
+        "auto: bfloat16 where the processor multiplies it, else float32 (float16 on a GPU).",
     )
     checkpoint_seconds: float = Field(
         60.0, ge=0, description="How often a resumable checkpoint is written."

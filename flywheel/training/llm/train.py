@@ -93,9 +93,10 @@ def train_llm(
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from flywheel.training.llm.adapter import AdaptedModel
     from flywheel.training.llm.loop import LOG_FILE, Run
-    from flywheel.training.llm.precision import LossScale
+    from flywheel.training.llm.precision import LossScale, choose_precision
 
     started = time.perf_counter()
+    lora = lora.model_copy(update={"precision": choose_precision(lora.precision)})
     order = _Order(training, lora, prompt, tuple(labels), output)
     manifest = read_manifest(dataset)
     base, base_name = _put_base(Path(training.base_model), bases)
