@@ -61,17 +61,6 @@ def controller(ctx: click.Context) -> None:
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(1, 65535), help="Default: the first of serving.ports.")
-@click.pass_context
-def serve(ctx: click.Context, port: int | None) -> None:
-    """Run one model server for every release that a traffic split names."""
-    from flywheel.bootstrap.serving import run_model_server
-
-    settings = _settings(ctx)
-    sys.exit(run_model_server(settings, port or settings.serving.ports[0]))
-
-
-@click.command()
 @click.argument("stage_name", type=click.Choice(["build", "train", "compress", "evaluate"]))
 @click.argument("task")
 @click.pass_context

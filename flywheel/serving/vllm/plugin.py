@@ -5,12 +5,30 @@ vLLM finds ``register`` by the entry point group ``vllm.general_plugins``.
 
 from __future__ import annotations
 
+import os
 from typing import Any
+
+# The architecture of config.json that names our class; the suffix tells vLLM that it classifies.
+MEAN_BERT = "FlywheelMeanBertForSequenceClassification"
 
 
 def register() -> None:
-    """Let adapters go on layers whose weights a CPU kernel has repacked."""
+    """Add our model class, and let adapters go on layers whose weights a CPU kernel repacked."""
+    from flywheel.serving.vllm.launch import SERVER, die_with_parent
+
+    if os.environ.get(SERVER) not in {None, str(os.getpid())}:
+        die_with_parent()
+    _add_models()
     _allow_adapters_on_repacked_layers()
+
+
+def _add_models() -> None:
+    from vllm import ModelRegistry
+
+    # By name: only a process that runs such a model imports it.
+    ModelRegistry.register_model(
+        MEAN_BERT, "flywheel.serving.vllm.bert:MeanBertForSequenceClassification"
+    )
 
 
 def _allow_adapters_on_repacked_layers() -> None:

@@ -1,0 +1,81 @@
+"""`flywheel serve`: one model server, for a workspace's splits or for one folder."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flywheel.errors import ArtefactError
+from flywheel.settings import CONFIG_FILE, FlywheelSettings, ServingSettings, load_settings
+
+
+@click.group(invoke_without_command=True)
+@click.option("--port", type=click.IntRange(0, 65535), help="Default: the first of serving.ports.")
+@click.option(
+    "--folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Serve this model folder alone, without Kafka or a workspace.",
+)
+@click.option("--name", help="The name it is served under (default: made from the folder).")
+@click.option("--engine", type=click.Choice(["embedded", "vllm"]), help="Default: serving.engine.")
+@click.option(
+    "--bases",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the bases of adapters lie (default: the workspace's).",
+)
+@click.option("--dtype", help="serving.vllm.dtype for this run.")
+@click.option("--threads", type=click.IntRange(0), help="CPU threads for this run; 0: all.")
+@click.pass_context
+def serve(
+    ctx: click.Context,
+    port: int | None,
+    folder: Path | None,
+    name: str | None,
+    engine: str | None,
+    bases: Path | None,
+    dtype: str | None,
+    threads: int | None,
+) -> None:
+    """Run one model server for every release that a traffic split names, or for one --folder."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from flywheel.bootstrap.serving import folder_name, run_folder_server, run_model_server
+
+    changes = {"engine": engine, "dtype": dtype, "threads": threads}
+    if folder is None:
+        settings = load_settings(ctx.obj)
+        serving = _changed(settings.serving, changes)
+        settings = settings.model_copy(update={"serving": serving})
+        sys.exit(run_model_server(settings, port or serving.ports[0]))
+    if not (folder / "release.json").is_file():
+        raise ArtefactError(f"{folder} is no model: it has no release.json")
+    workspace, level = _workspace(ctx.obj)
+    serving = _changed(workspace.serving if workspace else ServingSettings(), changes)
+    known = workspace.state / "bases" if workspace else folder.resolve().parent / "bases"
+    sys.exit(
+        run_folder_server(
+            serving, folder, name or folder_name(folder), port or 0, bases or known, level
+        )
+    )
+
+
+def _workspace(path: Path) -> tuple[FlywheelSettings | None, str]:
+    if not (path / CONFIG_FILE).is_file():
+        return None, "warning"
+    settings = load_settings(path)
+    return settings, settings.log_level
+
+
+def _changed(serving: ServingSettings, changes: dict[str, Any]) -> ServingSettings:
+    """The settings with what the command line says of them, validated as a whole."""
+    found = serving.model_dump()
+    if changes["engine"] is not None:
+        found["engine"] = changes["engine"]
+    if changes["threads"] is not None:
+        found["threads"] = found["vllm"]["threads"] = changes["threads"]
+    if changes["dtype"] is not None:
+        found["vllm"]["dtype"] = changes["dtype"]
+    return ServingSettings.model_validate(found)

@@ -1,0 +1,74 @@
+"""How vLLM is started: settings → its arguments and environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from flywheel.contracts.model_folder import ModelKind
+from flywheel.serving.config import VllmSettings
+
+# More labels than a prompt can tell apart.
+_MOST_LOGPROBS = 64
+
+
+def server_arguments(
+    settings: VllmSettings,
+    *,
+    model: Path,
+    name: str,
+    kind: ModelKind,
+    adapters: bool,
+    dtype: str,
+    max_tokens: int,
+    gpu: bool,
+) -> list[str]:
+    """The command line of a server that serves ``model`` under ``name``."""
+    found = ["--model", str(model), "--served-model-name", name, "--dtype", dtype]
+    # What a model folder says of sampling is not part of our releases.
+    found += ["--max-model-len", str(max_tokens), "--generation-config", "vllm"]
+    if kind == "encoder":
+        # We send token ids, made exactly as for the embedded engine.
+        found += ["--runner", "pooling", "--skip-tokenizer-init"]
+    else:
+        found += ["--logprobs-mode", "processed_logprobs", "--max-logprobs", str(_MOST_LOGPROBS)]
+    if adapters:
+        found += ["--enable-lora", "--max-loras", str(settings.max_adapters)]
+        found += ["--max-lora-rank", str(lora_rank(settings.max_rank))]
+    if gpu:
+        found += ["--gpu-memory-utilization", str(settings.gpu_memory_share)]
+        found += ["--tensor-parallel-size", str(settings.tensor_parallel)]
+    else:
+        # One process less than vLLM's default: the engine computes itself (see the environment).
+        found += ["--enforce-eager", "--distributed-executor-backend", "uni"]
+    return [*found, *settings.arguments]
+
+
+def lora_rank(rank: int) -> int:
+    """The smallest rank that vLLM knows and that is not below ``rank``."""
+    known = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+    return next((size for size in known if size >= rank), known[-1])
+
+
+def server_environment(
+    settings: VllmSettings, environment: Mapping[str, str], *, gpu: bool
+) -> dict[str, str]:
+    """The environment of a server."""
+    found = dict(environment)
+    found |= {
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if not gpu:
+        threads = settings.threads or len(os.sched_getaffinity(0))
+        found |= {
+            "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gb),
+            # The engine computes in its own process, on threads that we set: no worker processes.
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "OMP_NUM_THREADS": str(threads),
+        }
+    return found

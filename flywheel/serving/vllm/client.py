@@ -1,0 +1,128 @@
+"""A client of one vLLM server, in terms of what our releases answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from flywheel.errors import FlywheelError, NotFound, RequestError, TooLarge, Unavailable
+from flywheel.serving.engine import Generated
+
+# Longer than any answer takes; one that is dead is noticed by its closed connection.
+ANSWER_SECONDS = 120.0
+# Below the log-probability of anything that a model would ever say.
+_NEVER = -100.0
+
+
+class VllmClient:
+    """Thread-safe. Raises Unavailable when the server is away, RequestError when it refuses."""
+
+    def __init__(self, url: str, *, connections: int = 64) -> None:
+        self.url = url.rstrip("/")
+        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+        timeout = httpx.Timeout(ANSWER_SECONDS, connect=5.0)
+        self._http = httpx.Client(
+            base_url=self.url, limits=limits, timeout=timeout, trust_env=False
+        )
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._http.close()
+
+    def healthy(self) -> bool:
+        """Whether it says that it can answer."""
+        try:
+            return self._http.get("/health", timeout=2.0).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def models(self) -> list[str]:
+        """The names of what it serves."""
+        return [str(model["id"]) for model in self._call("GET", "/v1/models", None)["data"]]
+
+    def classify(self, model: str, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Probabilities of every label for each sequence of token ids."""
+        answer = self._call("POST", "/classify", {"model": model, "input": sequences})
+        found = sorted(answer["data"], key=lambda item: int(item["index"]))
+        return [item["probs"] for item in found]
+
+    def choose(
+        self, model: str, messages: Sequence[Mapping[str, str]], choices: Sequence[str]
+    ) -> list[float]:
+        """Log-probability of each of the choices, one token each, as the whole answer."""
+        body = {
+            "model": model,
+            "messages": messages,
+            "max_tokens": 1,
+            "temperature": 1.0,
+            "logprobs": True,
+            "top_logprobs": len(choices),
+            "structured_outputs": {"choice": list(choices)},
+        }
+        answer = self._call("POST", "/v1/chat/completions", body)
+        content = answer["choices"][0]["logprobs"]["content"]
+        seen = {top["token"]: float(top["logprob"]) for top in content[0]["top_logprobs"]}
+        return [max(seen.get(choice, _NEVER), _NEVER) for choice in choices]
+
+    def generate(
+        self, model: str, messages: Sequence[Mapping[str, str]], max_tokens: int
+    ) -> Generated:
+        """The likeliest answer, token by token."""
+        body = {
+            "model": model,
+            "messages": messages,
+            "max_tokens": max_tokens,
+            "temperature": 0.0,
+            "logprobs": True,
+        }
+        answer = self._call("POST", "/v1/chat/completions", body)
+        choice, usage = answer["choices"][0], answer["usage"]
+        said = [float(token["logprob"]) for token in (choice["logprobs"] or {})["content"] or ()]
+        mean = sum(said) / len(said) if said else _NEVER
+        return Generated(
+            text=choice["message"]["content"] or "",
+            confidence=math.exp(max(mean, _NEVER)),
+            tokens_in=int(usage["prompt_tokens"]),
+            tokens_out=int(usage["completion_tokens"]),
+        )
+
+    def load_adapter(self, name: str, path: str) -> None:
+        """Serve a LoRA adapter of the server's model under ``name``."""
+        self._call("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": path})
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter."""
+        self._call("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+
+    def _call(self, method: str, path: str, body: object) -> Any:
+        try:
+            response = self._http.request(method, path, json=body)
+        except httpx.TimeoutException:
+            raise Unavailable(f"{self.url} did not answer in time", retry_after=2.0) from None
+        except (httpx.TransportError, RuntimeError) as error:
+            # RuntimeError: the client was closed, which is the end of what it asked.
+            raise Unavailable(
+                f"{self.url} does not answer: {error or type(error).__name__}", retry_after=2.0
+            ) from None
+        if response.status_code == 200:
+            return response.json() if "json" in response.headers["content-type"] else None
+        raise _refusal(self.url, response)
+
+
+def _refusal(url: str, response: httpx.Response) -> FlywheelError:
+    """What a refusal of vLLM's means, with vLLM's own words."""
+    try:
+        found = response.json()
+        message = str(found.get("error", found).get("message", found))
+    except (ValueError, AttributeError):
+        message = response.text[:300]
+    if "maximum context length" in message or "maximum model length" in message:
+        return TooLarge(f"the text is too long: {message}")
+    if response.status_code == 404:
+        return NotFound(f"{url}: {message}")
+    if response.status_code < 500:
+        return RequestError(f"{url}: {message}")
+    return Unavailable(f"{url} failed: {message}", retry_after=2.0)

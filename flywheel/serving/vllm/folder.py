@@ -1,0 +1,202 @@
+"""What vLLM loads: a release folder checked, and an encoder's rewritten the way vLLM reads it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flywheel.contracts.model_folder import (
+    BASE_FILE,
+    CONFIG_FILE,
+    TOKENIZER_FILES,
+    WEIGHTS_FILE,
+    ModelDescription,
+    read_base,
+    read_description,
+)
+from flywheel.errors import ArtefactError
+from flywheel.serving.vllm.plugin import MEAN_BERT
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_WORDS = "bert.embeddings.word_embeddings.weight"
+_HEAD = ("classifier.weight", "classifier.bias")
+_FORMATS = ("int-quantized", "pack-quantized")
+_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A release folder whose files are those that were released; ``base`` is an adapter's."""
+
+    folder: Path
+    about: ModelDescription
+    base: Path | None
+
+    @property
+    def model(self) -> Path:
+        """The folder with the weights that vLLM is started with."""
+        return self.base or self.folder
+
+
+def check_release(folder: Path, bases: Path) -> Checked:
+    """Verify a release, and the base of an adapter, before anything is started for it.
+
+    Raises ArtefactError, naming the file, when one is missing, truncated or changed since the
+    release was made, when it has no tokenizer, or when vLLM could not run it.
+    """
+    about = read_description(folder)
+    base = None
+    if about.base is not None:
+        base = bases / about.base.id
+        if not (base / BASE_FILE).is_file():
+            raise ArtefactError(
+                f"{folder} is an adapter of base {about.base.id} ({about.base.name}), "
+                f"which is not at {base}"
+            )
+        read_base(base)
+    model = base or folder
+    config = read_config(model)
+    if not (model / "tokenizer.json").is_file():
+        raise ArtefactError(f"{model / 'tokenizer.json'} is missing: the model cannot be asked")
+    _check_quantisation(model, config)
+    for path in weights_files(model):
+        weights_header(path)
+    if about.kind == "encoder" and config.get("model_type") != "bert":
+        raise ArtefactError(
+            f"{folder}: model_type {config.get('model_type')!r} is not supported; "
+            "encoders are of the BERT family"
+        )
+    if about.kind == "llm" and about.prompt is None:
+        raise ArtefactError(f"{folder}: release.json has no prompt, which a language model needs")
+    return Checked(folder, about, base)
+
+
+def read_config(model: Path) -> dict[str, Any]:
+    """config.json. Raises ArtefactError when it cannot be read."""
+    path = model / CONFIG_FILE
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ArtefactError(f"{path} is missing") from None
+    except ValueError as error:
+        raise ArtefactError(f"{path} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise ArtefactError(f"{path} is no configuration of a model")
+    return config
+
+
+def _check_quantisation(model: Path, config: Mapping[str, Any]) -> None:
+    found = config.get("quantization_config")
+    if found is None:
+        return
+    method, form = found.get("quant_method"), found.get("format")
+    if method != "compressed-tensors" or form not in _FORMATS:
+        raise ArtefactError(
+            f"{model / CONFIG_FILE}: quantisation {method!r} in format {form!r} is not known; "
+            f"compressed-tensors in {' or '.join(_FORMATS)} is"
+        )
+
+
+def weights_files(model: Path) -> list[Path]:
+    """The safetensors files of a model. Raises ArtefactError when there is none."""
+    found = sorted(model.glob("*.safetensors"))
+    if not found:
+        raise ArtefactError(f"{model / WEIGHTS_FILE} is missing")
+    return found
+
+
+def weights_header(path: Path) -> dict[str, dict[str, Any]]:
+    """Name, type and shape of every tensor. Raises ArtefactError for a damaged file."""
+    try:
+        with path.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > path.stat().st_size:
+                raise ValueError("its header is longer than the file")
+            header = json.loads(stream.read(length))
+        header.pop("__metadata__", None)
+        end = max((item["data_offsets"][1] for item in header.values()), default=0)
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtefactError(f"{path} is no safetensors file: {error}") from error
+    if path.stat().st_size != 8 + length + end:
+        raise ArtefactError(f"{path} is truncated: it has {path.stat().st_size} bytes")
+    return dict(header)
+
+
+def weights_bytes(model: Path, float_bytes: int) -> int:
+    """What a model's weights take in memory when its floats are held in ``float_bytes`` each."""
+    total = 0
+    for path in weights_files(model):
+        for item in weights_header(path).values():
+            count = 1
+            for side in item["shape"]:
+                count *= side
+            floats = item["dtype"] in {"F32", "F16", "BF16"}
+            total += count * (float_bytes if floats else _BYTES.get(item["dtype"], 4))
+    return total
+
+
+def prepare_encoder(checked: Checked, folder: Path) -> Path:
+    """Write the encoder as vLLM loads it to ``folder``, all or nothing, and return that.
+
+    Token embeddings are written out, since no other engine knows them in INT8. Logits are divided
+    by the release's temperature in the head, since vLLM answers with probabilities. A model that
+    pools the mean names our model class.
+    """
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        _write_weights(checked, partial / WEIGHTS_FILE)
+        (partial / CONFIG_FILE).write_text(json.dumps(_config(checked), indent=2) + "\n")
+        for name in TOKENIZER_FILES:
+            if (checked.folder / name).is_file():
+                shutil.copyfile(checked.folder / name, partial / name)
+        os.rename(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return folder
+
+
+def _config(checked: Checked) -> dict[str, Any]:
+    config = read_config(checked.folder)
+    labels = checked.about.labels
+    mean = checked.about.pooling == "mean"
+    config["architectures"] = [MEAN_BERT if mean else "BertForSequenceClassification"]
+    config["id2label"] = {str(index): label for index, label in enumerate(labels)}
+    config["label2id"] = {label: index for index, label in enumerate(labels)}
+    config["num_labels"] = len(labels)
+    config["problem_type"] = "single_label_classification"
+    return config
+
+
+def _write_weights(checked: Checked, path: Path) -> None:
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file, save_file
+
+    source = checked.folder / WEIGHTS_FILE
+    try:
+        weights: dict[str, Tensor] = load_file(source)
+        scale = weights.pop(f"{_WORDS}_scale", None)
+        if scale is not None:
+            weights[_WORDS] = weights[_WORDS].to(torch.float32) * scale
+        for name in _HEAD:
+            weights[name] = weights[name].to(torch.float32) / checked.about.temperature
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise ArtefactError(f"{source} holds no usable classifier: {error}") from error
+    outputs = weights[_HEAD[0]].shape[0]
+    if outputs != len(checked.about.labels):
+        raise ArtefactError(
+            f"{source} tells {outputs} labels apart; the release has {len(checked.about.labels)}"
+        )
+    save_file(weights, path, metadata={"format": "pt"})

@@ -1,0 +1,132 @@
+"""Releases as the model server sees them, answered by a vLLM server."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from flywheel.contracts.model_folder import ModelDescription, Prompt
+from flywheel.errors import ArtefactError
+from flywheel.serving.engine import Generated
+from flywheel.serving.vllm.lease import Lease
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Answer = TypeVar("Answer")
+
+# Requests that an encoder's server has at a time, each with a batch of texts: while it computes
+# one, the next is already there.
+_ENCODER_PARALLEL = 4
+
+
+class _Remote:
+    """What all of them share: they live and die with their place on a server."""
+
+    def __init__(self, lease: Lease, release: str, parallel: int, batch: int) -> None:
+        self._lease, self._release = lease, release
+        self._client = lease.server.client
+        self.parallel, self.batch = parallel, batch
+
+    def problem(self) -> str | None:
+        """Why its server answers no more, or None."""
+        return self._lease.server.problem()
+
+    def close(self) -> None:
+        """Give up the place on the server."""
+        self._lease.close()
+
+
+class VllmEncoder(_Remote):
+    """An encoder with a classification head. Tokens are made here, as the embedded engine does."""
+
+    def __init__(
+        self, lease: Lease, release: str, folder: Path, about: ModelDescription, positions: int
+    ) -> None:
+        super().__init__(lease, release, _ENCODER_PARALLEL, 0)
+        self.labels = about.labels
+        self._tokenizer = _tokenizer(folder, min(about.max_tokens, positions))
+
+    def predict(self, texts: Sequence[str]) -> list[dict[str, float]]:
+        """Calibrated probabilities: the temperature is in the weights that vLLM loaded."""
+        if not texts:
+            return []
+        ids = [item.ids for item in self._tokenizer.encode_batch_fast(list(texts))]
+        rows = self._client.classify(self._release, ids)
+        return [dict(zip(self.labels, row, strict=True)) for row in rows]
+
+
+class VllmChooser(_Remote):
+    """A language model that answers with one letter per label."""
+
+    def __init__(
+        self,
+        lease: Lease,
+        release: str,
+        prompt: Prompt,
+        labels: Sequence[str],
+        temperature: float,
+        parallel: int,
+    ) -> None:
+        super().__init__(lease, release, parallel, 1)
+        self.labels = tuple(labels)
+        missing = [label for label in labels if label not in prompt.answers]
+        if missing:
+            raise ArtefactError(f"{release}: the prompt has no answer for {', '.join(missing)}")
+        self._prompt, self._temperature = prompt, temperature
+        self._choices = [prompt.answers[label] for label in self.labels]
+
+    def predict(self, texts: Sequence[str]) -> list[dict[str, float]]:
+        """Softmax of the answers' log-probabilities over the temperature."""
+        return _each(self._one, texts, self.parallel)
+
+    def _one(self, text: str) -> dict[str, float]:
+        found = self._client.choose(self._release, self._prompt.messages(text), self._choices)
+        scaled = [value / self._temperature for value in found]
+        highest = max(scaled)
+        weights = [math.exp(value - highest) for value in scaled]
+        return {
+            label: weight / sum(weights) for label, weight in zip(self.labels, weights, strict=True)
+        }
+
+
+class VllmWriter(_Remote):
+    """A language model that answers with text."""
+
+    labels: tuple[str, ...] = ()
+
+    def __init__(self, lease: Lease, release: str, prompt: Prompt, parallel: int) -> None:
+        super().__init__(lease, release, parallel, 1)
+        self._prompt = prompt
+
+    def generate(self, texts: Sequence[str]) -> list[Generated]:
+        """The likeliest answer to each text."""
+        return _each(self._one, texts, self.parallel)
+
+    def _one(self, text: str) -> Generated:
+        return self._client.generate(
+            self._release, self._prompt.messages(text), self._prompt.max_answer_tokens
+        )
+
+
+def _each(ask: Callable[[str], Answer], texts: Sequence[str], parallel: int) -> list[Answer]:
+    """One request per text. The model server asks with one at a time, from several threads."""
+    if len(texts) == 1:
+        return [ask(texts[0])]
+    with ThreadPoolExecutor(min(parallel, max(1, len(texts)))) as pool:
+        return list(pool.map(ask, texts))
+
+
+def _tokenizer(folder: Path, longest: int) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:
+        raise ArtefactError(f"{folder / 'tokenizer.json'} cannot be read: {error}") from error
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(longest)
+    return tokenizer
