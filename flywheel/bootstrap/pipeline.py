@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from flywheel.bootstrap.compress import COMPARISON_FILE
+from flywheel.bootstrap.importer import champion_answers
 from flywheel.bootstrap.params import (
     MERGE,
     read_params,
@@ -19,7 +20,6 @@ from flywheel.bootstrap.params import (
     turn_params,
     write_params,
 )
-from flywheel.bootstrap.serving import release_path
 from flywheel.bootstrap.stages import (
     comparison_folder,
     compressed_folder,
@@ -27,7 +27,7 @@ from flywheel.bootstrap.stages import (
     evaluation_folder,
 )
 from flywheel.bootstrap.watchdog import VARIABLE
-from flywheel.contracts.dataset_folder import read_manifest
+from flywheel.contracts.dataset_folder import read_manifest, read_part
 from flywheel.contracts.events import DatasetVersioned
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.release import Override, Release
@@ -175,7 +175,8 @@ class WorkspacePipeline:
             champion = tx.rollouts.champion(task)
         before = None
         if champion is not None:
-            before = read_predictions(release_path(self._settings, champion) / PREDICTIONS_FILE)
+            lines = read_part(dataset_folder(self._settings.workspace, task), "holdout")
+            before = champion_answers(self._settings, task, champion, lines)
         challenger = read_predictions(evaluated / PREDICTIONS_FILE)
         return gate(before, challenger, GateSettings(**params["gate"]))
 
