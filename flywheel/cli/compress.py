@@ -43,7 +43,7 @@ def compare_release(
     comparison = found.metrics.get("comparison")
     if not comparison:
         raise NotFound(f"{found.release} was registered without a comparison of variants")
-    _show(comparison, found.release, as_json=as_json)
+    _show(comparison, f"Variants of {found.release}", as_json=as_json)
 
 
 @compress.command("run")
@@ -134,7 +134,7 @@ def run(
             bases=bases.resolve(),
         )
         found = compare_variants(bench, out.resolve() if out else Path(scratch) / "comparison")
-    _show(msgspec.to_builtins(found), str(model), as_json=as_json)
+    _show(msgspec.to_builtins(found), f"Variants of {model}", as_json=as_json)
 
 
 def _recipes(pairs: tuple[str, ...]) -> dict[str, dict[str, object]]:
@@ -155,43 +155,46 @@ def _show(comparison: Mapping[str, Any], title: str, *, as_json: bool) -> None:
 
         click.echo(json.dumps(comparison, indent=2))
         return
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"Variants of {title}, served by the {comparison['engine']} engine")
-    table.add_column("variant")
-    for head in ("size", "accuracy", "difference", "p50 / p95", "answers/s", "compute", "memory"):
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    table.add_column("variant", no_wrap=True)
+    for head in ("size", "accuracy", "difference", "p50, p95", "per s", "compute", "memory"):
         table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("verdict")
-    for row in comparison["rows"]:
+    rows = comparison["rows"]
+    for row in rows:
         chosen = row["name"] == comparison["chosen"]
         table.add_row(*_cells(row), style="bold" if chosen else "")
-    console = Console()
+    console = Console(highlight=False, soft_wrap=True)
     console.print(table)
+    for row in rows:
+        console.print(f"{row['name']}: {row['reason']}")
     console.print(
-        f"chosen: {comparison['chosen']}, {comparison['reason']}. Differences in points, with "
-        f"paired bootstrap intervals at {comparison['confidence']:.0%}; a loss of "
-        f"{comparison['margin']:.1%} is allowed.",
-        highlight=False,
+        f"\nChosen: {comparison['chosen']}, {comparison['reason']}. Served by the "
+        f"{comparison['engine']} engine. Differences are in points, with paired bootstrap "
+        f"intervals at {comparison['confidence']:.0%}; a loss of {comparison['margin']:.1%} is "
+        "allowed."
     )
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     measured = ["–", "–", "–"]
     if row["samples"]:
-        ends = f"({row['accuracy_low']:.1%}–{row['accuracy_high']:.1%})"
-        change = f"{row['difference'] * 100:+.1f}"
-        change += f" ({row['difference_low'] * 100:+.1f} to {row['difference_high'] * 100:+.1f})"
-        measured = [f"{row['bytes'] / 1e6:.1f} MB", f"{row['accuracy']:.1%} {ends}", change]
+        ends = f"{row['accuracy_low'] * 100:.1f} to {row['accuracy_high'] * 100:.1f}"
+        low, high = row["difference_low"] * 100, row["difference_high"] * 100
+        change = f"{row['difference'] * 100:+.2f}\n{low:+.2f} to {high:+.2f}"
+        measured = [f"{row['bytes'] / 1e6:.1f} MB", f"{row['accuracy']:.1%}\n{ends}", change]
         if row["standing"] == "reference":
             measured[-1] = "–"
     speed = row["speed"]
     timed = ["–"] * 4
     if speed:
         timed = [
-            f"{speed['p50_ms']:.1f} / {speed['p95_ms']:.1f} ms",
+            f"{speed['p50_ms']:.1f} ms\n{speed['p95_ms']:.1f} ms",
             f"{speed['per_second']:.0f}",
             f"{speed['cost_ms']:.1f} ms",
             f"{speed['memory_bytes'] / 1e6:.0f} MB",
         ]
-    return [row["name"], *measured, *timed, row["reason"]]
+    return [row["name"], *measured, *timed]
