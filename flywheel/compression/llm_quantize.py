@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flywheel.compression.config import Quantisation
-from flywheel.contracts.model_folder import CONFIG_FILE, TOKENIZER_FILES, Method
+from flywheel.contracts.model_folder import CONFIG_FILE, TOKENIZER_FILES, WEIGHTS_FILE, Method
 from flywheel.errors import ConfigurationError
 
 _METHODS: dict[Quantisation, Method] = {
@@ -25,6 +25,7 @@ _METHODS: dict[Quantisation, Method] = {
 # The largest that divides every layer's inputs is taken; vLLM's kernels know these.
 _GROUPS = (128, 64, 32)
 _KEPT = ("lm_head",)
+_SCALES = ("_scale", "_zero_point", "_global_scale")
 
 
 def method_of(quantise: Quantisation) -> Method:
@@ -76,7 +77,24 @@ def quantise_model(
         model.save_pretrained(folder, save_compressed=True, max_shard_size="1000GB")
     reset_session()
     (folder / "recipe.yaml").unlink(missing_ok=True)
+    halve(folder / WEIGHTS_FILE)
     copy_tokenizer(source, folder)
+
+
+def halve(file: Path) -> None:
+    """Rewrite what is left in FP32 (embeddings, norms) as FP16, with ten bits of each value; scales
+    stay, and so does a tensor that FP16 cannot hold. In a small model embeddings are most of it."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    def half(name: str, tensor: Any) -> Any:
+        if tensor.dtype is not torch.float32 or name.endswith(_SCALES):
+            return tensor
+        short = tensor.to(torch.float16)
+        return short if bool(torch.isfinite(short).all()) else tensor
+
+    weights = {name: half(name, tensor) for name, tensor in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:

@@ -89,6 +89,7 @@ def test_adapters_share_a_base_that_is_quantised_once(wheel: Wheel) -> None:
     assert read_base(base).name == "tiny"
     assert quantisation(base)["format"] == "int-quantized"
     assert str(weights(base)["model.layers.0.mlp.up_proj.weight"].dtype) == "torch.int8"
+    assert str(weights(base)["model.embed_tokens.weight"].dtype) == "torch.float16"
     made = (base / "model.safetensors").stat().st_mtime_ns
     again, _ = wheel.variant("again", STANDARD["w8a8"])
     assert again.bytes == report.bytes

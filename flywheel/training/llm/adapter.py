@@ -94,12 +94,6 @@ class AdaptedModel:
         logits: Tensor = out.logits[0].float()
         return logits
 
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Replace what is trained; names as in ``trained``."""
-        with torch.no_grad():
-            for name, parameter in self.trained.items():
-                parameter.copy_(state[name])
-
     def continue_from(self, parent: Path, base: BaseReference) -> None:
         """Start from the weights of an earlier adapter on the same base.
 
