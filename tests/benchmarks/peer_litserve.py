@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import litserve
+import litserve  # type: ignore[import-not-found]
 
 from flywheel.serving.runtime import load_classifier
 
@@ -21,7 +21,7 @@ class Api(litserve.LitAPI):  # type: ignore[misc]
     def setup(self, device: str) -> None:
         self.classifier = load_classifier(Path(sys.argv[1]), 1)
 
-    def decode_request(self, request: dict) -> str:
+    def decode_request(self, request: dict) -> str:  # type: ignore[type-arg]
         return str(request["input"])
 
     def batch(self, inputs: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import mosec
+import mosec  # type: ignore[import-not-found]
 
 from flywheel.serving.runtime import load_classifier
 
