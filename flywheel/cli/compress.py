@@ -167,7 +167,8 @@ def _show(comparison: Mapping[str, Any], title: str, *, as_json: bool) -> None:
     for row in rows:
         chosen = row["name"] == comparison["chosen"]
         table.add_row(*_cells(row), style="bold" if chosen else "")
-    console = Console(highlight=False, soft_wrap=True)
+    # What does not fit is wrapped by the terminal; cut off it would be of no use.
+    console = Console(highlight=False, width=max(Console().width, 104))
     console.print(table)
     for row in rows:
         console.print(f"{row['name']}: {row['reason']}")
