@@ -11,6 +11,7 @@ from flywheel.training.llm.precision import (
     LARGEST_FP16,
     GradientStatistics,
     LossScale,
+    choose_precision,
     look_at,
 )
 
@@ -23,6 +24,13 @@ def after(scale: LossScale, *seen: GradientStatistics) -> LossScale:
     for statistics in seen:
         scale = scale.after(statistics)
     return scale
+
+
+def test_the_precision_asked_for_is_taken_and_auto_is_one_that_is_fast_here() -> None:
+    assert choose_precision("float16") == "float16"
+    able = torch.cpu.get_capabilities()
+    fast = able.get("avx512_bf16") or able.get("amx_bf16") or torch.cuda.is_available()
+    assert (choose_precision("auto") == "float32") == (not fast)
 
 
 def test_only_float16_is_scaled() -> None:
