@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from flywheel import __version__
 from flywheel.contracts.dataset_folder import MANIFEST_FILE, Manifest
 from flywheel.contracts.model_folder import (
     COMPRESSION_REPORT,
@@ -86,7 +87,12 @@ def assemble(
         gate_reason=gate_reason,
         override=override,
         metrics={**metrics, **_reports(compressed)},
-        recipe={**(recipe or {}), PARTS: parts, SERVED: _served(description)},
+        recipe={
+            "flywheel": __version__,
+            **(recipe or {}),
+            PARTS: parts,
+            SERVED: _served(description),
+        },
     )
     if (to_root / release).exists():
         verify(to_root / release)
