@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import models
 import msgspec
 from rich.console import Console
 from rich.table import Table
@@ -66,6 +67,7 @@ class Case:
     variants: tuple[str, ...]
     epochs: int = 4
     max_tokens: int = 64
+    margin: float = 0.01
     llm: bool = False
 
     @property
@@ -77,7 +79,8 @@ class Case:
 CASES = {
     "trec": Case("trec", tuple(LABELS), 900, 200, 2000, ENCODER_VARIANTS),
     "sms": Case("sms", ("ham", "spam"), 600, 200, 2000, ENCODER_VARIANTS, epochs=3),
-    "smollm2": Case("smollm2", tuple(LABELS), 600, 150, 300, LLM_VARIANTS, llm=True),
+    # Half a second a text through an adapter here: fewer samples, and a margin they can prove.
+    "smollm2": Case("smollm2", tuple(LABELS), 240, 60, 300, LLM_VARIANTS, margin=0.05, llm=True),
 }
 
 
@@ -136,9 +139,10 @@ def dataset(case: Case) -> Path:
 def training(case: Case) -> TrainingSettings:
     """How a case is trained."""
     if case.llm:
-        from flywheel.demo.llm_base import smollm2
+        from flywheel.demo.llm_base import prepare_base
 
-        return TrainingSettings(base_model=str(smollm2(WORK.resolve() / "smollm2-base")))
+        base = prepare_base(models.MODELS.resolve() / "smollm2-135m-instruct")
+        return TrainingSettings(base_model=str(base))
     base = str(load_demo_data(0, 0).encoder)
     return TrainingSettings(base_model=base, epochs=case.epochs, max_tokens=case.max_tokens)
 
@@ -163,7 +167,7 @@ def trained(case: Case) -> Path:
         )
         train_llm(
             dataset(case), training(case), LoraSettings(), prompt, case.labels, "label", folder,
-            bases=WORK.resolve() / "bases",
+            bases=models.bases(),
         )  # fmt: skip
     else:
         from flywheel.training.train import train
@@ -184,6 +188,7 @@ def bench(case: Case) -> Bench:
         {
             "variants": case.variants,
             "recipes": recipes,
+            "margin": case.margin,
             "max_accuracy_loss": 0.5,
             "measure_seconds": SECONDS,
         }
@@ -195,7 +200,7 @@ def bench(case: Case) -> Bench:
         training=training(case),
         engine="vllm" if case.llm else "embedded",
         scratch=case.folder / "variants",
-        bases=WORK.resolve() / "bases",
+        bases=models.bases(),
         threads=THREADS,
     )
 
