@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from typing import Any, Protocol
 
 import torch
@@ -42,7 +43,7 @@ def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """INT8 values and one scale a row, symmetric: a token's values depend on that token alone,
     so an answer does not change with the batch it happens to be in."""
     scale = x.abs().amax(dim=1, keepdim=True).clamp_min_(1e-8).div_(127.0)
-    return torch.round(x / scale).to(torch.int8), scale
+    return x.div(scale).round_().to(torch.int8), scale
 
 
 class Int8Linear:
@@ -143,6 +144,21 @@ class Encoder:
         del self._weights
 
     @property
+    def integers(self) -> bool:
+        """Whether every dense layer of the encoder holds INT8 weights (False: none does).
+
+        Raises ValueError for a mixture.
+        """
+        kinds = {
+            not isinstance(linear, FloatLinear)
+            for layer in self.layers
+            for linear in (layer.qkv, layer.attention_out, layer.up, layer.down)
+        }
+        if len(kinds) > 1:
+            raise ValueError("some dense layers are INT8 and some are not")
+        return kinds == {True}
+
+    @property
     def max_positions(self) -> int:
         """The longest sequence of tokens."""
         return self.places.shape[0]
@@ -161,41 +177,63 @@ class Encoder:
             return StaticInt8Linear(weight, scale, known, bias, integer=self._integer)
         return Int8Linear(weight, scale, bias, integer=self._integer)
 
-    def _embed(self, ids: Tensor) -> Tensor:
+    def _embed(self, ids: Tensor, places: Tensor) -> Tensor:
         words = _float(nnf.embedding(ids, self.words))
         if self.word_scale is not None:
-            words = words * nnf.embedding(ids, self.word_scale)
-        return nnf.layer_norm(
-            words + self.places[: ids.shape[1]], self.norm[0].shape, *self.norm, self.eps
+            words = words.mul_(nnf.embedding(ids, self.word_scale))
+        embedded = words + nnf.embedding(places, self.places)
+        return nnf.layer_norm(embedded, self.norm[0].shape, *self.norm, self.eps)
+
+    def __call__(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        """Token ids of texts, sorted by length → logits (texts, labels).
+
+        Nothing is padded: the tokens of all texts go through the dense layers as the rows of one
+        matrix, and texts of one length go through attention together.
+        """
+        groups = _same_lengths([len(ids) for ids in texts])
+        x = self._embed(
+            torch.tensor([token for ids in texts for token in ids]),
+            torch.tensor([place for ids in texts for place in range(len(ids))]),
         )
-
-    def __call__(self, ids: Tensor, lengths: Tensor | None) -> Tensor:
-        """(texts, tokens) → logits (texts, labels). ``lengths`` None: nothing is padded."""
-        batch, tokens = ids.shape
-        mask = None
-        if lengths is not None:
-            mask = torch.arange(tokens)[None, :] < lengths[:, None]
-        attend = None if mask is None else mask[:, None, None, :]
-        x = self._embed(ids)
-        width = x.shape[-1]
-        x = x.reshape(batch * tokens, width)
-        shape = (batch, tokens, 3, self.heads, self.head_size)
+        shape = (x.shape[-1],)
         for layer in self.layers:
-            q, k, v = layer.qkv(x).reshape(shape).permute(2, 0, 3, 1, 4).unbind(0)
-            mixed = nnf.scaled_dot_product_attention(q, k, v, attn_mask=attend)
-            mixed = layer.attention_out(mixed.transpose(1, 2).reshape(batch * tokens, -1))
-            x = nnf.layer_norm(x + mixed, (width,), *layer.attention_norm, self.eps)
+            mixed = layer.attention_out(self._attend(layer.qkv(x), groups))
+            x = nnf.layer_norm(mixed.add_(x), shape, *layer.attention_norm, self.eps)
             inner = layer.down(self.activation(layer.up(x)))
-            x = nnf.layer_norm(x + inner, (width,), *layer.norm, self.eps)
-        return self.head(self._pool(x.reshape(batch, tokens, width), mask))
+            x = nnf.layer_norm(inner.add_(x), shape, *layer.norm, self.eps)
+        return self.head(self._pool(x, groups))
 
-    def _pool(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        if self.pooler is not None:
-            return torch.tanh(self.pooler(hidden[:, 0]))
-        if mask is None:
-            return hidden.mean(dim=1)
-        kept = mask[..., None].to(hidden.dtype)
-        return (hidden * kept).sum(dim=1) / kept.sum(dim=1)
+    def _attend(self, qkv: Tensor, groups: Sequence[_Group]) -> Tensor:
+        """(tokens, 3 · heads · head size) → (tokens, heads · head size)."""
+        width = self.heads * self.head_size
+        mixed = qkv.new_empty((qkv.shape[0], width))
+        for rows, texts, tokens in groups:
+            parts = qkv[rows].view(texts, tokens, 3, self.heads, self.head_size)
+            q, k, v = parts.permute(2, 0, 3, 1, 4).unbind(0)
+            out = nnf.scaled_dot_product_attention(q, k, v)
+            mixed[rows].view(texts, tokens, self.heads, self.head_size).copy_(out.transpose(1, 2))
+        return mixed
+
+    def _pool(self, hidden: Tensor, groups: Sequence[_Group]) -> Tensor:
+        """(tokens, width) → (texts, width)."""
+        by_text = [hidden[rows].view(texts, tokens, -1) for rows, texts, tokens in groups]
+        if self.pooler is None:
+            return torch.cat([states.mean(dim=1) for states in by_text])
+        return torch.tanh(self.pooler(torch.cat([states[:, 0] for states in by_text])))
+
+
+_Group = tuple[slice, int, int]
+
+
+def _same_lengths(lengths: Sequence[int]) -> list[_Group]:
+    """Runs of texts of one length: (their rows among all tokens, texts, tokens of each)."""
+    groups: list[_Group] = []
+    start = 0
+    for tokens, same in groupby(lengths):
+        texts = sum(1 for _ in same)
+        groups.append((slice(start, start + texts * tokens), texts, tokens))
+        start += texts * tokens
+    return groups
 
 
 def _float(tensor: Tensor) -> Tensor:

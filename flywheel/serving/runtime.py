@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from flywheel.contracts.model_folder import CONFIG_FILE, WEIGHTS_FILE, read_description
+from flywheel.contracts.model_folder import CONFIG_FILE, WEIGHTS_FILE, Method, read_description
 from flywheel.errors import ArtefactError
 from flywheel.serving.engine import InProcess
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from torch import Tensor
 
     from flywheel.serving.encoder import Encoder
 
 _BATCH = 32
+# How inputs are quantised: the strategy of their scales, and whether these are found as they come.
+_INPUTS = {
+    "int8-dynamic": ("token", True),
+    "int8-qat": ("token", True),
+    "int8-static": ("tensor", False),
+}
+_PARTS = ("quant_method", "format", "weights of", "input_activations of")
 
 
 class Classifier(InProcess):
@@ -30,11 +36,10 @@ class Classifier(InProcess):
         labels: Sequence[str],
         *,
         temperature: float,
-        pad: int,
     ) -> None:
         self.labels = tuple(labels)
         self._encoder, self._tokenizer = encoder, tokenizer
-        self._temperature, self._pad = temperature, pad
+        self._temperature = temperature
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """Calibrated probabilities of every label for each text, in the order of ``texts``.
@@ -51,20 +56,11 @@ class Classifier(InProcess):
         with torch.inference_mode():
             for start in range(0, len(order), _BATCH):
                 chosen = order[start : start + _BATCH]
-                logits = self._logits([encoded[index] for index in chosen]).to(torch.float64)
+                logits = self._encoder([encoded[index] for index in chosen]).to(torch.float64)
                 rows = torch.softmax(logits / self._temperature, dim=-1).tolist()
                 for index, row in zip(chosen, rows, strict=True):
                     answers[index] = dict(zip(self.labels, row, strict=True))
         return answers
-
-    def _logits(self, sequences: list[list[int]]) -> Tensor:
-        import torch
-
-        longest, shortest = len(sequences[-1]), len(sequences[0])
-        ids = torch.tensor([s + [self._pad] * (longest - len(s)) for s in sequences])
-        if longest == shortest:
-            return self._encoder(ids, None)
-        return self._encoder(ids, torch.tensor([len(s) for s in sequences]))
 
 
 def load_classifier(path: Path, threads: int) -> Classifier:
@@ -94,7 +90,13 @@ def load_classifier(path: Path, threads: int) -> Classifier:
                 f"{path}: model_type {config.get('model_type')!r} is not supported; "
                 "the embedded engine runs models of the BERT family"
             )
-        encoder = Encoder(config, load_file(path / WEIGHTS_FILE), about.pooling)
+        check_quantisation(config, about.method)
+        weights = load_file(path / WEIGHTS_FILE)
+        encoder = Encoder(config, weights, about.pooling)
+        if encoder.integers != (about.method != "none"):
+            raise ArtefactError(f"{path}: the weights are not what {about.method!r} stores")
+        with torch.inference_mode():
+            encoder([[0, 0]])  # shapes that don't fit show now and not in traffic
         tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
         tokenizer.no_padding()
         tokenizer.enable_truncation(min(about.max_tokens, encoder.max_positions))
@@ -103,7 +105,53 @@ def load_classifier(path: Path, threads: int) -> Classifier:
             tokenizer,
             about.labels,
             temperature=about.temperature,
-            pad=int(config.get("pad_token_id") or 0),
         )
-    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+    except (
+        SafetensorError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ) as error:
         raise ArtefactError(f"{path} holds no usable classifier: {error}") from error
+
+
+def check_quantisation(config: Mapping[str, Any], method: Method) -> None:
+    """Raise ArtefactError unless config.json quantises as ``method`` says, in the one format that
+    is multiplied here: compressed-tensors, INT8, symmetric, a scale an output."""
+    told = config.get("quantization_config")
+    if method == "none" and told is None:
+        return
+    inputs = _INPUTS.get(method)
+    if inputs is None or told is None:
+        raise ArtefactError(
+            f"release.json says {method!r} and config.json "
+            + ("no quantisation" if told is None else "a quantisation")
+            + ": the embedded engine runs FP32 and "
+            + ", ".join(_INPUTS)
+        )
+    groups = list(dict(told.get("config_groups") or {}).values())
+    found = (
+        told.get("quant_method"),
+        told.get("format"),
+        [_scheme(group.get("weights")) for group in groups],
+        [_scheme(group.get("input_activations")) for group in groups],
+    )
+    wanted = (
+        "compressed-tensors",
+        "int-quantized",
+        [(8, "int", True, "channel", False)],
+        [(8, "int", True, *inputs)],
+    )
+    for what, one, other in zip(_PARTS, found, wanted, strict=True):
+        if one != other:
+            raise ArtefactError(
+                f"config.json quantises by {what} {one!r}; for {method!r} the embedded engine "
+                f"knows {other!r}"
+            )
+
+
+def _scheme(told: Mapping[str, Any] | None) -> tuple[Any, ...]:
+    keys = ("num_bits", "type", "symmetric", "strategy", "dynamic")
+    return tuple((told or {}).get(key) for key in keys)
