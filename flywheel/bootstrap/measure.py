@@ -64,7 +64,8 @@ class ServedFolder:
         command = [sys.executable, "-c", _SERVE]
         command += ["--workspace", str(workspace)] if workspace else []
         command += ["serve", "--folder", str(folder), "--engine", engine, "--port", "0"]
-        command += ["--threads", str(threads)]
+        # vLLM's are a setting of its own.
+        command += ["--threads", str(threads)] if engine == "embedded" else []
         command += ["--bases", str(bases)] if bases else []
         self._process = subprocess.Popen(
             command,
@@ -87,8 +88,9 @@ class ServedFolder:
             time.sleep(0.05)
         code = self._process.poll()
         ended = "did not answer in time" if code is None else f"ended with exit code {code}"
+        told = self._tail()
         self.stop()
-        raise PipelineError(f"the model server {ended}: {self._tail()}")
+        raise PipelineError(f"the model server {ended}: {told}")
 
     def answers(self, texts: Sequence[str]) -> list[Answer]:
         """An answer for each text, in order. Raises PipelineError when one is not answered."""
@@ -108,7 +110,9 @@ class ServedFolder:
         return self._process.pid
 
     def stop(self) -> None:
-        """End it and every process that it started."""
+        """End it and every process that it started; once is enough."""
+        if self._out.closed:
+            return
         if self._process.poll() is None:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -116,6 +120,8 @@ class ServedFolder:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._log.close()
+        self._out.close()
 
     def _tail(self) -> str:
         text = Path(self._log.name).read_text("utf-8", errors="replace").strip()
