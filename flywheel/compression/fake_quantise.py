@@ -17,7 +17,7 @@ _WORDS = "bert.embeddings.word_embeddings"
 def fake_rows(x: Tensor) -> Tensor:
     """What ``x`` (…, width) is after INT8 with one scale a row; gradients pass straight through."""
     flat = x.reshape(-1, x.shape[-1]).to(torch.float32)
-    scale = (flat.detach().abs().amax(dim=1) / 127.0).clamp_min(1e-8)
+    scale = flat.detach().abs().amax(dim=1).clamp_min(1e-8) / 127.0
     zero = torch.zeros_like(scale, dtype=torch.int32)
     fake = torch.fake_quantize_per_channel_affine(flat, scale, zero, 0, -127, 127)
     return fake.reshape(x.shape)

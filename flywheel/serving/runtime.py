@@ -96,8 +96,12 @@ def load_classifier(path: Path, threads: int) -> Classifier:
         if encoder.integers != (about.method != "none"):
             raise ArtefactError(f"{path}: the weights are not what {about.method!r} stores")
         with torch.inference_mode():
-            encoder([[0, 0]])  # shapes that don't fit show now and not in traffic
+            given = encoder([[0, 0]])  # shapes that don't fit show now and not in traffic
+        if given.shape[1] != len(about.labels):
+            raise ArtefactError(f"{path}: {given.shape[1]} answers for {len(about.labels)} labels")
         tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+        if tokenizer.get_vocab_size() > encoder.words.shape[0]:
+            raise ArtefactError(f"{path}: the tokenizer knows more tokens than the model")
         tokenizer.no_padding()
         tokenizer.enable_truncation(min(about.max_tokens, encoder.max_positions))
         return Classifier(
