@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import msgspec
 import pytest
+from vllm_models import LABELS, bert_release, require_vllm
 
 from flywheel.contracts.events import RolloutChanged
 from flywheel.contracts.ids import new_id, unit_fraction, utc_now
-from flywheel.contracts.model_folder import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    ModelDescription,
-    digest_model_files,
-    write_description,
-)
 from flywheel.contracts.split import TrafficSplit
 from flywheel.monitoring.http_server import HttpServer
 from flywheel.serving.app import create_app
+from flywheel.serving.config import VllmSettings
 from flywheel.serving.engine import InProcess, Loader
 from flywheel.serving.releases import ReleaseSet
-
-LABELS = ("NUM", "HUM", "LOC")
 
 
 @dataclass
@@ -57,64 +49,6 @@ class HashClassifier(InProcess):
         return {label: value / sum(raw) for label, value in zip(LABELS, raw, strict=True)}
 
 
-def _tiny_release(folder: Path) -> Path:
-    """A release folder as training writes it: a BERT of random weights, two layers of 32."""
-    import torch
-    from safetensors.torch import save_file
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    sentence = "what is number how far planet and very why where road lead"
-    words = ["[PAD]", "[UNK]", *sentence.split()]
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = {
-        "model_type": "bert",
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "pad_token_id": 0,
-    }
-    (folder / CONFIG_FILE).write_bytes(msgspec.json.encode(config))
-    random = torch.Generator().manual_seed(7)
-    weights: dict[str, torch.Tensor] = {}
-
-    def dense(name: str, outputs: int, inputs: int) -> None:
-        weights[f"{name}.weight"] = torch.randn(outputs, inputs, generator=random) * 0.3
-        weights[f"{name}.bias"] = torch.zeros(outputs)
-
-    def norm(name: str) -> None:
-        weights[f"{name}.weight"], weights[f"{name}.bias"] = torch.ones(32), torch.zeros(32)
-
-    for table, rows in (("word", len(words)), ("token_type", 2), ("position", 64)):
-        name = f"bert.embeddings.{table}_embeddings.weight"
-        weights[name] = torch.randn(rows, 32, generator=random)
-    norm("bert.embeddings.LayerNorm")
-    for layer in ("bert.encoder.layer.0", "bert.encoder.layer.1"):
-        for part in ("self.query", "self.key", "self.value", "output.dense"):
-            dense(f"{layer}.attention.{part}", 32, 32)
-        dense(f"{layer}.intermediate.dense", 64, 32)
-        dense(f"{layer}.output.dense", 32, 64)
-        norm(f"{layer}.attention.output.LayerNorm")
-        norm(f"{layer}.output.LayerNorm")
-    dense("classifier", len(LABELS), 32)
-    save_file(weights, folder / WEIGHTS_FILE)
-    write_description(
-        folder,
-        ModelDescription(
-            task="t",
-            labels=LABELS,
-            temperature=1.5,
-            max_tokens=32,
-            method="none",
-            pooling="mean",
-            base_model="random",
-            dataset_version="none",
-            files=digest_model_files(folder),
-        ),
-    )
-    return folder
-
-
 def _embedded(_folder: Path) -> Iterator[Engine]:
     yield from _serving(lambda _release: HashClassifier())
 
@@ -122,8 +56,31 @@ def _embedded(_folder: Path) -> Iterator[Engine]:
 def _embedded_release(folder: Path) -> Iterator[Engine]:
     from flywheel.serving.runtime import load_classifier
 
-    path = _tiny_release(folder)
+    path = bert_release(folder / "release")
     yield from _serving(lambda _release: load_classifier(path, 1))
+
+
+def _vllm(
+    folder: Path, make: Callable[[Path], Path], bases: Path | None = None
+) -> Iterator[Engine]:
+    from flywheel.serving.vllm.engine import VllmEngine
+
+    require_vllm()
+    path = make(folder / "release")
+    engine = VllmEngine(
+        VllmSettings(dtype="float32", max_tokens=512),
+        cache=folder / "cache",
+        bases=bases or folder / "bases",
+    )
+    yield from _serving(lambda release: engine.load(release, path))
+
+
+def _vllm_fp32(folder: Path) -> Iterator[Engine]:
+    yield from _vllm(folder, bert_release)
+
+
+def _vllm_int8(folder: Path) -> Iterator[Engine]:
+    yield from _vllm(folder, lambda path: bert_release(path, "int8-dynamic"))
 
 
 def _serving(load: Loader) -> Iterator[Engine]:
@@ -146,17 +103,29 @@ def _serving(load: Loader) -> Iterator[Engine]:
     thread = threading.Thread(target=server.run)
     thread.start()
     url = f"http://127.0.0.1:{server.port}"
-    with httpx.Client(base_url=url, timeout=30, trust_env=False) as http:
-        while not (listed := http.get("/v1/models").json())["data"]:
-            assert [m["status"] for m in listed["unavailable"]] == ["loading"], listed
-            time.sleep(0.01)
-        yield Engine(http, "release-1", set(LABELS))
-    server.stop()
-    thread.join()
-    releases.stop()
+    try:
+        with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
+            while not (listed := http.get("/v1/models").json())["data"]:
+                assert [m["status"] for m in listed["unavailable"]] == ["loading"], listed
+                time.sleep(0.01)
+            yield Engine(http, "release-1", set(LABELS))
+    finally:
+        server.stop()
+        thread.join()
+        releases.stop()
 
 
-ENGINES = {"embedded": _embedded, "embedded-release": _embedded_release}
+ENGINES = {
+    "embedded": _embedded,
+    "embedded-release": _embedded_release,
+    "vllm-fp32": _vllm_fp32,
+    "vllm-int8": _vllm_int8,
+}
+
+
+# How far an answer may be from that of the embedded engine for the same release: FP32 differs by
+# the order of sums, INT8 also by how each engine rounds what it quantises.
+TOLERANCES = {"vllm-fp32": 1e-4, "vllm-int8": 0.02}
 
 
 @pytest.fixture(scope="module", params=sorted(ENGINES))
@@ -231,3 +200,25 @@ def test_chat_answers_with_the_label_alone(engine: Engine) -> None:
     answer = engine.http.post("/v1/chat/completions", json=body).json()
     label = engine.classify([text]).json()["data"][0]["label"]
     assert answer["choices"][0]["message"] == {"role": "assistant", "content": label}
+
+
+def test_the_same_release_answers_alike_on_every_engine(
+    engine: Engine, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    from flywheel.serving.runtime import load_classifier
+
+    name = request.node.callspec.params["engine"]
+    if name not in TOLERANCES:
+        pytest.skip("is what the others are compared with")
+    folder = bert_release(tmp_path / "same", "int8-dynamic" if "int8" in name else "none")
+    texts = [
+        f"What number {n} is {'very ' * (n % 40)}far, and who wrote {n * 7}?" for n in range(50)
+    ]
+    expected = load_classifier(folder, 1).predict(texts)
+    found = engine.classify(texts).json()["data"]
+    assert len({item["label"] for item in found}) > 1, "the texts must tell labels apart"
+    for item, scores in zip(found, expected, strict=True):
+        assert item["probs"] == pytest.approx(list(scores.values()), abs=TOLERANCES[name])
+        ranked = sorted(scores.values())
+        if ranked[-1] - ranked[-2] > 2 * TOLERANCES[name]:
+            assert item["label"] == max(scores, key=scores.__getitem__)

@@ -71,4 +71,6 @@ def server_environment(
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "OMP_NUM_THREADS": str(threads),
         }
+        # Threads that spin while they wait starve vLLM's own other process on a small machine.
+        found.setdefault("OMP_WAIT_POLICY", "passive")
     return found

@@ -74,9 +74,22 @@ def check_release(folder: Path, bases: Path) -> Checked:
             f"{folder}: model_type {config.get('model_type')!r} is not supported; "
             "encoders are of the BERT family"
         )
+    if about.kind == "encoder":
+        _check_heads(folder, config)
     if about.kind == "llm" and about.prompt is None:
         raise ArtefactError(f"{folder}: release.json has no prompt, which a language model needs")
     return Checked(folder, about, base)
+
+
+def _check_heads(folder: Path, config: Mapping[str, Any]) -> None:
+    heads, width = config.get("num_attention_heads"), config.get("hidden_size")
+    if not isinstance(heads, int) or not isinstance(width, int):
+        raise ArtefactError(f"{folder / CONFIG_FILE} lacks num_attention_heads or hidden_size")
+    if heads * int(config.get("head_size") or width // heads) != width:
+        raise ArtefactError(
+            f"{folder}: attention heads were removed, which vLLM's BERT does not know; "
+            "the embedded engine serves this model"
+        )
 
 
 def read_config(model: Path) -> dict[str, Any]:
@@ -190,6 +203,7 @@ def _write_weights(checked: Checked, path: Path) -> None:
         scale = weights.pop(f"{_WORDS}_scale", None)
         if scale is not None:
             weights[_WORDS] = weights[_WORDS].to(torch.float32) * scale
+        _share_input_scales(weights)
         for name in _HEAD:
             weights[name] = weights[name].to(torch.float32) / checked.about.temperature
     except (SafetensorError, KeyError, RuntimeError) as error:
@@ -200,3 +214,14 @@ def _write_weights(checked: Checked, path: Path) -> None:
             f"{source} tells {outputs} labels apart; the release has {len(checked.about.labels)}"
         )
     save_file(weights, path, metadata={"format": "pt"})
+
+
+def _share_input_scales(weights: dict[str, Tensor]) -> None:
+    """Queries, keys and values are one product of one input: one scale, the largest, is theirs."""
+    import torch
+
+    suffix = ".query.input_scale"
+    for prefix in [name.removesuffix(suffix) for name in weights if name.endswith(suffix)]:
+        names = [f"{prefix}.{part}.input_scale" for part in ("query", "key", "value")]
+        largest = torch.stack([weights[name].reshape(1) for name in names]).max().reshape(1)
+        weights.update({name: largest.clone() for name in names})
