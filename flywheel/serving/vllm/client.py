@@ -108,7 +108,7 @@ class VllmClient:
                 f"{self.url} does not answer: {error or type(error).__name__}", retry_after=2.0
             ) from None
         if response.status_code == 200:
-            return response.json() if "json" in response.headers["content-type"] else None
+            return response.json() if "json" in response.headers.get("content-type", "") else None
         raise _refusal(self.url, response)
 
 
