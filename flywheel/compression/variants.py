@@ -178,18 +178,18 @@ class _Work:
     tools: Tools
     steps: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    # What the model that is made smaller said of each text of the training part.
+    told: Sequence[Mapping[str, float]] | None = None
 
     def distil(self, teacher: Predictor | None) -> None:
         """A smaller student learns the teacher's probabilities beside the labels."""
-        lines = read_part(self.dataset, "train")
-        teacher = teacher or self.tools.load(self.model, self.tools.threads)
-        told = teacher.predict([line.text for line in lines])
+        self.told = self._ask(teacher)
         if self.recipe.distil_to.startswith(_LAYERS):
             student, words = self._fewer_layers()
         else:
             student = Path(self.recipe.distil_to).expanduser()
             words = f"distilled to {student.name}"
-        self._train(student, "distilled", soft_targets=told)
+        self._train(student, "distilled")
         self.steps.append(f"{words}, trained for {self._epochs} on the teacher's probabilities")
 
     def _fewer_layers(self) -> tuple[Path, str]:
@@ -220,6 +220,8 @@ class _Work:
             state = prune_ffn(state, config, recipe.prune_ffn)
             left, had = config["intermediate_size"], before["intermediate_size"]
             self.steps.append(f"{left} of {had} FFN channels a layer kept")
+        if recipe.epochs and self.told is None:
+            self.told = self._ask(None)
         pruned = self.scratch / "pruned"
         _write(pruned, self.model, state, config)
         self.model = pruned
@@ -265,9 +267,20 @@ class _Work:
         count = max(1, self.recipe.epochs)
         return f"{count} epoch{'s' if count > 1 else ''} or more"
 
+    def _ask(self, teacher: Predictor | None) -> Sequence[Mapping[str, float]]:
+        teacher = teacher or self.tools.load(self.model, self.tools.threads)
+        return teacher.predict([line.text for line in read_part(self.dataset, "train")])
+
     def _train(self, model: Path, name: str, **given: Any) -> None:
         folder = self.scratch / name
-        self.tools.fine_tune(model, self.dataset, folder, epochs=self.recipe.epochs, **given)
+        self.tools.fine_tune(
+            model,
+            self.dataset,
+            folder,
+            epochs=self.recipe.epochs,
+            soft_targets=self.told,
+            **given,
+        )
         self.model = folder
 
 
