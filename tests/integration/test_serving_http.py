@@ -13,10 +13,16 @@ from gateway_harness import (
     eventually,
     load_keyword,
     model_server,
+    running,
     split_event,
 )
 
 from flywheel.errors import ArtefactError
+from flywheel.monitoring.http_server import HttpServer
+from flywheel.rollout.servers import HttpModelServers
+from flywheel.serving.app import create_app
+from flywheel.serving.engine import Generated, InProcess
+from flywheel.serving.releases import ReleaseSet
 
 
 def ids(http: httpx.Client) -> list[str]:
@@ -80,6 +86,9 @@ def test_a_release_that_cannot_be_loaded_harms_no_other() -> None:
         assert classify(http, "r1", "Who?").status_code == 200
         assert http.get("/healthz").status_code == 200
         assert 'release="broken-2",state="failed"} 1.0' in http.get("/metrics").text
+        found = HttpModelServers([url]).ready("broken-2")
+        assert found.ready == 0
+        assert "differ from their checksum" in found.reason, "the server's own words"
 
 
 def test_a_champion_that_cannot_be_loaded_is_unhealthy_until_it_can() -> None:
@@ -194,3 +203,36 @@ def test_two_releases_share_one_process() -> None:
             for key, probs in pool.map(ask, range(80)):
                 assert seen.setdefault(key, probs) == probs
         assert seen["r1/1"] != seen["r2/1"]
+
+
+class Writer(InProcess):
+    """Answers with text."""
+
+    labels = ()
+
+    def generate(self, texts: Sequence[str]) -> list[Generated]:
+        return [
+            Generated(text=f"To {text}", confidence=0.5, tokens_in=3, tokens_out=2)
+            for text in texts
+        ]
+
+
+def test_a_generator_answers_chats_and_classifies_nothing() -> None:
+    releases = ReleaseSet(lambda _: Writer())
+    releases.keep("w1")
+    releases.start()
+    server = HttpServer(create_app(releases=releases), "127.0.0.1", 0)
+    with running(server) as url, client(url) as http:
+        eventually(lambda: ids(http) == ["w1"])
+        assert http.get("/v1/models").json()["data"][0]["kind"] == "generator"
+        asked = {"model": "w1", "messages": [{"role": "user", "content": "Who?"}]}
+        answer = http.post("/v1/chat/completions", json=asked).json()
+        [choice] = answer["choices"]
+        assert choice["message"] == {"role": "assistant", "content": "To Who?"}
+        assert choice["confidence"] == 0.5
+        assert answer["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+        refused = classify(http, "w1", "Who?")
+        assert refused.status_code == 400
+        assert "generates text" in refused.json()["detail"]
+        assert HttpModelServers([url]).ready("w1").ready == 1
+    releases.stop()
