@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 
 from models import bases
+from servers import VLLM_THREADS
 
 from flywheel.contracts.events import RolloutChanged
 from flywheel.contracts.ids import new_id, utc_now
@@ -46,7 +47,8 @@ def main() -> None:
     port, *named = sys.argv[1:]
     folders = {name: Path(folder) for name, _, folder in (item.partition("=") for item in named)}
     with tempfile.TemporaryDirectory() as cache:
-        engine = VllmEngine(VllmSettings(), cache=Path(cache) / "vllm", bases=bases())
+        settings = VllmSettings(threads=VLLM_THREADS)
+        engine = VllmEngine(settings, cache=Path(cache) / "vllm", bases=bases())
         releases = ReleaseSet(lambda release: engine.load(release, folders[release]))
         releases.update(split([next(iter(folders))]))
 
