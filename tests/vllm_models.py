@@ -198,7 +198,12 @@ def _byte_tokenizer(folder: Path) -> int:
 
 
 def lora_release(
-    folder: Path, base: BaseReference, seed: int, *, labels: Sequence[str] = LABELS
+    folder: Path,
+    base: BaseReference,
+    seed: int,
+    *,
+    labels: Sequence[str] = LABELS,
+    rank: int = 8,
 ) -> Path:
     """A release that is an adapter of random weights; without labels it generates text."""
     import torch
@@ -210,10 +215,10 @@ def lora_release(
     for layer in range(2):
         for target in _TARGETS:
             name = f"base_model.model.model.layers.{layer}.self_attn.{target}"
-            for part, shape in (("lora_A", (8, _WIDTH)), ("lora_B", (_WIDTH, 8))):
+            for part, shape in (("lora_A", (rank, _WIDTH)), ("lora_B", (_WIDTH, rank))):
                 weights[f"{name}.{part}.weight"] = torch.randn(*shape, generator=random) * 0.3
     save_file(weights, folder / ADAPTER_FILE)
-    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 8, "lora_alpha": 16}
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": 16}
     config |= {"target_modules": list(_TARGETS), "base_model_name_or_path": base.name}
     (folder / ADAPTER_CONFIG_FILE).write_text(json.dumps(config))
     prompt = PROMPT if labels else Prompt(system="Say something.", max_answer_tokens=8)

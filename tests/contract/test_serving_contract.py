@@ -76,11 +76,15 @@ def _vllm(
 
 
 def _vllm_fp32(folder: Path) -> Iterator[Engine]:
-    yield from _vllm(folder, bert_release)
+    yield from _vllm(folder, RELEASES["vllm-fp32"])
 
 
 def _vllm_int8(folder: Path) -> Iterator[Engine]:
-    yield from _vllm(folder, lambda path: bert_release(path, "int8-dynamic"))
+    yield from _vllm(folder, RELEASES["vllm-int8"])
+
+
+def _vllm_static(folder: Path) -> Iterator[Engine]:
+    yield from _vllm(folder, RELEASES["vllm-int8-static-cls"])
 
 
 def _serving(load: Loader) -> Iterator[Engine]:
@@ -120,12 +124,18 @@ ENGINES = {
     "embedded-release": _embedded_release,
     "vllm-fp32": _vllm_fp32,
     "vllm-int8": _vllm_int8,
+    "vllm-int8-static-cls": _vllm_static,
+}
+RELEASES: dict[str, Callable[[Path], Path]] = {
+    "vllm-fp32": bert_release,
+    "vllm-int8": lambda path: bert_release(path, "int8-dynamic"),
+    "vllm-int8-static-cls": lambda path: bert_release(path, "int8-static", "cls"),
 }
 
 
 # How far an answer may be from that of the embedded engine for the same release: FP32 differs by
 # the order of sums, INT8 also by how each engine rounds what it quantises.
-TOLERANCES = {"vllm-fp32": 1e-4, "vllm-int8": 0.02}
+TOLERANCES = {"vllm-fp32": 1e-4, "vllm-int8": 0.02, "vllm-int8-static-cls": 0.02}
 
 
 @pytest.fixture(scope="module", params=sorted(ENGINES))
@@ -210,7 +220,7 @@ def test_the_same_release_answers_alike_on_every_engine(
     name = request.node.callspec.params["engine"]
     if name not in TOLERANCES:
         pytest.skip("is what the others are compared with")
-    folder = bert_release(tmp_path / "same", "int8-dynamic" if "int8" in name else "none")
+    folder = RELEASES[name](tmp_path / "same")
     texts = [
         f"What number {n} is {'very ' * (n % 40)}far, and who wrote {n * 7}?" for n in range(50)
     ]

@@ -57,7 +57,7 @@ class VllmEngine:
         ConfigurationError where vLLM is not installed or its settings are wrong; Unavailable where
         it has no room or a server is away.
         """
-        checked = check_release(folder, self._bases)
+        checked = check_release(folder, self._bases, self._settings.max_rank)
         lease = self._lease(release, checked)
         try:
             return _served(release, checked, lease, self._settings)

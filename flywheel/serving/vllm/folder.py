@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flywheel.contracts.model_folder import (
+    ADAPTER_CONFIG_FILE,
+    ADAPTER_FILE,
     BASE_FILE,
     CONFIG_FILE,
     TOKENIZER_FILES,
@@ -46,7 +48,7 @@ class Checked:
         return self.base or self.folder
 
 
-def check_release(folder: Path, bases: Path) -> Checked:
+def check_release(folder: Path, bases: Path, max_rank: int = 512) -> Checked:
     """Verify a release, and the base of an adapter, before anything is started for it.
 
     Raises ArtefactError, naming the file, when one is missing, truncated or changed since the
@@ -62,6 +64,7 @@ def check_release(folder: Path, bases: Path) -> Checked:
                 f"which is not at {base}"
             )
         read_base(base)
+        _check_rank(folder, max_rank)
     model = base or folder
     config = read_config(model)
     if not (model / "tokenizer.json").is_file():
@@ -81,6 +84,19 @@ def check_release(folder: Path, bases: Path) -> Checked:
     return Checked(folder, about, base)
 
 
+def _check_rank(folder: Path, max_rank: int) -> None:
+    adapter = _read_json(folder / ADAPTER_CONFIG_FILE)
+    rank = adapter.get("r")
+    if adapter.get("peft_type") != "LORA" or not isinstance(rank, int):
+        raise ArtefactError(f"{folder / ADAPTER_CONFIG_FILE} is not that of a LoRA adapter")
+    if rank > max_rank:
+        raise ArtefactError(
+            f"{folder} is an adapter of rank {rank}; the server is started for {max_rank} "
+            "(serving.vllm.max_rank)"
+        )
+    weights_header(folder / ADAPTER_FILE)
+
+
 def _check_heads(folder: Path, config: Mapping[str, Any]) -> None:
     heads, width = config.get("num_attention_heads"), config.get("hidden_size")
     if not isinstance(heads, int) or not isinstance(width, int):
@@ -94,16 +110,19 @@ def _check_heads(folder: Path, config: Mapping[str, Any]) -> None:
 
 def read_config(model: Path) -> dict[str, Any]:
     """config.json. Raises ArtefactError when it cannot be read."""
-    path = model / CONFIG_FILE
+    return _read_json(model / CONFIG_FILE)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text("utf-8"))
+        found = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise ArtefactError(f"{path} is missing") from None
     except ValueError as error:
         raise ArtefactError(f"{path} cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise ArtefactError(f"{path} is no configuration of a model")
-    return config
+    if not isinstance(found, dict):
+        raise ArtefactError(f"{path} holds no object")
+    return found
 
 
 def _check_quantisation(model: Path, config: Mapping[str, Any]) -> None:

@@ -31,6 +31,11 @@ class _Remote:
         self._client = lease.server.client
         self.parallel, self.batch = parallel, batch
 
+    @property
+    def server_url(self) -> str:
+        """The vLLM server that answers."""
+        return self._client.url
+
     def problem(self) -> str | None:
         """Why its server answers no more, or None."""
         return self._lease.server.problem()
