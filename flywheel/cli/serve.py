@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from flywheel.errors import ArtefactError
+from flywheel.errors import ArtefactError, Unavailable
 from flywheel.settings import CONFIG_FILE, FlywheelSettings, ServingSettings, load_settings
 
 
@@ -26,7 +26,7 @@ from flywheel.settings import CONFIG_FILE, FlywheelSettings, ServingSettings, lo
     type=click.Path(file_okay=False, path_type=Path),
     help="Where the bases of adapters lie (default: the workspace's).",
 )
-@click.option("--dtype", help="serving.vllm.dtype for this run.")
+@click.option("--dtype", envvar="FLYWHEEL_VLLM_DTYPE", help="serving.vllm.dtype for this run.")
 @click.option("--threads", type=click.IntRange(0), help="CPU threads for this run; 0: all.")
 @click.pass_context
 def serve(
@@ -54,12 +54,66 @@ def serve(
         raise ArtefactError(f"{folder} is no model: it has no release.json")
     workspace, level = _workspace(ctx.obj)
     serving = _changed(workspace.serving if workspace else ServingSettings(), changes)
-    known = workspace.state / "bases" if workspace else folder.resolve().parent / "bases"
+    known = bases or _bases(workspace, folder)
     sys.exit(
-        run_folder_server(
-            serving, folder, name or folder_name(folder), port or 0, bases or known, level
-        )
+        run_folder_server(serving, folder, name or folder_name(folder), port or 0, known, level)
     )
+
+
+@serve.command()
+@click.option(
+    "--folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="The model folder to serve: a release, or a model of the pipeline.",
+)
+@click.option(
+    "--bases",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the bases of adapters lie (default: beside the folder, or the workspace's).",
+)
+@click.option("--seconds", type=click.FloatRange(1), default=6.0, show_default=True)
+@click.pass_context
+def tune(ctx: click.Context, folder: Path, bases: Path | None, seconds: float) -> None:
+    """Try vLLM's settings on this machine, with real requests, and say which to write."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from flywheel.bootstrap.tune import best
+    from flywheel.bootstrap.tune import tune as run
+
+    workspace, _ = _workspace(ctx.obj)
+    console = Console(stderr=True)
+    trials = []
+    for trial in run(folder, bases or _bases(workspace, folder), seconds):
+        trials.append(trial)
+        said = trial.problem or "measured"
+        console.print(f"· {trial.dtype}, {trial.threads or 'all'} threads: {said}", highlight=False)
+    table = Table("dtype", "threads", "ready s", "p50 ms alone", "requests/s", "memory GiB")
+    for trial in trials:
+        speed = trial.speed
+        if speed is None:
+            table.add_row(trial.dtype, str(trial.threads), "–", "–", "–", "–")
+            continue
+        table.add_row(
+            trial.dtype,
+            str(trial.threads),
+            f"{trial.ready_seconds:.1f}",
+            f"{speed.p50_ms:.1f}",
+            f"{speed.per_second:.1f}",
+            f"{speed.memory_bytes / 2**30:.2f}",
+        )
+    Console().print(table)
+    chosen = best(trials)
+    if chosen is None:
+        raise Unavailable(f"none of {len(trials)} settings could be served")
+    click.echo("[serving.vllm]")
+    click.echo(f'dtype = "{chosen.dtype}"')
+    click.echo(f"threads = {chosen.threads}")
+
+
+def _bases(workspace: FlywheelSettings | None, folder: Path) -> Path:
+    return workspace.state / "bases" if workspace else folder.resolve().parent / "bases"
 
 
 def _workspace(path: Path) -> tuple[FlywheelSettings | None, str]:
