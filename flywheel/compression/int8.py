@@ -4,23 +4,17 @@ The dense layers of the encoder become W8A8: symmetric INT8 weights with one sca
 quantised per token as they come (dynamic) or by one scale a layer, measured before (static). The
 token embeddings, half of a small encoder's size, become INT8 with one scale a token; without that a
 MiniLM shrinks by 62 % instead of 74 %. The head, biases and norms stay FP32. compressed-tensors has
-no INT8 embedding that other engines load, so ``expand_embeddings`` makes the copy for them: the
-same values, written out in FP16. Its dense layers are as they were: the W8A8
-``BertForSequenceClassification`` that vLLM loads. vLLM's class reads the first token only, so a
-model that pools the mean needs a class registered with vLLM.
+no INT8 embedding that other engines load: for them the same values are written out (see
+``flywheel/serving/vllm/folder.py``), and the dense layers are as they are here.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from flywheel.contracts.model_folder import CONFIG_FILE, TOKENIZER_FILES, WEIGHTS_FILE
 
 WORDS = "bert.embeddings.word_embeddings.weight"
 
@@ -86,18 +80,3 @@ def quantisation_config(*, static: bool = False) -> dict[str, Any]:
             }
         },
     }
-
-
-def expand_embeddings(model: Path, folder: Path) -> None:
-    """Copy a compressed model, with its token embeddings in FP16 for other engines."""
-    from safetensors.torch import load_file, save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = load_file(model / WEIGHTS_FILE)
-    scale = weights.pop(f"{WORDS}_scale", None)
-    if scale is not None:
-        weights[WORDS] = (weights[WORDS].to(torch.float32) * scale).to(torch.float16)
-    save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    for name in (CONFIG_FILE, *TOKENIZER_FILES):
-        if (model / name).is_file():
-            shutil.copyfile(model / name, folder / name)

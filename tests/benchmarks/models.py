@@ -112,11 +112,25 @@ def _train(folder: Path) -> None:
 
 
 def _compress(folder: Path) -> None:
+    from flywheel.bootstrap.compress import compare_variants, install
+    from flywheel.bootstrap.variants import Bench
     from flywheel.compression.config import CompressionSettings
-    from flywheel.compression.quantize import compress
-    from flywheel.serving.runtime import load_classifier
+    from flywheel.training.config import TrainingSettings
 
-    compress(minilm(), dataset(), CompressionSettings(), folder, 1, load=load_classifier)
+    name = "int8-dynamic"
+    bench = Bench(
+        trained=minilm(),
+        dataset=dataset(),
+        settings=CompressionSettings(variants=(name,), pin=name, measure_seconds=0),
+        training=TrainingSettings(base_model=str(load_demo_data().encoder)),
+        engine="embedded",
+        scratch=folder.with_name(".variants"),
+        bases=folder.with_name(".bases"),
+    )
+    comparison = folder.with_name(".comparison")
+    comparison.mkdir(exist_ok=True)
+    install(bench, compare_variants(bench, comparison).chosen, folder)
+    shutil.rmtree(comparison)
 
 
 PROMPT = Prompt(

@@ -1,13 +1,15 @@
 """The real encoder on real questions: sixty labels are enough to start with, INT8 costs nothing."""
 
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 
-from flywheel.compression.config import CompressionSettings
-from flywheel.compression.quantize import compress
+from flywheel.compression.config import STANDARD
+from flywheel.compression.variants import Tools, make_variant
+from flywheel.contracts.model_folder import read_description
 from flywheel.contracts.stores import LabelledSample
 from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
@@ -16,7 +18,7 @@ from flywheel.errors import ArtefactError
 from flywheel.evaluation.evaluate import evaluate
 from flywheel.serving.runtime import load_classifier
 from flywheel.training.config import TrainingSettings
-from flywheel.training.train import train
+from flywheel.training.train import fine_tune, observe, train
 
 
 @pytest.mark.slow
@@ -53,24 +55,23 @@ def test_sixty_questions_teach_minilm_most_of_six_classes(tmp_path: Path) -> Non
     settings = TrainingSettings(base_model=str(data.encoder))
     report = train(tmp_path / "data", settings, labels, tmp_path / "trained")
     assert report.pooling == "mean"
-    small = compress(
-        tmp_path / "trained",
-        tmp_path / "data",
-        CompressionSettings(),
-        tmp_path / "small",
-        1,
-        load=load_classifier,
-    )
-    assert small.bytes_after < small.bytes_before * 0.27
+    tools = Tools(load=load_classifier, fine_tune=partial(fine_tune, settings), observe=observe)
     accuracy = {}
-    for name in ("trained", "small"):
+    for name in ("none", "int8-dynamic", "int8-static"):
+        folder = tmp_path / name
+        made = make_variant(
+            name, STANDARD[name], tmp_path / "trained", tmp_path / "data", folder, tools=tools
+        )
         metrics = evaluate(
-            load_classifier(tmp_path / name, 1).predict,
+            load_classifier(folder, 1).predict,
             tmp_path / "data/holdout.jsonl",
             labels,
             tmp_path / "evaluation" / name,
             latency_requests=10,
         )
         accuracy[name] = metrics["accuracy"]
-    assert accuracy["small"] > 0.65
-    assert abs(accuracy["small"] - accuracy["trained"]) < 0.02
+        if name != "none":
+            assert made.bytes < read_description(tmp_path / "trained").size_bytes * 0.27
+    assert accuracy["none"] > 0.65
+    assert abs(accuracy["int8-dynamic"] - accuracy["none"]) < 0.02
+    assert abs(accuracy["int8-static"] - accuracy["none"]) < 0.03

@@ -15,11 +15,16 @@ import msgspec
 import pytest
 from tiny_encoder import TOPICS, labelled, make_encoder
 
+from flywheel.bootstrap.compress import CompressionReport, compare_variants, install
+from flywheel.bootstrap.variants import Bench
 from flywheel.compression.config import CompressionSettings
-from flywheel.compression.int8 import WORDS, expand_embeddings
-from flywheel.compression.quantize import CompressionReport, compress
 from flywheel.contracts.dataset_folder import Manifest, read_manifest
-from flywheel.contracts.model_folder import WEIGHTS_FILE, read_description, write_description
+from flywheel.contracts.model_folder import (
+    COMPRESSION_REPORT,
+    WEIGHTS_FILE,
+    read_description,
+    write_description,
+)
 from flywheel.contracts.release import Override, Release
 from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
@@ -31,7 +36,6 @@ from flywheel.training.config import TrainingSettings
 from flywheel.training.train import TrainingReport, train
 
 LABELS = tuple(TOPICS)
-INT8 = CompressionSettings()
 
 
 def recipe(root: Path, **given: object) -> TrainingSettings:
@@ -48,6 +52,23 @@ def recipe(root: Path, **given: object) -> TrainingSettings:
     return TrainingSettings.model_validate(fields | given)
 
 
+def compress(root: Path, variant: str, folder: Path) -> CompressionReport:
+    """The compress stage, told what to take; what it costs is another test's."""
+    bench = Bench(
+        trained=root / "trained",
+        dataset=root / "data",
+        settings=CompressionSettings(variants=(variant,), pin=variant, measure_seconds=0),
+        training=recipe(root),
+        engine="embedded",
+        scratch=folder.with_name(f"{folder.name}-variants"),
+        bases=root / "bases",
+    )
+    output = folder.with_name(f"{folder.name}-comparison")
+    output.mkdir()
+    install(bench, compare_variants(bench, output).chosen, folder)
+    return msgspec.json.decode((folder / COMPRESSION_REPORT).read_bytes(), type=CompressionReport)
+
+
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("loop")
@@ -62,9 +83,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder=root / "data",
     )
     report = train(root / "data", recipe(root), LABELS, root / "trained")
-    small = compress(
-        root / "trained", root / "data", INT8, root / "compressed", 1, load=load_classifier
-    )
+    small = compress(root, "int8-dynamic", root / "compressed")
     (root / "reports.json").write_bytes(msgspec.json.encode((report, small)))
     return root
 
@@ -201,7 +220,7 @@ def test_an_encoder_that_pools_its_first_token_is_served_as_trained(tmp_path: Pa
     )
     report = train(tmp_path / "data", recipe(tmp_path), LABELS, tmp_path / "trained")
     assert report.pooling == "cls"
-    compress(tmp_path / "trained", tmp_path / "data", INT8, tmp_path / "s", 1, load=load_classifier)
+    compress(tmp_path, "int8-dynamic", tmp_path / "s")
     metrics = evaluate(
         load_classifier(tmp_path / "s", 1).predict,
         tmp_path / "data/holdout.jsonl",
@@ -227,44 +246,12 @@ def test_a_base_model_that_is_none_is_named(loop: Path, tmp_path: Path) -> None:
         train(loop / "data", recipe(loop), LABELS[:2], tmp_path / "x")
 
 
-def test_a_compression_that_ruins_the_answers_is_refused(loop: Path, tmp_path: Path) -> None:
-    class Broken:
-        labels = LABELS
-
-        def predict(self, texts: list[str]) -> list[dict[str, float]]:
-            return [{label: float(label == LABELS[0]) for label in LABELS} for _ in texts]
-
-    def load(path: Path, threads: int) -> object:
-        return Broken() if path == tmp_path / "s" else load_classifier(path, threads)
-
-    with pytest.raises(PipelineError, match="compression costs too much"):
-        compress(loop / "trained", loop / "data", INT8, tmp_path / "s", 1, load=load)  # type: ignore[arg-type]
-
-
 def test_no_compression_still_calibrates(loop: Path, tmp_path: Path) -> None:
-    none = CompressionSettings(variants=("none",))
-    report = compress(
-        loop / "trained", loop / "data", none, tmp_path / "same", 1, load=load_classifier
-    )
+    report = compress(loop, "none", tmp_path / "same")
     assert report.bytes_after == report.bytes_before
     assert report.nll_calibrated is not None
     assert report.nll_uncalibrated is not None
     assert read_description(tmp_path / "same").temperature == report.temperature != 1.0
-
-
-def test_the_copy_for_other_engines_holds_the_same_values(loop: Path, tmp_path: Path) -> None:
-    import torch
-    from safetensors.torch import load_file
-
-    expand_embeddings(loop / "compressed", tmp_path / "copy")
-    full, copy = (load_file(path / WEIGHTS_FILE) for path in (loop / "trained", tmp_path / "copy"))
-    assert f"{WORDS}_scale" not in copy
-    assert torch.allclose(copy[WORDS].float(), full[WORDS], atol=0.01)
-    dense = "bert.encoder.layer.0.output.dense.weight"
-    assert copy[dense].dtype == torch.int8
-    assert copy[f"{dense}_scale"].shape == (full[dense].shape[0], 1)
-    config = json.loads((tmp_path / "copy/config.json").read_text())
-    assert config["quantization_config"]["quant_method"] == "compressed-tensors"
 
 
 def test_a_release_folder_serves_describes_itself_and_is_made_once(

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flywheel.compression.calibrate import PRIOR_TEMPERATURE, fit_temperature, mean_nll
-from flywheel.compression.quantize import smallest_loss
 
 
 def draw(count: int, temperature: float, seed: int = 0) -> tuple[np.ndarray, list[int]]:
@@ -45,18 +44,3 @@ def test_a_constant_changes_nothing_and_the_fit_pays(
         return float(mean_nll(logits, targets, candidate) * count + prior)
 
     assert cost(found) <= min(cost(1.0), cost(PRIOR_TEMPERATURE), cost(found * 1.2)) + 1e-6
-
-
-@settings(deadline=None)
-@given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 500))
-def test_a_loss_is_only_proven_beyond_its_noise(lost: int, gained: int, same: int) -> None:
-    samples = lost + gained + same
-    bound = smallest_loss(lost, gained, samples)
-    assert bound <= (lost - gained) / (samples + 2)
-    if lost <= gained:
-        assert bound <= 0
-
-
-def test_one_lost_answer_of_ten_proves_nothing_but_twenty_of_a_hundred_do() -> None:
-    assert smallest_loss(1, 0, 10) < 0.02
-    assert smallest_loss(20, 0, 100) > 0.02
