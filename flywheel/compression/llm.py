@@ -46,6 +46,8 @@ from flywheel.errors import ArtefactError, ConfigurationError
 
 MADE_FILE = "made.json"
 CALIBRATION_TEXTS = 128
+# Many short calls would take most of the time.
+_ROW_TOKENS = 512
 _WRITTEN_TEXTS = 32
 _WRITTEN_TOKENS = 64
 _SEED = 20
@@ -184,21 +186,24 @@ def quantised_base(base: BaseReference, quantise: Quantisation, bases: Path) -> 
 def calibration_chats(
     model: Path, lines: Sequence[DatasetLine], prompt: Prompt | None
 ) -> list[list[int]]:
-    """Token ids of training texts as they are asked, with their answers: 128 at most, by seed."""
+    """Token ids of training texts as they are asked, with their answers: 128 at most, by seed, one
+    after the other in rows of 512 tokens or more."""
     from transformers import AutoTokenizer
 
     if not lines or prompt is None:
         raise ArtefactError("quantising a merged model needs training texts and a prompt")
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
     chosen = random.Random(_SEED).sample(list(lines), min(CALIBRATION_TEXTS, len(lines)))
-    chats = []
+    rows: list[list[int]] = [[]]
     for line in chosen:
         asked = tokenizer.apply_chat_template(
             prompt.messages(line.text), add_generation_prompt=True, tokenize=False
         )
         answer = prompt.answers.get(line.label, line.label)
-        chats.append(tokenizer.encode(asked + answer, add_special_tokens=False))
-    return chats
+        if len(rows[-1]) >= _ROW_TOKENS:
+            rows.append([])
+        rows[-1] += tokenizer.encode(asked + answer, add_special_tokens=False)
+    return rows
 
 
 def written_texts(model: Path) -> list[list[int]]:

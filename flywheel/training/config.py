@@ -46,10 +46,10 @@ class LoraSettings(Settings):
         min_length=1,
         description="Names of the layers that get an adapter.",
     )
-    epochs: int = Field(5, ge=1, le=100)
+    epochs: int = Field(4, ge=1, le=100)
     min_steps: int = Field(40, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
-    batch_tokens: int = Field(512, ge=64, description="Tokens of one optimiser step, packed.")
+    batch_tokens: int = Field(256, ge=64, description="Tokens of one optimiser step, packed.")
     max_tokens: int = Field(512, ge=32, description="Longest sample; longer ones are cut.")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
