@@ -89,6 +89,12 @@ class VllmClient:
             tokens_out=int(usage["completion_tokens"]),
         )
 
+    def prompt_tokens(self, model: str, messages: Sequence[Mapping[str, str]]) -> tuple[int, int]:
+        """How many tokens a chat takes, and how many prompt and answer may take together."""
+        body = {"model": model, "messages": messages, "add_generation_prompt": True}
+        answer = self._call("POST", "/tokenize", body)
+        return int(answer["count"]), int(answer["max_model_len"])
+
     def load_adapter(self, name: str, path: str) -> None:
         """Serve a LoRA adapter of the server's model under ``name``."""
         self._call("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": path})

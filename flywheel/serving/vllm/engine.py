@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flywheel.contracts.model_folder import ModelDescription
-from flywheel.errors import FlywheelError, RequestError, Unavailable
+from flywheel.errors import FlywheelError, Unavailable
 from flywheel.serving.config import VllmSettings
 from flywheel.serving.engine import Classifier, Generator
 from flywheel.serving.vllm.arguments import server_arguments, server_environment
@@ -189,10 +189,5 @@ def _served(
     if about.kind == "encoder":
         positions = int(read_config(checked.model).get("max_position_embeddings") or 512)
         return VllmEncoder(lease, release, checked.folder, about, positions)
-    if about.prompt is None:
-        raise RequestError(f"{release} has no prompt")
-    if about.output == "text":
-        return VllmWriter(lease, release, about.prompt, settings.parallel)
-    return VllmChooser(
-        lease, release, about.prompt, about.labels, about.temperature, settings.parallel
-    )
+    kind = VllmWriter if about.output == "text" else VllmChooser
+    return kind(lease, release, checked.model, about, settings.parallel)

@@ -64,48 +64,65 @@ class VllmEncoder(_Remote):
         return [dict(zip(self.labels, row, strict=True)) for row in rows]
 
 
-class VllmChooser(_Remote):
+class _Asked(_Remote):
+    """A language model, asked by its prompt. A text that is too long loses its end, as it did
+    in training."""
+
+    def __init__(
+        self, lease: Lease, release: str, model: Path, about: ModelDescription, parallel: int
+    ) -> None:
+        """``model`` is the folder with the tokenizer."""
+        super().__init__(lease, release, parallel, 1)
+        self._prompt = about.prompt or Prompt()
+        empty, most = self._client.prompt_tokens(release, self._prompt.messages(""))
+        room = min(about.max_tokens, most - self._prompt.max_answer_tokens) - empty
+        if room < 1:
+            raise ArtefactError(
+                f"{release}: its prompt takes {empty} tokens without any text, and no more than "
+                f"{empty + room} are left for all of it"
+            )
+        self._room, self._tokenizer = room, _tokenizer(model, room)
+
+    def _messages(self, text: str) -> list[dict[str, str]]:
+        # No tokenizer makes more tokens than there are bytes.
+        if len(text.encode()) > self._room:
+            tokens = self._tokenizer.encode(text, add_special_tokens=False)
+            if tokens.overflowing:
+                text = text[: tokens.offsets[-1][1]]
+        return self._prompt.messages(text)
+
+
+class VllmChooser(_Asked):
     """A language model that answers with one letter per label."""
 
     def __init__(
-        self,
-        lease: Lease,
-        release: str,
-        prompt: Prompt,
-        labels: Sequence[str],
-        temperature: float,
-        parallel: int,
+        self, lease: Lease, release: str, model: Path, about: ModelDescription, parallel: int
     ) -> None:
-        super().__init__(lease, release, parallel, 1)
-        self.labels = tuple(labels)
-        missing = [label for label in labels if label not in prompt.answers]
+        super().__init__(lease, release, model, about, parallel)
+        self.labels, self._temperature = about.labels, about.temperature
+        answers = self._prompt.answers
+        missing = [label for label in self.labels if label not in answers]
         if missing:
             raise ArtefactError(f"{release}: the prompt has no answer for {', '.join(missing)}")
-        self._prompt, self._temperature = prompt, temperature
-        self._choices = [prompt.answers[label] for label in self.labels]
+        self._choices = [answers[label] for label in self.labels]
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """Softmax of the answers' log-probabilities over the temperature."""
         return _each(self._one, texts, self.parallel)
 
     def _one(self, text: str) -> dict[str, float]:
-        found = self._client.choose(self._release, self._prompt.messages(text), self._choices)
+        found = self._client.choose(self._release, self._messages(text), self._choices)
         scaled = [value / self._temperature for value in found]
         highest = max(scaled)
         weights = [math.exp(value - highest) for value in scaled]
-        return {
-            label: weight / sum(weights) for label, weight in zip(self.labels, weights, strict=True)
-        }
+        total = sum(weights)
+        return {label: weight / total for label, weight in zip(self.labels, weights, strict=True)}
 
 
-class VllmWriter(_Remote):
+class VllmWriter(_Asked):
     """A language model that answers with text."""
 
     labels: tuple[str, ...] = ()
-
-    def __init__(self, lease: Lease, release: str, prompt: Prompt, parallel: int) -> None:
-        super().__init__(lease, release, parallel, 1)
-        self._prompt = prompt
 
     def generate(self, texts: Sequence[str]) -> list[Generated]:
         """The likeliest answer to each text."""
@@ -113,7 +130,7 @@ class VllmWriter(_Remote):
 
     def _one(self, text: str) -> Generated:
         return self._client.generate(
-            self._release, self._prompt.messages(text), self._prompt.max_answer_tokens
+            self._release, self._messages(text), self._prompt.max_answer_tokens
         )
 
 
