@@ -27,8 +27,6 @@ from flywheel.errors import WorkspaceError
 Json = dict[str, Any]
 
 
-# How long a rollout may go on once the simulated expert has no label left to give.
-SPENT_SECONDS = 20.0
 # Labels that are given when the gate refused a turn, before the next one.
 EXTRA_LABELS = 40
 ATTEMPTS = 3
@@ -164,19 +162,17 @@ class Demo:
     async def _compared(self, what: str) -> None:
         pace = self.plan.pace
         self.screen.phase(f"{what}: the challenger against the champion on live traffic")
+        newest = self.state["releases"][-1]["release"]
+        # A label that is given before both arms answer proves nothing.
+        self._pace(pace.training, 0.0)
+        await self._loaded(newest)
         self._allow(self.plan.rollout_budget)
         self._pace(pace.comparing, pace.answers_comparing)
-        newest = self.state["releases"][-1]["release"]
 
-        def ended(rollouts: Json) -> bool:
-            return any(
-                row["challenger"] == newest and row["state"] in ("promoted", "rolled_back")
-                for row in rollouts["history"]
-            )
-
+        patience = self.plan.spent_seconds
         deadline = time.monotonic() + self.plan.patience
         spent_at: float | None = None
-        while not ended(rollouts := await self.client.rollouts(TASK)):
+        while not _ended(rollouts := await self.client.rollouts(TASK), newest):
             if time.monotonic() > deadline:
                 raise WorkspaceError(
                     f"the rollout of {newest} did not end in {self.plan.patience:.0f} s"
@@ -186,12 +182,25 @@ class Demo:
                 spent_at = spent_at or time.monotonic()
             if active and active["rollout"]["state"] == "paused":
                 await self._decide(active["rollout"]["reason"])
-            elif active and spent_at is not None and time.monotonic() - spent_at > SPENT_SECONDS:
+            elif active and spent_at is not None and spent_at < time.monotonic() - patience:
                 await self._decide("the expert's labels are used up")
             await self._pause(0.5)
         row = next(row for row in rollouts["history"] if row["challenger"] == newest)
         self.screen.note(f"{newest} {row['state'].replace('_', ' ')}: {row['reason']}")
         self._pace(pace.training, 0.0)
+
+    async def _loaded(self, release: str) -> None:
+        """Wait until a challenger answers on the model servers, or its rollout has ended."""
+        deadline = time.monotonic() + self.plan.patience
+        while True:
+            rollouts = await self.client.rollouts(TASK)
+            active = rollouts.get("active")
+            mine = active is not None and active["rollout"]["challenger"] == release
+            if (mine and active["rollout"]["state"] != "warming") or _ended(rollouts, release):
+                return
+            if time.monotonic() > deadline:
+                raise WorkspaceError(f"{release} was not loaded in {self.plan.patience:.0f} s")
+            await self._pause(0.5)
 
     async def _released(self, count: int) -> bool:
         """Wait for the running turn: True with its release, False when the gate refused it."""
@@ -273,6 +282,13 @@ def _refused(state: Json, since: float) -> bool:
     turn = state.get("turn") or {}
     ended = turn.get("ended") or 0.0
     return ended >= since and str(turn.get("error") or "").startswith("no release")
+
+
+def _ended(rollouts: Json, challenger: str) -> bool:
+    return any(
+        row["challenger"] == challenger and row["state"] in ("promoted", "rolled_back")
+        for row in rollouts["history"]
+    )
 
 
 def _running(state: Json) -> bool:

@@ -30,6 +30,9 @@ VALUES: Mapping[str, object] = {
     "min_requests": 20,
     # One training run on a few hundred labels differs from the next by more than a point.
     "max_regression": 0.04,
+    # INT8 changes about one answer in a hundred of a model that saw a few hundred labels: a
+    # thousand held-out samples do not prove that as a loss below one in a hundred.
+    "compression.margin": 0.03,
     "min_labels": 40,
     "accuracy_margin": 0.08,
     # Two cores answer, train and judge at once here: a p95 means little at these rates.

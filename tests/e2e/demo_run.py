@@ -19,6 +19,7 @@ SMALL = {
     "steps": [0.3],
     "accuracy_margin": 0.15,
     "max_regression": 0.1,
+    "compression.margin": 0.1,
     "training.epochs": 3,
     "training.min_steps": 30,
 }
