@@ -26,7 +26,6 @@ from flywheel.errors import WorkspaceError
 
 Json = dict[str, Any]
 
-
 # Labels that are given when the gate refused a turn, before the next one.
 EXTRA_LABELS = 40
 ATTEMPTS = 3
@@ -194,9 +193,9 @@ class Demo:
         deadline = time.monotonic() + self.plan.patience
         while True:
             rollouts = await self.client.rollouts(TASK)
-            active = rollouts.get("active")
-            mine = active is not None and active["rollout"]["challenger"] == release
-            if (mine and active["rollout"]["state"] != "warming") or _ended(rollouts, release):
+            running = (rollouts.get("active") or {}).get("rollout", {})
+            answers = running.get("challenger") == release and running["state"] != "warming"
+            if answers or _ended(rollouts, release):
                 return
             if time.monotonic() > deadline:
                 raise WorkspaceError(f"{release} was not loaded in {self.plan.patience:.0f} s")
