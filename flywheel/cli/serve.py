@@ -112,6 +112,43 @@ def tune(ctx: click.Context, folder: Path, bases: Path | None, seconds: float) -
     click.echo(f"threads = {chosen.threads}")
 
 
+@serve.command()
+@click.option(
+    "--folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="The release to serve.",
+)
+@click.option(
+    "--to",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="The folder to write for vLLM (an encoder's weights; replaced if it is there).",
+)
+@click.option("--name", help="The name to serve it under (default: the folder's).")
+@click.option("--bases", type=click.Path(file_okay=False, path_type=Path))
+@click.pass_context
+def prepare(
+    ctx: click.Context, folder: Path, to: Path, name: str | None, bases: Path | None
+) -> None:
+    """Write what a vLLM server elsewhere loads for a release, and print how to start it.
+
+    That server's address then belongs into serving.vllm.urls. Its environment needs this package
+    (without dependencies), which teaches vLLM our model class.
+    """
+    import shlex
+
+    from flywheel.serving.vllm.engine import prepare as write
+
+    workspace, _ = _workspace(ctx.obj)
+    vllm = (workspace.serving if workspace else ServingSettings()).vllm
+    known = bases or _bases(workspace, folder)
+    arguments = write(name or folder.resolve().name, folder, to, known, vllm)
+    adapters = "--enable-lora" in arguments
+    before = "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True " if adapters else ""
+    click.echo(f"{before}vllm serve {shlex.join(arguments)}")
+
+
 def _bases(workspace: FlywheelSettings | None, folder: Path) -> Path:
     return workspace.state / "bases" if workspace else folder.resolve().parent / "bases"
 

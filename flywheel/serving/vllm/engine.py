@@ -166,6 +166,27 @@ class _Prepared:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
+def prepare(release: str, folder: Path, to: Path, bases: Path, settings: VllmSettings) -> list[str]:
+    """Make ``to`` what a vLLM elsewhere loads for a release, and say how to start that.
+
+    An encoder is written anew, as ``prepare_encoder`` says; the arguments name where a language
+    model or an adapter's base lies. Raises ArtefactError as ``VllmEngine.load`` does.
+    """
+    checked = check_release(folder, bases, settings.max_rank)
+    about = checked.about
+    model = prepare_encoder(checked, to) if about.kind == "encoder" else checked.model
+    return server_arguments(
+        settings,
+        model=model,
+        name=about.base.id if about.base else release,
+        kind=about.kind,
+        adapters=about.base is not None,
+        dtype=settings.dtype,
+        max_tokens=_longest(checked, settings),
+        gpu=True,
+    )
+
+
 def _ask(url: str) -> tuple[str, list[str], str]:
     client = VllmClient(url)
     try:
