@@ -32,6 +32,8 @@ from flywheel.errors import ArtefactError, ConfigurationError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from flywheel.compression.prune import Moments
+
 # Texts whose activations decide static scales: a few hundred are as good as thousands.
 CALIBRATION_TEXTS = 256
 # A trained model that only has to get used to INT8 needs smaller steps than an untrained one.
@@ -210,14 +212,14 @@ class _Work:
         from flywheel.compression.prune import prune_ffn, prune_heads
 
         state, config = _read(self.model)
-        recipe, before = self.recipe, dict(config)
+        recipe, before, seen = self.recipe, dict(config), self._moments()
         if recipe.prune_heads:
-            state = prune_heads(state, config, recipe.prune_heads)
+            state = prune_heads(state, config, recipe.prune_heads, seen)
             left, had = config["num_attention_heads"], before["num_attention_heads"]
             self.steps.append(f"{left} of {had} attention heads a layer kept")
             self.notes.append("attention heads were removed: only the embedded engine serves it")
         if recipe.prune_ffn:
-            state = prune_ffn(state, config, recipe.prune_ffn)
+            state = prune_ffn(state, config, recipe.prune_ffn, seen)
             left, had = config["intermediate_size"], before["intermediate_size"]
             self.steps.append(f"{left} of {had} FFN channels a layer kept")
         if recipe.epochs and self.told is None:
@@ -228,6 +230,25 @@ class _Work:
         if recipe.epochs:
             self._train(pruned, "healed")
             self.steps.append(f"fine-tuned for {self._epochs}")
+
+    def _moments(self) -> dict[str, Moments]:
+        from flywheel.compression.prune import Moments
+
+        seen: dict[str, Moments] = {}
+
+        def count(layer: str, inputs: Tensor) -> None:
+            if layer.endswith("output.dense"):
+                seen.setdefault(layer, Moments.empty(inputs.shape[1])).add(inputs)
+
+        self.tools.observe(self.model, self._texts(), count)
+        return seen
+
+    def _texts(self) -> list[str]:
+        """Texts whose activations are looked at."""
+        lines = read_part(self.dataset, "train")[:CALIBRATION_TEXTS]
+        if not lines:
+            raise ArtefactError(f"{self.dataset} has no texts to look at activations of")
+        return [line.text for line in lines]
 
     def quantise(self, method: Method, folder: Path) -> None:
         """Write the model to ``folder`` in the form that is served."""
@@ -248,9 +269,7 @@ class _Work:
     def _input_scales(self) -> dict[str, float]:
         from flywheel.compression.observe import Histogram, least_error_scale
 
-        texts = [line.text for line in read_part(self.dataset, "train")][:CALIBRATION_TEXTS]
-        if not texts:
-            raise ArtefactError(f"{self.dataset} has no texts to calibrate activations on")
+        texts = self._texts()
         seen: dict[str, Histogram] = {}
         self.tools.observe(
             self.model,

@@ -15,7 +15,7 @@ from flywheel.compression.observe import (
     minmax_scale,
     percentile_scale,
 )
-from flywheel.compression.prune import keep_layers, prune_ffn, prune_heads, spread
+from flywheel.compression.prune import Moments, keep_layers, prune_ffn, prune_heads, spread
 from flywheel.serving.encoder import Int8Linear, StaticInt8Linear
 from flywheel.serving.encoder import quantise_rows as quantise_inputs
 
@@ -173,6 +173,33 @@ def test_a_whole_head_goes_from_every_projection() -> None:
     again = prune_heads(pruned, config, 0.5)
     assert (config["num_attention_heads"], config["head_size"]) == (2, 8)
     assert again[out].shape == (32, 16)
+
+
+@pytest.mark.parametrize("redundant", [True, False])
+def test_what_is_left_takes_over_what_went(redundant: bool) -> None:
+    made = bert(layers=1)
+    state, config = made["state"], made["config"]
+    up, down = "bert.encoder.layer.0.intermediate.dense", "bert.encoder.layer.0.output.dense"
+    state[f"{down}.bias"] = torch.zeros(32)
+    state[f"{up}.weight"][:16] *= 1e-3
+    state[f"{down}.weight"][:, :16] *= 0.5
+    inputs = torch.randn(2000, 64)
+    if redundant:
+        inputs[:, :16] = inputs[:, 16:] @ torch.randn(48, 16) + 3.0
+    before = inputs @ state[f"{down}.weight"].T
+    moments = Moments.empty(64)
+    moments.add(inputs[:500])
+    moments.add(inputs[500:])
+    lost = {}
+    for name, seen in (("cut", None), ("passed on", {down: moments})):
+        pruned = prune_ffn(state, dict(config), 0.25, seen)
+        after = inputs[:, 16:] @ pruned[f"{down}.weight"].T + pruned[f"{down}.bias"]
+        lost[name] = float((after - before).norm() / before.norm())
+    if redundant:
+        assert lost["cut"] > 0.5
+        assert lost["passed on"] < 0.1
+    else:
+        assert lost["passed on"] < lost["cut"] * 1.01
 
 
 @given(st.integers(1, 24), st.integers(1, 24))
