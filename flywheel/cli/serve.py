@@ -42,14 +42,16 @@ def serve(
     """Run one model server for every release that a traffic split names, or for one --folder."""
     if ctx.invoked_subcommand is not None:
         return
-    from flywheel.bootstrap.serving import folder_name, run_folder_server, run_model_server
-
     changes = {"engine": engine, "dtype": dtype, "threads": threads}
     if folder is None:
+        from flywheel.bootstrap.serving import run_model_server
+
         settings = load_settings(ctx.obj)
         serving = _changed(settings.serving, changes)
         settings = settings.model_copy(update={"serving": serving})
         sys.exit(run_model_server(settings, port or serving.ports[0]))
+    from flywheel.bootstrap.serve_folder import folder_name, run_folder_server
+
     if not (folder / "release.json").is_file():
         raise ArtefactError(f"{folder} is no model: it has no release.json")
     workspace, level = _workspace(ctx.obj)
