@@ -282,6 +282,8 @@ def _install_gguf(package: str, target: Path, settings: FlywheelSettings) -> str
 
 
 def _how_to_use(target: Path, settings: FlywheelSettings) -> str:
+    # Git keeps what was decided, not hundreds of megabytes that can be had again.
+    (target.parent / ".gitignore").write_text("*\n", "utf-8")
     where = target.relative_to(settings.workspace)
     return (
         f"{target} is a base to train from: in flywheel.toml set\n"
