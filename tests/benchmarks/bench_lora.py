@@ -102,7 +102,7 @@ async def add_challengers(server: Server, texts: Sequence[str], seconds: float) 
     for name in CHALLENGERS:
         began = time.perf_counter()
         server.tell(f"{MODEL} {name}")
-        await ready(dataclasses.replace(server, body=named_body(name)), 60)
+        await ready(dataclasses.replace(server, body=named_body(name)), 60, every=0.02)
         ended = time.perf_counter()
         took.append(ended - began)
         await asyncio.sleep(1.0)

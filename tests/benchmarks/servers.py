@@ -144,13 +144,15 @@ async def client() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-async def ready(server: Server, seconds: float = 180.0) -> None:
+async def ready(server: Server, seconds: float = 180.0, *, every: float = 0.1) -> None:
     """Wait for the first answer. Raises RuntimeError when none comes."""
     async with client() as session:
-        await _answers(session, server, seconds)
+        await _answers(session, server, seconds, every)
 
 
-async def _answers(session: aiohttp.ClientSession, server: Server, seconds: float) -> None:
+async def _answers(
+    session: aiohttp.ClientSession, server: Server, seconds: float, every: float
+) -> None:
     deadline = time.monotonic() + seconds
     said = "nothing"
     while time.monotonic() < deadline:
@@ -163,7 +165,7 @@ async def _answers(session: aiohttp.ClientSession, server: Server, seconds: floa
                     return
         except (aiohttp.ClientError, TimeoutError) as error:
             said = repr(error)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(every)
     raise RuntimeError(f"{server.name} did not answer within {seconds:.0f} s: {said}")
 
 
