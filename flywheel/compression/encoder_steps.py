@@ -142,7 +142,7 @@ class EncoderWork:
         write_model(folder, self.model, state, config, method=method, steps=tuple(self.steps))
 
     def _input_scales(self) -> dict[str, float]:
-        from flywheel.compression.observe import Histogram, least_error_scale
+        from flywheel.compression.observe import PERCENTILE, Histogram, percentile_scale
 
         texts = self._texts()
         seen: dict[str, Histogram] = {}
@@ -152,9 +152,9 @@ class EncoderWork:
             lambda layer, inputs: seen.setdefault(layer, Histogram()).add(inputs),
         )
         self.notes.append(
-            f"activation scales of least squared error on {len(texts)} texts of the training part"
+            f"input scales hold {PERCENTILE} % of what {len(texts)} texts of the training part made"
         )
-        return {layer: least_error_scale(histogram) for layer, histogram in seen.items()}
+        return {layer: percentile_scale(histogram) for layer, histogram in seen.items()}
 
     @property
     def _epochs(self) -> str:

@@ -1,16 +1,21 @@
-"""The range of activations: which scale costs a layer's input least when it becomes INT8."""
+"""The range of activations: one scale for all that ever enters a layer.
+
+A few tokens, such as [SEP], carry values many times all others, and what is lost by clipping them
+differs from layer to layer. Measured on MiniLM (404 and 54 labels of TREC, 1,000 held out), mean
+change of a probability against FP32: clipping nothing 0.0075 and 0.0164, least squared error
+0.0071 and 0.0144, least absolute error 0.0202, the 99.9th percentile 0.0183 and 0.0407, the
+99.99th 0.0053 and 0.0114: that one is taken. A scale for each token as it comes: 0.0020, 0.0048.
+"""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+PERCENTILE = 99.99
 _BINS = 2048
-_CANDIDATES = 100
-_SMALLEST_SHARE = 0.2
 
 
 @dataclass
@@ -39,35 +44,10 @@ class Histogram:
             self.counts = torch.cat([halves, torch.zeros_like(halves)])
 
 
-def minmax_scale(seen: Histogram) -> float:
-    """The scale that clips nothing that was seen."""
-    filled = torch.nonzero(seen.counts)
-    if not len(filled):
-        return 1.0
-    return max(seen.top * (int(filled[-1]) + 1) / _BINS / 127.0, 1e-8)
-
-
-def percentile_scale(seen: Histogram, percentile: float) -> float:
-    """The scale that clips all but so many percent of what was seen."""
+def percentile_scale(seen: Histogram, percentile: float = PERCENTILE) -> float:
+    """The scale that clips all but so many percent of what was seen: 127 steps up to there."""
     total = float(seen.counts.sum())
     if total == 0:
         return 1.0
     reached = torch.cumsum(seen.counts, 0) >= total * percentile / 100.0
     return max(seen.top * (int(torch.nonzero(reached)[0]) + 1) / _BINS / 127.0, 1e-8)
-
-
-def least_error_scale(seen: Histogram) -> float:
-    """The scale with the least mean squared error: it weighs the few values that are clipped
-    against the finer steps that all others get."""
-    largest = minmax_scale(seen)
-    if float(seen.counts.sum()) == 0:
-        return largest
-    centres = (torch.arange(_BINS, dtype=torch.float64) + 0.5) * seen.top / _BINS
-    best, least = largest, math.inf
-    for step in range(_CANDIDATES):
-        scale = largest * (1 - (1 - _SMALLEST_SHARE) * step / _CANDIDATES)
-        error = centres - torch.round(centres / scale).clamp(max=127) * scale
-        cost = float((error * error * seen.counts).sum())
-        if cost < least:
-            best, least = scale, cost
-    return best

@@ -9,12 +9,7 @@ from hypothesis import strategies as st
 
 from flywheel.compression.fake_quantise import fake_rows
 from flywheel.compression.int8 import WORDS, quantisation_config, quantise_rows, quantise_weights
-from flywheel.compression.observe import (
-    Histogram,
-    least_error_scale,
-    minmax_scale,
-    percentile_scale,
-)
+from flywheel.compression.observe import Histogram, percentile_scale
 from flywheel.compression.prune import Moments, keep_layers, prune_ffn, prune_heads, spread
 from flywheel.serving.encoder import Int8Linear, StaticInt8Linear
 from flywheel.serving.encoder import quantise_rows as quantise_inputs
@@ -87,26 +82,27 @@ def test_a_histogram_holds_every_value_and_its_scales_are_ordered(given: np.ndar
     if largest < 1e-6:
         return
     assert np.count_nonzero(given) <= float(seen.counts.sum()) <= len(given)
-    assert minmax_scale(seen) * 127 >= largest * 0.999
-    assert minmax_scale(seen) * 127 <= largest + seen.top / 1000
-    assert percentile_scale(seen, 50.0) <= percentile_scale(seen, 99.9) <= minmax_scale(seen)
-    assert 0 < least_error_scale(seen) <= minmax_scale(seen)
+    assert percentile_scale(seen, 100) * 127 >= largest * 0.999
+    assert percentile_scale(seen, 100) * 127 <= largest + seen.top / 1000
+    assert 0 < percentile_scale(seen, 50) <= percentile_scale(seen) <= percentile_scale(seen, 100)
 
 
 def test_one_outlier_does_not_decide_the_scale_of_a_million_values() -> None:
     torch.manual_seed(0)
     seen = Histogram()
     seen.add(torch.randn(1_000_000))
-    calm = least_error_scale(seen)
+    calm = percentile_scale(seen)
     seen.add(torch.tensor([20.0]))
-    assert minmax_scale(seen) * 127 >= 20
-    assert least_error_scale(seen) < minmax_scale(seen) * 0.6
-    assert least_error_scale(seen) < calm * 3
+    assert percentile_scale(seen, 100) * 127 >= 20
+    assert percentile_scale(seen) == pytest.approx(calm, rel=0.02)
+    assert 3.5 < calm * 127 < 4.3
 
 
 def test_nothing_observed_gives_a_scale_all_the_same() -> None:
-    assert least_error_scale(Histogram()) == minmax_scale(Histogram()) == 1.0
-    assert percentile_scale(Histogram(), 99.9) == 1.0
+    assert percentile_scale(Histogram()) == 1.0
+    seen = Histogram()
+    seen.add(torch.zeros(10))
+    assert percentile_scale(seen) == 1.0
 
 
 def bert(layers: int = 4, width: int = 32, heads: int = 4, inner: int = 64) -> dict[str, object]:
