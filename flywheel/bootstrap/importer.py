@@ -86,6 +86,7 @@ def served_folder(settings: FlywheelSettings) -> Serve:
             labels=labels,
             bases=bases,
             workspace=settings.workspace,
+            threads=settings.serving.threads,
         )
         try:
             server.ready()

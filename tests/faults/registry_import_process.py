@@ -15,7 +15,7 @@ from registry_workspace import Loaded, Workspace, load_here
 
 import flywheel.registry.release_folder
 import flywheel.retraining.run_pipeline
-from flywheel.bootstrap.importer import WorkspaceImporter
+from flywheel.bootstrap.importer import WorkspaceImporter, served_folder
 from flywheel.bootstrap.trainer import Trainer
 
 
@@ -31,9 +31,19 @@ def die_measuring(folder: Path, bases: Path, labels: bool) -> Iterator[Loaded]:
         die()
 
 
+@contextmanager
+def die_serving(folder: Path, bases: Path, labels: bool) -> Iterator[Any]:
+    workspace = Workspace(Path(sys.argv[1]))
+    with served_folder(workspace.settings)(folder, bases, labels) as served:
+        sys.stdout.write(served.url)  # type: ignore[attr-defined]
+        sys.stdout.flush()
+        die()
+        yield served
+
+
 def main(folder: str, point: str) -> None:
     workspace = Workspace(Path(folder))
-    serve = die_measuring if point == "measured" else load_here
+    serve = {"measured": die_measuring, "served": die_serving}.get(point, load_here)
     if point == "half made":
         flywheel.registry.release_folder._sync = die
     elif point == "made":

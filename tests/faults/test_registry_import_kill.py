@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from registry_workspace import TASK, Workspace, make_models
 
-from flywheel.bootstrap.importer import WorkspaceImporter
 from flywheel.bootstrap.registry import IMPORTS, request_import, stage_archive
 from flywheel.contracts.ids import utc_now
 from flywheel.registry.archive import export_release
@@ -26,30 +27,51 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_models(tmp_path_factory.mktemp("models"))
 
 
-@pytest.mark.parametrize("point", POINTS)
-def test_an_import_survives_the_trainer(models: Path, tmp_path: Path, point: str) -> None:
-    here, there = Workspace(tmp_path / "here"), Workspace(tmp_path / "there")
-    release = here.release(models).release
-    export_release(
-        here.settings.state / RELEASES / release, here.settings.state / BASES, tmp_path / "a.tar"
-    )
-    there.hold_out()
-    request_id, staged = stage_archive(there.settings, TASK, tmp_path / "a.tar")
-    request_import(there.database, TASK, request_id, staged, by="ada", why="x", override=False)
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Workspace]:
+    made = Workspace(tmp_path / "here")
+    yield made
+    made.close()
 
+
+@pytest.fixture
+def there(tmp_path: Path) -> Iterator[Workspace]:
+    made = Workspace(tmp_path / "there")
+    made.hold_out()
+    yield made
+    made.close()
+
+
+def ask(here: Workspace, there: Workspace, models: Path) -> tuple[str, str]:
+    """Ask for an import from one workspace into the other; the release and the request's id."""
+    release = here.release(models).release
+    file = here.settings.workspace / "a.tar"
+    export_release(here.settings.state / RELEASES / release, here.settings.state / BASES, file)
+    request_id, staged = stage_archive(there.settings, TASK, file)
+    request_import(there.database, TASK, request_id, staged, by="ada", why="x", override=False)
+    return release, request_id
+
+
+def kill(there: Workspace, point: str) -> str:
+    """Have a trainer take the import up, and die at a point of it; what it wrote."""
+    program = str(TESTS / "faults/registry_import_process.py")
     killed = subprocess.run(
-        [
-            sys.executable,
-            str(TESTS / "faults/registry_import_process.py"),
-            str(tmp_path / "there"),
-            point,
-        ],
+        [sys.executable, program, str(there.settings.workspace), point],
         env={**os.environ, "PYTHONPATH": str(TESTS)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert killed.returncode == -9, killed.stderr
+    return killed.stdout
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_an_import_survives_the_trainer(
+    here: Workspace, there: Workspace, models: Path, point: str
+) -> None:
+    release, request_id = ask(here, there, models)
+    kill(there, point)
     releases = there.settings.state / RELEASES
     complete = point in ("made", "registered", "finished")
     found = [p.name for p in releases.glob("*") if not p.name.startswith(".making")]
@@ -74,6 +96,15 @@ def test_an_import_survives_the_trainer(models: Path, tmp_path: Path, point: str
     assert not list((there.settings.state / IMPORTS).iterdir())
     events = [r for _, r in there.database.outbox_rows("trainer").unsent(10)]
     assert len(events) == 1, "it is announced once"
-    WorkspaceImporter(there.settings, there.database)
-    here.close()
-    there.close()
+
+
+def test_the_server_that_measures_ends_with_the_trainer(
+    here: Workspace, there: Workspace, models: Path
+) -> None:
+    ask(here, there, models)
+    url = kill(there, "served").rpartition("http")[2]
+    while True:
+        try:
+            urllib.request.urlopen(f"http{url}/health", timeout=10).close()  # noqa: S310
+        except OSError:
+            return
