@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from flywheel.serving.encoder import Encoder
 
+# Of one pass: more make no text faster, and what lies between the layers must fit into memory.
 _BATCH = 32
+_BATCH_TOKENS = 2048
 # How inputs are quantised: the strategy of their scales, and whether these are found as they come.
 _INPUTS = {
     "int8-dynamic": ("token", True),
@@ -54,13 +56,25 @@ class Classifier(InProcess):
         order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
         answers: list[dict[str, float]] = [{}] * len(encoded)
         with torch.inference_mode():
-            for start in range(0, len(order), _BATCH):
-                chosen = order[start : start + _BATCH]
+            for chosen in _batches(order, [len(ids) for ids in encoded]):
                 logits = self._encoder([encoded[index] for index in chosen]).to(torch.float64)
                 rows = torch.softmax(logits / self._temperature, dim=-1).tolist()
                 for index, row in zip(chosen, rows, strict=True):
                     answers[index] = dict(zip(self.labels, row, strict=True))
         return answers
+
+
+def _batches(order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+    """``order``, sorted by length, in runs that are taken at once."""
+    batches: list[list[int]] = []
+    tokens = 0
+    for index in order:
+        tokens += lengths[index]
+        if not batches or len(batches[-1]) == _BATCH or tokens > _BATCH_TOKENS:
+            batches.append([])
+            tokens = lengths[index]
+        batches[-1].append(index)
+    return batches
 
 
 def load_classifier(path: Path, threads: int) -> Classifier:
