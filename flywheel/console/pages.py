@@ -22,6 +22,7 @@ from flywheel.console.rollout_page import rollout_page
 from flywheel.console.words import share
 from flywheel.contracts.answers import LONGEST_TEXT
 from flywheel.errors import NotFound
+from flywheel.registry.history import read_history
 from flywheel.registry.lineage import lineage
 from flywheel.settings import FlywheelSettings
 
@@ -160,6 +161,7 @@ class Pages:
         self._task(task)
         with self.reading() as tx:
             found = lineage(tx, task, release)
+            history = read_history(tx, found.release)
             champion, rollouts = tx.rollouts.champion(task), tx.rollouts.history(task)
             frame = self._frame(tx, request, task, "releases")
         mine = [one for one in rollouts if one.challenger == release]
@@ -170,6 +172,7 @@ class Pages:
             one=found.release,
             status_of=release_status(release, champion, rollouts),
             rollouts=mine,
+            history=history,
             comparison=found.release.metrics.get("comparison"),
             classes=found.release.metrics.get("classes", {}),
             confusion=_heat(found.release.metrics.get("confusion", {})),

@@ -220,6 +220,9 @@ def test_the_api_tells_history_differences_and_what_served(served: Served) -> No
     now = {"at": (utc_now() + timedelta(seconds=2)).isoformat()}
     told = console.ask("GET", "/api/releases/topics/served-at", params=now).json()
     assert (told["release"], told["engine"]) == (served.two.release, "embedded")
+    page = console.ask("GET", f"/releases/topics/{served.one.release}").text
+    assert "Status history" in page
+    assert f"{served.two.release} took over: promoted: proven" in page
     before = console.ask("GET", "/api/releases/topics/served-at", params={"at": "2020-01-01"})
     assert before.json()["release"] is None
 
