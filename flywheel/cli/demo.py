@@ -38,8 +38,12 @@ import click
     help="A MiniLM encoder, or SmolLM2 with LoRA adapters: slower, minutes more on two cores.",
 )
 @click.option("--turns", type=click.IntRange(0, 10), help="Default: 2; 1 with vLLM.")
-@click.option("--drill/--no-drill", default=True, help="Roll out a broken challenger at the end.")
-@click.option("--holdout", type=click.IntRange(50, 2000), help="Default: 1000; 300 for llm.")
+@click.option(
+    "--drill/--no-drill",
+    default=None,
+    help="Roll out a broken challenger at the end. Default: yes; no for llm.",
+)
+@click.option("--holdout", type=click.IntRange(50, 2000), help="Default: 1000; 150 for llm.")
 @click.option("--set", "values", multiple=True, metavar="KEY=VALUE", help="As for `flywheel init`.")
 def demo(
     folder: Path,
@@ -48,7 +52,7 @@ def demo(
     engine: str | None,
     model: str,
     turns: int | None,
-    drill: bool,
+    drill: bool | None,
     holdout: int | None,
     values: tuple[str, ...],
 ) -> None:

@@ -24,6 +24,7 @@ START_SECONDS = 120.0
 
 def run_demo(plan: Plan, *, leave: bool) -> int:
     """The exit code: 0 when the wheel turned and nothing failed, was lost or doubled."""
+    signal.signal(signal.SIGTERM, _interrupt)  # what was started must be stopped then, too
     _clear(plan)
     screen = Screen()
     screen.phase("Checking the demo's data, making the workspace")
@@ -99,6 +100,10 @@ def _stay(plan: Plan, up: subprocess.Popen[bytes]) -> None:
     click.echo(f"\nConsole  {urls['console']}\nGateway  {urls['gateway']}")
     click.echo(f"Report   {plan.workspace / 'demo-report.json'}\nCtrl-C ends it all.")
     up.wait()
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _stop(up: subprocess.Popen[bytes]) -> None:
