@@ -61,7 +61,7 @@ class Int8Linear:
             product = torch._int_mm(values, self.weight).to(torch.float32)
         else:
             product = values.to(torch.float32) @ self.weight
-        return product.mul_(row_scale).mul_(self.scale).add_(self.bias)
+        return torch.addcmul(self.bias, product.mul_(self.scale), row_scale)
 
 
 class StaticInt8Linear:
