@@ -10,7 +10,8 @@ from flywheel.datasets.workspace import checkout, init
 from flywheel.errors import WorkspaceError
 from flywheel.settings import FlywheelSettings
 
-_IGNORED = "/.flywheel/\n/answered.txt\n/demo-report.json\n"
+# Base models are hundreds of megabytes that can be had again; a release names theirs by its hash.
+_IGNORED = "/.flywheel/\n/models/bases/\n/answered.txt\n/demo-report.json\n"
 
 
 def pipeline_text() -> str:
