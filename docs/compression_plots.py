@@ -23,7 +23,7 @@ INK, SOFT, GOOD, BAD, SPAN = "#1f2937", "#9ca3af", "#2563eb", "#b91c1c", "#e5e7e
 def table(found: dict[str, Any]) -> str:
     """The Markdown table of one case."""
     lines = [
-        "| variant | size | smaller | accuracy (95 %) | difference (95 %) | no worse by 1 %? "
+        "| variant | size | smaller | accuracy (95 %) | difference (95 %) | no worse? "
         "| p50 / p95 | answers/s | faster | compute | memory |",
         "|---|--:|--:|--:|--:|---|--:|--:|--:|--:|--:|",
     ]
@@ -136,8 +136,13 @@ def main() -> None:
     measured = json.loads(MEASURED.read_text("utf-8"))
     document = HERE / "compression.md"
     text = document.read_text("utf-8")
-    parts = {case: table(found) for case, found in measured.items()}
-    for name, body in {**parts, "claims": claims_table(measured)}.items():
+    sections = (
+        f"\n### {TITLES[case]}\n\n![Loss, speed and size of each variant: {TITLES[case]}]"
+        f"(images/compression-{case}.svg)\n\n{table(measured[case])}\n"
+        for case in TITLES
+        if case in measured
+    )
+    for name, body in {"measured": "".join(sections), "claims": claims_table(measured)}.items():
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         before, _, rest = text.partition(begin)
         _, _, after = rest.partition(end)

@@ -150,7 +150,7 @@ def _ask_served(bench: Bench, trial: Trial) -> None:
 
 
 def _measure(bench: Bench, trial: Trial, server: ServedFolder) -> None:
-    if trial.failure or bench.settings.measure_seconds == 0:
+    if trial.failure or not bench.timed(trial.name):
         return
     try:
         server.ready()

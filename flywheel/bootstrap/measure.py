@@ -29,7 +29,7 @@ _BATCH, _BATCHES = 32, 4
 _START_SECONDS = 330.0
 _STOP_SECONDS = 20.0
 # However slow a model is, so many answers are timed.
-_LEAST_ALONE, _LEAST_TOGETHER = 10, 2 * IN_FLIGHT
+_LEAST_ALONE, _LEAST_TOGETHER, _WARM = 8, 2 * IN_FLIGHT, 4
 _TAIL = 600
 # `flywheel serve` that ends when this process does, however that comes about.
 _SERVE = (
@@ -147,20 +147,17 @@ class ServedFolder:
     async def _speed(self, texts: Sequence[str], seconds: float, accelerator: bool) -> Speed:
         async with self._session() as session:
             ask = self._classify if self._labels else self._generate
-            await asyncio.gather(*(ask(session, [text]) for text in texts[:IN_FLIGHT]))
+            await asyncio.gather(*(ask(session, [text]) for text in texts[:_WARM]))
             alone = await _one_by_one(lambda text: ask(session, [text]), texts, seconds / 2)
             busy = self._processor_seconds()
             began = time.perf_counter()
             ends = await _together(lambda text: ask(session, [text]), texts, seconds / 2)
             spent = time.perf_counter() - began
             busy = self._processor_seconds() - busy
-        # The first ones of each in flight found an idle server, and the last ones an emptying one.
-        steady = ends[IN_FLIGHT - 1 : -IN_FLIGHT + 1]
-        rate = (len(steady) - 1) / (steady[-1] - steady[0])
         return Speed(
             p50_ms=alone[len(alone) // 2],
             p95_ms=alone[min(len(alone) - 1, int(len(alone) * 0.95))],
-            per_second=rate,
+            per_second=_rate(ends, spent),
             in_flight=IN_FLIGHT,
             cost_ms=(spent if accelerator else busy) * 1000 / len(ends),
             memory_bytes=sum(_memory(process) for process in self._tree()),
@@ -248,17 +245,25 @@ async def _one_by_one(ask: Any, texts: Sequence[str], seconds: float) -> list[fl
 async def _together(ask: Any, texts: Sequence[str], seconds: float) -> list[float]:
     """When each answer came, with so many in flight all the time."""
     deadline, ends, todo = time.perf_counter() + seconds, list[float](), _round(texts)
-    least = _LEAST_TOGETHER + IN_FLIGHT
 
     async def work() -> None:
         for text in todo:
             await ask(text)
             ends.append(time.perf_counter())
-            if ends[-1] > deadline and len(ends) >= least:
+            if ends[-1] > deadline and len(ends) > _LEAST_TOGETHER - IN_FLIGHT:
                 return
 
     await asyncio.gather(*(work() for _ in range(IN_FLIGHT)))
     return sorted(ends)
+
+
+def _rate(ends: Sequence[float], seconds: float) -> float:
+    """Answers a second. The first of each in flight found an idle server and the last an emptying
+    one: they are left out where enough others are there."""
+    if len(ends) < 4 * IN_FLIGHT:
+        return len(ends) / seconds
+    steady = ends[IN_FLIGHT - 1 : -IN_FLIGHT + 1]
+    return (len(steady) - 1) / (steady[-1] - steady[0])
 
 
 def _round(texts: Sequence[str]) -> Iterator[str]:

@@ -92,8 +92,14 @@ class Bench:
         if self.model.kind == "llm":
             return True
         if self.engine == "embedded":
-            return self.settings.measure_seconds > 0
+            return self.timed(name)
         return name != REFERENCE or name in self.settings.variants
+
+    def timed(self, name: str) -> bool:
+        """Whether a variant's speed is measured; with vLLM the reference's only when it is among
+        the variants, as above."""
+        named = self.engine == "embedded" or name != REFERENCE or name in self.settings.variants
+        return named and self.settings.measure_seconds > 0
 
 
 class _Made(msgspec.Struct, frozen=True):
