@@ -14,8 +14,9 @@ from flywheel.contracts.model_folder import ModelDescription
 from flywheel.contracts.release import Override
 from flywheel.errors import ArtefactError
 from flywheel.registry.archive import extract
+from flywheel.registry.formats import check_folder
 from flywheel.registry.hugging_face import make_model
-from flywheel.registry.release_folder import verify_release
+from flywheel.registry.release_folder import BASES, RELEASES, verify_release
 from flywheel.retraining.ports import IMPORT, TurnRequest
 from flywheel.settings import FlywheelSettings
 from storage.database import Database
@@ -42,6 +43,8 @@ def stage_archive(settings: FlywheelSettings, task: str, file: Path) -> tuple[st
     """
     with _staging(settings) as (request_id, folder):
         manifest = extract(file, folder)
+        for held in (folder / RELEASES / manifest.release, *(folder / BASES).glob("*")):
+            check_folder(held)
         description = verify_release(folder, manifest.release)
         check_fits(settings, task, description)
         return request_id, Staged(source=file.name, release=manifest.release)

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -178,8 +178,3 @@ def _write(stream: IO[bytes] | None, target: Path, name: str, expected: FileDige
             file.write(data)
     if hashed.hexdigest() != expected.sha256:
         raise ArtefactError(f"{name} is not the file that was exported: its SHA-256 differs")
-
-
-def total_bytes(files: Mapping[str, FileDigest]) -> int:
-    """What files take together."""
-    return sum(file.bytes for file in files.values())

@@ -52,6 +52,27 @@ def check_name(name: str) -> None:
         raise ArtefactError(f"{name} is of no format that a model is made of: remove it")
 
 
+def check_folder(folder: Path) -> None:
+    """Check every file of a model folder, and that it needs no code of its own.
+
+    Raises ArtefactError, naming the file.
+    """
+    for path in sorted(folder.iterdir()):
+        check_file(path)
+    check_code(folder)
+
+
+def check_code(folder: Path) -> None:
+    """Raises ArtefactError for a model whose configuration asks for code of its own."""
+    for name in ("config.json", "tokenizer_config.json", "adapter_config.json"):
+        values = read_json(folder / name) if (folder / name).is_file() else {}
+        for key in ("auto_map", "auto_mapping"):
+            if isinstance(values, dict) and values.get(key) is not None:
+                raise ArtefactError(
+                    f"{folder / name} has an {key}: it needs code of its own, which is not run"
+                )
+
+
 def check_file(path: Path) -> None:
     """Check one file by its name and by what it holds. Raises ArtefactError, naming it."""
     check_name(path.name)

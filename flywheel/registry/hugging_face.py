@@ -21,7 +21,13 @@ from flywheel.contracts.model_folder import (
     write_description,
 )
 from flywheel.errors import ArtefactError
-from flywheel.registry.formats import check_file, check_name, check_safetensors, read_json
+from flywheel.registry.formats import (
+    check_code,
+    check_file,
+    check_name,
+    check_safetensors,
+    read_json,
+)
 
 # An encoder with a head of the task's labels, which can be a release; or a model to train from.
 Holds = Literal["classifier", "encoder", "llm"]
@@ -56,6 +62,7 @@ def look(folder: Path, *, strict: bool = True) -> Found:
     Raises ArtefactError, saying what is wrong, for anything that is not taken.
     """
     config = _config(folder)
+    check_code(folder)
     if strict:
         for file in sorted(folder.rglob("*")):
             if file.is_file() and file.suffix.lower() not in _IGNORED and file.name[0] != ".":
@@ -148,12 +155,6 @@ def _config(folder: Path) -> dict[str, Any]:
     config = read_json(folder / CONFIG_FILE)
     if not isinstance(config, dict):
         raise ArtefactError(f"{folder / CONFIG_FILE} is no object")
-    for name in (CONFIG_FILE, "tokenizer_config.json"):
-        values = read_json(folder / name) if (folder / name).is_file() else {}
-        if isinstance(values, dict) and "auto_map" in values:
-            raise ArtefactError(
-                f"{folder / name} has an auto_map: it needs code of its own, which is not run"
-            )
     return config
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from registry_workspace import TASK, Workspace, as_hugging_face, make_models
 from tiny_encoder import labelled
@@ -13,11 +15,20 @@ from tiny_encoder import labelled
 from flywheel.bootstrap.importer import WorkspaceImporter
 from flywheel.bootstrap.measure import ServedFolder
 from flywheel.bootstrap.registry import IMPORTS, request_import, stage_archive, stage_model
+from flywheel.contracts.dataset_folder import read_manifest
+from flywheel.contracts.ids import utc_now
+from flywheel.contracts.model_folder import (
+    RELEASE_FILE,
+    ModelDescription,
+    digest_model_files,
+    write_description,
+)
 from flywheel.contracts.release import Release
 from flywheel.errors import ArtefactError
+from flywheel.evaluation.metrics import measure
 from flywheel.registry.archive import export_release
 from flywheel.registry.history import read_history
-from flywheel.registry.release_folder import BASES, read_record, verify_release
+from flywheel.registry.release_folder import BASES, assemble, read_record, verify_release
 from flywheel.retraining.ports import Turn
 from flywheel.serving.runtime import load_classifier
 
@@ -229,6 +240,41 @@ def test_a_staged_release_that_is_changed_is_not_registered(
     assert "SHA-256 differs" in turn.error
     with there.database.transaction(read_only=True) as tx:
         assert tx.releases.history(TASK) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("config.json", b'{"auto_map": {"AutoModel": "net.Net"}}', "needs code of its own"),
+        ("model.safetensors", b"\x80\x04" + b"x" * 50, "no safetensors file"),
+        ("tokenizer.json", b"\x80\x04.", "not valid JSON"),
+    ],
+)
+def test_a_forged_release_is_refused_by_what_its_files_hold(
+    here: Workspace, models: Path, tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    """Every hash and the id are right, for whoever made the file made them too."""
+    forged = tmp_path / "forged"
+    shutil.copytree(models / "trained", forged)
+    (forged / name).write_bytes(content)
+    files = digest_model_files(forged)
+    told = msgspec.json.decode((forged / RELEASE_FILE).read_bytes(), type=ModelDescription)
+    write_description(forged, msgspec.structs.replace(told, files=files))
+    release = assemble(
+        forged,
+        metrics=measure([], told.labels, 0.95),
+        manifest=read_manifest(models / "data"),
+        to_root=tmp_path / "releases",
+        created_at=utc_now(),
+        git_commit="",
+        parent=None,
+        gate_passed=True,
+        gate_reason="it says so",
+    )
+    export_release(Path(release.path), tmp_path / BASES, tmp_path / "forged.tar")
+    with pytest.raises(ArtefactError, match=words):
+        stage_archive(here.settings, TASK, tmp_path / "forged.tar")
+    assert not list((here.settings.state / IMPORTS).iterdir())
 
 
 def test_a_release_of_another_task_is_refused(
