@@ -25,10 +25,10 @@ def register() -> None:
 def _add_models() -> None:
     from vllm import ModelRegistry
 
+    from flywheel.serving.vllm import bert
+
     # By name: only a process that runs such a model imports it.
-    ModelRegistry.register_model(
-        MEAN_BERT, "flywheel.serving.vllm.bert:MeanBertForSequenceClassification"
-    )
+    ModelRegistry.register_model(MEAN_BERT, f"flywheel.serving.vllm.bert:{bert.CLASS}")
 
 
 def _allow_adapters_on_repacked_layers() -> None:
