@@ -166,7 +166,11 @@ def test_the_runtime_computes_what_transformers_computes(loop: Path) -> None:
 
 def test_answers_do_not_depend_on_neighbours_threads_or_length(loop: Path) -> None:
     classifier = load_classifier(loop / "compressed", 1)
-    texts = [sample.text for sample in labelled(80, seed=9)] + ["", "ß日本 🎉", *["word " * 500] * 90]
+    texts = [sample.text for sample in labelled(80, seed=9)] + [
+        "",
+        "ß日本 🎉",
+        *["word " * 500] * 90,
+    ]
     together = classifier.predict(texts)
     assert classifier.predict([]) == []
     with ThreadPoolExecutor(4) as pool:

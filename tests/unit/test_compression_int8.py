@@ -1,5 +1,7 @@
 """INT8 and pruning as arithmetic: what is kept, and that no more is lost than said."""
 
+from typing import Any
+
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
@@ -105,7 +107,7 @@ def test_nothing_observed_gives_a_scale_all_the_same() -> None:
     assert percentile_scale(seen) == 1.0
 
 
-def bert(layers: int = 4, width: int = 32, heads: int = 4, inner: int = 64) -> dict[str, object]:
+def bert(layers: int = 4, width: int = 32, heads: int = 4, inner: int = 64) -> dict[str, Any]:
     """Weights of a BERT in the names that matter here, and its config."""
     torch.manual_seed(1)
     state = {WORDS: torch.randn(10, width), "classifier.weight": torch.randn(3, width)}
