@@ -191,7 +191,14 @@ def _commit(root: Path, message: str) -> None:
     _git(root, "add", "-A", "--", *present)
     staged = _try_git(root, "diff", "--cached", "--quiet", "--", *present) is None
     if staged:
-        _git(root, *_identity(root), "commit", "-q", "--no-verify", "-m", message, "--", *present)
+        # A folder of which everything is ignored is no path that git knows.
+        known = [p for p in present if _git(root, "ls-files", "--", p) or _deleted(root, p)]
+        _git(root, *_identity(root), "commit", "-q", "--no-verify", "-m", message, "--", *known)
+
+
+def _deleted(root: Path, path: str) -> bool:
+    """Whether the last commit has something there that this one will not."""
+    return bool(_try_git(root, "ls-tree", "--name-only", "HEAD", "--", path))
 
 
 def _identity(root: Path) -> Iterable[str]:
