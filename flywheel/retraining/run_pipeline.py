@@ -58,19 +58,18 @@ def make_turn(
         reason=start.reason,
         started_at=utc_now(),
     )
-    if imports:
-        with transactions() as tx:
-            tx.turns.save(turn)
-    elif start.resume is None or not pipeline.prepared(turn):
+    fresh = start.resume is None or (not imports and not pipeline.prepared(turn))
+    if fresh or imports:
         with transactions() as tx:
             watermark = tx.labels.watermark(task)
             tx.turns.save(turn)
-        pipeline.prepare(turn, request, watermark or "")
     _log.info("turn begins", task=task, turn=turn.turn_id, reason=turn.reason)
     try:
         if request is not None and imports:
             turn = _import(turn, request, importer, transactions)
         else:
+            if fresh:
+                pipeline.prepare(turn, request, watermark or "")
             turn = _run(turn, request, pipeline, transactions)
     except FlywheelError as error:
         _log.error("turn failed", task=task, turn=turn.turn_id, error=str(error))
