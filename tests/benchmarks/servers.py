@@ -99,6 +99,8 @@ def start(
 
     What it writes is under build/bench/logs.
     """
+    # By an exception, so that whoever started servers ends them when asked to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     port = port or free_port()
     LOGS.mkdir(parents=True, exist_ok=True)
     with (LOGS / f"{name.replace(' ', '-')}.log").open("wb") as log:
