@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from flywheel.bootstrap.process import open_database
-from flywheel.errors import FlywheelError
+from flywheel.errors import ConfigurationError, FlywheelError
+from flywheel.serving.vllm.machine import find_installation
 from flywheel.settings import FlywheelSettings
 from storage.database import Database, shown_url
 from streams.reconcile import Report, reconcile
@@ -90,9 +92,22 @@ def what_is_used(settings: FlywheelSettings) -> dict[str, str]:
         "workspace": str(settings.workspace),
         "broker": broker,
         "database": f"{url} ({why})",
-        "serving": f"{settings.serving.engine} at {servers}",
+        "serving": f"{_engine(settings)} at {servers}",
         "tasks": ", ".join(settings.tasks),
     }
+
+
+def _engine(settings: FlywheelSettings) -> str:
+    serving = settings.serving
+    if serving.engine != "vllm":
+        return serving.engine
+    if serving.vllm.urls:
+        return f"vllm elsewhere ({', '.join(serving.vllm.urls)})"
+    try:
+        found = find_installation(serving.vllm, os.environ)
+    except ConfigurationError as error:
+        return f"vllm, which cannot start ({error})"
+    return f"vllm on {'a GPU' if found.gpu else 'the CPU'} by {found.python}"
 
 
 def _compare(

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from flywheel.errors import WorkspaceError
+from flywheel.serving.vllm.machine import find_installation
 from flywheel.settings import FlywheelSettings
 
 # Below this a broker or a training run would fail half-way, with a worse message.
@@ -174,6 +175,13 @@ def _probe(host: str, port: int) -> None:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))
+
+
+def check_engine(settings: FlywheelSettings) -> None:
+    """Raises ConfigurationError when model servers are to run vLLM here and it is not installed."""
+    serving = settings.serving
+    if serving.engine == "vllm" and not serving.urls and not serving.vllm.urls:
+        find_installation(serving.vllm, os.environ)
 
 
 def check_disk(settings: FlywheelSettings) -> None:

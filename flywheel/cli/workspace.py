@@ -111,6 +111,7 @@ def up(ctx: click.Context) -> None:
     from flywheel.bootstrap.supervisor import (
         address,
         check_disk,
+        check_engine,
         check_ports,
         command,
         lock,
@@ -119,6 +120,7 @@ def up(ctx: click.Context) -> None:
     from flywheel.bootstrap.workspace import prepare
 
     settings = load_settings(ctx.obj)
+    check_engine(settings)
     check_disk(settings)
     held = lock(settings)
     prepare(settings)
