@@ -191,7 +191,10 @@ class ServingSettings(Settings):
     threads: int = Field(1, ge=1)
     max_batch: int = Field(16, ge=1)
     max_wait_ms: float = Field(2.0, ge=0)
-    queue_size: int = Field(256, ge=1)
+    queue_size: int = Field(256, ge=1, description="Texts that wait; more are answered 429.")
+    max_queue_seconds: float = Field(
+        8.0, gt=0, description="A text that waited longer is answered 429; below gateway timeouts."
+    )
     vllm: VllmSettings = VllmSettings()
 
     @property
@@ -237,6 +240,11 @@ class FlywheelSettings(Settings):
                 raise ValueError(
                     f'tasks.{name}.model is "llm", which the embedded engine cannot serve: '
                     'set serving.engine = "vllm" (after `make vllm`), or serving.urls'
+                )
+            if task.model == "llm" and task.lora.rank > self.serving.vllm.max_rank:
+                raise ValueError(
+                    f"tasks.{name}.lora.rank is {task.lora.rank}, but adapters are served up to "
+                    f"serving.vllm.max_rank = {self.serving.vllm.max_rank}: raise that"
                 )
         for name, http in (("gateway", self.gateway), ("console", self.console)):
             if not http.loopback and not http.api_keys:

@@ -39,6 +39,7 @@ def run_folder_server(
             max_batch=serving.max_batch,
             max_wait_ms=serving.max_wait_ms,
             queue_size=serving.queue_size,
+            max_queue_seconds=serving.max_queue_seconds,
         )
         server = HttpServer(app, serving.host, port, setting="--port")
         ready = {

@@ -41,6 +41,7 @@ def run_model_server(settings: FlywheelSettings, port: int) -> int:
         max_batch=serving.max_batch,
         max_wait_ms=serving.max_wait_ms,
         queue_size=serving.queue_size,
+        max_queue_seconds=serving.max_queue_seconds,
         checks={
             "splits": lambda: None if follower.caught_up(0) else "still reading the rollout log"
         },

@@ -54,13 +54,19 @@ def create_app(
     max_batch: int = 16,
     max_wait_ms: float = 2.0,
     queue_size: int = 256,
+    max_queue_seconds: float = 8.0,
     checks: Mapping[str, Callable[[], str | None]] | None = None,
 ) -> FastAPI:
     """A model server over ``releases``, which the caller starts and stops."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        batcher = Batcher(max_batch=max_batch, max_wait_ms=max_wait_ms, queue_size=queue_size)
+        batcher = Batcher(
+            max_batch=max_batch,
+            max_wait_ms=max_wait_ms,
+            queue_size=queue_size,
+            max_queue_seconds=max_queue_seconds,
+        )
         app.state.endpoints = _Endpoints(releases, batcher)
         yield
         await batcher.stop()

@@ -36,11 +36,19 @@ _inference = Histogram(
 
 
 @dataclass(slots=True)
+class _Request:
+    """Whether any of a request's texts is being answered: then the others are, too."""
+
+    begun: bool = False
+
+
+@dataclass(slots=True)
 class _Piece:
     """Texts of one request that fit into one batch."""
 
     texts: Sequence[str]
     done: asyncio.Future[list[Any]]
+    request: _Request
     queued_at: float = field(default_factory=time.monotonic)
 
 
@@ -70,14 +78,24 @@ class Batcher:
     """One per process: a queue per release. Lives in one event loop.
 
     A batch starts at once while requests come one at a time; once they come together it waits up
-    to ``max_wait_ms`` to fill up to ``max_batch``. At most ``queue_size`` texts wait. Releases that
-    compute in this process share one thread; a remote one is asked from several.
+    to ``max_wait_ms`` to fill up to ``max_batch``. At most ``queue_size`` texts wait, and none
+    longer than ``max_queue_seconds``: whoever asked has given up by then, and an engine that is
+    asked for more than it can do would otherwise compute nothing but what nobody reads. Releases
+    that compute in this process share one thread; a remote one is asked from several.
     """
 
-    def __init__(self, *, max_batch: int, max_wait_ms: float, queue_size: int) -> None:
+    def __init__(
+        self,
+        *,
+        max_batch: int,
+        max_wait_ms: float,
+        queue_size: int,
+        max_queue_seconds: float = 8.0,
+    ) -> None:
         self._max_batch = max_batch
         self._max_wait = max_wait_ms / 1000
         self._queue_size = queue_size
+        self._max_queue_seconds = max_queue_seconds
         self._waiting = 0
         self._lanes: dict[Served | None, _Lane] = {}
         self._local = ThreadPoolExecutor(1, thread_name_prefix="inference")
@@ -105,8 +123,8 @@ class Batcher:
     async def classify(self, classifier: Classifier, texts: Sequence[str]) -> list[Scores]:
         """Scores of every text, in order.
 
-        Raises TooManyRequests when the queue is full and RequestError for more texts than it
-        could ever hold.
+        Raises TooManyRequests when the queue is full or the texts waited in it for too long, and
+        RequestError for more texts than it could ever hold.
         """
         return await self._answer(classifier, classifier.predict, texts)
 
@@ -121,8 +139,9 @@ class Batcher:
             raise TooManyRequests(f"{self._waiting} texts are waiting, which is the limit")
         loop = asyncio.get_running_loop()
         max_batch = served.batch or self._max_batch
+        request = _Request()
         pieces = [
-            _Piece(texts[start : start + max_batch], loop.create_future())
+            _Piece(texts[start : start + max_batch], loop.create_future(), request)
             for start in range(0, len(texts), max_batch)
         ]
         lane = self._lane(served)
@@ -192,11 +211,23 @@ class Batcher:
         while pieces and (not batch or size + len(pieces[0].texts) <= queue.max_batch):
             piece = pieces.popleft()
             self._count(-len(piece.texts))
-            if piece.done.cancelled():
+            if piece.done.done() or self._late(piece):
                 continue
+            piece.request.begun = True
             batch.append(piece)
             size += len(piece.texts)
         return batch
+
+    def _late(self, piece: _Piece) -> bool:
+        waited = time.monotonic() - piece.queued_at
+        if piece.request.begun or waited <= self._max_queue_seconds:
+            return False
+        piece.done.set_exception(
+            TooManyRequests(
+                f"waited {waited:.0f} s in the queue: this server is asked for more than it can do"
+            )
+        )
+        return True
 
     async def _infer(self, worker: ThreadPoolExecutor, ask: Ask, batch: list[_Piece]) -> None:
         texts = [text for piece in batch for text in piece.texts]

@@ -26,7 +26,9 @@ class VllmSettings(Settings):
     kv_cache_gb: int = Field(1, ge=1, description="Of each process, on a CPU.")
     max_tokens: int = Field(1024, ge=64, description="Longest prompt and answer together.")
     max_adapters: int = Field(4, ge=1, description="LoRA adapters served at the same time.")
-    max_rank: int = Field(16, ge=1, description="Largest LoRA rank that is served.")
+    max_rank: int = Field(
+        8, ge=1, description="Largest LoRA rank that is served; every adapter costs as much."
+    )
     parallel: int = Field(16, ge=1, description="Texts that one process is asked at a time.")
     gpu_memory_share: float = Field(0.9, gt=0, le=1)
     tensor_parallel: int = Field(1, ge=1, description="GPUs that share one model.")

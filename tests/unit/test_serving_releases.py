@@ -13,7 +13,7 @@ import pytest
 from flywheel.contracts.events import RolloutChanged
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.split import TrafficSplit
-from flywheel.errors import ArtefactError, NotFound, Unavailable
+from flywheel.errors import ArtefactError, NotFound, TooManyRequests, Unavailable
 from flywheel.serving.batching import Batcher
 from flywheel.serving.engine import Classifier, Generated, Generator, InProcess
 from flywheel.serving.releases import ReleaseSet
@@ -212,6 +212,23 @@ async def test_an_engine_that_is_away_is_not_asked_again_for_each_text() -> None
     answers = await asyncio.gather(*first, *rest, return_exceptions=True)
     assert all(isinstance(answer, Unavailable) for answer in answers)
     assert remote.asked == [1, 1, 5]
+    await batcher.stop()
+
+
+async def test_who_waited_too_long_is_refused_and_what_has_begun_is_finished() -> None:
+    remote = Remote(parallel=2, batch=1)
+    remote.go.clear()
+    batcher = Batcher(max_batch=1, max_wait_ms=0, queue_size=100, max_queue_seconds=0.05)
+    begun = asyncio.create_task(batcher.classify(remote, ["a", "b", "c", "d"]))
+    await asyncio.to_thread(eventually, lambda: remote.at_once == 2)
+    late = [asyncio.create_task(batcher.classify(remote, ["x"])) for _ in range(3)]
+    await asyncio.sleep(0.2)
+    remote.go.set()
+    refused = await asyncio.gather(*late, return_exceptions=True)
+    assert all(isinstance(one, TooManyRequests) for one in refused)
+    assert len(await begun) == 4
+    assert remote.asked == [1] * 4
+    assert len(await batcher.classify(remote, ["later"])) == 1
     await batcher.stop()
 
 

@@ -42,6 +42,10 @@ def server_arguments(
     else:
         # One process less than vLLM's default: the engine computes itself (see the environment).
         found += ["--enforce-eager", "--distributed-executor-backend", "uni"]
+        if kind == "llm":
+            # Only whole blocks of a prompt are cached: vLLM's default of 128 tokens is longer than
+            # most system messages, which are the same for every request. It takes multiples of 32.
+            found += ["--block-size", "32"]
     return [*found, *settings.arguments]
 
 

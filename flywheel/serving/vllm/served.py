@@ -20,7 +20,7 @@ Answer = TypeVar("Answer")
 
 # Requests that an encoder's server has at a time, each with a batch of texts: while it computes
 # one, the next is already there.
-_ENCODER_PARALLEL = 4
+_ENCODER_PARALLEL = 2
 
 
 class _Remote:
