@@ -28,6 +28,7 @@ IN_FLIGHT = 16
 _BATCH, _BATCHES = 32, 4
 _START_SECONDS = 330.0
 _STOP_SECONDS = 20.0
+_ASK_SECONDS = 600.0
 # However slow a model is, so many answers are timed.
 _LEAST_ALONE, _LEAST_TOGETHER, _WARM = 8, 2 * IN_FLIGHT, 4
 _TAIL = 600
@@ -165,7 +166,7 @@ class ServedFolder:
 
     def _session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            self.url, timeout=aiohttp.ClientTimeout(total=600.0), raise_for_status=False
+            self.url, timeout=aiohttp.ClientTimeout(total=_ASK_SECONDS), raise_for_status=False
         )
 
     async def _classify(self, session: aiohttp.ClientSession, texts: Sequence[str]) -> list[Answer]:
@@ -189,12 +190,20 @@ class ServedFolder:
     async def _post(
         self, session: aiohttp.ClientSession, path: str, body: dict[str, Any]
     ) -> dict[str, Any]:
+        """The answer; a server that is busy is asked again until it has time."""
+        deadline = time.monotonic() + _ASK_SECONDS
         try:
-            async with session.post(path, json={"model": self.model, **body}) as answer:
-                text = await answer.text()
-                if answer.status != 200:
-                    raise PipelineError(f"the model server answered {answer.status}: {text[:300]}")
-                return dict(json.loads(text))
+            while True:
+                async with session.post(path, json={"model": self.model, **body}) as answer:
+                    text = await answer.text()
+                    if answer.status == 200:
+                        return dict(json.loads(text))
+                    if answer.status != 429 or time.monotonic() > deadline:
+                        raise PipelineError(
+                            f"the model server answered {answer.status}: {text[:300]}"
+                        )
+                    pause = float(answer.headers.get("Retry-After", 1))
+                await asyncio.sleep(pause)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise PipelineError(
                 f"the model server is gone ({type(error).__name__}): {self._tail()}"
