@@ -57,6 +57,9 @@ def configure_logging(process: str, level: str = "info") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for chatty in ("kafka", "aiokafka", "faust", "mode", "aiohttp.access", "uvicorn.access"):
+    for chatty in (
+        *("kafka", "aiokafka", "faust", "mode"),
+        *("aiohttp.access", "uvicorn.access", "httpx", "httpcore"),
+    ):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
     structlog.contextvars.bind_contextvars(process=process)
