@@ -24,8 +24,8 @@ class Pace:
 
 # vLLM on two cores: an encoder answers about 100 texts a second when nothing else runs.
 VLLM_PACE = Pace(labelling=14.0, training=2.0, comparing=12.0, answers=7.0, answers_comparing=6.0)
-# A language model with an adapter answers about five, and every answer of a rollout is asked twice.
-LLM_PACE = Pace(labelling=3.0, training=0.5, comparing=2.0, answers=3.0, answers_comparing=2.0)
+# A language model with an adapter answers about sixteen; in a rollout every text is asked twice.
+LLM_PACE = Pace(labelling=6.0, training=0.5, comparing=4.0, answers=5.0, answers_comparing=3.0)
 
 
 @dataclass(frozen=True)
