@@ -59,13 +59,17 @@ def turn_params(
     parent_dataset: str | None,
     champion: str | None,
     engine: str,
+    start_from: str | None = None,
 ) -> dict[str, Any]:
-    """What one turn of a task is made of."""
+    """What one turn of a task is made of. ``start_from`` is a release whose adapter training may go
+    on from; a drill begins from nothing, or it would hardly be broken."""
     overrides = dict(request.overrides) if request else {}
     dataset = settings.dataset.model_dump(mode="json")
     training = settings.training.model_dump(mode="json")
     lora = settings.lora.model_dump(mode="json")
     compression = settings.compression.model_dump(mode="json")
+    drill = overrides.get("drill") == SHUFFLED
+    warm = settings.model == "llm" and settings.lora.warm_start and not drill
     if overrides.get(MERGE):
         compression |= _merged(settings.compression)
     if overrides.get("drill") == SHUFFLED:
@@ -85,6 +89,7 @@ def turn_params(
         "dataset": dataset,
         "training": training,
         "lora": lora,
+        "start_from": start_from if warm else None,
         "prompt": msgspec.to_builtins(settings.release_prompt),
         "compression": compression,
         "gate": settings.gate.model_dump(mode="json"),

@@ -69,6 +69,7 @@ class WorkspacePipeline:
             latest = tx.datasets.latest(turn.task)
             champion = tx.rollouts.champion(turn.task)
             parent = latest.version if latest else None
+            start_from = champion
             if request is not None and request.overrides.get(MERGE):
                 serving = tx.releases.get(champion) if champion else None
                 mine = [
@@ -81,6 +82,7 @@ class WorkspacePipeline:
                         f"{turn.task} has no champion made here that could be merged with its base"
                     )
                 watermark, parent = mine[0].watermark, mine[0].parent
+                start_from = serving.parent if serving else None
         tasks = read_params(self._settings.workspace)
         tasks[turn.task] = turn_params(
             self._settings.task(turn.task),
@@ -90,6 +92,7 @@ class WorkspacePipeline:
             parent_dataset=parent,
             champion=champion,
             engine=self._settings.serving.engine,
+            start_from=start_from,
         )
         write_params(self._settings.workspace, tasks)
 

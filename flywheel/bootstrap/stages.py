@@ -15,10 +15,12 @@ import structlog
 from flywheel.bootstrap.params import task_params
 from flywheel.bootstrap.watchdog import follow_trainer
 from flywheel.compression.config import CompressionSettings
-from flywheel.contracts.model_folder import Prompt
+from flywheel.contracts.model_folder import Prompt, read_description
 from flywheel.datasets.config import DatasetSettings
+from flywheel.errors import ArtefactError
 from flywheel.evaluation.config import GateSettings
 from flywheel.monitoring.logs import configure_logging
+from flywheel.registry.release_folder import release_folder
 from flywheel.settings import FlywheelSettings
 from flywheel.training.config import LoraSettings, TrainingSettings
 
@@ -140,23 +142,43 @@ def _train(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> Non
     workspace, training = settings.workspace, TrainingSettings(**params["training"])
     dataset, folder = dataset_folder(workspace, task), _empty(trained_folder(workspace, task))
     if params["model"] == "llm":
-        from flywheel.training.llm.train import train_llm
+        _train_llm(settings, task, params, dataset, folder)
+        return
+    from flywheel.training.train import train
 
+    train(dataset, training, params["labels"], folder)
+
+
+def _train_llm(
+    settings: FlywheelSettings, task: str, params: dict[str, Any], dataset: Path, folder: Path
+) -> None:
+    from flywheel.training.llm.train import train_llm
+
+    def run(parent: Path | None) -> None:
         train_llm(
             dataset,
-            training,
+            TrainingSettings(**params["training"]),
             LoraSettings(**params["lora"]),
             msgspec.convert(params["prompt"], Prompt),
             params["labels"],
             "text" if params["kind"] == "generation" else "label",
             folder,
             bases=settings.state / "bases",
+            parent=parent,
             checkpoint=settings.state / "checkpoints" / task,
         )
-        return
-    from flywheel.training.train import train
 
-    train(dataset, training, params["labels"], folder)
+    if params["start_from"] is None:
+        return run(None)
+    parent = release_folder(settings.state, params["start_from"])
+    try:
+        told = read_description(parent)
+        if told.prompt != msgspec.convert(params["prompt"], Prompt):
+            raise ArtefactError(f"{parent.name} was asked in another way")
+        return run(parent)
+    except ArtefactError as error:
+        _log.warning("training starts from nothing", task=task, reason=str(error))
+    return run(None)
 
 
 def _compress(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> None:

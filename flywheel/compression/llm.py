@@ -23,7 +23,7 @@ import structlog
 from flywheel.compression.config import Quantisation, Recipe
 from flywheel.compression.llm_quantize import copy_tokenizer, method_of, quantise_model
 from flywheel.compression.variants import VariantReport
-from flywheel.contracts.base_folder import put_base
+from flywheel.contracts.base_folder import MADE_FILE, Made, put_base
 from flywheel.contracts.dataset_folder import DatasetLine, read_part
 from flywheel.contracts.model_folder import (
     ADAPTER_CONFIG_FILE,
@@ -44,7 +44,6 @@ from flywheel.contracts.model_folder import (
 )
 from flywheel.errors import ArtefactError, ConfigurationError
 
-MADE_FILE = "made.json"
 CALIBRATION_TEXTS = 128
 # Many short calls would take most of the time.
 _ROW_TOKENS = 512
@@ -52,13 +51,6 @@ _WRITTEN_TEXTS = 32
 _WRITTEN_TOKENS = 64
 _SEED = 20
 _log = structlog.get_logger(__name__)
-
-
-class Made(msgspec.Struct, frozen=True):
-    """made.json beside a quantised base: from which base, and how; no part of the base's id."""
-
-    source: str
-    quantise: str
 
 
 def make_llm_variant(

@@ -7,6 +7,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import msgspec
+
 from flywheel.contracts.model_folder import (
     BASE_FILE,
     CONFIG_FILE,
@@ -22,9 +24,28 @@ from flywheel.contracts.model_folder import (
 )
 from flywheel.errors import ArtefactError
 
+# Beside a quantised base: from which base, and how; no part of its id.
+MADE_FILE = "made.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 _INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
 _OLDER_TOKENIZERS = ("tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json")
+
+
+class Made(msgspec.Struct, frozen=True):
+    """made.json: the id of the base that was quantised, and how."""
+
+    source: str
+    quantise: str
+
+
+def trained_on(bases: Path, base: str) -> str:
+    """The base that an adapter on ``base`` was trained on: what ``base`` was quantised from, or
+    itself."""
+    try:
+        made = msgspec.json.decode((bases / base / MADE_FILE).read_bytes(), type=Made)
+    except (OSError, msgspec.MsgspecError):
+        return base
+    return made.source
 
 
 def base_file_names(folder: Path) -> tuple[str, ...]:

@@ -56,6 +56,9 @@ class LoraSettings(Settings):
         description="Of the products; weights and optimiser stay in FP32. "
         "auto: bfloat16 where the processor multiplies it, else float32 (float16 on a GPU).",
     )
+    warm_start: bool = Field(
+        True, description="Go on from the champion's adapter, when it fits; else from nothing."
+    )
     checkpoint_seconds: float = Field(
         60.0, ge=0, description="How often a resumable checkpoint is written."
     )

@@ -19,7 +19,9 @@ def task(folder: Path, **values: object) -> TaskSettings:
     return load_settings(folder, {}).task("t")
 
 
-def params(settings: TaskSettings, **overrides: object) -> dict[str, Any]:
+def params(
+    settings: TaskSettings, *, start_from: str | None = None, **overrides: object
+) -> dict[str, Any]:
     turn = Turn(
         turn_id=new_id(),
         task="t",
@@ -32,7 +34,14 @@ def params(settings: TaskSettings, **overrides: object) -> dict[str, Any]:
         request_id=new_id(), task="t", by="me", why="test", at=utc_now(), overrides=overrides
     )
     return turn_params(
-        settings, turn, request, "7", parent_dataset=None, champion=None, engine="vllm"
+        settings,
+        turn,
+        request,
+        "7",
+        parent_dataset=None,
+        champion=None,
+        engine="vllm",
+        start_from=start_from,
     )
 
 
@@ -56,3 +65,13 @@ def test_a_drill_trains_badly_on_purpose(tmp_path: Path) -> None:
     made = params(task(tmp_path), drill="shuffled-labels")
     assert made["dataset"]["shuffle_labels"]
     assert made["lora"]["epochs"] == made["training"]["epochs"] == 1
+
+
+def test_training_goes_on_from_the_champion_but_a_drill_does_not(tmp_path: Path) -> None:
+    assert started(task(tmp_path)) == "t-champion"
+    assert started(task(tmp_path), drill="shuffled-labels") is None
+    assert started(task(tmp_path, **{"lora.warm_start": False})) is None
+
+
+def started(settings: TaskSettings, **overrides: object) -> object:
+    return params(settings, start_from="t-champion", **overrides)["start_from"]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flywheel.contracts.base_folder import trained_on
 from flywheel.contracts.model_folder import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_FILE,
@@ -94,8 +95,9 @@ class AdaptedModel:
         logits: Tensor = out.logits[0].float()
         return logits
 
-    def continue_from(self, parent: Path, base: BaseReference) -> None:
-        """Start from the weights of an earlier adapter on the same base.
+    def continue_from(self, parent: Path, base: BaseReference, bases: Path | None = None) -> None:
+        """Start from the weights of an earlier adapter on the same base, or on one that ``bases``
+        says was quantised from it.
 
         Raises ArtefactError when they don't fit.
         """
@@ -103,7 +105,10 @@ class AdaptedModel:
         from safetensors.torch import load_file
 
         described = read_description(parent)
-        if described.base is None or described.base.id != base.id:
+        own_base = "" if described.base is None else described.base.id
+        if bases is not None and own_base:
+            own_base = trained_on(bases, own_base)
+        if own_base != base.id:
             raise ArtefactError(f"{parent} is no adapter on base {base.id}: train without it")
         state = load_file(parent / ADAPTER_FILE)
         own = get_peft_model_state_dict(self.peft)

@@ -103,7 +103,7 @@ def train_llm(
     order.fix_seeds()
     model = AdaptedModel(bases / base.id, lora)
     if parent is not None:
-        model.continue_from(parent, base)
+        model.continue_from(parent, base, bases)
     encoded = order.encode(dataset, bases / base.id)
     run = Run(
         model,
