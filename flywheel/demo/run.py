@@ -105,6 +105,9 @@ class Demo:
             lambda s: s["champion"] is not None, "the first release to serve", self.plan.patience
         )
         await self._released(1)
+        # Its servers may take a minute to load it; traffic before that would wait, or fail.
+        patience = str(self.plan.patience)
+        await asyncio.to_thread(flywheel, workspace, "status", "--wait", patience)
 
     async def _turn(self, number: int) -> None:
         pace = self.plan.pace
