@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from flywheel.contracts.proportions import wilson_interval
 from flywheel.errors import PipelineError
 
 REFERENCE = "none"
@@ -184,7 +185,7 @@ def _row(one: Evidence, reference: Evidence, margin: float, max_loss: float) -> 
     fixed = sum(now and not was for now, was in pairs)
     broken = sum(was and not now for now, was in pairs)
     right = sum(one.right)
-    low, high = wilson(right, total)
+    low, high = wilson_interval(right, total, CONFIDENCE)
     interval = bootstrap_interval(fixed, broken, total) if total else (0.0, 0.0)
     worst = lower_bound(fixed, broken, total) if total else -1.0
     standing, reason = verdict(fixed, broken, total, margin, max_loss)
@@ -326,18 +327,3 @@ def score_statistic(fixed: int, broken: int, total: int, loss: float) -> float:
     if variance <= 0:
         return math.inf if distance > 0 else -math.inf
     return distance / math.sqrt(variance)
-
-
-def wilson(right: int, total: int) -> tuple[float, float]:
-    """Two-sided 95 % interval of a proportion (Wilson 1927); (0, 1) when nothing was measured."""
-    if total == 0:
-        return 0.0, 1.0
-    z = _NORMAL.inv_cdf(0.5 + CONFIDENCE / 2)
-    share, square = right / total, z * z
-    centre = share + square / (2 * total)
-    spread = z * math.sqrt(share * (1 - share) / total + square / (4 * total * total))
-    scale = 1 + square / total
-    return (
-        min(share, max(0.0, (centre - spread) / scale)),
-        max(share, min(1.0, (centre + spread) / scale)),
-    )

@@ -9,8 +9,9 @@ from statistics import NormalDist
 import msgspec
 
 from flywheel.contracts.answers import is_right
+from flywheel.contracts.proportions import wilson_interval
 from flywheel.evaluation.config import GateSettings
-from flywheel.evaluation.metrics import Prediction, wilson_interval
+from flywheel.evaluation.metrics import Prediction
 
 
 class GateDecision(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
 from typing import Any
 
 import msgspec
 
 from flywheel.contracts.answers import is_right
+from flywheel.contracts.proportions import wilson_interval
 
 _BINS = 10
 _SMALLEST = 1e-12
@@ -38,20 +38,6 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if self.reported is not None:
             return self.reported
         return max(self.scores.values(), default=0.0)
-
-
-def wilson_interval(right: int, total: int, confidence: float) -> tuple[float, float]:
-    """Two-sided interval of a proportion (Wilson 1927); (0, 1) when nothing was measured."""
-    if total == 0:
-        return 0.0, 1.0
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    share, square = right / total, z * z
-    centre = share + square / (2 * total)
-    spread = z * math.sqrt(share * (1 - share) / total + square / (4 * total * total))
-    scale = 1 + square / total
-    low, high = (centre - spread) / scale, (centre + spread) / scale
-    # Rounding must not push the interval past the estimate at its ends.
-    return min(share, max(0.0, low)), max(share, min(1.0, high))
 
 
 def expected_calibration_error(predictions: Sequence[Prediction]) -> float:

@@ -21,8 +21,8 @@ from flywheel.compression.compare import (
     score_bound,
     score_statistic,
     verdict,
-    wilson,
 )
+from flywheel.contracts.proportions import wilson_interval
 from flywheel.errors import PipelineError
 
 
@@ -159,7 +159,7 @@ def test_the_cheapest_that_is_no_worse_serves() -> None:
     static = found.row("int8-static")
     assert (static.standing, static.eligible, static.broken) == ("worse", False, 40)
     assert found.row("int8-dynamic").difference == pytest.approx(-0.001)
-    low, high = wilson(950, 1000)
+    low, high = wilson_interval(950, 1000, 0.95)
     row = found.row("none")
     assert (row.accuracy_low, row.accuracy_high, row.standing) == (low, high, "reference")
 

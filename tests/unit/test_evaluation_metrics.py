@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flywheel.contracts.proportions import wilson_interval
 from flywheel.evaluation.metrics import (
     Prediction,
     brier_score,
@@ -15,7 +16,6 @@ from flywheel.evaluation.metrics import (
     expected_calibration_error,
     measure,
     negative_log_likelihood,
-    wilson_interval,
 )
 
 LABELS = ("a", "b", "c")
