@@ -11,14 +11,21 @@ from hypothesis import strategies as st
 from rollout_memory import arm, pairs
 
 from flywheel.rollout.analysis import simulation
-from flywheel.rollout.analysis.betting import PairedEvidence, differences
+from flywheel.rollout.analysis.betting import (
+    PairedEvidence,
+    checkpoints,
+    differences,
+    log_capital,
+)
+from flywheel.rollout.analysis.evidence import Facts
 from flywheel.rollout.analysis.latency import Latencies, log_e_slower, of_arm
 from flywheel.rollout.analysis.noninferiority import exact_p, lower_bound, score
+from flywheel.rollout.analysis.promotion import promotion_checks
 from flywheel.rollout.analysis.proportions import difference_interval, log_e_difference
 from flywheel.rollout.analysis.simulation import Pairs, independent
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.plan import look_sizes
-from flywheel.rollout.ports import latency_bucket
+from flywheel.rollout.ports import Pair, latency_bucket
 
 SETTINGS = RolloutSettings()
 DIFFERENCES = st.lists(st.sampled_from([-1, 0, 1]), min_size=1, max_size=80)
@@ -219,3 +226,61 @@ def test_no_latency_claim_without_both_arms() -> None:
     assert log_e_slower(of_arm(arm(0)), of_arm(arm(50, ms=900)), 1.5, 0.05) == 0
     assert log_e_slower(of_arm(arm(500)), of_arm(arm(0)), 1.5, 0.05) == 0
     assert of_arm(arm(0)).quantile(0.95) is None
+
+
+def test_a_weighted_proof_made_at_a_scheduled_look_stays_however_many_pairs_follow() -> None:
+    # Past two thousand pairs not every look is kept; the scheduled ones must be.
+    good = [*pairs([1] * 40, 0.5), *pairs([1] * 20, 0.25)]
+    proven = "at the look at 60 audited samples"
+    for more in (0, 1, 1939, 1940, 1941, 1977, 2345, 3940, 6000):
+        seen = [*good, *pairs([-1, 0] * (more // 2) + [0] * (more % 2), 0.25)]
+        paired = PairedEvidence(*differences(seen))
+        check = promotion_checks(Facts(pairs=tuple(seen)), paired, SETTINGS)[0]
+        assert check.outcome == "passed", more
+        assert proven in check.words
+
+
+@given(
+    st.lists(st.sampled_from([-1, 0, 1]), min_size=4, max_size=30),
+    st.lists(st.sampled_from([-1, 0, 1]), max_size=30),
+    st.sampled_from([0.05, 0.25, 0.5]),
+)
+def test_what_a_look_said_does_not_depend_on_later_pairs(
+    first: list[int], later: list[int], rate: float
+) -> None:
+    # Also where the audit rate is changed after the look.
+    settings = RolloutSettings(
+        looks=3, min_labels=4, accuracy_margin=0.5, promote_alpha=0.4, harm_margin=0.0
+    )
+    before, after = pairs(first, 0.25), [*pairs(first, 0.25), *pairs(later, rate)]
+
+    def passed(seen: list[Pair]) -> bool:
+        paired = PairedEvidence(*differences(seen))
+        return promotion_checks(Facts(pairs=tuple(seen)), paired, settings)[0].outcome == "passed"
+
+    if passed(before):
+        assert passed(after)
+
+
+def test_a_late_look_is_at_its_very_pair() -> None:
+    # 12,345 is no checkpoint: only there, after the last pair, is the capital highest.
+    d = np.concatenate([np.tile([-1.0, 1.0], 6000), np.ones(345)])
+    whole = log_capital(np.array([[6000.0, 6345.0]]), np.array([-1.0, 1.0]), np.ones(2), -0.05)
+    assert 12_345 not in checkpoints(12_345)
+    assert PairedEvidence(d).first(12_345).proof(-0.05) == pytest.approx(whole[0])
+
+
+@given(st.lists(st.sampled_from([-1, 0, 1]), min_size=1, max_size=60), st.integers(1, 9000))
+def test_harm_once_proven_stays_proven_as_pairs_come(start: list[int], more: int) -> None:
+    before = PairedEvidence(np.array(start, float)).harm(0.0)
+    after = PairedEvidence(np.concatenate([start, np.ones(more)])).harm(0.0)
+    assert after >= before - 1e-9
+
+
+def test_a_proof_of_harm_between_checkpoints_is_found_within_a_thousandth_more_pairs() -> None:
+    for n in (1999, 2001, 5003, 100_001):
+        looks = checkpoints(n)
+        assert looks[0] == 1
+        assert n - looks[-1] <= n / 1000
+        assert np.isin(checkpoints(n - 1), looks).all()
+    assert len(checkpoints(1_000_000)) < 10_000

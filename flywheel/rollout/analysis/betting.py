@@ -37,7 +37,9 @@ Array = NDArray[np.float64]
 # Bets as fractions of the largest safe one. Small ones find small differences in many pairs,
 # large ones find large differences in a few; averaging over them costs at most log(len(BETS)).
 BETS: Array = np.array([0.03, 0.08, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95])
-_CHECKPOINTS = 2000
+# Every look up to here, then looks that each have so many more pairs than the one before.
+_EVERY_LOOK = 2000
+_GROWTH = 1.001
 
 
 def differences(pairs: Sequence[Pair]) -> tuple[Array, Array]:
@@ -45,6 +47,20 @@ def differences(pairs: Sequence[Pair]) -> tuple[Array, Array]:
     d = np.array([int(p.challenger_correct) - int(p.champion_correct) for p in pairs], float)
     p = np.array([max(p.inclusion_probability, 1e-9) for p in pairs], float)
     return d, (p.min() / p if len(p) else p)
+
+
+def checkpoints(n: int) -> NDArray[np.int_]:
+    """The looks that are evaluated among the first ``n`` pairs, rising.
+
+    A subset of the looks keeps every guarantee, and bounds the work for very long ones. It is the
+    same subset whatever ``n`` is, so that what was once proven stays proven as pairs come.
+    """
+    every = np.arange(1, min(n, _EVERY_LOOK) + 1)
+    if n <= _EVERY_LOOK:
+        return every
+    later = math.floor(math.log(n / _EVERY_LOOK) / math.log(_GROWTH))
+    spaced = _EVERY_LOOK * _GROWTH ** np.arange(1, later + 1)
+    return np.concatenate([every, np.unique(spaced.astype(int))])
 
 
 def log_capital(counts: Array, values: Array, weights: Array, boundary: float) -> Array:
@@ -61,11 +77,13 @@ def log_capital(counts: Array, values: Array, weights: Array, boundary: float) -
 
 
 class PairedEvidence:
-    """A sequence of weighted paired differences, and what may be said about its mean."""
+    """A sequence of weighted paired differences, and what may be said about its mean.
 
-    def __init__(self, d: Array, w: Array | None = None) -> None:
+    ``scheduled`` looks are evaluated beside the ``checkpoints``."""
+
+    def __init__(self, d: Array, w: Array | None = None, scheduled: Sequence[int] = ()) -> None:
         w = np.ones_like(d) if w is None else w
-        self.n, self.d = len(d), d
+        self.n, self.d, self._w = len(d), d, w
         self.equally_likely = self.n == 0 or bool(np.ptp(w) == 0)
         self.mean = float(np.average(d, weights=w)) if self.n else 0.0
         share = w / w.sum() if self.n else w
@@ -74,9 +92,8 @@ class PairedEvidence:
         kinds, kind = np.unique(np.stack([d, w], axis=1), axis=0, return_inverse=True)
         self._values, self._weights = kinds[:, 0], kinds[:, 1]
         seen = np.cumsum(np.eye(len(kinds))[kind.reshape(-1)], axis=0)
-        # A subset of the looks keeps every guarantee, and bounds the work for very long ones.
-        self._looks = np.unique(np.linspace(1, self.n, min(self.n, _CHECKPOINTS)).astype(int))
-        self._counts = seen[self._looks - 1] if self.n else np.zeros((0, len(kinds)))
+        looks = np.union1d(checkpoints(self.n), np.array(scheduled, int))
+        self._counts = seen[looks - 1] if self.n else np.zeros((0, len(kinds)))
 
     def _above(self, boundary: float) -> Array:
         return log_capital(self._counts, self._values, self._weights, boundary)
@@ -88,13 +105,15 @@ class PairedEvidence:
         """Highest log capital ever reached by betting on E[d] < ``boundary``."""
         return float(self._below(boundary).max(initial=0.0))
 
-    def proof(self, boundary: float, looks: Sequence[int] | None = None) -> float:
-        """Highest log capital of betting on E[d] > ``boundary``, at ``looks`` (pair counts) only
-        when they are given."""
-        capital = self._above(boundary)
-        if looks is not None:
-            capital = capital[np.isin(self._looks, np.asarray(looks, int))]
-        return float(capital.max(initial=0.0))
+    def proof(self, boundary: float) -> float:
+        """Highest log capital ever reached by betting on E[d] > ``boundary``."""
+        return float(self._above(boundary).max(initial=0.0))
+
+    def first(self, size: int) -> PairedEvidence:
+        """The first ``size`` pairs alone (1 … n), as if no more had come: weights too are relative
+        to the smallest inclusion probability among these."""
+        w = self._w[:size]
+        return PairedEvidence(self.d[:size], w / w.max(), (size,))
 
     def interval(self, alpha: float) -> tuple[float, float]:
         """Confidence sequence for E[d] at the present look: it holds at all looks together with

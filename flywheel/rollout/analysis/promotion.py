@@ -3,9 +3,9 @@
 All of them must pass, so the chance of promoting a challenger that is worse in any one of them
 by its whole margin is at most ``promote_alpha`` without a correction for their number
 (intersection–union test, Berger 1982). Accuracy is looked at on a schedule of audited pairs
-(``plan.look_sizes``) by an exact test at ``promote_alpha / looks`` each; where audits had unequal
-inclusion probabilities, by the capital of ``betting``, at the same looks. Errors and latency are
-shown by evidence that is valid at any look.
+(``plan.look_sizes``) by an exact test at ``promote_alpha / looks`` each; where the audits up to a
+look had unequal inclusion probabilities, by the largest capital of ``betting`` up to it, at the
+same level. Errors and latency are shown by evidence that is valid at any look.
 """
 
 from __future__ import annotations
@@ -75,23 +75,27 @@ def _accuracy(paired: PairedEvidence, settings: RolloutSettings) -> Check:
 def _proven_at(
     paired: PairedEvidence, reached: list[int], settings: RolloutSettings
 ) -> tuple[int | None, str]:
-    """The first scheduled look that proved non-inferiority, and by what. A look is always at the
-    first so many pairs, so it says the same whenever the controller gets to it."""
-    margin = settings.accuracy_margin
-    if not paired.equally_likely:
-        need = math.log(1 / settings.promote_alpha)
-        for size in reached:
-            capital = paired.proof(-margin, [size])
-            if capital >= need:
-                return size, f"capital {math.exp(capital):.0f}, needed {math.exp(need):.0f}"
-        return None, ""
+    """The first scheduled look that proved non-inferiority, and by what.
+
+    A look is at the first so many pairs and knows of no later one, so it says the same whenever
+    the controller gets to it, and goes on saying it."""
     alpha = settings.promote_alpha / settings.looks
     for size in reached:
-        d = paired.d[:size]
-        p = exact_p(int((d > 0).sum()), int((d < 0).sum()), size, margin)
-        if p <= alpha:
-            return size, f"exact p = {p:.2g}, allowed {alpha:.2g}"
+        proof = _proof(paired.first(size), settings.accuracy_margin, alpha)
+        if proof:
+            return size, proof
     return None, ""
+
+
+def _proof(look: PairedEvidence, margin: float, alpha: float) -> str:
+    """What proves at one look that the challenger is not worse by ``margin``; empty without."""
+    if not look.equally_likely:
+        capital, need = look.proof(-margin), math.log(1 / alpha)
+        proven = capital >= need
+        return f"capital {math.exp(capital):.0f}, needed {math.exp(need):.0f}" if proven else ""
+    fixed, broken = int((look.d > 0).sum()), int((look.d < 0).sum())
+    p = exact_p(fixed, broken, look.n, margin)
+    return f"exact p = {p:.2g}, allowed {alpha:.2g}" if p <= alpha else ""
 
 
 def _errors(champion: ArmSummary, challenger: ArmSummary, settings: RolloutSettings) -> Check:
