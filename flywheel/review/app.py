@@ -15,11 +15,12 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from flywheel.contracts.answers import LONGEST_TEXT
 from flywheel.contracts.ids import utc_now
+from flywheel.contracts.reasons import before_answering
 from flywheel.errors import NotFound
 from flywheel.review import claim, submit
 from flywheel.review.access import annotator_name
 from flywheel.review.config import ReviewSettings
-from flywheel.review.ports import Answer, ReviewTransaction
+from flywheel.review.ports import Answer, ReviewTask, ReviewTransaction
 
 Transactions = Callable[[], AbstractContextManager[ReviewTransaction]]
 Tasks = Mapping[str, tuple[Sequence[str], ReviewSettings]]
@@ -83,6 +84,12 @@ def router(
     return routes
 
 
+def _before_answering(sample: ReviewTask) -> dict[str, Any]:
+    """A sample as an expert gets it: its reason says nothing of what the model answered."""
+    shown: dict[str, Any] = msgspec.to_builtins(sample)
+    return shown | {"reason": before_answering(sample.reason, audit=sample.audit)}
+
+
 @dataclass(frozen=True, slots=True)
 class _Desk:
     """The handlers: check the task, open a transaction, call the use case, shape the reply."""
@@ -104,7 +111,7 @@ class _Desk:
                 tx, task=task, annotator=annotator, limit=limit, now=self.now(), settings=settings
             )
         return {
-            "items": msgspec.to_builtins(claimed.items),
+            "items": [_before_answering(sample) for sample in claimed.items],
             "depth": msgspec.to_builtins(claimed.depth),
         }
 
@@ -150,7 +157,7 @@ class _Desk:
             sample = submit.undo(tx, task, body.annotator, self.now(), settings)
         if sample is not None:
             _answers.labels(task, "undone").inc()
-        return {"item": msgspec.to_builtins(sample)}
+        return {"item": None if sample is None else _before_answering(sample)}
 
     def _count(self, task: str, outcome: str, submitted: submit.Submitted) -> None:
         _answers.labels(task, "repeated" if submitted.repeated else outcome).inc()

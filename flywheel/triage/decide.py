@@ -25,6 +25,7 @@ from typing import Literal
 from flywheel.contracts.answers import text_problem
 from flywheel.contracts.events import LabelRecorded, ReviewRequested, TrafficRecorded
 from flywheel.contracts.ids import derived_id, unit_fraction
+from flywheel.contracts.reasons import RANDOM_AUDIT, by_rule, unsure_between
 from flywheel.errors import RejectedEvent
 from flywheel.triage.audit import audit_priority, audit_rate, drawn_for_audit
 from flywheel.triage.config import TriageSettings
@@ -102,14 +103,14 @@ def decide(
     """Decide about one event that is ``triaged`` and usable."""
     rate = audit_rate(event, task.settings)
     if drawn_for_audit(event, rate):
-        request = _review(event, "random audit", audit_priority(event), rate, audit=True)
+        request = _review(event, RANDOM_AUDIT, audit_priority(event), rate, audit=True)
         return Decision("audit", request)
     rule = task.rules.reviewing(event.text)
     if rule is not None:
-        return Decision("review_rule", _review(event, f"rule: {rule.name}", rule.priority, 1.0))
+        return Decision("review_rule", _review(event, by_rule(rule.name), rule.priority, 1.0))
     rule = task.rules.labelling(event.text)
     if rule is not None and rule.label is not None:
-        label = _label(event, rule.label, f"rule: {rule.name}", 1.0 - rate, rule=rule.name)
+        label = _label(event, rule.label, by_rule(rule.name), 1.0 - rate, rule=rule.name)
         return Decision("label_rule", label)
     said = (
         signals(event.scores, policy.temperature)
@@ -157,8 +158,7 @@ def reported_confidence(event: TrafficRecorded) -> float:
 def _review_unsure(
     event: TrafficRecorded, said: Signals, score: float, chance: float
 ) -> ReviewRequested:
-    wavers = " or ".join(f"{label} {p:.2f}" for label, p in said.ranked[:2])
-    reason = "unsure: " + (wavers or f"confidence {said.confidence:.2f}")
+    reason = unsure_between(dict(said.ranked[:2]), said.confidence)
     priority = _UNSURE_LOWEST + (_UNSURE_HIGHEST - _UNSURE_LOWEST) * score
     return _review(event, reason, round(priority, 1), chance)
 

@@ -99,6 +99,20 @@ def test_an_expert_gets_the_most_urgent_samples_with_what_they_need_to_know(
     assert reply["depth"]["claimed"] == 2
 
 
+@pytest.mark.parametrize("reason", ["unsure: LOC 0.60 or NUM 0.30", "LOC, said one-abc"])
+def test_before_the_answer_no_reason_names_what_the_model_said(
+    client: Client, database: ReviewDatabase, reason: str
+) -> None:
+    request_review(database, "a", reason=reason, audit=False)
+    query = {"annotator": "ada"}
+    (item,) = client.get("/api/review/one/next", params=query).json()["items"]
+    assert item["reason"] == "the model was unsure"
+    answer(client, "a", "ada", "NUM")
+    assert [event.reason for event in database.sent()] == [reason, reason], "operators see it all"
+    undone = client.post("/api/review/one/undo", json=query).json()["item"]
+    assert undone["reason"] == "the model was unsure"
+
+
 def test_two_experts_never_hold_the_same_sample_until_a_lease_runs_out(
     client: Client, database: ReviewDatabase, clock: Clock
 ) -> None:
