@@ -210,7 +210,7 @@ class ServedFolder:
             ) from error
 
     def _tree(self) -> list[Any]:
-        import psutil  # type: ignore[import-untyped]
+        import psutil
 
         try:
             parent = psutil.Process(self._process.pid)

@@ -25,6 +25,8 @@ from flywheel.settings import FlywheelSettings
 
 # Below this a broker or a training run would fail half-way, with a worse message.
 _MIN_FREE_BYTES = 500 * 1024 * 1024
+# The program that all others need: started first, ended last.
+BROKER = "kafka"
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def programs(settings: FlywheelSettings) -> list[Program]:
     found: list[Program] = []
     if settings.kafka.local:
         port = settings.kafka.local_port
-        found.append(Program("kafka", ("kafka", "run"), port, "kafka.local_port"))
+        found.append(Program(BROKER, ("kafka", "run"), port, "kafka.local_port"))
     if not settings.serving.urls:
         for port in settings.serving.ports:
             arguments = ("serve", "--port", str(port))
@@ -73,7 +75,8 @@ def _flywheel(settings: FlywheelSettings, name: str) -> str:
     return f"`flywheel -w {shlex.quote(str(settings.workspace))} {name}`"
 
 
-def _socket_path(settings: FlywheelSettings) -> Path:
+def socket_path(settings: FlywheelSettings) -> Path:
+    """Where the supervisor of this user and this workspace listens."""
     # A UNIX socket's path is limited to 107 bytes, a workspace's is not.
     key = hashlib.sha256(str(settings.workspace).encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"flywheel-{os.getuid()}-{key}.sock"
@@ -100,7 +103,7 @@ def configuration(settings: FlywheelSettings) -> str:
         f"pidfile={state / 'run' / 'supervisor.pid'}",
         f"childlogdir={logs}",
         "[unix_http_server]",
-        f"file={_quote(str(_socket_path(settings)))}",
+        f"file={_quote(str(socket_path(settings)))}",
         "chmod=0700",
         "[rpcinterface:supervisor]",
         "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
@@ -128,14 +131,19 @@ def configuration(settings: FlywheelSettings) -> str:
     return "\n".join(lines) + "\n"
 
 
+def lock_file(settings: FlywheelSettings) -> Path:
+    """The file whose lock is the right to run this workspace's processes; it notes the holder."""
+    return settings.state / "run" / "up.lock"
+
+
 def lock(settings: FlywheelSettings) -> IO[str]:
     """The right to run this workspace's processes, held while the file is open.
 
     Raises WorkspaceError when another `up` holds it.
     """
-    run = settings.state / "run"
-    run.mkdir(parents=True, exist_ok=True)
-    handle = (run / "up.lock").open("a+")
+    path = lock_file(settings)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = path.open("a+")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -153,13 +161,30 @@ def lock(settings: FlywheelSettings) -> IO[str]:
     return handle
 
 
+def holder(settings: FlywheelSettings) -> int | None:
+    """The pid of the `up` (by then the supervisor) that holds the lock, or None when none does."""
+    try:
+        with lock_file(settings).open() as handle:
+            noted = handle.read().strip()
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if not noted.isdigit():
+            raise WorkspaceError(
+                f"{settings.workspace} is just being started: try again in a moment"
+            ) from None
+        return int(noted)
+    except OSError:
+        return None
+    return None
+
+
 def check_ports(settings: FlywheelSettings) -> None:
     """Raises WorkspaceError naming the setting of the first port that something else holds."""
     for program in programs(settings):
         if program.port is None:
             continue
         # The broker's controller listens on the port after the broker's.
-        ports = (program.port, program.port + 1) if program.name == "kafka" else (program.port,)
+        ports = (program.port, program.port + 1) if program.name == BROKER else (program.port,)
         for port in ports:
             try:
                 _probe(program.host, port)
@@ -214,7 +239,7 @@ class Supervisor:
 
     def __init__(self, settings: FlywheelSettings) -> None:
         self._settings = settings
-        self._path = _socket_path(settings)
+        self._path = socket_path(settings)
 
     def _call(self, method: str, *arguments: object) -> Any:
         from supervisor.xmlrpc import SupervisorTransport

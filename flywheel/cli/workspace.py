@@ -108,6 +108,7 @@ def _write_valid(config: Path, text: str) -> None:
 @click.pass_context
 def up(ctx: click.Context) -> None:
     """Start every process of the workspace and stay in the foreground; Ctrl-C stops them all."""
+    from flywheel.bootstrap.orphans import end, members, names
     from flywheel.bootstrap.supervisor import (
         address,
         check_disk,
@@ -123,10 +124,13 @@ def up(ctx: click.Context) -> None:
     check_engine(settings)
     check_disk(settings)
     held = lock(settings)
+    if orphans := members(settings):
+        click.echo(f"ending what a killed supervisor left: {names(orphans)}", err=True)
+        if left := end(settings):
+            raise WorkspaceError(f"{names(left)} would not end: kill it by hand, then start again")
     prepare(settings)
     check_ports(settings)
-    names = ", ".join(program.name for program in programs(settings))
-    click.echo(f"starting {names}", err=True)
+    click.echo(f"starting {', '.join(program.name for program in programs(settings))}", err=True)
     click.echo(
         f"console {address(settings.console.host, settings.console.port)}  "
         f"gateway {address(settings.gateway.host, settings.gateway.port)}  "
@@ -143,11 +147,22 @@ def up(ctx: click.Context) -> None:
 @click.command()
 @click.pass_context
 def down(ctx: click.Context) -> None:
-    """Stop every process that `up` started, each in its own good order."""
-    from flywheel.bootstrap.supervisor import Supervisor
+    """Stop every process that `up` started, each in its own good order, and wait for its end.
 
-    Supervisor(load_settings(ctx.obj)).shutdown()
-    click.echo("stopping")
+    What a killed supervisor left behind is ended too. Exit code 1 when something would not end.
+    """
+    from flywheel.bootstrap.orphans import names
+    from flywheel.bootstrap.shutdown import stop
+
+    stopped = stop(load_settings(ctx.obj))
+    if stopped.supervised:
+        click.echo(f"stopped {', '.join(stopped.supervised)}")
+    if stopped.orphans:
+        click.echo(f"ended what a killed supervisor had left: {names(stopped.orphans)}")
+    if stopped.left:
+        raise WorkspaceError(f"{names(stopped.left)} would not end: kill it by hand")
+    if not stopped.supervised and not stopped.orphans:
+        click.echo("nothing of this workspace runs")
 
 
 @click.command()

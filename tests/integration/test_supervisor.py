@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from kafka_fixture import free_port
 
-from flywheel.bootstrap import supervisor
+from flywheel.bootstrap import shutdown, supervisor
 from flywheel.bootstrap.template import flywheel_toml
 from flywheel.errors import WorkspaceError
 from flywheel.settings import FlywheelSettings, load_settings
@@ -235,11 +236,39 @@ def test_what_does_not_come_up_is_named_with_its_log(tmp_path: Path) -> None:
         supervisor.Supervisor(settings).wait_healthy(0)
 
 
-@pytest.mark.parametrize("command", ["status", "down"])
-def test_without_a_supervisor_the_command_says_what_to_do(tmp_path: Path, command: str) -> None:
+def test_without_a_supervisor_status_says_what_to_do(tmp_path: Path) -> None:
     workspace(tmp_path / "two words")
-    refused = flywheel(tmp_path / "two words", command)
+    refused = flywheel(tmp_path / "two words", "status")
     assert refused.returncode == 1
     assert refused.stderr.startswith("error: no supervisor answers")
     assert f"`flywheel -w '{tmp_path}/two words' up`" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+
+
+def test_down_of_what_does_not_run_says_so(tmp_path: Path) -> None:
+    workspace(tmp_path)
+    done = flywheel(tmp_path, "down")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "nothing of this workspace runs\n"
+
+
+def test_down_ends_an_up_that_has_not_started_its_supervisor_yet(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
+    assert supervisor.holder(load_settings(tmp_path, {})) == holder.pid
+    done = flywheel(tmp_path, "down")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert holder.wait() == -signal.SIGTERM
+
+
+def test_down_touches_no_process_that_only_has_the_noted_pid(tmp_path: Path) -> None:
+    settings = workspace(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        held = supervisor.lock(settings)
+        held.truncate(0)
+        held.write(str(other.pid))
+        held.flush()
+        shutdown._terminate(settings, other.pid)
+        assert other.poll() is None
+        other.communicate(b"\n")
+        held.close()
