@@ -8,19 +8,15 @@ import shutil
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import click
 
-from flywheel.bootstrap.orphans import members
-from flywheel.bootstrap.supervisor import holder
 from flywheel.demo.data import load_demo_data
 from flywheel.demo.plan import Plan
 from flywheel.demo.run import Demo, start_up
 from flywheel.demo.screen import Screen
 from flywheel.demo.workspace import flywheel, make_workspace
 from flywheel.errors import FlywheelError, WorkspaceError
-from flywheel.settings import load_settings
 
 _MARK = ".flywheel"
 START_SECONDS = 120.0
@@ -54,7 +50,7 @@ def run_demo(plan: Plan, *, leave: bool) -> int:
         return 1
     finally:
         screen.stop()
-        _stop(up)
+        _stop(plan, up)
 
 
 def _await_healthy(plan: Plan, up: subprocess.Popen[bytes]) -> None:
@@ -80,20 +76,16 @@ def _clear(plan: Plan) -> None:
         raise WorkspaceError(
             f"{plan.workspace} holds something that is no demo: choose another --workspace"
         )
-    if _runs(plan.workspace):
+    running = subprocess.run(
+        ["pgrep", "-f", f"{plan.workspace}/{_MARK}/run/supervisord.conf"],
+        capture_output=True,
+        check=False,
+    )
+    if running.returncode == 0:
         raise WorkspaceError(
             f"a demo runs in {plan.workspace}: stop it with `flywheel -w {plan.workspace} down`"
         )
     shutil.rmtree(plan.workspace)
-
-
-def _runs(workspace: Path) -> bool:
-    """Whether a supervisor runs there, or processes that a killed one left."""
-    try:
-        settings = load_settings(workspace)
-    except FlywheelError:
-        return False  # nothing starts with such a flywheel.toml
-    return holder(settings) is not None or bool(members(settings))
 
 
 def _problems(report: dict[str, object]) -> list[str]:
@@ -114,7 +106,7 @@ def _interrupt(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _stop(up: subprocess.Popen[bytes]) -> None:
+def _stop(plan: Plan, up: subprocess.Popen[bytes]) -> None:
     if up.poll() is None:
         up.send_signal(signal.SIGTERM)
         try:
