@@ -33,7 +33,11 @@ def run_console(settings: FlywheelSettings) -> int:
             reading=lambda: database.transaction(read_only=True),
         )
         server = HttpServer(
-            app, settings.console.host, settings.console.port, setting="console.port"
+            app,
+            settings.console.host,
+            settings.console.port,
+            setting="console.port",
+            behind_proxy=True,
         )
         await_broker(settings)
         relay.start()

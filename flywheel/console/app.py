@@ -20,10 +20,14 @@ from flywheel.console.ports import Transactions
 from flywheel.console.rendering import STATIC, install_error_pages, make_environment
 from flywheel.contracts.ids import utc_now
 from flywheel.errors import NotFound
+from flywheel.monitoring.bodies import BoundedBodies
 from flywheel.monitoring.health import health_routes
 from flywheel.monitoring.problems import install_problem_details
 from flywheel.registry.release_folder import verify_release
 from flywheel.settings import FlywheelSettings
+
+# The longest answer that an expert may give, with every character escaped, fits in.
+MAX_BODY_BYTES = 256 * 1024
 
 
 def create_app(
@@ -50,6 +54,8 @@ def create_app(
     install_problem_details(app)
     install_error_pages(app, environment)
     health_routes(app, {"database": lambda: _database(settings, reading)})
+    # The last one added is asked first: no body is read for who may not pass.
+    app.add_middleware(BoundedBodies, most_bytes=MAX_BODY_BYTES)
     app.add_middleware(Guard, keyring=keyring)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.include_router(_third_party(vendored))

@@ -16,7 +16,7 @@ from fastapi.responses import Response
 from flywheel.contracts.answers import text_problem
 from flywheel.contracts.events import LabelRecorded
 from flywheel.contracts.ids import new_id, utc_now
-from flywheel.errors import FlywheelError, NotFound, RequestError, TooLarge
+from flywheel.errors import FlywheelError, NotFound, RequestError
 from flywheel.gateway.answer import Answered, Answers, Ask
 from flywheel.gateway.auth import Caller, Keys
 from flywheel.gateway.calls import CLASSIFY, GENERATE
@@ -40,6 +40,7 @@ from flywheel.gateway.requests import (
 )
 from flywheel.gateway.shadow import Shadow
 from flywheel.gateway.splits import Splits
+from flywheel.monitoring.bodies import read_body
 from flywheel.monitoring.health import health_routes
 from flywheel.monitoring.problems import install_problem_details, problem_of
 
@@ -81,7 +82,7 @@ def create_app(
 
     app = FastAPI(title="Flywheel gateway", lifespan=lifespan, docs_url=None, redoc_url=None)
     install_problem_details(app)
-    app.add_exception_handler(FlywheelError, _openai_problem)
+    app.add_exception_handler(FlywheelError, _counted_problem)
     endpoints = _Endpoints(
         tasks=tasks,
         answers=Answers(splits, servers, capture, shadow, limits.challenger_patience_seconds),
@@ -123,7 +124,7 @@ class _Endpoints:
     async def chat(self, request: Request) -> Response:
         received = time.perf_counter()
         caller = self._admit(request)
-        raw = await self._body(request)
+        raw = await read_body(request, self._limits.max_body_bytes)
         body = parse(ChatRequest, raw)
         if self._tasks.get(body.model) == ():
             check_generation(body, raw)
@@ -143,7 +144,7 @@ class _Endpoints:
     async def classify(self, request: Request) -> Response:
         received = time.perf_counter()
         caller = self._admit(request)
-        body = parse(ClassifyRequest, await self._body(request))
+        body = parse(ClassifyRequest, await read_body(request, self._limits.max_body_bytes))
         if not self._labels(body.task):
             raise RequestError(
                 f"task {body.task!r} has no labels: it generates text. Ask POST "
@@ -169,7 +170,7 @@ class _Endpoints:
 
     async def feedback(self, request: Request) -> Response:
         caller = self._admit(request)
-        body = parse(FeedbackRequest, await self._body(request))
+        body = parse(FeedbackRequest, await read_body(request, self._limits.max_body_bytes))
         labels = self._labels(body.task)
         check_id("sample_id", body.sample_id)
         _check_answer(body.label, labels)
@@ -238,16 +239,6 @@ class _Endpoints:
             check_id("user", user)
         return Ask(task, call, text, sample_id, user or sample_id, caller.source, received)
 
-    async def _body(self, request: Request) -> bytes:
-        chunks: list[bytes] = []
-        size = 0
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > self._limits.max_body_bytes:
-                raise TooLarge(f"the body is larger than {self._limits.max_body_bytes} bytes")
-            chunks.append(chunk)
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
 
 def _check_answer(answer: str, labels: Sequence[str]) -> None:
     """Raises RequestError for what cannot be the right answer of a task with these labels."""
@@ -267,19 +258,7 @@ def _response(content: bytes, ask: Ask, answered: Answered, media_type: str) -> 
     return Response(content, headers=headers, media_type=media_type)
 
 
-async def _openai_problem(_request: Request, error: Exception) -> Response:
-    """A problem document that OpenAI clients can read too: they look for ``error.message``."""
+async def _counted_problem(_request: Request, error: Exception) -> Response:
     assert isinstance(error, FlywheelError)  # noqa: S101 - registered for this type alone
-    response = problem_of(error)
-    document = msgspec.json.decode(response.body)
-    document["error"] = {
-        "message": str(error),
-        "type": error.code,
-        "code": error.code,
-        "param": None,
-    }
     count_refused("", error.status)
-    headers = {k: v for k, v in response.headers.items() if not k.startswith("content-")}
-    return Response(
-        _encode(document), error.status, headers=headers, media_type=response.media_type
-    )
+    return problem_of(error)

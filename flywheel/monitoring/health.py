@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 from fastapi import FastAPI
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from flywheel.errors import WorkspaceError
+from flywheel.monitoring.http_server import HttpServer
+from flywheel.monitoring.problems import install_problem_details
 
 Checks = Mapping[str, Callable[[], str | None]]
 
@@ -53,38 +53,18 @@ class HealthServer:
     """/healthz and /metrics on a thread, for processes that serve nothing else."""
 
     def __init__(self, host: str, port: int, checks: Checks) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                if self.path == "/healthz":
-                    status, body = run_checks(checks)
-                    kind = "application/json"
-                elif self.path == "/metrics":
-                    status, body, kind = 200, generate_latest(), CONTENT_TYPE_LATEST
-                else:
-                    status, body, kind = 404, b"", "text/plain"
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Say nothing: health probes would drown the log."""
-
-        try:
-            self._server = ThreadingHTTPServer((host, port), Handler)
-        except OSError as error:
-            raise WorkspaceError(
-                f"cannot listen on {host}:{port} ({error.strerror}): stop what holds the port, or "
-                "set another one under [monitoring] in flywheel.toml"
-            ) from error
-        self._server.daemon_threads = True
-        self._thread = Thread(target=self._server.serve_forever, name="health", daemon=True)
+        app = FastAPI(title="Flywheel health", openapi_url=None)
+        install_problem_details(app)
+        health_routes(app, checks)
+        self._server = HttpServer(
+            app, host, port, setting="port under [monitoring]", grace_seconds=1.0
+        )
+        self._thread = Thread(target=self._server.run, name="health", daemon=True)
 
     @property
     def port(self) -> int:
         """The port in use (asked for as 0, it is the one the system gave)."""
-        return int(self._server.server_address[1])
+        return self._server.port
 
     def start(self) -> None:
         """Answer from now on."""
@@ -92,6 +72,5 @@ class HealthServer:
 
     def stop(self) -> None:
         """Stop answering and release the port."""
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.stop()
         self._thread.join()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
 
 from flywheel.errors import WorkspaceError
+from flywheel.monitoring.connections import Connection, ConnectionLimits, Connections
 
 
 class _Server(uvicorn.Server):
@@ -28,7 +31,11 @@ class _Server(uvicorn.Server):
 
 
 class HttpServer:
-    """Holds its port from construction on; ``run`` answers until SIGTERM or ``stop``."""
+    """Holds its port from construction on; ``run`` answers until SIGTERM or ``stop``.
+
+    ``limits`` bound what clients may take. ``behind_proxy`` believes a proxy on this machine when
+    it says who the client is and how it is connected; what tells callers apart must not.
+    """
 
     def __init__(
         self,
@@ -38,27 +45,32 @@ class HttpServer:
         *,
         setting: str = "port",
         grace_seconds: float = 20.0,
+        limits: ConnectionLimits | None = None,
+        behind_proxy: bool = False,
     ) -> None:
         self._socket = _listen(host, port, setting)
+        self._port = int(self._socket.getsockname()[1])
+        limits = (limits or ConnectionLimits()).within_file_limit()
         config = uvicorn.Config(
             app,
             loop="uvloop",
-            http="httptools",
+            http=partial(Connection, connections=Connections(limits)),  # type: ignore[arg-type]
             ws="none",
             lifespan="on",
             access_log=False,
             log_config=None,
             server_header=False,
             date_header=False,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=int(grace_seconds),
+            proxy_headers=behind_proxy,
+            timeout_keep_alive=math.ceil(limits.idle_seconds),
+            timeout_graceful_shutdown=math.ceil(grace_seconds),
         )
         self._server = _Server(config)
 
     @property
     def port(self) -> int:
         """The port in use (asked for as 0, it is the one the system gave)."""
-        return int(self._socket.getsockname()[1])
+        return self._port
 
     @property
     def started(self) -> bool:

@@ -1,4 +1,4 @@
-"""HTTP errors as problem details (RFC 9457)."""
+"""HTTP errors as problem details (RFC 9457), which OpenAI's clients can read too."""
 
 from __future__ import annotations
 
@@ -10,11 +10,28 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from flywheel.errors import FlywheelError, StorageError
 
 MEDIA_TYPE = "application/problem+json"
 _log = structlog.get_logger(__name__)
+
+
+def problem_document(
+    status: int, code: str, title: str, detail: str, param: str | None = None, **extra: Any
+) -> dict[str, Any]:
+    """One problem. ``type`` is a stable relative reference made of the code; ``error`` says the
+    same where OpenAI's clients look for it, ``param`` being the field that was wrong."""
+    return {
+        "type": f"/problems/{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "error": {"message": detail, "type": code, "code": code, "param": param},
+        **extra,
+    }
 
 
 def problem(
@@ -25,15 +42,8 @@ def problem(
     headers: dict[str, str] | None = None,
     **extra: Any,
 ) -> Response:
-    """One problem document. ``type`` is a stable relative reference made of the code."""
-    body = {
-        "type": f"/problems/{code}",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "code": code,
-        **extra,
-    }
+    """One problem document as a response; the arguments are those of ``problem_document``."""
+    body = problem_document(status, code, title, detail, **extra)
     return JSONResponse(body, status, headers=headers, media_type=MEDIA_TYPE)
 
 
@@ -43,7 +53,8 @@ def problem_of(error: FlywheelError) -> Response:
     headers = {"Retry-After": str(math.ceil(retry_after))} if retry_after is not None else {}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return problem(error.status, error.code, error.title, str(error), headers)
+    param = getattr(error, "param", None)
+    return problem(error.status, error.code, error.title, str(error), headers, param=param)
 
 
 def install_problem_details(app: FastAPI) -> None:
@@ -71,6 +82,10 @@ def install_problem_details(app: FastAPI) -> None:
         headers = dict(error.headers) if error.headers else None
         return problem(error.status_code, code, title, title, headers)
 
+    async def gone(_request: Request, _error: Exception) -> Response:
+        # Nobody reads this: the client went away before its request was whole.
+        return Response(status_code=400)
+
     async def unexpected(request: Request, error: Exception) -> Response:
         _log.error("unexpected error", path=request.url.path, exc_info=error)
         detail = "An unexpected error; the log of this process has the details."
@@ -80,4 +95,5 @@ def install_problem_details(app: FastAPI) -> None:
     app.add_exception_handler(StorageError, flywheel_error)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(Exception, unexpected)

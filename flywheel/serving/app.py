@@ -13,7 +13,8 @@ from fastapi.responses import Response
 from prometheus_client import Counter, Histogram
 
 from flywheel.contracts.ids import new_id
-from flywheel.errors import FlywheelError, RequestError, TooLarge
+from flywheel.errors import FlywheelError, RequestError
+from flywheel.monitoring.bodies import read_body
 from flywheel.monitoring.health import health_routes
 from flywheel.monitoring.problems import install_problem_details
 from flywheel.serving.batching import Batcher, Scores
@@ -88,7 +89,7 @@ class _Endpoints:
         self._batcher = batcher
 
     async def classify(self, request: Request) -> dict[str, object]:
-        body = _parse(_Classify, await _body(request))
+        body = _parse(_Classify, await read_body(request, MAX_BODY_BYTES))
         texts = [body.input] if isinstance(body.input, str) else body.input
         if not texts:
             raise RequestError("input: at least one text is needed")
@@ -107,7 +108,7 @@ class _Endpoints:
         }
 
     async def chat(self, request: Request) -> dict[str, object]:
-        body = _parse(_Chat, await _body(request))
+        body = _parse(_Chat, await read_body(request, MAX_BODY_BYTES))
         texts = [m.content for m in body.messages if m.role == "user"][-1:]
         if not texts:
             raise RequestError("messages: there is no message with role 'user'")
@@ -219,17 +220,6 @@ async def _timed(
     _latency.observe(time.perf_counter() - started)
     _requests.labels("200").inc()
     return Response(_encode(body), media_type="application/json")
-
-
-async def _body(request: Request) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > MAX_BODY_BYTES:
-            raise TooLarge(f"the body is larger than {MAX_BODY_BYTES} bytes")
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 def _parse(kind: type[Body], body: bytes) -> Body:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flywheel.console.access import SESSION_SECONDS, Keyring, safe_target
-from flywheel.console.app import create_app
+from flywheel.console.app import MAX_BODY_BYTES, create_app
 from flywheel.console.assets import locate
 from flywheel.errors import ArtefactError
 from storage.database import Database
@@ -114,6 +114,27 @@ def test_a_key_opens_a_session_that_scripts_and_other_sites_cannot_use(tmp_path:
         assert client.get(f"/releases/{TASK}", headers=PAGE).status_code == 200
         client.post("/logout")
         assert client.get(f"/releases/{TASK}", headers=PAGE).status_code == 303
+
+
+def test_no_body_is_read_beyond_what_an_answer_can_need(tmp_path: Path) -> None:
+    read = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal read
+        for _ in range(200):
+            read += 10_000
+            yield b"k" * 10_000
+
+    with console(tmp_path, KEY, host="flywheel.example") as client:
+        for path, headers, status in (
+            ("/login", {}, 413),
+            (f"/api/review/{TASK}/undo", {"Authorization": f"Bearer {KEY}"}, 413),
+            (f"/api/review/{TASK}/undo", {}, 401),
+        ):
+            read = 0
+            headers = {"Content-Type": "application/json"} | headers
+            assert client.post(path, content=endless(), headers=headers).status_code == status
+            assert read <= MAX_BODY_BYTES + 10_000
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,250 @@
+"""What one connection may take from a server: bytes of a head, seconds at every step, a place."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from flywheel.monitoring.problems import MEDIA_TYPE, problem_document
+
+_log = structlog.get_logger(__name__)
+_LINGER_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """The bounds of every listener.
+
+    ``head_seconds`` count from a request's begin (for the first one, from the connection's) to the
+    end of its head, ``body_seconds`` from there to the end of its body, ``idle_seconds`` between
+    requests, and ``write_seconds`` while a client does not read its answer.
+    """
+
+    connections: int = 512
+    head_bytes: int = 32 * 1024
+    head_seconds: float = 10.0
+    body_seconds: float = 30.0
+    idle_seconds: float = 75.0
+    write_seconds: float = 30.0
+
+    def within_file_limit(self) -> ConnectionLimits:
+        """The same with no more connections than half of the files this process may open."""
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return replace(self, connections=max(1, min(self.connections, files // 2)))
+
+
+class Connections:
+    """The open connections of one server, in one event loop.
+
+    When all places are taken, a new connection gets the place of one that waits for its client: of
+    the peer with most of those, the one that waits longest. So who holds many idle or half-sent
+    connections loses them first, whatever their number. Requests being answered are left alone.
+    """
+
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self.limits = limits
+        self._open: set[Connection] = set()
+        self._pause = min(1.0, *(seconds / 4 for seconds in _seconds(limits)))
+        self._sweeping = False
+
+    def admit(self, connection: Connection) -> bool:
+        """Take a connection in, in another one's place if need be; False when there is none."""
+        if len(self._open) >= self.limits.connections:
+            given_up = longest_waiting(self._open)
+            if given_up is None:
+                return False
+            self._open.discard(given_up)
+            given_up.transport.abort()
+        self._open.add(connection)
+        if not self._sweeping:
+            self._sweeping = True
+            connection.loop.call_later(self._pause, self._sweep, connection.loop)
+        return True
+
+    def forget(self, connection: Connection) -> None:
+        """A connection is closed."""
+        self._open.discard(connection)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for connection in list(self._open):
+            connection.end_if_late(now)
+        self._sweeping = bool(self._open)
+        if self._sweeping:
+            loop.call_later(self._pause, self._sweep, loop)
+
+
+def longest_waiting(connections: Iterable[Connection]) -> Connection | None:
+    """The connection that has to go first, or None when every one is being answered."""
+    waiting = [one for one in connections if one.waiting_since is not None]
+    if not waiting:
+        return None
+    held = Counter(one.peer for one in waiting)
+    return min(waiting, key=lambda one: (-held[one.peer], one.waiting_since or 0.0))
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's connection, bounded. ``waiting_since`` is None while a request is answered."""
+
+    def __init__(self, *args: Any, connections: Connections, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._all = connections
+        self._limits = connections.limits
+        self._in_head = False
+        self._in_body = False
+        self._head_bytes = 0
+        self._refused = False
+        self._late_at: float | None = None
+        self._unread_at: float | None = None
+        self.waiting_since: float | None = None
+        self.peer = ""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Find a place, or say that there is none."""
+        super().connection_made(transport)
+        self.peer = self.client[0] if self.client else ""
+        self.waiting_since = self.loop.time()
+        self._late_at = self.waiting_since + self._limits.head_seconds
+        if not self._all.admit(self):
+            self._refused = True
+            self._say(503, "unavailable", "every connection is in use", {"Retry-After": "1"})
+            transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Give the place back."""
+        self._all.forget(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser no more of a head than its limit (of one that follows another request
+        in the same packet, at most twice that)."""
+        while data and not self._refused and not self.transport.is_closing():
+            if self._in_body:
+                piece, data = data, b""
+            else:
+                room = self._limits.head_bytes + 1 - self._head_bytes
+                piece, data = data[:room], data[room:]
+                self._head_bytes += len(piece)
+            super().data_received(piece)
+            if self._head_bytes > self._limits.head_bytes:
+                most = self._limits.head_bytes
+                self._refuse(431, "head-too-large", f"the head is larger than {most} bytes")
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._in_head = True
+        self._stepped()
+
+    def on_headers_complete(self) -> None:
+        """The head is there: the app is asked, and reads the body as it comes."""
+        self._in_head = False
+        self._in_body = True
+        self._head_bytes = 0
+        super().on_headers_complete()
+        self._stepped()
+
+    def on_message_complete(self) -> None:
+        """The request is whole: from here on, time is ours and not the client's."""
+        self._in_body = False
+        self._head_bytes = 0
+        super().on_message_complete()
+        self._stepped()
+
+    def on_response_complete(self) -> None:
+        """The answer is written."""
+        super().on_response_complete()
+        self._stepped()
+
+    def pause_writing(self) -> None:
+        """The client does not read what was written."""
+        super().pause_writing()
+        self._unread_at = self.loop.time() + self._limits.write_seconds
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        super().resume_writing()
+        self._unread_at = None
+
+    def send_400_response(self, msg: str) -> None:
+        """Bytes that are no HTTP request."""
+        self._refuse(400, "bad-request", msg)
+
+    def end_if_late(self, now: float) -> None:
+        """Close the connection if its client let a time pass."""
+        if self._unread_at is not None and now >= self._unread_at:
+            self.transport.abort()
+        elif self._late_at is not None and now >= self._late_at:
+            if self._in_head or self._awaits_body:
+                self._refuse(408, "request-timeout", "the request did not come to its end in time")
+            else:
+                self.transport.abort()
+
+    @property
+    def _awaits_body(self) -> bool:
+        cycle = self.cycle
+        return cycle is not None and not cycle.response_complete and cycle.more_body
+
+    @property
+    def _answering(self) -> bool:
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return False
+        return bool(self.pipeline) or cycle.response_started or not cycle.more_body
+
+    def _stepped(self) -> None:
+        now = self.loop.time()
+        if self.pipeline or (self._answering and not self._awaits_body):
+            self.waiting_since = self._late_at = None
+            return
+        self.waiting_since = now
+        if self._awaits_body:
+            self._late_at = now + self._limits.body_seconds
+        elif self._in_head:
+            self._late_at = now + self._limits.head_seconds
+        else:
+            self._late_at = now + self._limits.idle_seconds
+
+    def _refuse(self, status: int, code: str, detail: str) -> None:
+        if self._refused or self._answering:
+            # An answer is under way, or was given: a second one cannot follow it.
+            self.transport.abort()
+            return
+        self._refused = True
+        self._in_head = False
+        self._say(status, code, detail)
+        if self._awaits_body:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        # Closing with unread bytes would reset the connection before the client reads the answer.
+        self.transport.write_eof()
+        self.waiting_since = self.loop.time()
+        self._late_at = self.waiting_since + _LINGER_SECONDS
+
+    def _say(
+        self, status: int, code: str, detail: str, headers: dict[str, str] | None = None
+    ) -> None:
+        phrase = HTTPStatus(status).phrase
+        body = json.dumps(problem_document(status, code, phrase, detail)).encode()
+        lines = [
+            f"HTTP/1.1 {status} {phrase}",
+            f"Content-Type: {MEDIA_TYPE}",
+            f"Content-Length: {len(body)}",
+            "Connection: close",
+            *(f"{name}: {value}" for name, value in (headers or {}).items()),
+        ]
+        self.transport.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+        _log.info("connection refused", status=status, detail=detail)
+
+
+def _seconds(limits: ConnectionLimits) -> tuple[float, ...]:
+    return (limits.head_seconds, limits.body_seconds, limits.idle_seconds, limits.write_seconds)
