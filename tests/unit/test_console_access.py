@@ -132,8 +132,8 @@ def test_no_body_is_read_beyond_what_an_answer_can_need(tmp_path: Path) -> None:
             (f"/api/review/{TASK}/undo", {}, 401),
         ):
             read = 0
-            headers = {"Content-Type": "application/json"} | headers
-            assert client.post(path, content=endless(), headers=headers).status_code == status
+            sent = {"Content-Type": "application/json"} | headers
+            assert client.post(path, content=endless(), headers=sent).status_code == status
             assert read <= MAX_BODY_BYTES + 10_000
 
 
