@@ -8,12 +8,13 @@ import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 
-from flywheel.compression.config import CompressionSettings
-from flywheel.contracts.configuration import Settings
+from flywheel.compression.config import USUAL, CompressionSettings
+from flywheel.contracts.configuration import Contradiction, Settings, refusal
+from flywheel.contracts.label import labels_problem
 from flywheel.contracts.model_folder import Prompt
 from flywheel.datasets.config import DatasetSettings
 from flywheel.errors import ConfigurationError, WorkspaceError
@@ -22,10 +23,11 @@ from flywheel.retraining.config import RetrainingSettings
 from flywheel.review.config import ReviewSettings
 from flywheel.rollout.config import RolloutSettings
 from flywheel.serving.config import VllmSettings
-from flywheel.training.config import LoraSettings, TrainingSettings
+from flywheel.training.config import ENCODER_ONLY, LoraSettings, TrainingSettings
 from flywheel.triage.config import TriageSettings
 
 CONFIG_FILE = "flywheel.toml"
+_EVERY_HOST = {"0.0.0.0", "::"}  # noqa: S104 - compared with, not bound to
 # What a language model answers with: one token each in every tokenizer there is.
 _LETTERS = string.ascii_uppercase + string.ascii_lowercase + string.digits
 
@@ -33,7 +35,11 @@ _LETTERS = string.ascii_uppercase + string.ascii_lowercase + string.digits
 class PromptSettings(Settings):
     """[tasks.NAME.prompt]: how a language model is asked."""
 
-    system: str = ""
+    system: str = Field(
+        "",
+        description="The system message; of a classification the options and their letters are "
+        "added. Empty: the task's title.",
+    )
     template: str = Field("{text}", description="The user's message; {text} is the sample.")
     max_answer_tokens: int = Field(128, ge=1, description="Longest generated answer.")
 
@@ -46,13 +52,15 @@ class PromptSettings(Settings):
 
 
 class TaskSettings(Settings):
-    """[tasks.NAME]"""
+    """[tasks.NAME]: what is asked, and the answers there are."""
 
-    kind: Literal["classification", "generation"] = "classification"
+    kind: Literal["classification", "generation"] = Field(
+        "classification", description="One of the labels, or free text."
+    )
     model: Literal["encoder", "llm"] = Field(
         "encoder", description="An encoder with a head, or a language model with LoRA adapters."
     )
-    title: str = ""
+    title: str = Field("", description="The task in a few words, shown to experts.")
     labels: tuple[str, ...] = Field(
         (), description="Every label, in the order experts see them; none for generation."
     )
@@ -97,42 +105,103 @@ class TaskSettings(Settings):
             answers=answers,
         )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_variants(cls, told: Any) -> Any:
+        compression = told.get("compression", {}) if isinstance(told, dict) else None
+        if not isinstance(compression, dict) or told.get("model") != "llm":
+            return told
+        return {**told, "compression": {"variants": USUAL["llm"], **compression}}
+
     @model_validator(mode="after")
-    def _labels(self) -> Self:
+    def _answers(self) -> Self:
         if self.kind == "generation":
             if self.labels:
-                raise ValueError("labels has no meaning where kind is generation: leave it out")
+                raise Contradiction(
+                    "labels", "labels has no meaning where kind is generation: leave it out"
+                )
             if self.model != "llm":
-                raise ValueError('kind = "generation" needs model = "llm"')
-        elif len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
-            raise ValueError("labels needs at least two different labels")
+                raise Contradiction("kind", 'kind = "generation" needs model = "llm"')
+        elif problem := labels_problem(self.labels):
+            raise Contradiction("labels", problem)
         if self.model == "llm" and len(self.labels) > len(_LETTERS):
-            raise ValueError(
-                f"labels has {len(self.labels)}: a language model tells {len(_LETTERS)} apart"
+            raise Contradiction(
+                "labels",
+                f"there are {len(self.labels)}: a language model tells {len(_LETTERS)} apart",
             )
-        for rule in self.triage.rules:
-            if self.kind == "generation":
-                break
+        for number, rule in enumerate(self.triage.rules if self.labels else ()):
             if rule.label is not None and rule.label not in self.labels:
-                raise ValueError(f"rule {rule.name!r} gives {rule.label!r}, which is no label")
+                raise Contradiction(
+                    f"triage.rules.{number}.label",
+                    f"rule {rule.name!r} gives {rule.label!r}, which is no label",
+                )
         unknown = set(self.label_titles) - set(self.labels)
         if unknown:
-            raise ValueError(f"label_titles names {sorted(unknown)}, which are no labels")
+            raise Contradiction("label_titles", f"it names {sorted(unknown)}, which are no labels")
+        return self
+
+    @model_validator(mode="after")
+    def _of_model(self) -> Self:
+        for key, reason in ignored_keys(self.model, self.kind).items():
+            table, _, name = key.partition(".")
+            told = getattr(self, table)
+            names = [name] if name else list(told.model_fields_set)
+            for name in names:
+                if name in told.model_fields_set:
+                    raise Contradiction(f"{table}.{name}", reason)
+        if problem := self.compression.misfit(self.model):
+            raise Contradiction("compression.variants", problem)
         return self
 
 
-class KafkaSettings(Settings):
-    """[kafka]: empty ``bootstrap_servers`` means the local broker in the workspace."""
+def ignored_keys(model: str, kind: str) -> dict[str, str]:
+    """Keys of a task that would have no effect → why; a table's name stands for all of its keys."""
+    if model == "encoder":
+        return {
+            "lora": 'an encoder has no adapter: it is for model = "llm"',
+            "prompt": 'an encoder is not asked in words: it is for model = "llm"',
+        }
+    found = {
+        f"training.{name}": "a language model is trained by [tasks.NAME.lora]: set it there"
+        if name in LoraSettings.model_fields
+        else "it is for encoders: a language model's training does not know it"
+        for name in ENCODER_ONLY
+    }
+    if kind == "classification":
+        found["prompt.max_answer_tokens"] = "a classification is answered with one letter"
+    return found
 
-    bootstrap_servers: str = ""
-    local_port: int = Field(19092, ge=1, le=65535)
+
+class KafkaSettings(Settings):
+    """[kafka]: the broker that every event goes through."""
+
+    bootstrap_servers: str = Field(
+        "",
+        description='Such as "broker-1:9092,broker-2:9092". Empty: Apache Kafka itself, run in '
+        "this workspace on the loopback address.",
+    )
+    local_port: int = Field(
+        19092, ge=1, le=65535, description="Of the broker in the workspace; it takes the next too."
+    )
     partitions: int = Field(4, ge=1, description="Partitions of the topics keyed by sample.")
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    ssl_cafile: Path | None = None
-    ssl_certfile: Path | None = None
-    ssl_keyfile: Path | None = None
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
-    sasl_username: str | None = None
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How brokers elsewhere are spoken to."
+    )
+    ssl_cafile: Path | None = Field(
+        None, examples=["/etc/kafka/ca.pem"], description="Who signed the brokers' certificates."
+    )
+    ssl_certfile: Path | None = Field(
+        None, examples=["/etc/kafka/client.pem"], description="Our certificate, if they ask."
+    )
+    ssl_keyfile: Path | None = Field(
+        None, examples=["/etc/kafka/client.key"], description="The key of our certificate."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        None, examples=["SCRAM-SHA-512"], description="How we sign in."
+    )
+    sasl_username: str | None = Field(
+        None, examples=["flywheel"], description="As whom we sign in."
+    )
     sasl_password: SecretStr | None = Field(
         None, description="From FLYWHEEL_KAFKA_SASL_PASSWORD; never written in the file."
     )
@@ -151,7 +220,9 @@ class KafkaSettings(Settings):
 class HttpSettings(Settings):
     """Where a process listens, and the credentials it asks for."""
 
-    host: str = "127.0.0.1"
+    host: str = Field(
+        "127.0.0.1", description="One that other machines reach needs API keys in the environment."
+    )
     port: int = Field(ge=1, le=65535)
     api_keys: tuple[SecretStr, ...] = Field(
         (), description="Bearer tokens that are accepted; from the environment, not the file."
@@ -167,30 +238,36 @@ class HttpSettings(Settings):
 
 
 class GatewaySettings(HttpSettings):
-    """[gateway]"""
+    """[gateway]: where traffic comes in."""
 
-    port: int = Field(8080, ge=1, le=65535)
+    port: int = Field(8080, ge=1, le=65535, description="Of the OpenAI-compatible endpoint.")
     timeout_seconds: float = Field(30.0, gt=0, description="Longest wait for a model's answer.")
-    requests_per_second: float | None = Field(None, gt=0, description="Limit per source.")
-    burst: int = Field(50, ge=1)
+    requests_per_second: float | None = Field(
+        None, gt=0, examples=[50], description="Limit per source."
+    )
+    burst: int = Field(50, ge=1, description="Requests of a source that may come at once.")
 
 
 class ConsoleSettings(HttpSettings):
-    """[console]"""
+    """[console]: where people label and watch."""
 
-    port: int = Field(8081, ge=1, le=65535)
+    port: int = Field(8081, ge=1, le=65535, description="Of the pages and their API.")
 
 
 class ServingSettings(Settings):
     """[serving]: model servers on this machine, or elsewhere by URL."""
 
-    engine: Literal["embedded", "vllm"] = "embedded"
+    engine: Literal["embedded", "vllm"] = Field(
+        "embedded", description="vllm runs in an environment of its own: `make vllm`."
+    )
     host: str = Field("127.0.0.1", description="Where servers listen; they ask for no key.")
     ports: tuple[int, ...] = Field((8101, 8102), min_length=1, description="One server per port.")
     urls: tuple[str, ...] = Field((), description="Servers run elsewhere; replaces ports.")
-    threads: int = Field(1, ge=1)
-    max_batch: int = Field(16, ge=1)
-    max_wait_ms: float = Field(2.0, ge=0)
+    threads: int = Field(1, ge=1, description="CPU threads of each embedded server.")
+    max_batch: int = Field(16, ge=1, description="Texts that are computed together.")
+    max_wait_ms: float = Field(
+        2.0, ge=0, description="How long a text waits for others to be computed with."
+    )
     queue_size: int = Field(256, ge=1, description="Texts that wait; more are answered 429.")
     max_queue_seconds: float = Field(
         8.0, gt=0, description="A text that waited longer is answered 429; below gateway timeouts."
@@ -206,18 +283,24 @@ class ServingSettings(Settings):
 class MonitoringSettings(Settings):
     """[monitoring]: /healthz and /metrics of the processes that serve nothing else."""
 
-    host: str = "127.0.0.1"
-    worker_port: int = Field(8091, ge=1, le=65535)
-    trainer_port: int = Field(8092, ge=1, le=65535)
-    controller_port: int = Field(8093, ge=1, le=65535)
+    host: str = Field("127.0.0.1", description="Where they listen; they ask for no key.")
+    worker_port: int = Field(8091, ge=1, le=65535, description="Of the worker.")
+    trainer_port: int = Field(8092, ge=1, le=65535, description="Of the trainer.")
+    controller_port: int = Field(8093, ge=1, le=65535, description="Of the rollout controller.")
 
 
 class FlywheelSettings(Settings):
     """The whole of flywheel.toml, with what the environment overrides."""
 
     workspace: Path = Field(exclude=True)
-    database_url: str = Field("", description="Empty: SQLite in the workspace.")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    database_url: str = Field(
+        "",
+        description='Such as "postgresql+psycopg://user@host/name"; empty: SQLite in the '
+        "workspace.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="What the processes' logs hold at least."
+    )
     kafka: KafkaSettings = KafkaSettings()
     gateway: GatewaySettings = GatewaySettings()
     console: ConsoleSettings = ConsoleSettings()
@@ -230,29 +313,59 @@ class FlywheelSettings(Settings):
     def _names(cls, tasks: dict[str, TaskSettings]) -> dict[str, TaskSettings]:
         for name in tasks:
             if not name.replace("-", "").replace("_", "").isalnum() or not name.islower():
-                raise ValueError(f"{name!r}: a task's name is lower-case letters, digits, - and _")
+                raise Contradiction(name, "a task's name is lower-case letters, digits, - and _")
         return tasks
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:
         for name, task in self.tasks.items():
             if task.model == "llm" and self.serving.engine != "vllm" and not self.serving.urls:
-                raise ValueError(
+                raise Contradiction(
+                    f"tasks.{name}.model",
                     f'tasks.{name}.model is "llm", which the embedded engine cannot serve: '
-                    'set serving.engine = "vllm" (after `make vllm`), or serving.urls'
+                    'set serving.engine = "vllm" (after `make vllm`), or serving.urls',
                 )
             if task.model == "llm" and task.lora.rank > self.serving.vllm.max_rank:
-                raise ValueError(
+                raise Contradiction(
+                    f"tasks.{name}.lora.rank",
                     f"tasks.{name}.lora.rank is {task.lora.rank}, but adapters are served up to "
-                    f"serving.vllm.max_rank = {self.serving.vllm.max_rank}: raise that"
+                    f"serving.vllm.max_rank = {self.serving.vllm.max_rank}: raise that",
                 )
         for name, http in (("gateway", self.gateway), ("console", self.console)):
             if not http.loopback and not http.api_keys:
-                raise ValueError(
-                    f"{name}.host {http.host!r} is reachable from other machines: set "
-                    f"FLYWHEEL_{name.upper()}_API_KEYS, or listen on 127.0.0.1"
+                raise Contradiction(
+                    f"{name}.host",
+                    f"{http.host!r} is reachable from other machines: set "
+                    f"FLYWHEEL_{name.upper()}_API_KEYS, or listen on 127.0.0.1",
                 )
         return self
+
+    @model_validator(mode="after")
+    def _ports(self) -> Self:
+        seen: list[tuple[str, str, int]] = []
+        for key, host, port in self._listeners():
+            for other, there, taken in seen:
+                if port == taken and (host == there or _EVERY_HOST & {host, there}):
+                    raise Contradiction(key, f"port {port} is that of {other} as well")
+            seen.append((key, host, port))
+        return self
+
+    def _listeners(self) -> list[tuple[str, str, int]]:
+        """(key, host, port) of everything that `flywheel up` starts."""
+        found: list[tuple[str, str, int]] = []
+        kafka, monitoring = self.kafka, self.monitoring
+        if kafka.local:
+            beside = "kafka.local_port, whose controller takes the next port"
+            found.append(("kafka.local_port", "127.0.0.1", kafka.local_port))
+            found.append((beside, "127.0.0.1", kafka.local_port + 1))
+        if not self.serving.urls:
+            found += [("serving.ports", self.serving.host, port) for port in self.serving.ports]
+        found.append(("gateway.port", self.gateway.host, self.gateway.port))
+        found.append(("console.port", self.console.host, self.console.port))
+        for name in ("worker_port", "trainer_port", "controller_port"):
+            port: int = getattr(monitoring, name)
+            found.append((f"monitoring.{name}", monitoring.host, port))
+        return found
 
     @property
     def state(self) -> Path:
@@ -273,7 +386,8 @@ class FlywheelSettings(Settings):
             raise ConfigurationError(f"tasks.{name}", "no such task", f"known: {known}") from None
 
 
-_ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
+# Variable → the key that it replaces.
+ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "FLYWHEEL_DATABASE_URL": ("database_url",),
     "FLYWHEEL_LOG_LEVEL": ("log_level",),
     "FLYWHEEL_KAFKA_BOOTSTRAP_SERVERS": ("kafka", "bootstrap_servers"),
@@ -309,11 +423,11 @@ def load_settings(workspace: Path, environ: Mapping[str, str] | None = None) -> 
         raise ConfigurationError(str(path), f"not valid TOML: {error}") from error
     for section, key in _SECRETS:
         if key in raw.get(section, {}):
-            variable = next(n for n, p in _ENVIRONMENT.items() if p == (section, key))
+            variable = next(n for n, p in ENVIRONMENT.items() if p == (section, key))
             raise ConfigurationError(
                 f"{section}.{key}", "secrets do not belong in the file", f"set {variable} instead"
             )
-    for variable, keys in _ENVIRONMENT.items():
+    for variable, keys in ENVIRONMENT.items():
         if variable not in environ:
             continue
         value: object = environ[variable]
@@ -330,8 +444,4 @@ def load_settings(workspace: Path, environ: Mapping[str, str] | None = None) -> 
     try:
         return FlywheelSettings(workspace=workspace, **raw)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"]) or CONFIG_FILE
-        more = error.error_count() - 1
-        hint = f"and {more} more" if more else ""
-        raise ConfigurationError(key, first["msg"].removeprefix("Value error, "), hint) from error
+        raise refusal(error, FlywheelSettings) from error

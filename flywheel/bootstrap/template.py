@@ -1,158 +1,94 @@
-"""The commented flywheel.toml that `flywheel init` writes."""
+"""The commented flywheel.toml that `flywheel init` writes: each key, its default and meaning."""
 
 from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args, get_origin
 
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from flywheel.compression.config import USUAL
+from flywheel.contracts.configuration import Settings, nearest, table_of
 from flywheel.errors import ConfigurationError
+from flywheel.settings import (
+    ENVIRONMENT,
+    FlywheelSettings,
+    TaskSettings,
+    ignored_keys,
+)
 
-_TEMPLATE = """\
-# What this workspace does. Every key here has a default unless it says "required"; a wrong value
-# stops every process at its start, naming the key. Secrets never stand here:
+_HEAD = """\
+# What this workspace does. Every key has a default unless it says "required"; the commented ones
+# stand at theirs. A wrong value stops every process at its start, naming the key; `flywheel config
+# check` says it beforehand. Secrets never stand here, but in the environment:
 #   FLYWHEEL_GATEWAY_API_KEYS, FLYWHEEL_CONSOLE_API_KEYS   comma-separated bearer tokens
 #   FLYWHEEL_KAFKA_SASL_PASSWORD, FLYWHEEL_DATABASE_URL
-
-# SQLite in the workspace; or "postgresql+psycopg://user@host/name" in FLYWHEEL_DATABASE_URL.
-# database_url = ""
-log_level = "info"
-
-[kafka]
-# Empty: Apache Kafka itself, run in this workspace on the loopback address.
-# bootstrap_servers = "broker-1:9092,broker-2:9092"
-# security_protocol = "SASL_SSL"
-# sasl_mechanism = "SCRAM-SHA-512"
-# sasl_username = "flywheel"
-local_port = {kafka_port}
-
-[gateway]
-# An address that other machines reach needs FLYWHEEL_GATEWAY_API_KEYS.
-host = "127.0.0.1"
-port = {gateway_port}
-# requests_per_second = 50      # per source; none by default
-
-[console]
-host = "127.0.0.1"
-port = {console_port}
-
-[serving]
-engine = {engine}             # or "vllm", in an environment of its own: `make vllm`
-# host = "127.0.0.1"              # model servers ask for no key: mind who reaches another one
-ports = {serving_ports}
-# urls = ["http://10.0.0.5:8101"]   # model servers run elsewhere
-threads = 1
-
-[serving.vllm]
-# dtype = "auto"                  # `flywheel serve tune` tries them on this machine
-# urls = ["http://10.0.0.7:8000"]   # vLLM servers run elsewhere, by release or base
-{vllm}
-
-[monitoring]
-worker_port = {worker_port}
-trainer_port = {trainer_port}
-controller_port = {controller_port}
-
-[tasks.{task}]
-title = {title}
-{task_keys}
-
-[tasks.{task}.triage]
-audit_rate = {audit_rate}             # share of traffic sent to experts at random
-rollout_audit_rate = {rollout_audit_rate}     # the same while a challenger is compared
-uncertain_below = {uncertain_below}         # calibrated confidence under which review is likely
-uncertain_share = {uncertain_share}         # how much of that is sent: the budget
-auto_label_error = {auto_label_error}       # largest error accepted among automatic labels
-auto_label_risk = 0.1         # chance that this bound does not hold
-min_audits = {min_audits}
-# [[tasks.{task}.triage.rules]]
-# name = "mentions a dose"
-# pattern = '(?i)\\b\\d+ ?mg\\b'  # without a label: to an expert, always
-# label = "..."               # with one: labelled by the rule
-
-[tasks.{task}.review]
-answers_needed = 1            # experts who must agree
-lease_seconds = 300
-guideline = {guideline}
-
-[tasks.{task}.dataset]
-calibration_share = 0.1       # kept from training to calibrate the result
-auto_labels_per_expert = {auto_labels_per_expert}  # taken at most, per expert label
-
-[tasks.{task}.retraining]
-min_new_labels = {min_new_labels}          # a turn starts after so many
-# max_age_hours = 168
-
-[tasks.{task}.training]
-base_model = {base_model}     # required: folder of the base model
-{training}
-{language_model}
-[tasks.{task}.compression]
-variants = {variants}   # each is made and measured; the cheapest that is no worse serves
-# pin = "int8-dynamic"        # always this one
-{compression}
-
-[tasks.{task}.gate]
-max_regression = {max_regression}         # non-inferiority margin on held-out accuracy
-
-[tasks.{task}.rollout]
-steps = {steps}      # the challenger's share of live traffic, step by step
-min_requests = {min_requests}             # challenger requests at every step
-min_labels = {min_labels}               # audited labels before promotion
-accuracy_margin = {accuracy_margin}
-latency_margin = {latency_margin}
-max_minutes = {max_minutes}
-warm_seconds = {warm_seconds}           # how long a challenger may take to answer on the servers
 """
 
-DEFAULTS: dict[str, object] = {
-    "kafka_port": 19092,
-    "gateway_port": 8080,
-    "console_port": 8081,
-    "serving_ports": [8101, 8102],
-    "engine": "embedded",
-    "variants": ["int8-dynamic"],
-    "worker_port": 8091,
-    "trainer_port": 8092,
-    "controller_port": 8093,
-    "audit_rate": 0.05,
-    "rollout_audit_rate": 0.25,
-    "uncertain_below": 0.7,
-    "uncertain_share": 0.5,
-    "auto_label_error": 0.05,
-    "min_audits": 30,
-    "guideline": "",
-    "auto_labels_per_expert": 0.5,
-    "min_new_labels": 200,
-    "max_regression": 0.02,
-    "steps": [0.05, 0.25, 0.5],
-    "min_requests": 50,
-    "min_labels": 60,
-    "accuracy_margin": 0.05,
-    "latency_margin": 1.5,
-    "max_minutes": 1440,
-    "warm_seconds": 180.0,
+# Short names of the keys that most tasks look at first; the file sets these, commented or not.
+SHORT: Mapping[str, str] = {
+    "kafka_port": "kafka.local_port",
+    "gateway_port": "gateway.port",
+    "console_port": "console.port",
+    "serving_ports": "serving.ports",
+    "engine": "serving.engine",
+    "variants": "compression.variants",
+    "worker_port": "monitoring.worker_port",
+    "trainer_port": "monitoring.trainer_port",
+    "controller_port": "monitoring.controller_port",
+    "audit_rate": "triage.audit_rate",
+    "rollout_audit_rate": "triage.rollout_audit_rate",
+    "uncertain_below": "triage.uncertain_below",
+    "uncertain_share": "triage.uncertain_share",
+    "auto_label_error": "triage.auto_label_error",
+    "min_audits": "triage.min_audits",
+    "guideline": "review.guideline",
+    "auto_labels_per_expert": "dataset.auto_labels_per_expert",
+    "min_new_labels": "retraining.min_new_labels",
+    "max_regression": "gate.max_regression",
+    "steps": "rollout.steps",
+    "min_requests": "rollout.min_requests",
+    "min_labels": "rollout.min_labels",
+    "accuracy_margin": "rollout.accuracy_margin",
+    "latency_margin": "rollout.latency_margin",
+    "max_minutes": "rollout.max_minutes",
+    "warm_seconds": "rollout.warm_seconds",
 }
+_ALSO_SET = (
+    "log_level",
+    "gateway.host",
+    "console.host",
+    "serving.threads",
+    "review.answers_needed",
+)
+# What an example of a rule looks like; its other keys stand at their defaults.
+_EXAMPLES: Mapping[str, object] = {
+    "triage.rules.name": "mentions a dose",
+    "triage.rules.pattern": r"(?i)\b\d+ ?mg\b",
+}
+_COLUMN, _WIDTH = 38, 100
 
 
-def _toml(value: object) -> str:
-    if isinstance(value, Mapping):
-        pairs = ", ".join(f"{json.dumps(str(k))} = {_toml(v)}" for k, v in value.items())
-        return f"{{ {pairs} }}" if pairs else "{}"
-    # TOML's strings, numbers, booleans and arrays of them are written as JSON writes them.
-    return json.dumps(value, ensure_ascii=False)
+def default_of(path: str) -> object:
+    """The default of a key, such as "gateway.port" or "triage.audit_rate"."""
+    table: type[Settings] = _root(path)
+    *tables, name = path.split(".")
+    for part in tables:
+        table = table_of(table.model_fields[part].annotation) or table
+    default = table.model_fields[name].get_default(call_default_factory=True)
+    return list(default) if isinstance(default, tuple) else default
 
 
-# Tables whose keys may be given as "table.key".
-_TABLES = ("training", "compression", "vllm", "lora", "prompt")
+def _root(path: str) -> type[Settings]:
+    first = path.partition(".")[0]
+    return FlywheelSettings if first in FlywheelSettings.model_fields else TaskSettings
 
-_LANGUAGE_MODEL = """
-[tasks.{task}.lora]
-{lora}
 
-[tasks.{task}.prompt]
-{prompt}
-"""
+DEFAULTS: Mapping[str, object] = {name: default_of(path) for name, path in SHORT.items()}
 
 
 def flywheel_toml(
@@ -168,53 +104,200 @@ def flywheel_toml(
 ) -> str:
     """The text of a flywheel.toml for one task.
 
-    ``values`` replace keys of ``DEFAULTS``; "training.NAME" adds a key to the task's training, and
-    likewise for compression, vllm, lora and prompt. Raises ConfigurationError for any other key.
+    ``values`` replace keys by their short name of ``SHORT`` or as "table.key", such as
+    "triage.auto_label_risk" or "serving.vllm.dtype" ("vllm.dtype"). Raises ConfigurationError for
+    any other.
     """
     if re.fullmatch(r"[a-z0-9_-]+", task) is None:
         raise ConfigurationError(
             f"tasks.{task}", "a task's name is lower-case letters, digits, - and _"
         )
-    values = dict(values or {})
-    tables: dict[str, list[str]] = {table: [] for table in _TABLES}
-    for key in list(values):
-        table, dot, name = key.partition(".")
-        if dot and table in tables:
-            tables[table].append(f"{name} = {_toml(values.pop(key))}")
-    llm = model == "llm"
-    if llm:
-        values = {"engine": "vllm", "variants": ["w8a8"], **values}
-    unknown = sorted(set(values) - set(DEFAULTS))
-    if unknown:
-        known = ", ".join([*DEFAULTS, *(f"{table}.NAME" for table in _TABLES)])
-        raise ConfigurationError(unknown[0], "not a key of the template", f"known: {known}")
-    extra = {table: "\n".join(lines) for table, lines in tables.items()}
-    return _TEMPLATE.format(
-        task=task,
-        title=_toml(title or task),
-        task_keys=_task_keys(labels, label_titles or {}, kind, model),
-        base_model=_toml(base_model),
-        training=extra["training"] or "# epochs = 4",
-        compression=extra["compression"],
-        vllm=extra["vllm"],
-        language_model=_LANGUAGE_MODEL.format(
-            task=task,
-            lora=extra["lora"] or "# rank = 8",
-            prompt=extra["prompt"] or '# system = "You sort questions."',
-        )
-        if llm
-        else "",
-        **{key: _toml(value) for key, value in {**DEFAULTS, **values}.items()},
+    told: dict[str, object] = {path: default_of(path) for path in (*SHORT.values(), *_ALSO_SET)}
+    told |= {"title": title or task, "training.base_model": base_model}
+    told["compression.variants"] = list(USUAL["llm" if model == "llm" else "encoder"])
+    if model == "llm":
+        told |= {"model": model, "serving.engine": "vllm"}
+    if kind == "classification":
+        told |= {"labels": list(labels), "label_titles": dict(label_titles or {})}
+    else:
+        told["kind"] = kind
+    told |= {_path(key): value for key, value in (values or {}).items()}
+    ignored = set(ignored_keys(model, kind)) | _FOREIGN_STEPS[model]
+    if kind != "classification":
+        ignored |= {"labels", "label_titles"}
+    return "\n".join(_File(task, told, ignored).lines()) + "\n"
+
+
+def _path(key: str) -> str:
+    """The full path of a key as people give it."""
+    if key in SHORT:
+        return SHORT[key]
+    first, dot, _ = key.partition(".")
+    if first == "vllm":
+        return f"serving.{key}"
+    field = _root(key).model_fields.get(first)
+    if key in ("log_level", "database_url") or (
+        dot and first != "tasks" and field is not None and table_of(field.annotation)
+    ):
+        return key
+    meant = nearest(key, SHORT)
+    known = ", ".join([*SHORT, "TABLE.KEY for any other"])
+    raise ConfigurationError(
+        key,
+        "not a key of the template",
+        f"known: {known}" + (f"; did you mean {meant!r}?" if meant else ""),
     )
 
 
-def _task_keys(labels: Sequence[str], titles: Mapping[str, str], kind: str, model: str) -> str:
-    lines = []
-    if kind != "classification":
-        lines.append(f"kind = {_toml(kind)}")
-    if model != "encoder":
-        lines.append(f"model = {_toml(model)}")
-    if kind == "classification":
-        lines.append(f"labels = {_toml(list(labels))}                     # required")
-        lines.append(f"label_titles = {_toml(dict(titles))}")
-    return "\n".join(lines)
+def _place(path: str) -> tuple[str, str]:
+    """(table, key in it) of a path; the key has dots where it is below tables that have names."""
+    table: type[Settings] = _root(path)
+    above: list[str] = []
+    parts = path.split(".")
+    while len(parts) > 1:
+        field = table.model_fields.get(parts[0])
+        below = table_of(field.annotation) if field else None
+        if field is None or below is None or get_origin(field.annotation):
+            break
+        table = below
+        above.append(parts.pop(0))
+    return ".".join(above) or _root(path).__name__, ".".join(parts)
+
+
+class _File:
+    """One file in the making. ``told`` are the keys that are set, ``ignored`` those left out."""
+
+    def __init__(self, task: str, told: Mapping[str, object], ignored: set[str]) -> None:
+        self._task = task
+        self._ignored = ignored
+        self._told: dict[str, dict[str, object]] = {}
+        for path, value in told.items():
+            table, name = _place(path)
+            self._told.setdefault(table, {})[name] = value
+
+    def lines(self) -> list[str]:
+        """All of it."""
+        return [_HEAD, *self._table(FlywheelSettings, "", "")]
+
+    def _table(self, kind: type[Settings], path: str, header: str) -> list[str]:
+        """A table and those below it. ``path`` is how its keys are told, ``header`` where they
+        stand in the file."""
+        told = dict(self._told.get(path or kind.__name__, {}))
+        lines: list[str] = ["", f"# {_about(kind)}", f"[{header}]"] if header else []
+        examples: list[str] = []
+        below: list[str] = []
+        for name, field in kind.model_fields.items():
+            where, table = _join(path, name), table_of(field.annotation)
+            if where in self._ignored or field.exclude:
+                continue
+            if name == "tasks":
+                below += self._table(TaskSettings, "", f"tasks.{self._task}")
+            elif table is None:
+                lines += _key(where, field, *([told.pop(name)] if name in told else []))
+            elif not get_origin(field.annotation):
+                below += self._table(table, where, _join(header, name))
+            elif not any(key.partition(".")[0] == name for key in told):
+                listed = get_origin(field.annotation) is tuple
+                head = _join(header, name)
+                examples += self._example(
+                    table, where, f"[[{head}]]" if listed else f"[{head}.small]"
+                )
+        # What is left are recipes and rules, and mistakes, which the settings refuse better.
+        lines += [f"{name} = {_toml(value)}" for name, value in told.items()]
+        # Below an example, once that is uncommented, a key would belong to it.
+        return [*lines, *examples, *below]
+
+    def _example(self, kind: type[Settings], where: str, head: str) -> list[str]:
+        """A table that has a name or a number, all of it commented."""
+        lines = [f"# {_about(kind)}", f"# {head}"]
+        for name, field in kind.model_fields.items():
+            path = _join(where, name)
+            if path not in self._ignored:
+                lines += _key(path, field)
+        return lines
+
+
+# Steps of a recipe that the other kind of model takes.
+_FOREIGN_STEPS: Mapping[str, set[str]] = {
+    "encoder": {"compression.recipes.merge"},
+    "llm": {
+        f"compression.recipes.{name}"
+        for name in ("distil_to", "teacher", "prune_heads", "prune_ffn", "epochs")
+    },
+}
+
+
+def _key(where: str, field: FieldInfo, *told: object) -> list[str]:
+    """The lines of one key: set to what is told, or commented at its default."""
+    name = where.rpartition(".")[2]
+    about = _description(where, field)
+    if _is_secret(field):
+        return _commented(f"# {name}: {about}")
+    if told:
+        return _line(f"{name} = {_toml(told[0])}", about)
+    default = field.get_default(call_default_factory=True)
+    if where in _EXAMPLES:
+        default = _EXAMPLES[where]
+    elif default is None:
+        default, about = (field.examples or [""])[0], f"{about} Unset by default."
+    return _line(f"# {name} = {_toml(default)}", about)
+
+
+def _description(where: str, field: FieldInfo) -> str:
+    about = field.description or ""
+    choices = [choice for choice in _choices(field.annotation) if isinstance(choice, str)]
+    if choices:
+        about += f" One of {', '.join(choices)}."
+    if field.is_required():
+        about = f"Required. {about}"
+    variable = next((n for n, path in ENVIRONMENT.items() if ".".join(path) == where), None)
+    if variable and not _is_secret(field):
+        about += f" Or {variable}."
+    return about
+
+
+def _choices(annotation: Any) -> Sequence[object]:
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    for one in get_args(annotation):
+        if get_origin(one) is Literal:
+            return get_args(one)
+    return ()
+
+
+def _is_secret(field: FieldInfo) -> bool:
+    return SecretStr in (field.annotation, *get_args(field.annotation))
+
+
+def _about(kind: type[Settings]) -> str:
+    """What a table is for: its class's docstring, after the table's name."""
+    first = (kind.__doc__ or "").partition("\n")[0]
+    words = first.partition("]: ")[2] or first
+    return words[:1].upper() + words[1:]
+
+
+def _join(table: str, name: str) -> str:
+    return f"{table}.{name}" if table else name
+
+
+def _line(assignment: str, about: str) -> list[str]:
+    """A key with its explanation beside it, or above where there is no room."""
+    if len(assignment) >= _COLUMN:
+        return [*_commented(f"# {about}"), assignment]
+    first, *more = textwrap.wrap(about, _WIDTH - _COLUMN - 2) or [""]
+    rest = [f"{'':{_COLUMN}}# {words}" for words in more]
+    return [f"{assignment:{_COLUMN}}# {first}", *rest]
+
+
+def _commented(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, subsequent_indent="# ")
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, Mapping):
+        pairs = ", ".join(f"{json.dumps(str(k))} = {_toml(v)}" for k, v in value.items())
+        return f"{{ {pairs} }}" if pairs else "{}"
+    if isinstance(value, str) and "\\" in value and "'" not in value:
+        return f"'{value}'"
+    # TOML's strings, numbers, booleans and arrays of them are written as JSON writes them.
+    return json.dumps(value, ensure_ascii=False, default=str)

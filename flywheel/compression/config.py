@@ -6,11 +6,20 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from flywheel.contracts.configuration import Settings
+from flywheel.contracts.configuration import Contradiction, Settings
 
 Quantisation = Literal[
     "none", "int8-dynamic", "int8-static", "int8-qat", "w8a8", "w4a16-gptq", "w4a16-awq"
 ]
+
+Model = Literal["encoder", "llm"]
+_QUANTISATIONS: dict[Model, tuple[Quantisation, ...]] = {
+    "encoder": ("none", "int8-dynamic", "int8-static", "int8-qat"),
+    "llm": ("none", "w8a8", "w4a16-gptq", "w4a16-awq"),
+}
+# What a task compresses to that does not say.
+USUAL: dict[Model, tuple[str, ...]] = {"encoder": ("int8-dynamic",), "llm": ("w8a8",)}
+_ENCODER_STEPS = ("distil_to", "prune_heads", "prune_ffn")
 
 
 class Recipe(Settings):
@@ -30,7 +39,24 @@ class Recipe(Settings):
         2, ge=0, description="Of fine-tuning after distilling, pruning, or while training for INT8."
     )
     merge: bool = Field(False, description="A LoRA adapter becomes part of its base.")
-    quantise: Quantisation = "int8-dynamic"
+    quantise: Quantisation = Field(
+        "int8-dynamic", description="INT8 is for encoders; W8A8 and W4A16 for language models."
+    )
+
+    @model_validator(mode="after")
+    def _distils(self) -> Self:
+        if self.teacher and not self.distil_to:
+            raise Contradiction("teacher", "it teaches nobody without distil_to")
+        return self
+
+    def misfit(self, model: Model) -> str | None:
+        """Why this recipe cannot be made of a kind of model, or None."""
+        if self.quantise not in _QUANTISATIONS[model]:
+            return f"quantise = {self.quantise!r} is none of an {model}'s"
+        if model == "encoder":
+            return "merge is for adapters, which an encoder has not" if self.merge else None
+        steps = [step for step in _ENCODER_STEPS if getattr(self, step)]
+        return f"{', '.join(steps)} is for encoders" if steps else None
 
 
 # Recipes that need no more words than their name.
@@ -53,11 +79,14 @@ class CompressionSettings(Settings):
     """[tasks.NAME.compression]: which variants a turn makes, and how one is chosen."""
 
     variants: tuple[str, ...] = Field(
-        ("int8-dynamic",),
+        USUAL["encoder"],
         min_length=1,
-        description="Names of recipes, standard ones or those below; each is made and measured.",
+        description="Names of recipes, standard ones or those below; each is made and measured, "
+        "and the cheapest that is no worse serves.",
     )
-    recipes: dict[str, Recipe] = Field(default_factory=dict)
+    recipes: dict[str, Recipe] = Field(
+        default_factory=dict, description="Recipes of your own, by name."
+    )
     pin: str = Field(
         "", description="Always take this variant; empty: the cheapest that is not inferior."
     )
@@ -76,10 +105,19 @@ class CompressionSettings(Settings):
         for name in (*self.variants, *([self.pin] if self.pin else [])):
             if name not in self.recipes and name not in STANDARD:
                 known = ", ".join([*STANDARD, *self.recipes])
-                raise ValueError(f"{name!r} is no recipe; there are {known}")
+                raise Contradiction("variants", f"{name!r} is no recipe; there are {known}")
         if self.pin and self.pin not in self.variants:
-            raise ValueError(f"pin {self.pin!r} is none of the variants")
+            raise Contradiction("pin", f"{self.pin!r} is none of the variants")
         return self
+
+    def misfit(self, model: Model) -> str | None:
+        """Why one of the variants cannot be made of a kind of model, or None."""
+        for name in self.variants:
+            problem = self.recipe(name).misfit(model)
+            if problem:
+                fitting = [key for key, one in STANDARD.items() if one.misfit(model) is None]
+                return f"{name!r}: {problem}; there are {', '.join(fitting)}"
+        return None
 
     def recipe(self, name: str) -> Recipe:
         """The recipe of a variant; one of this task's own goes before a standard one."""

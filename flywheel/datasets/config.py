@@ -8,7 +8,7 @@ from flywheel.contracts.configuration import Settings
 
 
 class DatasetSettings(Settings):
-    """[tasks.NAME.dataset]"""
+    """[tasks.NAME.dataset]: how settled labels become a dataset."""
 
     calibration_share: float = Field(
         0.1, ge=0, lt=0.5, description="Share of expert labels kept from training for calibration."

@@ -8,7 +8,7 @@ from flywheel.contracts.configuration import Settings
 
 
 class GateSettings(Settings):
-    """[tasks.NAME.gate]"""
+    """[tasks.NAME.gate]: what a release must show on held-out samples."""
 
     max_regression: float = Field(
         0.02, ge=0, le=1, description="Non-inferiority margin on held-out accuracy."

@@ -6,11 +6,11 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from flywheel.contracts.configuration import Settings
+from flywheel.contracts.configuration import Contradiction, Settings
 
 
 class RolloutSettings(Settings):
-    """[tasks.NAME.rollout]"""
+    """[tasks.NAME.rollout]: how a challenger is proved on live traffic, or rolled back."""
 
     steps: tuple[float, ...] = Field(
         (0.05, 0.25, 0.5), description="Challenger shares of live traffic, rising."
@@ -38,16 +38,18 @@ class RolloutSettings(Settings):
     warm_seconds: float = Field(
         180.0, gt=0, description="How long a challenger may be missing from the model servers."
     )
-    auto_promote: bool = True
+    auto_promote: bool = Field(
+        True, description="False: a proven challenger waits for `flywheel rollout promote`."
+    )
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
         if not self.steps or any(not 0 < share < 1 for share in self.steps):
-            raise ValueError("steps must be shares between 0 and 1")
+            raise Contradiction("steps", "they must be shares between 0 and 1")
         if list(self.steps) != sorted(set(self.steps)):
-            raise ValueError("steps must rise")
+            raise Contradiction("steps", "they must rise")
         if self.harm_margin > self.accuracy_margin:
-            raise ValueError("harm_margin cannot be larger than accuracy_margin")
+            raise Contradiction("harm_margin", "it cannot be larger than accuracy_margin")
         if self.shadow_requests and not self.shadow_share:
-            raise ValueError("shadow_requests needs a shadow_share above 0")
+            raise Contradiction("shadow_requests", "it needs a shadow_share above 0")
         return self

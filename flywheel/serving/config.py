@@ -30,7 +30,9 @@ class VllmSettings(Settings):
         8, ge=1, description="Largest LoRA rank that is served; every adapter costs as much."
     )
     parallel: int = Field(16, ge=1, description="Texts that one process is asked at a time.")
-    gpu_memory_share: float = Field(0.9, gt=0, le=1)
+    gpu_memory_share: float = Field(
+        0.9, gt=0, le=1, description="Of a GPU's memory, that each process takes."
+    )
     tensor_parallel: int = Field(1, ge=1, description="GPUs that share one model.")
     start_seconds: float = Field(300.0, gt=0, description="Longest wait for a process to start.")
     arguments: tuple[str, ...] = Field((), description="More arguments for vLLM itself.")

@@ -12,12 +12,13 @@ from flywheel.contracts.configuration import Settings
 
 
 class ExpertRule(Settings):
-    """A pattern that forces a sample to an expert (mission row L2), or labels it (row L1)."""
+    """[[tasks.NAME.triage.rules]]: a pattern that sends a sample to an expert, or labels it."""
 
     name: str = Field(description="Shown to the expert as the reason.")
     pattern: str = Field(description="Python regular expression, searched in the text.")
     label: str | None = Field(
         None,
+        examples=["…"],
         description="Label (or text) to give; without it the sample goes to an expert.",
     )
     priority: float = Field(80, ge=0, le=100, description="Priority in the review queue.")
@@ -35,7 +36,7 @@ class ExpertRule(Settings):
 
 
 class TriageSettings(Settings):
-    """[tasks.NAME.triage]"""
+    """[tasks.NAME.triage]: which traffic experts see, and what is labelled automatically."""
 
     audit_rate: float = Field(
         0.05, gt=0, le=1, description="Share of all traffic sent to experts uniformly at random."
@@ -60,4 +61,6 @@ class TriageSettings(Settings):
         0.1, gt=0, lt=1, description="Chance that the bound on that error does not hold."
     )
     min_audits: int = Field(30, ge=1, description="Audited labels needed before any auto-label.")
-    rules: tuple[ExpertRule, ...] = ()
+    rules: tuple[ExpertRule, ...] = Field(
+        (), description="Patterns that decide before the model is asked; the first that fits."
+    )

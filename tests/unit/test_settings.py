@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from flywheel.bootstrap.template import DEFAULTS, flywheel_toml
+from flywheel.bootstrap.template import DEFAULTS, default_of, flywheel_toml
+from flywheel.contracts.configuration import Settings, table_of
 from flywheel.errors import ConfigurationError, WorkspaceError
 from flywheel.settings import FlywheelSettings, load_settings
+from flywheel.training.config import ENCODER_ONLY, LoraSettings
 
 LABELS = ["animal", "plant"]
+TASK = """
+[tasks.species]
+labels = ["animal", "plant"]
+training.base_model = "/models/base"
+"""
 
 
 def load(folder: Path, text: str, **environ: str) -> FlywheelSettings:
@@ -63,6 +73,30 @@ def test_the_commented_rule_of_the_template_works(tmp_path: Path) -> None:
         ('variants = ["int8-dynamic"]', 'variants = ["int3"]', "tasks.species.compression"),
         ("[tasks.species]", "[tasks.Species]", "tasks"),
         ('labels = ["animal", "plant"]', 'labels = ["animal"]', "tasks.species"),
+        ("answers_needed = 1", "answers_needed = 4", "tasks.species.review.answers_needed"),
+        ('["animal", "plant"]', "[]", "tasks.species.labels"),
+        ('["animal", "plant"]', '["animal", " "]', "tasks.species.labels"),
+        ('["animal", "plant"]', '["animal", "plant", "plant"]', "tasks.species.labels"),
+        ('["animal", "plant"]', '["animal", "Animal"]', "tasks.species.labels"),
+        ('["animal", "plant"]', '["animal", "plant "]', "tasks.species.labels"),
+        ('["animal", "plant"]', '["an imal", "an  imal"]', "tasks.species.labels"),
+        ('["animal", "plant"]', r'["caf\u00e9", "cafe\u0301"]', "tasks.species.labels"),
+        ('["animal", "plant"]', f'["animal", "{"p" * 201}"]', "tasks.species.labels"),
+        ('["animal", "plant"]', r'["animal", "pl\nant"]', "tasks.species.labels"),
+        (
+            'variants = ["int8-dynamic"]',
+            'variants = ["w8a8"]',
+            "tasks.species.compression.variants",
+        ),
+        (
+            'variants = ["int8-dynamic"]',
+            'variants = ["merged"]',
+            "tasks.species.compression.variant",
+        ),
+        ("port = 8081", "port = 8080", "console.port"),
+        ("ports = [8101, 8102]", "ports = [8101, 8101]", "serving.ports"),
+        ("ports = [8101, 8102]", "ports = [8101, 19093]", "serving.ports"),
+        ("worker_port = 8091", "worker_port = 8102", "monitoring.worker_port"),
     ],
 )
 def test_a_bad_value_names_its_key(tmp_path: Path, old: str, new: str, key: str) -> None:
@@ -72,6 +106,125 @@ def test_a_bad_value_names_its_key(tmp_path: Path, old: str, new: str, key: str)
         load(tmp_path, text.replace(old, new))
     assert caught.value.key.startswith(key)
     assert key in str(caught.value)
+
+
+@pytest.mark.parametrize("table", ["lora", "prompt"])
+def test_what_an_encoder_would_ignore_is_refused(tmp_path: Path, table: str) -> None:
+    key = {"lora": "rank = 4", "prompt": 'system = "Sort."'}[table]
+    with pytest.raises(ConfigurationError, match='for model = "llm"') as caught:
+        load(tmp_path, f"{template()}\n[tasks.species.{table}]\n{key}\n")
+    assert caught.value.key == f"tasks.species.{table}.{key.partition(' ')[0]}"
+
+
+@pytest.mark.parametrize("name", ENCODER_ONLY)
+def test_what_a_language_model_would_ignore_is_refused(tmp_path: Path, name: str) -> None:
+    text = flywheel_toml("species", LABELS, "/models/base", model="llm")
+    told = f"[tasks.species.training]\n{name} = {json.dumps(default_of(f'training.{name}'))}"
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, text.replace("[tasks.species.training]", told))
+    assert caught.value.key == f"tasks.species.training.{name}"
+    assert ("[tasks.NAME.lora]" in caught.value.problem) == (name in LoraSettings.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("kafka.partitons = 3", "partitions"),
+        ("tasks.species.triage.audit_rats = 0.1", "audit_rate"),
+        ("tasks.species.review.Answers_Needed = 1", "answers_needed"),
+        ("tasks.species.traning = {epochs = 1}", "training"),
+        ("tasks.species.compression.recipes.small.quantize = 'none'", "quantise"),
+    ],
+)
+def test_an_unknown_key_is_answered_with_the_nearest(tmp_path: Path, key: str, meant: str) -> None:
+    given = {"FLYWHEEL_LOG_LEVEL": "info"}
+    inside = key.removeprefix("tasks.species.")
+    text = key + TASK if inside == key else TASK + inside
+    with pytest.raises(ConfigurationError, match=f"no such key — did you mean '{meant}'") as caught:
+        load(tmp_path, text, **given)
+    assert caught.value.key == key.partition(" =")[0]
+
+
+def test_a_language_model_is_compressed_as_one_unless_the_task_says_how(tmp_path: Path) -> None:
+    text = "[serving]\nengine = 'vllm'\n" + TASK + "model = 'llm'\n"
+    assert load(tmp_path, text).task("species").compression.variants == ("w8a8",)
+    assert load(tmp_path, TASK).task("species").compression.variants == ("int8-dynamic",)
+
+
+def test_a_port_may_be_used_on_two_addresses(tmp_path: Path) -> None:
+    text = template().replace("port = 8081", "port = 8080")
+    given = {"FLYWHEEL_CONSOLE_HOST": "127.0.0.2"}
+    assert load(tmp_path, text, **given).console.port == 8080
+
+
+def tables(kind: type[Settings]) -> Iterator[type[Settings]]:
+    yield kind
+    for field in kind.model_fields.values():
+        below = table_of(field.annotation)
+        if below is not None:
+            yield from tables(below)
+
+
+def test_every_setting_says_what_it_does() -> None:
+    silent = [
+        f"{kind.__name__}.{name}"
+        for kind in tables(FlywheelSettings)
+        for name, field in kind.model_fields.items()
+        if not field.description and not table_of(field.annotation) and not field.exclude
+    ]
+    assert silent == []
+
+
+KINDS = [("encoder", "classification"), ("llm", "classification"), ("llm", "generation")]
+
+
+def whole(model: str, kind: str) -> str:
+    labels = LABELS if kind == "classification" else []
+    return flywheel_toml("species", labels, "/models/base", model=model, kind=kind)
+
+
+def test_init_writes_every_key(tmp_path: Path) -> None:
+    written = "\n".join(whole(*one) for one in KINDS)
+    missing = [
+        f"{kind.__name__}.{name}"
+        for kind in tables(FlywheelSettings)
+        for name, field in kind.model_fields.items()
+        if not field.exclude
+        and not table_of(field.annotation)
+        and not re.search(rf"^(# )?{name}( =|: From|: Bearer)", written, re.MULTILINE)
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize(("model", "kind"), KINDS)
+def test_init_writes_every_key_at_its_default(tmp_path: Path, model: str, kind: str) -> None:
+    settings = load(tmp_path, whole(model, kind))
+    least = "[serving]\nengine = 'vllm'\n" if model == "llm" else ""
+    least += f"[tasks.species]\nmodel = '{model}'\nkind = '{kind}'\ntitle = 'species'\n"
+    least += f"labels = {LABELS}\n" if kind == "classification" else ""
+    least += "training.base_model = '/models/base'\n"
+    assert settings == load(tmp_path, least)
+
+
+@pytest.mark.parametrize(("model", "kind"), KINDS)
+def test_any_line_that_init_left_commented_is_valid(tmp_path: Path, model: str, kind: str) -> None:
+    lines = whole(model, kind).splitlines()
+    commented = [i for i, line in enumerate(lines) if re.match(r"# (\w+ = |\[)", line)]
+    assert len(commented) > 50
+    example: list[int] = []
+    for i in commented:
+        if lines[i].startswith("# ["):
+            example = [i]
+        elif not (example and lines[i - 1].startswith(("#", " "))):
+            example = []
+        # A table's first keys are required: an example is taken as a whole up to the line.
+        example += [i] if example else []
+        chosen = set(example or [i])
+        text = [line.removeprefix("# ") if n in chosen else line for n, line in enumerate(lines)]
+        if lines[i].startswith("# [[") or (example and "# name =" in lines[i]):
+            continue
+        label = "\n".join(text).replace('label = "…"', 'label = "animal"')
+        load(tmp_path, label)
 
 
 def test_a_secret_in_the_file_is_refused_and_not_repeated(tmp_path: Path) -> None:
