@@ -14,6 +14,7 @@ FlywheelError
 │   ├── NotFound
 │   ├── Conflict
 │   ├── Unauthorised
+│   ├── ForbiddenOrigin       another site caused it, or it names a host that is not ours
 │   ├── TooLarge
 │   ├── UnknownLabel          the answer is not one of the task's labels
 │   ├── TooManyRequests       (retryable)
@@ -140,6 +141,14 @@ class Unauthorised(RequestError):
     code = "unauthorised"
     status = 401
     title = "Unauthorised"
+
+
+class ForbiddenOrigin(RequestError):
+    """A request that another site caused, or that names a host which is not ours."""
+
+    code = "forbidden-origin"
+    status = 403
+    title = "Forbidden"
 
 
 class TooLarge(RequestError):

@@ -6,13 +6,13 @@ import os
 import string
 import tomllib
 from collections.abc import Mapping
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 
 from flywheel.compression.config import USUAL, CompressionSettings
+from flywheel.contracts.addresses import is_loopback
 from flywheel.contracts.configuration import Contradiction, Settings, refusal
 from flywheel.contracts.label import labels_problem
 from flywheel.contracts.model_folder import Prompt
@@ -227,14 +227,14 @@ class HttpSettings(Settings):
     api_keys: tuple[SecretStr, ...] = Field(
         (), description="Bearer tokens that are accepted; from the environment, not the file."
     )
+    allowed_hosts: tuple[str, ...] = Field(
+        (), description="Names that requests may call it by, besides this machine's own."
+    )
 
     @property
     def loopback(self) -> bool:
         """Whether only this machine can connect."""
-        try:
-            return ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return is_loopback(self.host)
 
 
 class GatewaySettings(HttpSettings):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from flywheel.bootstrap.process import begin
+from flywheel.contracts.addresses import own_names
 from flywheel.contracts.events import Event, RolloutChanged
 from flywheel.gateway.app import create_app
 from flywheel.gateway.auth import Keys
@@ -43,6 +44,7 @@ def run_gateway(settings: FlywheelSettings) -> int:
         capture=capture,
         keys=Keys([key.get_secret_value() for key in gateway.api_keys]),
         source_limits=limits,
+        names=own_names(gateway.host, keys=bool(gateway.api_keys), allowed=gateway.allowed_hosts),
     )
     server = HttpServer(app, gateway.host, gateway.port, setting="gateway.port")
     follower.start()

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 from flywheel.bootstrap.engines import open_engine
+from flywheel.contracts.addresses import own_names
 from flywheel.contracts.model_folder import RELEASE_FILE, digest
 from flywheel.errors import Unavailable
 from flywheel.monitoring.http_server import HttpServer
@@ -40,6 +41,7 @@ def run_folder_server(
             max_wait_ms=serving.max_wait_ms,
             queue_size=serving.queue_size,
             max_queue_seconds=serving.max_queue_seconds,
+            names=own_names(serving.host, keys=False),
         )
         server = HttpServer(app, serving.host, port, setting="--port")
         ready = {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flywheel.bootstrap.engines import open_engine
 from flywheel.bootstrap.process import begin
+from flywheel.contracts.addresses import own_names
 from flywheel.contracts.events import Event, RolloutChanged
 from flywheel.monitoring.http_server import HttpServer
 from flywheel.serving.app import create_app
@@ -42,6 +43,7 @@ def run_model_server(settings: FlywheelSettings, port: int) -> int:
         max_wait_ms=serving.max_wait_ms,
         queue_size=serving.queue_size,
         max_queue_seconds=serving.max_queue_seconds,
+        names=own_names(serving.host, keys=False),
         checks={
             "splits": lambda: None if follower.caught_up(0) else "still reading the rollout log"
         },

@@ -8,22 +8,26 @@ import secrets
 import time
 from collections.abc import Sequence
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from fastapi.responses import RedirectResponse, Response
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flywheel.errors import FlywheelError, RequestError, Unauthorised
+from flywheel.errors import FlywheelError, Unauthorised
+from flywheel.monitoring.foreign_pages import (
+    SAFE_METHODS,
+    check_host,
+    check_json,
+    check_same_origin,
+)
 from flywheel.monitoring.problems import problem_of
 
 COOKIE = "flywheel_session"
 SESSION_SECONDS = 12 * 3600
 _OPEN = ("/healthz", "/login")
 _OPEN_FOLDERS = ("/assets/", "/static/")
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _FORMS = frozenset({"/login", "/logout"})
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -34,14 +38,6 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
-
-
-class ForbiddenOrigin(RequestError):
-    """A request that another site caused, or that names a host which is not ours."""
-
-    code = "forbidden-origin"
-    status = 403
-    title = "Forbidden"
 
 
 class Keyring:
@@ -88,9 +84,10 @@ class Keyring:
 class Guard:
     """ASGI middleware in front of every route of the console."""
 
-    def __init__(self, app: ASGIApp, keyring: Keyring) -> None:
+    def __init__(self, app: ASGIApp, keyring: Keyring, names: frozenset[str] | None) -> None:
         self._app = app
         self._keyring = keyring
+        self._names = names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse what may not pass, and add the security headers to every answer."""
@@ -119,9 +116,12 @@ class Guard:
         headers = Headers(scope=scope)
         path: str = scope["path"]
         try:
-            self._check_host(headers, path)
-            if scope["method"] not in _SAFE:
-                _check_same_origin(headers, path)
+            if path != "/healthz":
+                check_host(headers, self._names)
+            if scope["method"] not in SAFE_METHODS:
+                check_same_origin(headers)
+                if path not in _FORMS:
+                    check_json(headers, only=True)
         except FlywheelError as error:
             return problem_of(error)
         if path in _OPEN or path.startswith(_OPEN_FOLDERS) or self._known(headers):
@@ -130,18 +130,6 @@ class Guard:
             wanted = path + (f"?{scope['query_string'].decode()}" if scope["query_string"] else "")
             return RedirectResponse(f"/login?next={quote(wanted, safe='')}", 303)
         return problem_of(Unauthorised("send one of the console's keys as a bearer token"))
-
-    def _check_host(self, headers: Headers, path: str) -> None:
-        # Without keys, loopback is the only wall; a name that a stranger's DNS points at
-        # 127.0.0.1 must not get through it.
-        if self._keyring.required or path == "/healthz":
-            return
-        host = _hostname(headers.get("host", ""))
-        if host not in _LOOPBACK:
-            raise ForbiddenOrigin(
-                f"the console has no keys, so it answers to localhost and 127.0.0.1 alone, not to "
-                f"{host!r}; set FLYWHEEL_CONSOLE_API_KEYS to reach it by another name"
-            )
 
     def _known(self, headers: Headers) -> bool:
         if not self._keyring.required:
@@ -161,34 +149,8 @@ def session_token(headers: Headers) -> str:
     return morsel.value if morsel else ""
 
 
-def _check_same_origin(headers: Headers, path: str) -> None:
-    site = headers.get("sec-fetch-site")
-    origin = headers.get("origin")
-    if site not in (None, "same-origin", "none") or (
-        origin is not None and _netloc(origin) != headers.get("host")
-    ):
-        raise ForbiddenOrigin("another site caused this request; open the console itself")
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if path not in _FORMS and kind != "application/json":
-        raise ForbiddenOrigin("send JSON, with the header Content-Type: application/json")
-
-
 def safe_target(target: str) -> str:
     """Where to go after signing in: a path of this console, or the overview."""
     # Browsers drop control characters and read a backslash as a slash.
     odd = any(ord(character) < 33 or character == "\\" for character in target)
     return target if target.startswith("/") and not target.startswith("//") and not odd else "/"
-
-
-def _netloc(url: str) -> str | None:
-    try:
-        return urlsplit(url).netloc
-    except ValueError:
-        return None
-
-
-def _hostname(host: str) -> str | None:
-    try:
-        return urlsplit(f"//{host}").hostname
-    except ValueError:
-        return None

@@ -18,6 +18,7 @@ from flywheel.console.assets import locate
 from flywheel.console.pages import Pages
 from flywheel.console.ports import Transactions
 from flywheel.console.rendering import STATIC, install_error_pages, make_environment
+from flywheel.contracts.addresses import own_names
 from flywheel.contracts.ids import utc_now
 from flywheel.errors import NotFound
 from flywheel.monitoring.bodies import BoundedBodies
@@ -56,7 +57,9 @@ def create_app(
     health_routes(app, {"database": lambda: _database(settings, reading)})
     # The last one added is asked first: no body is read for who may not pass.
     app.add_middleware(BoundedBodies, most_bytes=MAX_BODY_BYTES)
-    app.add_middleware(Guard, keyring=keyring)
+    web = settings.console
+    names = own_names(web.host, keys=keyring.required, allowed=web.allowed_hosts)
+    app.add_middleware(Guard, keyring=keyring, names=names)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.include_router(_third_party(vendored))
     tasks = settings.tasks

@@ -13,6 +13,7 @@ import msgspec
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
+from flywheel.contracts.addresses import LOOPBACK_NAMES
 from flywheel.contracts.answers import text_problem
 from flywheel.contracts.events import LabelRecorded
 from flywheel.contracts.ids import new_id, utc_now
@@ -41,6 +42,7 @@ from flywheel.gateway.requests import (
 from flywheel.gateway.shadow import Shadow
 from flywheel.gateway.splits import Splits
 from flywheel.monitoring.bodies import read_body
+from flywheel.monitoring.foreign_pages import ForeignPages
 from flywheel.monitoring.health import health_routes
 from flywheel.monitoring.problems import install_problem_details, problem_of
 
@@ -58,9 +60,10 @@ def create_app(
     source_limits: SourceLimits | None = None,
     limits: GatewayLimits | None = None,
     checks: Mapping[str, Callable[[], str | None]] | None = None,
+    names: frozenset[str] | None = LOOPBACK_NAMES,
 ) -> FastAPI:
     """The gateway over what it is given. ``tasks`` maps each task to its labels; one without any
-    generates text.
+    generates text. ``names`` are those that it answers to while there are no keys (None: to any).
 
     The app opens ``servers`` and starts ``capture`` with its lifespan, and closes both at the end:
     shadow copies first, then the spill log.
@@ -96,6 +99,7 @@ def create_app(
     app.add_route("/v1/classify", endpoints.classify, methods=["POST"])
     app.add_route("/v1/feedback", endpoints.feedback, methods=["POST"])
     app.add_route("/v1/models", endpoints.models, methods=["GET"])
+    app.add_middleware(ForeignPages, names=names)
     app.openapi = openapi  # type: ignore[method-assign]
     own_checks = {"splits": splits.problem, "capture": capture.problem}
     health_routes(app, {**own_checks, **(checks or {})})
@@ -206,7 +210,7 @@ class _Endpoints:
         return Response(_encode({"object": "list", "data": data}), media_type="application/json")
 
     def _admit(self, request: Request) -> Caller:
-        caller = self._keys.identify(request.headers)
+        caller = self._keys.identify(request.headers, request.client.host if request.client else "")
         if self._source_limits is not None:
             self._source_limits.take(caller.limited_as)
         return caller

@@ -16,7 +16,8 @@ ANONYMOUS = "anonymous"
 class Caller(NamedTuple):
     """``source`` is recorded with the traffic; ``limited_as`` is what rate limits count by.
 
-    With keys the limit follows the key, so that naming another source does not evade it.
+    The limit follows the key, and without keys the address, so that naming another source does not
+    evade it.
     """
 
     source: str
@@ -29,13 +30,14 @@ class Keys:
     def __init__(self, keys: Sequence[str] = ()) -> None:
         self._digests = tuple(hashlib.sha256(key.encode()).digest() for key in keys)
 
-    def identify(self, headers: Mapping[str, str]) -> Caller:
-        """The caller behind these headers (lower-case names). Raises Unauthorised."""
+    def identify(self, headers: Mapping[str, str], peer: str = "") -> Caller:
+        """The caller behind these headers (lower-case names), who connected from the address
+        ``peer``. Raises Unauthorised."""
         named = headers.get(SOURCE_HEADER)
         if named is not None and (not 1 <= len(named) <= 64 or not named.isprintable()):
             raise RequestError(f"{SOURCE_HEADER} must be 1 to 64 printable characters")
         if not self._digests:
-            return Caller(named or ANONYMOUS, named or ANONYMOUS)
+            return Caller(named or ANONYMOUS, f"peer-{peer}")
         scheme, _, key = headers.get("authorization", "").partition(" ")
         digest = hashlib.sha256(key.strip().encode("utf-8", "surrogatepass")).digest()
         # Every key is compared, so that the time taken says nothing about which one matched.

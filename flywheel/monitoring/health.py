@@ -10,6 +10,8 @@ from fastapi import FastAPI
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from flywheel.contracts.addresses import own_names
+from flywheel.monitoring.foreign_pages import ForeignPages
 from flywheel.monitoring.http_server import HttpServer
 from flywheel.monitoring.problems import install_problem_details
 
@@ -55,6 +57,7 @@ class HealthServer:
     def __init__(self, host: str, port: int, checks: Checks) -> None:
         app = FastAPI(title="Flywheel health", openapi_url=None)
         install_problem_details(app)
+        app.add_middleware(ForeignPages, names=own_names(host, keys=False))
         health_routes(app, checks)
         self._server = HttpServer(
             app, host, port, setting="port under [monitoring]", grace_seconds=1.0

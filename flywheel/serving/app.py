@@ -12,9 +12,11 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from prometheus_client import Counter, Histogram
 
+from flywheel.contracts.addresses import LOOPBACK_NAMES
 from flywheel.contracts.ids import new_id
 from flywheel.errors import FlywheelError, RequestError
 from flywheel.monitoring.bodies import read_body
+from flywheel.monitoring.foreign_pages import ForeignPages
 from flywheel.monitoring.health import health_routes
 from flywheel.monitoring.problems import install_problem_details
 from flywheel.serving.batching import Batcher, Scores
@@ -57,8 +59,12 @@ def create_app(
     queue_size: int = 256,
     max_queue_seconds: float = 8.0,
     checks: Mapping[str, Callable[[], str | None]] | None = None,
+    names: frozenset[str] | None = LOOPBACK_NAMES,
 ) -> FastAPI:
-    """A model server over ``releases``, which the caller starts and stops."""
+    """A model server over ``releases``, which the caller starts and stops.
+
+    ``names`` are those that it answers to (None: to any).
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -75,6 +81,7 @@ def create_app(
     # vLLM's documentation describes these routes; there is no schema of our own to serve.
     app = FastAPI(title="Flywheel model server", lifespan=lifespan, openapi_url=None)
     install_problem_details(app)
+    app.add_middleware(ForeignPages, names=names)
     app.add_route("/classify", _classify, methods=["POST"])
     app.add_route("/v1/chat/completions", _chat, methods=["POST"])
     app.add_route("/v1/models", _models, methods=["GET"])

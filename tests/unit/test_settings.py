@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flywheel.bootstrap.template import DEFAULTS, default_of, flywheel_toml
+from flywheel.contracts.addresses import LOOPBACK_NAMES, own_names
 from flywheel.contracts.configuration import Settings, table_of
 from flywheel.errors import ConfigurationError, WorkspaceError
 from flywheel.settings import FlywheelSettings, load_settings
@@ -287,3 +288,18 @@ def test_a_relative_base_model_is_looked_for_in_the_workspace(tmp_path: Path) ->
 def test_a_value_that_the_template_does_not_have_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="audit_rats"):
         template(audit_rats=1)
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "allowed", "names"),
+    [
+        ("127.0.0.1", False, (), LOOPBACK_NAMES),
+        ("::1", False, (), LOOPBACK_NAMES),
+        ("127.0.0.1", False, ("Box.lan",), LOOPBACK_NAMES | {"box.lan"}),
+        ("127.0.0.1", True, (), None),
+        ("0.0.0.0", True, ("models.example",), LOOPBACK_NAMES | {"models.example"}),  # noqa: S104
+        ("0.0.0.0", False, (), None),  # noqa: S104
+    ],
+)
+def test_the_names_that_a_listener_answers_to(host, keys, allowed, names) -> None:
+    assert own_names(host, keys=keys, allowed=allowed) == names
