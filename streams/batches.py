@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from flywheel.contracts.events import Event
 from flywheel.errors import EventError, RejectedEvent, StorageError
 
+T = TypeVar("T")
 Handle = Callable[[Sequence[Event]], Sequence[Event]]
 
 # What a single odd event provokes in code that is otherwise right. Anything else (a bug's
@@ -26,14 +28,19 @@ class RejectedEvents(Exception):
 
 
 @dataclass(slots=True)
-class Outcome:
-    """What came of a batch: events to send, and those to dead-letter with the reason."""
+class Outcome(Generic[T]):
+    """What came of a batch: what to send, and the events to dead-letter with the reason."""
 
-    produced: list[Event] = field(default_factory=list)
+    produced: list[T] = field(default_factory=list)
     rejected: list[tuple[Event, EventError]] = field(default_factory=list)
 
 
-def handle_batch(handle: Handle, events: Sequence[Event], *, suspicious: bool = False) -> Outcome:
+def handle_batch(
+    handle: Callable[[Sequence[Event]], Sequence[T]],
+    events: Sequence[Event],
+    *,
+    suspicious: bool = False,
+) -> Outcome[T]:
     """Handle all events, isolating those that make ``handle`` fail by halving the batch.
 
     ``handle`` may be called several times, on parts of the batch: it must be all or nothing, and
@@ -45,8 +52,11 @@ def handle_batch(handle: Handle, events: Sequence[Event], *, suspicious: bool = 
 
 
 def _run(
-    handle: Handle, events: Sequence[Event], suspicious: bool, witness: Event | None
-) -> Outcome:
+    handle: Callable[[Sequence[Event]], Sequence[T]],
+    events: Sequence[Event],
+    suspicious: bool,
+    witness: Event | None,
+) -> Outcome[T]:
     if not events:
         return Outcome()
     try:
@@ -73,12 +83,12 @@ def _run(
 
 
 def _halve(
-    handle: Handle,
+    handle: Callable[[Sequence[Event]], Sequence[T]],
     events: Sequence[Event],
     error: Exception,
     suspicious: bool,
     witness: Event | None,
-) -> Outcome:
+) -> Outcome[T]:
     if len(events) == 1:
         return Outcome(rejected=[(events[0], _verdict(error))])
     middle = len(events) // 2
@@ -87,7 +97,9 @@ def _halve(
     return Outcome(first.produced + second.produced, first.rejected + second.rejected)
 
 
-def _witness(handle: Handle, events: Sequence[Event]) -> Event | None:
+def _witness(
+    handle: Callable[[Sequence[Event]], Sequence[T]], events: Sequence[Event]
+) -> Event | None:
     """An event of the batch that the database takes: proof that it works, for this batch."""
     for event in events[:: max(1, len(events) // _WITNESSES)][:_WITNESSES]:
         try:

@@ -19,7 +19,7 @@ from flywheel.contracts.codec import Record, decode, encode
 from flywheel.contracts.events import Event
 from flywheel.errors import BrokerError, EventError, FlywheelError
 from streams import connection
-from streams.batches import Handle, Outcome, RejectedEvents, handle_batch
+from streams.batches import Handle, RejectedEvents, handle_batch
 from streams.dead_letters import letter_of
 from streams.quiet import quieten
 from streams.worker_app import build_app
@@ -250,11 +250,11 @@ class _Loop:
             else:
                 events.append(event)
                 origin[id(event)] = message
-        outcome: Outcome = handle_batch(self.agent.handle, events, suspicious=suspicious)
+        outcome = handle_batch(self._handle, events, suspicious=suspicious)
         rejected += [(origin[id(event)], error, event.task) for event, error in outcome.rejected]
         letters = []
         for message, error, task in rejected:
-            letter = letter_of(message, _headers(message), self.agent.group, error, task)
+            letter = letter_of(message, self.agent.group, error, task)
             letters.append(encode(letter))
             _dead.labels(self.agent.group, error.code).inc()
             _log.warning(
@@ -262,9 +262,13 @@ class _Loop:
                 group=self.agent.group,
                 where=f"{message.topic}/{message.partition}/{message.offset}",
                 code=error.code,
-                reason=str(error),
+                reason=letter.reason,
             )
-        return [encode(event) for event in outcome.produced] + letters
+        return outcome.produced + letters
+
+    def _handle(self, events: Sequence[Event]) -> list[Record]:
+        """The records to send; an event that causes one no topic takes is found and rejected."""
+        return [encode(event) for event in self.agent.handle(events)]
 
     async def _send(self, records: Sequence[Record]) -> list[Record]:
         """Send all and await every broker's acknowledgement; returns those that failed."""
@@ -291,5 +295,5 @@ class _Loop:
         return failed
 
 
-def _headers(message: Any) -> Mapping[str, bytes | str]:
+def _headers(message: Any) -> Mapping[str, bytes | None]:
     return dict(message.headers) if message.headers else {}

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from flywheel.contracts.bounds import LONGEST_NAME
 from flywheel.contracts.codec import Record, decode
-from flywheel.contracts.events import DeadLettered
+from flywheel.contracts.events import Cut, DeadLettered
 from flywheel.contracts.ids import utc_now
 from flywheel.contracts.publishing import Publisher
 from flywheel.errors import EventError
@@ -18,17 +22,34 @@ if TYPE_CHECKING:
     from flywheel.settings import KafkaSettings
 
 TOPIC = "flywheel.dead-letters"
+# Tells a record that was replayed where it stood at first; what wrote the record never sets it.
+ORIGIN_HEADER = "flywheel-origin"
 Selection = Collection[str] | Callable[[DeadLettered], bool] | None
+Headers = tuple[tuple[str, bytes | None], ...]
+
+# What a letter carries whole: in JSON, bytes take a third more, and a letter must always fit.
+_WHOLE_BYTES = 2 << 20
+_KEPT_BYTES = 64 << 10
+_KEPT_KEY_BYTES = 1024
+_LONGEST_REASON = 2_000
 
 
-def letter_of(
-    message: Any, headers: Mapping[str, bytes | str], group: str, error: EventError, task: str
-) -> DeadLettered:
-    """The dead letter of a record as a Kafka client gave it. Its id depends on where the record
-    is and on the group alone, so a record delivered twice makes one letter."""
-    where = f"{group}/{message.topic}/{message.partition}/{message.offset}"
-    return DeadLettered(
-        event_id=_stable_id(where, message.timestamp),
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What became of a replay: records sent, and letters that do not hold their record whole."""
+
+    sent: int
+    cut: tuple[str, ...] = ()
+
+
+def letter_of(message: Any, group: str, error: EventError, task: str) -> DeadLettered:
+    """The dead letter of a record as a Kafka client gave it; always one that its topic takes. Its
+    id depends on where the record is and on the group alone, so a record delivered twice makes
+    one letter."""
+    place = f"{message.topic}/{message.partition}/{message.offset}"
+    headers: Headers = tuple(message.headers or ())
+    letter = DeadLettered(
+        event_id=_stable_id(f"{group}/{place}", message.timestamp),
         occurred_at=utc_now(),
         task=task,
         source_topic=message.topic,
@@ -36,19 +57,27 @@ def letter_of(
         offset=message.offset,
         group=group,
         code=error.code,
-        reason=str(error),
+        reason=_shortened(str(error)),
         key=message.key,
-        value=message.value or b"",
-        # Latin-1 maps every byte to one character and back: what comes out is what came in.
-        headers={
-            name: value.decode("latin-1") if isinstance(value, bytes) else value
-            for name, value in headers.items()
-        },
+        value=message.value,
+        record_headers=headers,
+        origin=_origin_in(headers, message.topic) or place,
+    )
+    value, key = message.value or b"", message.key or b""
+    names = sum(len(name.encode()) + len(content or b"") for name, content in headers)
+    if len(value) + len(key) + names <= _WHOLE_BYTES:
+        return letter
+    return msgspec.structs.replace(
+        letter,
+        key=key[:_KEPT_KEY_BYTES],
+        value=value[:_KEPT_BYTES],
+        record_headers=headers if names <= _KEPT_BYTES else (),
+        cut=Cut(value_bytes=len(value), value_sha256=hashlib.sha256(value).hexdigest()),
     )
 
 
-def list_dead_letters(kafka: KafkaSettings, limit: int = 100) -> list[DeadLettered]:
-    """The newest dead letters, newest first, each once."""
+def all_letters(kafka: KafkaSettings) -> list[DeadLettered]:
+    """Every dead letter there is, oldest first, each once and as it stands now."""
     letters: dict[str, DeadLettered] = {}
     for record in read_topic(kafka, TOPIC):
         try:
@@ -56,35 +85,89 @@ def list_dead_letters(kafka: KafkaSettings, limit: int = 100) -> list[DeadLetter
         except EventError:
             continue  # not written by us; there is nothing to show or to replay
         if isinstance(event, DeadLettered):
-            letters[event.event_id] = event
-    return list(letters.values())[::-1][:limit]
+            known = letters.get(event.event_id)
+            if known is None or event.replayed_at is not None or known.replayed_at is None:
+                letters[event.event_id] = event
+    return list(letters.values())
 
 
-def replay(kafka: KafkaSettings, publisher: Publisher, selection: Selection = None) -> int:
-    """Publish the records of dead letters again where they came from; returns how many.
+def list_dead_letters(kafka: KafkaSettings, limit: int = 100) -> list[DeadLettered]:
+    """The newest dead letters that wait for someone, newest first.
+
+    One that was replayed waits no more. A record that failed again has one letter a group, the
+    latest, however often it was replayed.
+    """
+    return _waiting(all_letters(kafka))[::-1][:limit]
+
+
+def replay(kafka: KafkaSettings, publisher: Publisher, selection: Selection = None) -> Replay:
+    """Publish the records of dead letters again where they came from.
 
     ``selection``: event ids of letters, a predicate, or None for all. Every group of the topic
-    meets the record again; those that had handled it know it by its event id.
+    meets the record again; those that had handled it know it by its event id. Only letters that
+    wait are sent, so that a replay which is repeated sends nothing: what was sent is marked as
+    replayed after the broker has it. Interrupted in between, a record may go twice, and if it
+    fails again its letters replace one another.
     """
-    everything = list_dead_letters(kafka, limit=10**9)
-    if selection is None:
-        chosen = everything
-    elif callable(selection):
-        chosen = [letter for letter in everything if selection(letter)]
-    else:
-        wanted = set(selection)
-        chosen = [letter for letter in everything if letter.event_id in wanted]
+    waiting = _waiting(all_letters(kafka))
+    chosen = [letter for letter in waiting if _selected(letter, selection)]
     # Several groups may have refused the same record: it goes back once.
-    records: dict[tuple[str, int, int], Record] = {}
-    for letter in reversed(chosen):
-        records[(letter.source_topic, letter.partition, letter.offset)] = Record(
-            topic=letter.source_topic,
-            key=letter.key or b"",
-            value=letter.value,
-            headers=tuple((name, text.encode("latin-1")) for name, text in letter.headers.items()),
-        )
+    records = {origin_of(letter): _record_of(letter) for letter in chosen if letter.cut is None}
     publisher.publish_records(list(records.values()))
-    return len(records)
+    now = utc_now()
+    publisher.publish(
+        [
+            msgspec.structs.replace(
+                letter, key=None, value=None, headers={}, record_headers=None, replayed_at=now
+            )
+            for letter in waiting
+            if origin_of(letter) in records
+        ]
+    )
+    return Replay(len(records), tuple(one.event_id for one in chosen if one.cut is not None))
+
+
+def origin_of(letter: DeadLettered) -> str:
+    """Where the letter's record stood at first: topic, partition and offset."""
+    return letter.origin or f"{letter.source_topic}/{letter.partition}/{letter.offset}"
+
+
+def _waiting(letters: Iterable[DeadLettered]) -> list[DeadLettered]:
+    """Those that were not replayed, in their order: of each record and group the latest."""
+    newest: dict[tuple[str, str], DeadLettered] = {}
+    for letter in letters:
+        record = (letter.group, origin_of(letter))
+        newest.pop(record, None)
+        newest[record] = letter
+    return [letter for letter in newest.values() if letter.replayed_at is None]
+
+
+def _selected(letter: DeadLettered, selection: Selection) -> bool:
+    if selection is None:
+        return True
+    return selection(letter) if callable(selection) else letter.event_id in selection
+
+
+def _record_of(letter: DeadLettered) -> Record:
+    # Letters of earlier versions: Latin-1 maps every byte to one character and back.
+    headers: Headers = letter.record_headers or tuple(
+        (name, text.encode("latin-1")) for name, text in letter.headers.items()
+    )
+    origin = (ORIGIN_HEADER, origin_of(letter).encode())
+    others = tuple(header for header in headers if header[0] != ORIGIN_HEADER)
+    return Record(letter.source_topic, letter.key, letter.value, (*others, origin))
+
+
+def _origin_in(headers: Headers, topic: str) -> str | None:
+    """The origin that a replay gave a record, or None; anyone can write a header."""
+    found = next((content for name, content in headers if name == ORIGIN_HEADER), None)
+    text = (found or b"").decode("ascii", errors="replace")
+    sound = text.startswith(f"{topic}/") and len(text) <= LONGEST_NAME and text.isprintable()
+    return text if sound else None
+
+
+def _shortened(reason: str) -> str:
+    return reason if len(reason) <= _LONGEST_REASON else reason[:_LONGEST_REASON] + "…"
 
 
 def _stable_id(where: str, timestamp: float | None) -> str:

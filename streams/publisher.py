@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from threading import Lock
@@ -13,7 +14,7 @@ from flywheel.contracts.codec import Record, encode
 from flywheel.contracts.events import Event
 from flywheel.errors import BrokerError
 from streams import connection
-from streams.topics import DEAD_LETTER_MAX_BYTES
+from streams.topics import LARGEST_RECORD_BYTES
 
 if TYPE_CHECKING:
     from flywheel.settings import KafkaSettings
@@ -44,6 +45,9 @@ class KafkaPublisher:
         from kafka.errors import KafkaError
 
         if not records:
+            return
+        if any(value is None for record in records for _, value in record.headers):
+            self._publish_exactly(records)
             return
         producer = self._connected()
         deadline = time.monotonic() + self._timeout
@@ -88,7 +92,7 @@ class KafkaPublisher:
                         enable_idempotence=True,
                         acks="all",
                         linger_ms=1,
-                        max_request_size=DEAD_LETTER_MAX_BYTES,
+                        max_request_size=LARGEST_RECORD_BYTES,
                         max_block_ms=int(self._timeout * 1000),
                         delivery_timeout_ms=int(self._timeout * 1000),
                         request_timeout_ms=min(10_000, int(self._timeout * 500)),
@@ -98,6 +102,35 @@ class KafkaPublisher:
                         f"Kafka at {self._kafka.servers} cannot be reached: {error}"
                     ) from error
             return self._producer
+
+    def _publish_exactly(self, records: Sequence[Record]) -> None:
+        """By the other client: kafka-python sends no header without a value."""
+        from aiokafka import AIOKafkaProducer
+        from aiokafka.errors import KafkaError
+
+        async def send() -> None:
+            producer = AIOKafkaProducer(
+                **connection.aiokafka(self._kafka, self._client_id),
+                enable_idempotence=True,
+                max_request_size=LARGEST_RECORD_BYTES,
+            )
+            await producer.start()
+            try:
+                for record in records:
+                    await producer.send_and_wait(
+                        record.topic, record.value, record.key, headers=list(record.headers)
+                    )
+            finally:
+                await producer.stop()
+
+        connection.require_listener(self._kafka)
+        try:
+            asyncio.run(asyncio.wait_for(send(), self._timeout))
+        except (KafkaError, TimeoutError) as error:
+            raise BrokerError(
+                f"Kafka at {self._kafka.servers} did not acknowledge {len(records)} record(s): "
+                f"{type(error).__name__}: {error}"
+            ) from error
 
     def _discard(self, producer: Any) -> None:
         """An idempotent producer that failed may refuse for ever after: the next call gets anew."""

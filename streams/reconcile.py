@@ -6,12 +6,12 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from flywheel.contracts.codec import decode
+from flywheel.contracts.codec import decode, event_id_in
 from flywheel.errors import BrokerError, EventError
 from streams.agents import evidence, labels, review
-from streams.dead_letters import list_dead_letters
+from streams.dead_letters import all_letters
 from streams.reading import read_topic
 from streams.topics import admin_client
 
@@ -94,7 +94,7 @@ def reconcile(
     what this finds. Raises BrokerError when Kafka does not answer.
     """
     dead: dict[str, set[tuple[str, int, int]]] = {}
-    for letter in list_dead_letters(kafka, limit=10**9):
+    for letter in all_letters(kafka):
         place = (letter.source_topic, letter.partition, letter.offset)
         dead.setdefault(letter.group, set()).add(place)
     committed = {group: committed_offsets(kafka, group) for group in groups}
@@ -138,35 +138,48 @@ def committed_offsets(
 _Place = tuple[str, int, int]
 
 
-def _identities(kafka: KafkaSettings, topic: str) -> list[tuple[_Place, str | None]]:
-    """(place, event id) of every record; None for one that cannot be decoded."""
-    found: list[tuple[_Place, str | None]] = []
+class _Entry(NamedTuple):
+    """A record of the log. One that is not ``sound`` cannot be decoded; an earlier version, with
+    wider bounds, may have handled it all the same."""
+
+    place: _Place
+    event_id: str | None
+    sound: bool
+
+
+def _identities(kafka: KafkaSettings, topic: str) -> list[_Entry]:
+    found: list[_Entry] = []
     for record in read_topic(kafka, topic):
+        place = (record.topic, record.partition, record.offset)
         try:
-            event_id: str | None = decode(record.value, dict(record.headers)).event_id
+            event_id = decode(record.value, dict(record.headers)).event_id
         except EventError:
-            event_id = None
-        found.append(((record.topic, record.partition, record.offset), event_id))
+            found.append(_Entry(place, event_id_in(record.value), False))
+        else:
+            found.append(_Entry(place, event_id, True))
     return found
 
 
 def _compare(
     db: ReconcileDatabase,
     group: str,
-    logs: Sequence[Sequence[tuple[_Place, str | None]]],
+    logs: Sequence[Sequence[_Entry]],
     committed: Mapping[tuple[str, int], int],
     dead: set[_Place],
 ) -> GroupReport:
     ids: dict[str, None] = {}
     letters: set[str] = set()
+    odd: list[str] = []
     passed = waiting = unreadable = 0
-    for place, event_id in (row for log in logs for row in log):
+    for place, event_id, sound in (entry for log in logs for entry in log):
         if place[2] >= committed.get(place[:2], 0):
             waiting += 1
         elif place in dead:
             letters.add(event_id or "/".join(map(str, place)))
         elif event_id is None:
             unreadable += 1
+        elif not sound:
+            odd.append(event_id)
         else:
             passed += 1
             ids[event_id] = None
@@ -175,6 +188,8 @@ def _compare(
     with db.transaction() as tx:
         for start in range(0, len(distinct), _CHUNK):
             lost += tx.seen.missing(group, distinct[start : start + _CHUNK])
+        for start in range(0, len(odd), _CHUNK):
+            unreadable += len(tx.seen.missing(group, odd[start : start + _CHUNK]))
     # A double of an event may have been dead-lettered by one delivery alone.
     lost = [event_id for event_id in lost if event_id not in letters]
     lost += ["unreadable record without a dead letter"] * unreadable

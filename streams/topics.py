@@ -16,8 +16,8 @@ from streams import connection
 if TYPE_CHECKING:
     from flywheel.settings import KafkaSettings
 
-# A dead letter carries a record's bytes in base64, so it must be let to grow past that record.
-DEAD_LETTER_MAX_BYTES = 4 * 1024 * 1024
+# The largest record of any topic: what a producer must be allowed to send.
+LARGEST_RECORD_BYTES = max(topic.max_bytes for topic in TOPICS)
 
 _log = structlog.get_logger(__name__)
 
@@ -32,8 +32,10 @@ def settings_of(spec: TopicSpec) -> dict[str, str]:
     settings = {"cleanup.policy": "compact" if spec.compacted else "delete"}
     hours = spec.retention_hours
     settings["retention.ms"] = "-1" if hours is None else str(hours * 3_600_000)
-    if spec.name == "flywheel.dead-letters":
-        settings["max.message.bytes"] = str(DEAD_LETTER_MAX_BYTES)
+    settings["max.message.bytes"] = str(spec.max_bytes)
+    # The broker unpacks what comes compressed: no record is larger than it looks, and none needs a
+    # codec that a reader has not got.
+    settings["compression.type"] = "uncompressed"
     return settings
 
 

@@ -6,7 +6,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 from streams import connection
-from streams.topics import DEAD_LETTER_MAX_BYTES
+from streams.topics import LARGEST_RECORD_BYTES
 
 if TYPE_CHECKING:
     from flywheel.settings import KafkaSettings
@@ -41,6 +41,6 @@ def build_app(kafka: KafkaSettings, group: str, session_seconds: float = 10.0) -
         broker_heartbeat_interval=session_seconds / 5,
         producer_acks=-1,
         producer_linger=0.002,
-        producer_max_request_size=DEAD_LETTER_MAX_BYTES,
+        producer_max_request_size=LARGEST_RECORD_BYTES,
         consumer_auto_offset_reset="earliest",
     )

@@ -34,6 +34,7 @@ from flywheel.registry.release_folder import (
     SERVED,
     assemble,
     read_record,
+    release_folder,
     verify_release,
 )
 from flywheel.retraining.ports import IMPORT, GateRefusal, TurnRequest
@@ -139,7 +140,7 @@ class WorkspaceImporter:
             read_description(folder / MODEL)
             return folder / MODEL, None, _unknown_data(task, of_task)
         check_fits(self._settings, task, verify_release(folder, staged.release))
-        model = folder / RELEASES / staged.release
+        model = release_folder(folder, staged.release)
         return model, read_record(model), read_manifest(model, check=False)
 
     def _known(self, staged: Staged, request: TurnRequest) -> Release | None:
@@ -296,7 +297,7 @@ def champion_answers(
     Its folder tells; one that was never asked any of them (it was imported without a holdout, or
     the holdout is a new one) is asked now, through what serves it.
     """
-    folder = settings.state / RELEASES / champion
+    folder = release_folder(settings.state, champion)
     try:
         known = read_predictions(folder / PREDICTIONS_FILE)
     except ArtefactError:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 from flywheel.bootstrap.engines import open_engine
 from flywheel.bootstrap.process import begin
 from flywheel.contracts.addresses import own_names
 from flywheel.contracts.events import Event, RolloutChanged
 from flywheel.monitoring.http_server import HttpServer
+from flywheel.registry.release_folder import release_folder
 from flywheel.serving.app import create_app
 from flywheel.serving.releases import ReleaseSet
 from flywheel.settings import FlywheelSettings
 from streams.follower import Follower
-
-
-def release_path(settings: FlywheelSettings, release: str) -> Path:
-    """Where a release's folder lies."""
-    return settings.state / "releases" / release
 
 
 def run_model_server(settings: FlywheelSettings, port: int) -> int:
@@ -30,7 +25,9 @@ def run_model_server(settings: FlywheelSettings, port: int) -> int:
         cache=settings.state / "serving" / str(port),
         bases=settings.state / "bases",
     )
-    releases = ReleaseSet(lambda release: engine.load(release, release_path(settings, release)))
+    releases = ReleaseSet(
+        lambda release: engine.load(release, release_folder(settings.state, release))
+    )
 
     def changed(event: Event) -> None:
         if isinstance(event, RolloutChanged):

@@ -135,7 +135,9 @@ def replay(ctx: click.Context, event_ids: tuple[str, ...], everything: bool) -> 
     settings = load_settings(ctx.obj)
     publisher = KafkaPublisher(settings.kafka, "flywheel-replay")
     try:
-        count = replay_letters(settings.kafka, publisher, None if everything else event_ids)
+        done = replay_letters(settings.kafka, publisher, None if everything else event_ids)
     finally:
         publisher.close()
-    click.echo(f"sent {count} records again")
+    click.echo(f"sent {done.sent} records again")
+    for event_id in done.cut:
+        click.echo(f"{event_id} cannot be replayed: its record was too large to keep whole")

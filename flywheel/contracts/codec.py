@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from flywheel.contracts.events import EVENTS, Event, EventSpec
+from flywheel.contracts.bounds import bounds_problem
+from flywheel.contracts.events import EVENTS, TOPICS, Event, EventSpec
 from flywheel.errors import MalformedEvent, UnknownEvent
 
 SCHEMA_HEADER = "schema"
@@ -17,34 +18,59 @@ _by_schema: dict[str, EventSpec] = {f"{spec.schema}/{spec.version}": spec for sp
 _names = {spec.schema for spec in EVENTS}
 _decoders = {spec.type: msgspec.json.Decoder(spec.type) for spec in EVENTS}
 _encoder = msgspec.json.Encoder()
+# Room for a record's key, its header and what Kafka adds to them.
+_ENVELOPE_BYTES = 4096
+_limits = {topic.name: topic.max_bytes - _ENVELOPE_BYTES for topic in TOPICS}
+
+
+class _Identity(msgspec.Struct):
+    event_id: str
+
+
+_identity = msgspec.json.Decoder(_Identity)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One Kafka record as bytes: what a publisher sends."""
+    """One Kafka record as bytes: what a publisher sends. Flywheel's own always have a key, a value
+    and their headers; what is replayed is sent as it was."""
 
     topic: str
-    key: bytes
-    value: bytes
-    headers: tuple[tuple[str, bytes], ...]
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
 
 
 def encode(event: Event) -> Record:
-    """The record of an event, with its topic and key from the table in ``contracts.events``."""
+    """The record of an event, with its topic and key from the table in ``contracts.events``.
+
+    Raises MalformedEvent for an event that ``decode`` would not take, or its topic.
+    """
     spec = _by_type[type(event)]
+    try:
+        value = _encoder.encode(event)
+    except (UnicodeEncodeError, ValueError, OverflowError) as error:
+        raise MalformedEvent(f"{spec.schema}: {error}") from error
+    if len(value) > _limits[spec.topic]:
+        raise MalformedEvent(
+            f"{spec.schema}: {len(value)} bytes; {spec.topic} takes {_limits[spec.topic]}"
+        )
+    # What is sent must not become a dead letter afterwards: one check for both ways.
+    _decoded(spec, value)
     return Record(
         topic=spec.topic,
         key=spec.key(event).encode(),
-        value=_encoder.encode(event),
+        value=value,
         headers=((SCHEMA_HEADER, f"{spec.schema}/{spec.version}".encode()),),
     )
 
 
-def decode(value: bytes | None, headers: Mapping[str, bytes | str]) -> Event:
+def decode(value: bytes | None, headers: Mapping[str, bytes | str | None]) -> Event:
     """The event in a record's ``value``. Fields that this version does not know are ignored.
 
-    Raises MalformedEvent when the header is missing or the bytes are not that event, and
-    UnknownEvent for a schema or a major version that this version does not know.
+    Raises MalformedEvent when the header is missing or the bytes are not that event within the
+    bounds of ``contracts.bounds``, and UnknownEvent for a schema or a major version that this
+    version does not know. No bytes make it raise anything else.
     """
     raw = headers.get(SCHEMA_HEADER)
     if raw is None:
@@ -57,7 +83,26 @@ def decode(value: bytes | None, headers: Mapping[str, bytes | str]) -> Event:
         raise UnknownEvent(f"schema {schema!r} is not known here ({hint})")
     if value is None:
         raise MalformedEvent(f"{schema}: the record has no value")
+    return _decoded(spec, value)
+
+
+def event_id_in(value: bytes | None) -> str | None:
+    """The id of the event in ``value`` where it can be told, within its bounds or not."""
     try:
-        return _decoders[spec.type].decode(value)
+        return _identity.decode(value or b"").event_id
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _decoded(spec: EventSpec, value: bytes) -> Event:
+    try:
+        event = _decoders[spec.type].decode(value)
+    except RecursionError:
+        # Also fields that are not known here are walked through, level by level.
+        raise MalformedEvent(f"{spec.schema}: nested too deeply") from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise MalformedEvent(f"{schema}: {error}") from error
+        raise MalformedEvent(f"{spec.schema}: {error}") from error
+    problem = bounds_problem(event)
+    if problem is not None:
+        raise MalformedEvent(f"{spec.schema}: {problem}")
+    return event

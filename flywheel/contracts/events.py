@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+from flywheel.contracts.bounds import (
+    Chance,
+    Count,
+    Id,
+    Label,
+    Milliseconds,
+    Moment,
+    Name,
+    Priority,
+    ReleaseId,
+    Score,
+    Scores,
+    Text,
+)
 from flywheel.contracts.release import Override
 from flywheel.contracts.split import RolloutState, TrafficSplit
 
@@ -21,9 +34,9 @@ Split = Literal["train", "holdout"]
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """What every event carries. ``event_id`` is a UUIDv7; ``occurred_at`` is UTC."""
 
-    event_id: str
-    occurred_at: datetime
-    task: str
+    event_id: Id
+    occurred_at: Moment
+    task: Id
 
 
 class TrafficRecorded(Event, frozen=True, kw_only=True):
@@ -34,37 +47,37 @@ class TrafficRecorded(Event, frozen=True, kw_only=True):
     sticky by. ``arm`` and ``rollout_id`` are None outside a rollout and for ingested samples.
     """
 
-    sample_id: str
-    text: str
+    sample_id: Id
+    text: Text
     origin: Origin = "gateway"
-    source: str = "anonymous"
-    unit: str = ""
-    release: str | None = None
+    source: Name = "anonymous"
+    unit: Name = ""
+    release: ReleaseId | None = None
     arm: Arm | None = None
-    rollout_id: str | None = None
-    output: str | None = None
-    scores: dict[str, float] = {}
-    confidence: float | None = None
-    latency_ms: float = 0.0
-    status: int = 200
-    error: str | None = None
+    rollout_id: Id | None = None
+    output: Text | None = None
+    scores: Scores = {}
+    confidence: Score | None = None
+    latency_ms: Milliseconds = 0.0
+    status: Annotated[int, msgspec.Meta(ge=0, le=999)] = 200
+    error: Text | None = None
     cached: bool = False
-    tokens_in: int = 0
-    tokens_out: int = 0
+    tokens_in: Count = 0
+    tokens_out: Count = 0
 
 
 class ShadowRecorded(Event, frozen=True, kw_only=True):
     """What the other arm of a running rollout would have answered; the caller never saw it."""
 
-    sample_id: str
-    release: str
+    sample_id: Id
+    release: ReleaseId
     arm: Arm
-    rollout_id: str
-    output: str | None = None
-    scores: dict[str, float] = {}
-    confidence: float | None = None
-    latency_ms: float = 0.0
-    error: str | None = None
+    rollout_id: Id
+    output: Text | None = None
+    scores: Scores = {}
+    confidence: Score | None = None
+    latency_ms: Milliseconds = 0.0
+    error: Text | None = None
 
 
 class LabelRecorded(Event, frozen=True, kw_only=True):
@@ -74,70 +87,70 @@ class LabelRecorded(Event, frozen=True, kw_only=True):
     this source. ``audit`` marks a choice that was uniformly random, whatever the model said.
     """
 
-    sample_id: str
-    value: str
+    sample_id: Id
+    value: Label
     source: LabelSource
-    annotator: str
-    inclusion_probability: float = 1.0
+    annotator: Name
+    inclusion_probability: Chance = 1.0
     audit: bool = False
-    confidence: float | None = None
-    release: str | None = None
-    reason: str = ""
+    confidence: Score | None = None
+    release: ReleaseId | None = None
+    reason: Text = ""
     split: Split | None = None
 
 
 class ReviewRequested(Event, frozen=True, kw_only=True):
     """A sample that an expert should label, why, and how urgently (higher first, 0–100)."""
 
-    sample_id: str
-    text: str
-    reason: str
-    priority: float
-    inclusion_probability: float
+    sample_id: Id
+    text: Text
+    reason: Text
+    priority: Priority
+    inclusion_probability: Chance
     audit: bool
-    release: str | None = None
-    prediction: str | None = None
-    scores: dict[str, float] = {}
-    confidence: float | None = None
-    rollout_id: str | None = None
-    source: str = "anonymous"
+    release: ReleaseId | None = None
+    prediction: Text | None = None
+    scores: Scores = {}
+    confidence: Score | None = None
+    rollout_id: Id | None = None
+    source: Name = "anonymous"
 
 
 class LabelSettled(Event, frozen=True, kw_only=True):
     """The review queue's agreed label. ``value`` None withdraws an earlier settlement (undo)."""
 
-    sample_id: str
-    value: str | None
-    annotators: tuple[str, ...]
-    agreement: float
-    inclusion_probability: float
+    sample_id: Id
+    value: Label | None
+    annotators: Annotated[tuple[Name, ...], msgspec.Meta(max_length=10_000)]
+    agreement: Score
+    inclusion_probability: Chance
     audit: bool
-    reason: str = ""
+    reason: Text = ""
 
 
 class DatasetVersioned(Event, frozen=True, kw_only=True):
     """A new immutable dataset: its version, where git and DVC hold it, and what it counts."""
 
-    version: str
-    parent: str | None
-    git_commit: str
-    dvc_hash: str
-    watermark: str
-    expert_labels: int
-    auto_labels: int
-    holdout_labels: int
+    version: Id
+    parent: Name | None
+    git_commit: Name
+    dvc_hash: Name
+    watermark: Name
+    expert_labels: Count
+    auto_labels: Count
+    holdout_labels: Count
 
 
 class ReleaseRegistered(Event, frozen=True, kw_only=True):
     """A release entered the registry, through the gate or past it by a recorded override."""
 
-    release: str
-    dataset_version: str
-    parent: str | None
-    path: str
-    accuracy: float
+    release: ReleaseId
+    dataset_version: Name
+    parent: Name | None
+    path: Text
+    accuracy: Score
     gate_passed: bool
-    gate_reason: str
+    gate_reason: Text
     override: Override | None = None
 
 
@@ -147,27 +160,46 @@ class RolloutChanged(Event, frozen=True, kw_only=True):
     ``challenger`` names the release that was tried also where the split no longer does.
     """
 
-    rollout_id: str
+    rollout_id: Id
     state: RolloutState
     split: TrafficSplit
-    decided_by: str
-    reason: str
-    step: int = 0
-    challenger: str | None = None
+    decided_by: Text
+    reason: Text
+    step: Annotated[int, msgspec.Meta(ge=-1, le=10_000)] = 0
+    challenger: ReleaseId | None = None
+
+
+class Cut(msgspec.Struct, frozen=True, kw_only=True):
+    """What a record was before its letter was cut: the bytes of its value, and their SHA-256."""
+
+    value_bytes: Count
+    value_sha256: Name
 
 
 class DeadLettered(Event, frozen=True, kw_only=True):
-    """A record that an agent could not use: its exact bytes, where it was, and why."""
+    """A record that an agent could not use: its exact bytes, where it was, and why.
 
-    source_topic: str
-    partition: int
-    offset: int
-    group: str
-    code: str
-    reason: str
+    ``task`` is empty where the record does not say it. A record that no letter can carry whole is
+    ``cut``: ``value`` is how it begins, and it cannot be replayed. ``origin`` is the place where
+    the record stood first: one that was replayed and failed again has a new place and the same
+    origin. ``replayed_at`` is set, in a repetition of the letter without its bytes, once the
+    record went back. Letters of earlier versions have their headers in ``headers``, as Latin-1.
+    """
+
+    task: Name
+    source_topic: Name
+    partition: Count
+    offset: Count
+    group: Name
+    code: Name
+    reason: Text
     key: bytes | None
-    value: bytes
+    value: bytes | None
     headers: dict[str, str] = {}
+    record_headers: tuple[tuple[str, bytes | None], ...] | None = None
+    cut: Cut | None = None
+    origin: Name = ""
+    replayed_at: Moment | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,12 +215,16 @@ class EventSpec:
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """How a topic is laid out. ``retention_hours`` None keeps for ever; compacted keeps by key."""
+    """How a topic is laid out. ``retention_hours`` None keeps for ever; compacted keeps by key.
+
+    ``max_bytes`` is the largest record, all of it, that the topic takes.
+    """
 
     name: str
     partitions: int
     retention_hours: int | None
     compacted: bool = False
+    max_bytes: int = 1 << 20
 
 
 def _sample(event: Any) -> str:
@@ -223,5 +259,6 @@ TOPICS: tuple[TopicSpec, ...] = (
     TopicSpec("flywheel.datasets", 1, None),
     TopicSpec("flywheel.releases", 1, None),
     TopicSpec("flywheel.rollouts", 1, None, compacted=True),
-    TopicSpec("flywheel.dead-letters", 1, 24 * 90),
+    # A letter carries a record's bytes in base64, so it may grow past that record.
+    TopicSpec("flywheel.dead-letters", 1, 24 * 90, max_bytes=4 << 20),
 )

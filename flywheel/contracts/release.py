@@ -8,14 +8,16 @@ from typing import Any, Literal
 
 import msgspec
 
+from flywheel.contracts.bounds import Text
+
 ReleaseStatus = Literal["registered", "canary", "champion", "retired", "rolled_back"]
 
 
 class Override(msgspec.Struct, frozen=True, kw_only=True):
     """Who put a release past the gate, and why."""
 
-    by: str
-    why: str
+    by: Text
+    why: Text
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):

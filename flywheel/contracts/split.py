@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from flywheel.contracts.bounds import Id, ReleaseId, Share
+
 RolloutState = Literal[
     "serving",  # no rollout: the champion has all traffic
     "warming",  # the challenger is being loaded and answers no one
@@ -24,9 +26,9 @@ class TrafficSplit(msgspec.Struct, frozen=True, kw_only=True):
     ``shadow_share`` the share of requests (0–1) that the arm which did not answer scores as well.
     """
 
-    task: str
-    champion: str
-    challenger: str | None = None
-    rollout_id: str | None = None
-    challenger_share: float = 0.0
-    shadow_share: float = 0.0
+    task: Id
+    champion: ReleaseId
+    challenger: ReleaseId | None = None
+    rollout_id: Id | None = None
+    challenger_share: Share = 0.0
+    shadow_share: Share = 0.0

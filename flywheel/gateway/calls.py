@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from flywheel.contracts.bounds import Count
+
 
 class Prediction(msgspec.Struct, frozen=True):
     """What a release said of one text: a label with ``scores``, or free text without.
@@ -35,8 +37,8 @@ class Call:
 
 
 class _Usage(msgspec.Struct):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
 
 
 class _Classification(msgspec.Struct):
@@ -83,6 +85,9 @@ def _read_classified(content: bytes, seconds: float) -> Prediction:
     first = answer.data[0]
     scores = dict(zip(first.labels, first.probs, strict=True))
     label = max(scores, key=scores.__getitem__)
+    outside = [score for score in first.probs if not 0.0 <= score <= 1.0 + _ROUNDING]
+    if outside:
+        raise ValueError(f"a probability of {outside[0]}")
     tokens = answer.usage.prompt_tokens if answer.usage else 0
     return Prediction(label, scores, scores[label], tokens, 0, seconds)
 

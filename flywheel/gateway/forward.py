@@ -158,7 +158,7 @@ class ModelServers:
             raise _refusal(url, status, content)
         try:
             return call.read(content, time.perf_counter() - started)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise _Retry(
                 f"{url} gave no usable answer: {error}", BUSY_SECONDS, about_text=True
             ) from None
@@ -167,7 +167,7 @@ class ModelServers:
 def _refusal(url: str, status: int, content: bytes) -> Exception:
     try:
         detail = str(msgspec.json.decode(content).get("detail", ""))
-    except (msgspec.DecodeError, AttributeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, AttributeError, RecursionError):
         detail = content[:200].decode(errors="replace")
     said = f"{url} answered {status}: {detail}"
     if status == 429:

@@ -54,7 +54,10 @@ def check_generation(request: ChatRequest, body: bytes) -> None:
         raise RequestError(
             "messages: there are several of the user; a release answers one, so send that alone"
         )
-    fields: dict[str, Any] = msgspec.json.decode(body)
+    try:
+        fields: dict[str, Any] = msgspec.json.decode(body)
+    except RecursionError:
+        raise RequestError("the body is nested too deeply") from None
     for name, value in fields.items():
         if name in _TAKEN or name in _WITHOUT_EFFECT or value is None:
             continue

@@ -98,6 +98,8 @@ def parse(kind: type[Body], body: bytes) -> Body:
         raise RequestError(f"the body is not as expected: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RequestError(f"the body is not valid JSON: {error}") from None
+    except RecursionError:
+        raise RequestError("the body is nested too deeply") from None
     assert isinstance(value, kind)  # noqa: S101 - for the type checker; the decoder guarantees it
     return value
 

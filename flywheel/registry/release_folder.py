@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from flywheel import __version__
+from flywheel.contracts.bounds import release_problem
 from flywheel.contracts.dataset_folder import MANIFEST_FILE, Manifest
 from flywheel.contracts.model_folder import (
     COMPRESSION_REPORT,
@@ -129,8 +130,9 @@ def verify_release(state: Path, release: str) -> ModelDescription:
 
 def release_folder(state: Path, release: str) -> Path:
     """Where a release lies. Raises ArtefactError for an id that is no folder's name."""
-    if not release or release != Path(release).name:
-        raise ArtefactError(f"{release!r} is no release id")
+    problem = release_problem(release)
+    if problem is not None:
+        raise ArtefactError(f"{release!r} is no release id: {problem}")
     return state / RELEASES / release
 
 

@@ -236,3 +236,5 @@ def _parse(kind: type[Body], body: bytes) -> Body:
         raise RequestError(f"the body is not as expected: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RequestError(f"the body is not valid JSON: {error}") from None
+    except RecursionError:
+        raise RequestError("the body is nested too deeply") from None

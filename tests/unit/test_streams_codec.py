@@ -2,40 +2,84 @@
 
 from __future__ import annotations
 
-from datetime import UTC
-from typing import Any, get_type_hints
+from datetime import UTC, datetime
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flywheel.contracts.codec import SCHEMA_HEADER, decode, encode
-from flywheel.contracts.events import EVENTS, TOPICS, Event, EventSpec
-from flywheel.contracts.release import Override
-from flywheel.contracts.split import TrafficSplit
+from flywheel.contracts.codec import SCHEMA_HEADER, decode, encode, event_id_in
+from flywheel.contracts.events import (
+    EVENTS,
+    TOPICS,
+    Event,
+    EventSpec,
+    LabelRecorded,
+    ReviewRequested,
+    RolloutChanged,
+    TrafficRecorded,
+)
 from flywheel.errors import MalformedEvent, UnknownEvent
 
 SPECS = pytest.mark.parametrize("spec", EVENTS, ids=lambda spec: spec.schema)
 
 
+NAMES = st.text("az-_ é…界", max_size=12)
+IDS = st.text("az09-_. é…界", min_size=1, max_size=12).filter(lambda text: text not in {".", ".."})
+TEXTS = st.text(max_size=20)
+
+
+@cache
 def struct(kind: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
-    return st.builds(kind, **{name: value(hint) for name, hint in get_type_hints(kind).items()})
+    hints = get_type_hints(kind, include_extras=True)
+    return st.builds(kind, **{name: value(hints[name]) for name in kind.__struct_fields__})
 
 
 def value(hint: Any) -> st.SearchStrategy[Any]:
+    """Whatever the contract allows for a field."""
+    if get_origin(hint) is Annotated:
+        inner, *notes = get_args(hint)
+        return bounded(inner, next(note for note in notes if isinstance(note, msgspec.Meta)))
+    if get_origin(hint) in (Union, UnionType):
+        return st.one_of(*map(value, get_args(hint)))
+    if get_origin(hint) is tuple:
+        return many(hint)
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return struct(hint)
     return st.from_type(hint)
 
 
-st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
-for nested in (Override, TrafficSplit):
-    st.register_type_strategy(nested, struct(nested))
+def many(hint: Any) -> st.SearchStrategy[Any]:
+    first, *rest = get_args(hint)
+    if rest == [...]:
+        return st.lists(value(first), max_size=3).map(tuple)
+    return st.tuples(value(first), *map(value, rest))
+
+
+def bounded(inner: Any, meta: msgspec.Meta) -> st.SearchStrategy[Any]:
+    if inner is str:
+        if not meta.extra:
+            return TEXTS
+        return IDS if meta.min_length else NAMES
+    if inner is float:
+        low = meta.gt if meta.ge is None else meta.ge
+        return st.floats(low, meta.le, exclude_min=meta.gt is not None)
+    if inner is int:
+        return st.integers(meta.ge, meta.le)
+    if inner is datetime:
+        sane = (datetime(2000, 1, 1), datetime(2199, 12, 31))
+        return st.datetimes(*sane, timezones=st.just(UTC))
+    if get_origin(inner) is dict:
+        return st.dictionaries(*map(value, get_args(inner)), max_size=3)
+    return many(inner)
 
 
 def events(spec: EventSpec) -> st.SearchStrategy[Any]:
-    fields = {name: value(hint) for name, hint in get_type_hints(spec.type).items()}
-    fields["occurred_at"] = st.datetimes(timezones=st.just(UTC))
-    return st.builds(spec.type, **fields)
+    return struct(spec.type)
 
 
 def header(spec: EventSpec) -> dict[str, bytes | str]:
@@ -108,3 +152,90 @@ def test_events_cannot_be_changed() -> None:
     for spec in EVENTS:
         assert issubclass(spec.type, Event)
         assert spec.type.__struct_config__.frozen
+
+
+def document(kind: type[Event], **fields: Any) -> bytes:
+    """A sound event's JSON with some fields replaced."""
+    return msgspec.json.encode({**SOUND[kind], **fields})
+
+
+COMMON = {"event_id": "e", "occurred_at": "2026-01-01T00:00:00Z", "task": "topic"}
+SPLIT = {"task": "topic", "champion": "topic-1"}
+SOUND: dict[type[Event], dict[str, Any]] = {
+    TrafficRecorded: {**COMMON, "sample_id": "s", "text": "?"},
+    LabelRecorded: {
+        **COMMON, "sample_id": "s", "value": "v", "source": "user", "annotator": "a",
+    },
+    ReviewRequested: {
+        **COMMON, "sample_id": "s", "text": "?", "reason": "r", "priority": 1.0,
+        "inclusion_probability": 0.5, "audit": False,
+    },
+    RolloutChanged: {
+        **COMMON, "rollout_id": "r", "state": "serving", "split": SPLIT, "decided_by": "c",
+        "reason": "r",
+    },
+}  # fmt: skip
+# (event, what a record may hold in its place, the field that the reason names)
+OUT_OF_BOUNDS: tuple[tuple[type[Event], dict[str, Any], str], ...] = (
+    *((TrafficRecorded, {"sample_id": bad}, "sample_id") for bad in ("", ".", "..", "x" * 10_240)),
+    *((TrafficRecorded, {"event_id": bad}, "event_id") for bad in ("", "a\x00b", "a\nb")),
+    (TrafficRecorded, {"occurred_at": "0001-01-01T00:00:00Z"}, "occurred_at"),
+    (TrafficRecorded, {"occurred_at": "9999-12-31T23:59:59Z"}, "occurred_at"),
+    (TrafficRecorded, {"occurred_at": "2026-01-01T00:00:00"}, "occurred_at"),
+    (TrafficRecorded, {"text": "x" * 1_000_001}, "text"),
+    (TrafficRecorded, {"confidence": -0.1}, "confidence"),
+    (TrafficRecorded, {"scores": {"a": 1e308}}, "scores"),
+    (TrafficRecorded, {"latency_ms": -1.0}, "latency_ms"),
+    (TrafficRecorded, {"latency_ms": 1e308}, "latency_ms"),
+    (TrafficRecorded, {"tokens_in": 2**70}, "tokens_in"),
+    (TrafficRecorded, {"status": -5}, "status"),
+    (TrafficRecorded, {"release": "../../etc"}, "release"),
+    *((LabelRecorded, {"inclusion_probability": bad}, "inclusion_probability")
+      for bad in (0, -1, 1e308)),
+    *((ReviewRequested, {"priority": bad}, "priority") for bad in (-1, 101, 1e308)),
+    (ReviewRequested, {"inclusion_probability": 0}, "inclusion_probability"),
+    (RolloutChanged, {"challenger": "../.."}, "challenger"),
+    *((RolloutChanged, {"split": {**SPLIT, "champion": bad}}, "champion")
+      for bad in ("..", "../..", "a/b", "")),
+    (RolloutChanged, {"split": {**SPLIT, "challenger_share": -0.5}}, "challenger_share"),
+)  # fmt: skip
+
+
+def named(kind: type[Event]) -> dict[str, bytes | str]:
+    return header(next(spec for spec in EVENTS if spec.type is kind))
+
+
+def test_what_the_bounds_are_tried_with_is_sound() -> None:
+    for kind in SOUND:
+        decode(document(kind), named(kind))
+
+
+@pytest.mark.parametrize(("kind", "fields", "field"), OUT_OF_BOUNDS)
+def test_a_field_out_of_bounds_is_malformed_and_named(
+    kind: type[Event], fields: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(MalformedEvent, match=field):
+        decode(document(kind, **fields), named(kind))
+
+
+def test_an_event_out_of_bounds_does_not_leave() -> None:
+    sound = decode(document(TrafficRecorded), named(TrafficRecorded))
+    for wrong in ({"sample_id": ".."}, {"latency_ms": float("nan")}, {"text": "x" * 1_100_000}):
+        with pytest.raises(MalformedEvent):
+            encode(msgspec.structs.replace(sound, **wrong))
+
+
+@pytest.mark.parametrize("levels", [1_000, 100_000])
+def test_unknown_fields_nested_without_end_are_malformed(levels: int) -> None:
+    nested = b'"of_tomorrow":' + b"[" * levels + b"]" * levels
+    body = document(TrafficRecorded)[:-1] + b"," + nested + b"}"
+    with pytest.raises(MalformedEvent, match="nested too deeply"):
+        decode(body, named(TrafficRecorded))
+    assert event_id_in(body) is None
+
+
+def test_ids_that_clients_chose_before_are_still_read() -> None:
+    for sample_id in ("ticket/42", "a b", "…", "x" * 128, "Ünï"):
+        event = decode(document(TrafficRecorded, sample_id=sample_id), named(TrafficRecorded))
+        assert isinstance(event, TrafficRecorded)
+        assert event.sample_id == sample_id

@@ -1,0 +1,125 @@
+"""The bounds of what may stand in an event, the same on its way in and on its way out.
+
+Generous enough for all that the product itself ever wrote; what is asked of people who bring data
+in (the gateway, ingest) is tighter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+from functools import cache
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+LONGEST_NAME = 256
+# A topic takes a record of 1 MiB: no text that came through one is longer.
+LONGEST_TEXT = 1_000_000
+EARLIEST_YEAR = 2000
+LATEST_YEAR = 2199
+# Softmax in single precision, and a mean of log-probabilities, may round up past 1.
+_ROUNDING = 1e-6
+
+_KIND = "kind"
+# Identifies something, stands in URLs and keys: never empty, nor what URLs take for a folder.
+Id = Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME, extra={_KIND: "id"})]
+# The name of a folder as well.
+ReleaseId = Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME, extra={_KIND: "folder"})]
+# Who or what, for people to read; may be empty.
+Name = Annotated[str, Meta(max_length=LONGEST_NAME, extra={_KIND: "name"})]
+Text = Annotated[str, Meta(max_length=LONGEST_TEXT)]
+Label = Annotated[str, Meta(max_length=LONGEST_TEXT)]
+Score = Annotated[float, Meta(ge=0.0, le=1.0 + _ROUNDING)]
+Scores = Annotated[dict[Annotated[str, Meta(max_length=1_000)], Score], Meta(max_length=10_000)]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Chance = Annotated[float, Meta(gt=0.0, le=1.0 + _ROUNDING)]
+Priority = Annotated[float, Meta(ge=0.0, le=100.0)]
+Milliseconds = Annotated[float, Meta(ge=0.0, le=1e9)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Moment = Annotated[datetime, Meta(tz=True)]
+
+_control = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def id_problem(value: str) -> str | None:
+    """Why ``value`` identifies nothing, or None."""
+    if not 1 <= len(value) <= LONGEST_NAME:
+        return f"an id has 1 to {LONGEST_NAME} characters"
+    return _id_problem(value)
+
+
+def release_problem(value: str) -> str | None:
+    """Why ``value`` names no release, and so no folder, or None."""
+    return id_problem(value) or _folder_problem(value)
+
+
+def bounds_problem(struct: msgspec.Struct) -> str | None:
+    """What a decoded struct holds that lengths and ranges cannot rule out, with its field."""
+    for name, check in _checks(type(struct)):
+        problem = check(getattr(struct, name))
+        if problem is not None:
+            return f"{name}: {problem}"
+    return None
+
+
+def _name_problem(value: str) -> str | None:
+    # The first question is cheap and nearly always decides.
+    if not value.isprintable() and _control.search(value):
+        return "control characters"
+    return None
+
+
+def _id_problem(value: str) -> str | None:
+    if value in (".", ".."):
+        return f"{value!r} is no id"
+    return _name_problem(value)
+
+
+def _folder_problem(value: str) -> str | None:
+    return f"{value!r} has a slash" if "/" in value else _id_problem(value)
+
+
+def _moment_problem(value: datetime) -> str | None:
+    if EARLIEST_YEAR <= value.year <= LATEST_YEAR:
+        return None
+    return f"the year {value.year} is not between {EARLIEST_YEAR} and {LATEST_YEAR}"
+
+
+Check = Callable[[Any], str | None]
+_BY_KIND: dict[str, Check] = {
+    "name": _name_problem,
+    "id": _id_problem,
+    "folder": _folder_problem,
+}
+
+
+@cache
+def _checks(struct: type[msgspec.Struct]) -> tuple[tuple[str, Check], ...]:
+    """The fields of a struct type that need a check, and which."""
+    hints = get_type_hints(struct, include_extras=True)
+    found = ((name, _check_of(hints[name])) for name in struct.__struct_fields__)
+    return tuple((name, check) for name, check in found if check is not None)
+
+
+def _check_of(hint: Any) -> Check | None:
+    """The check of one type; for a union or a collection, that of what it holds."""
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return bounds_problem
+    if get_origin(hint) is Annotated:
+        inner, *notes = get_args(hint)
+        if inner is datetime:
+            return _moment_problem
+        for note in notes:
+            if isinstance(note, Meta) and note.extra:
+                return _BY_KIND[note.extra[_KIND]]
+        return _check_of(inner)
+    inside = [check for check in map(_check_of, get_args(hint)) if check is not None]
+    if not inside:
+        return None
+    check = inside[0]
+    if get_origin(hint) is tuple:
+        return lambda values: next(filter(None, map(check, values)), None)
+    return lambda value: None if value is None else check(value)
