@@ -206,10 +206,11 @@ def test_replayed_dead_letters_are_the_records_they_were(
         ]
 
     eventually(lambda: len(letters()) == 1)
-    assert replay(kafka, publisher, set(letters())) == 1
-    eventually(lambda: len(letters()) == 2)  # refused once more, at its new place in the log
+    first = letters()
+    assert replay(kafka, publisher, set(first)).sent == 1
+    # Refused once more, at its new place in the log: one letter in the other's stead.
+    eventually(lambda: len(letters()) == 1 and letters() != first)
     again = [one for one in read_topic(kafka, "flywheel.traffic") if one.key == broken.key]
-    assert [(one.value, tuple(one.headers)) for one in again] == [
-        (broken.value, broken.headers)
-    ] * 2
+    assert [one.value for one in again] == [broken.value] * 2
+    assert [tuple(one.headers[:1]) for one in again] == [broken.headers] * 2
     assert worker.end(signal.SIGTERM) == 0
