@@ -15,23 +15,23 @@ import dataclasses
 import json
 import os
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from gateway_process import broker, start_gateway
 from models import minilm, minilm_int8, questions
 from rich.console import Console
 from rich.table import Table
-from servers import MODEL, Measured, Server, load, ready, serve, start
+from servers import MODEL, Measured, Server, load, ready, serve
 
+from flywheel.demo.data import LABELS
 from flywheel.errors import ConfigurationError
 from flywheel.serving.config import VllmSettings
 from flywheel.serving.vllm.machine import find_installation
 
-HERE = Path(__file__).parent
 IN_FLIGHT = (1, 8, 32)
 WAYS = ("direct", "server", "gateway")
 
@@ -59,19 +59,15 @@ def token_body(folder: Path) -> Callable[[str], bytes]:
     return body
 
 
-def gateway_body(text: str) -> bytes:
-    """A request for the gateway."""
-    return msgspec.json.encode({"task": "t", "text": text})
-
-
-async def start_ways(model: str, folder: Path, state: Path) -> dict[str, Server]:
+async def start_ways(model: str, folder: Path, state: Path, broker_port: int) -> dict[str, Server]:
     """One vLLM, the model server that started it, and a gateway before that."""
     server = serve(f"vllm {model}", folder, "vllm")
     await ready(server, 300)
     url = server.vllm_url()
     base = server.url.removesuffix("/classify")
-    program = [sys.executable, str(HERE / "gateway_server.py"), "{port}", base, str(state / model)]
-    gateway = start(f"gateway {model}", program, "/v1/classify", body=gateway_body)
+    gateway = start_gateway(
+        f"gateway {model}", state / model, model=base, broker_port=broker_port, labels=LABELS
+    )
     await ready(gateway)
     direct = dataclasses.replace(server, url=f"{url}/classify", body=token_body(folder))
     await ready(direct)
@@ -114,10 +110,10 @@ def report(found: Mapping[tuple[str, str, int], Sequence[Measured]]) -> dict[str
 async def run(rounds: int, seconds: float) -> dict[str, Any]:
     """Start everything, measure, stop everything."""
     models: dict[str, dict[str, Server]] = {}
-    with tempfile.TemporaryDirectory() as state:
+    with tempfile.TemporaryDirectory() as state, broker(Path(state), MODEL) as port:
         try:
             for model, folder in (("fp32", minilm()), ("int8", minilm_int8())):
-                models[model] = await start_ways(model, folder, Path(state))
+                models[model] = await start_ways(model, folder, Path(state), port)
             return report(await measure(models, rounds, seconds))
         finally:
             for ways in models.values():
