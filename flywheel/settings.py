@@ -19,6 +19,7 @@ from flywheel.contracts.model_folder import Prompt
 from flywheel.datasets.config import DatasetSettings
 from flywheel.errors import ConfigurationError, WorkspaceError
 from flywheel.evaluation.config import GateSettings
+from flywheel.gateway.config import Fsync
 from flywheel.retraining.config import RetrainingSettings
 from flywheel.review.config import ReviewSettings
 from flywheel.rollout.config import RolloutSettings
@@ -246,6 +247,12 @@ class GatewaySettings(HttpSettings):
         None, gt=0, examples=[50], description="Limit per source."
     )
     burst: int = Field(50, ge=1, description="Requests of a source that may come at once.")
+    fsync: Fsync = Field(
+        "interval",
+        description='What a power cut may cost (a killed process costs nothing): "always" no '
+        'answered request, "interval" those of the last second, "never" what the system had not '
+        "written.",
+    )
 
 
 class ConsoleSettings(HttpSettings):

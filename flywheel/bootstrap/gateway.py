@@ -34,7 +34,10 @@ def run_gateway(settings: FlywheelSettings) -> int:
 
     follower = Follower(settings.kafka, ["flywheel.rollouts"], changed, "flywheel-gateway")
     publisher = KafkaPublisher(settings.kafka, "flywheel-gateway")
-    capture = Capture(SpillLog(settings.state / "spill" / f"gateway-{gateway.port}"), publisher)
+    spill = SpillLog(
+        settings.state / "spill" / f"gateway-{gateway.port}", fsync=gateway.fsync != "never"
+    )
+    capture = Capture(spill, publisher, fsync=gateway.fsync)
     limits = None
     if gateway.requests_per_second is not None:
         limits = SourceLimits(gateway.requests_per_second, gateway.burst)

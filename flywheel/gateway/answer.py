@@ -88,6 +88,7 @@ class Answers:
             variant = Variant(split.champion, "champion")
             prediction = await self._predict(ask, split, variant)
         self._capture.record(_served(ask, split, variant, prediction))
+        await self._capture.durable()
         seconds = time.perf_counter() - ask.received
         observe(ask.task, variant.arm, 200, seconds, prediction.model_seconds)
         self._copy(ask, split, variant)

@@ -191,6 +191,7 @@ class _Endpoints:
             annotator=annotator,
         )
         self._capture.record(event)
+        await self._capture.durable()
         content = _encode({"event_id": event.event_id, "sample_id": body.sample_id})
         return Response(content, 202, media_type="application/json")
 

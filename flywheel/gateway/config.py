@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+# When the disk has what the operating system has: whenever that likes, once a second, or before
+# any answer.
+Fsync = Literal["never", "interval", "always"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ _log = structlog.get_logger(__name__)
 # 0xFE and 0xFF occur in no UTF-8 text, so a payload of JSON cannot imitate the start of a frame.
 MAGIC = b"\xfe\xff\xfeF"
 _HEAD = struct.Struct("<4sII")
+_OFFSET_BYTES = 64
+_PROBE_BYTES = 4096
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(tuple[str, bytes, bytes, tuple[tuple[str, bytes], ...]])
 
@@ -72,8 +74,12 @@ def _frame_at(data: bytes, at: int) -> tuple[Record | None, int]:
 class SpillLog:
     """Segments and an offset file in one folder, held by one process at a time.
 
-    ``append`` returns once the operating system has the bytes (a kill -9 loses nothing); with
-    ``fsync`` once the disk has them (a power cut loses nothing). Thread-safe.
+    ``append`` returns once the operating system has the bytes: a kill -9 loses nothing. With
+    ``fsync``, ``sync`` returns once the disk has all that was appended before: a power cut loses
+    nothing of it. Thread-safe.
+
+    On a full disk ``append`` fails until there is room again; what was published makes room by
+    itself, since ``advance`` needs none.
     """
 
     def __init__(self, folder: Path, *, segment_bytes: int = 4 << 20, fsync: bool = False) -> None:
@@ -89,21 +95,45 @@ class SpillLog:
         # Never append behind a tail that may be torn: each start opens a segment of its own.
         self._segment = max([*sizes, self._done.segment], default=0) + 1
         self._fd = self._open(self._segment)
+        self._starved = False
+        self._free(self._done)
+        self._offset_fd = self._open_offset()
+        # Its room is taken now, while there is some: later positions are written over it.
+        self._note(self._done)
 
     def append(self, record: Record) -> None:
         """Add one record. Raises OSError (disk full, say) and leaves the log as it was."""
         data = frame(record)
         with self._mutex:
-            size = self._sizes[self._segment]
-            if size and size + len(data) > self._segment_bytes:
-                self._rotate()
-                size = 0
             try:
-                self._write(data)
+                size = self._sizes[self._segment]
+                if size and size + len(data) > self._segment_bytes:
+                    self._rotate()
+                    size = 0
+                self._write(data, size)
             except OSError:
-                os.ftruncate(self._fd, size)
+                self._starved = True
                 raise
+            self._starved = False
             self._sizes[self._segment] = size + len(data)
+
+    def probe(self) -> None:
+        """Raise OSError while the disk does not take what a record needs; nothing is appended."""
+        with self._mutex:
+            size = self._sizes[self._segment]
+            self._write(b"\x00" * _PROBE_BYTES, size)
+            os.ftruncate(self._fd, size)
+            self._starved = False
+
+    def sync(self) -> None:
+        """Return once the disk has what was appended before the call. Raises OSError."""
+        with self._mutex:
+            # Appending goes on meanwhile, and may close the segment.
+            fd = os.dup(self._fd)
+        try:
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
 
     def read(self, limit: int = 500, limit_bytes: int = 1 << 20) -> tuple[list[Record], Position]:
         """The next records that are not done, with the position after the last of them."""
@@ -123,27 +153,26 @@ class SpillLog:
         return [], done
 
     def advance(self, position: Position) -> None:
-        """Everything before ``position`` is published: remember it and delete what is finished."""
+        """Everything before ``position`` is published: delete what is finished and remember it.
+
+        In this order, and the position in place, so that a full disk has room afterwards. A
+        position that is lost costs no more than publishing again: every record keeps its id.
+        """
         with self._mutex:
-            if position <= self._done:
-                return
-            draft = self._folder / ".offset"
-            draft.write_bytes(msgspec.json.encode(position))
-            os.replace(draft, self._folder / "offset")
-            self._done = position
-            for number in [n for n in self._sizes if n != self._segment]:
-                if number < position.segment or (
-                    number == position.segment and position.byte >= self._sizes[number]
-                ):
-                    self._path(number).unlink(missing_ok=True)
-                    del self._sizes[number]
+            if position > self._done:
+                self._done = position
+                self._free(position)
+                self._note(position)
+            written = self._sizes[self._segment]
+            if self._starved and written and self._done >= Position(self._segment, written):
+                self._empty_segment()
 
     @property
     def pending_bytes(self) -> int:
         """Bytes appended but not done."""
         with self._mutex:
-            total = sum(size for n, size in self._sizes.items() if n >= self._done.segment)
-            return total - (self._done.byte if self._done.segment in self._sizes else 0)
+            left = sum(size for n, size in self._sizes.items() if n > self._done.segment)
+            return left + max(0, self._sizes.get(self._done.segment, 0) - self._done.byte)
 
     def close(self) -> None:
         """Release the folder; nothing is flushed because nothing is buffered."""
@@ -151,14 +180,50 @@ class SpillLog:
             os.close(self._fd)
             if not self._sizes[self._segment]:
                 self._path(self._segment).unlink(missing_ok=True)
+            os.close(self._offset_fd)
             os.close(self._lock_fd)
 
-    def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
-        if self._fsync:
-            os.fdatasync(self._fd)
+    def _write(self, data: bytes, size: int) -> None:
+        """All of ``data`` behind the ``size`` bytes of the segment, or none of it."""
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError:
+            os.ftruncate(self._fd, size)
+            raise
+
+    def _free(self, done: Position) -> None:
+        """Delete the segments that are published whole, but the one being written."""
+        for number in [n for n in self._sizes if n != self._segment]:
+            if done >= Position(number, self._sizes[number]):
+                self._path(number).unlink(missing_ok=True)
+                del self._sizes[number]
+
+    def _note(self, position: Position) -> bool:
+        """Remember ``position``, written over the one before; whether that worked."""
+        try:
+            os.pwrite(self._offset_fd, _offset_bytes(position), 0)
+            os.ftruncate(self._offset_fd, _OFFSET_BYTES)
+        except OSError as error:
+            _log.warning("spill offset not written", problem=str(error))
+            return False
+        return True
+
+    def _empty_segment(self) -> None:
+        """Give back the room of the segment being written, all of which is published.
+
+        The position goes back to its beginning first: one that lay behind its end would skip what
+        is appended from now on.
+        """
+        start = Position(self._segment, 0)
+        if self._note(start):
+            os.ftruncate(self._fd, 0)
+            self._sizes[self._segment] = 0
+            self._done = start
+
+    def _open_offset(self) -> int:
+        return os.open(self._folder / "offset", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def _read_segment(
         self, number: int, start: int, end: int, limit: int, limit_bytes: int
@@ -179,6 +244,8 @@ class SpillLog:
 
     def _rotate(self) -> None:
         fd = self._open(self._segment + 1)
+        if self._fsync:
+            os.fdatasync(self._fd)
         os.close(self._fd)
         self._fd = fd
         self._segment += 1
@@ -186,6 +253,8 @@ class SpillLog:
     def _open(self, number: int) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         fd = os.open(self._path(number), flags, 0o600)
+        if self._fsync:
+            _sync_folder(self._folder)
         self._sizes[number] = 0
         return fd
 
@@ -201,6 +270,19 @@ class SpillLog:
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:010}.log"
+
+
+def _offset_bytes(position: Position) -> bytes:
+    return msgspec.json.encode(position).ljust(_OFFSET_BYTES)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the disk know the names in a folder, so that a power cut leaves its files there."""
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _number(path: Path) -> int:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
+import subprocess
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flywheel.contracts.codec import Record
-from flywheel.errors import WorkspaceError
+from flywheel.contracts.events import Event, LabelRecorded
+from flywheel.contracts.ids import utc_now
+from flywheel.errors import Unavailable, WorkspaceError
+from flywheel.gateway.capture import Capture, GroupCommit
 from flywheel.gateway.spill import SpillLog, frame, frames
 
 records = st.builds(
@@ -183,5 +190,143 @@ def test_a_disk_that_fills_up_leaves_only_whole_records(
 def test_fsync_is_a_choice(tmp_path: Path) -> None:
     log = SpillLog(tmp_path, fsync=True)
     log.append(record(1))
+    log.sync()
     assert drain(log) == [record(1)]
     log.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB, which only root can make."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(tmp_path)],
+        check=False,
+        capture_output=True,
+    )
+    if made.returncode != 0:
+        pytest.skip(f"no file system can be mounted here: {made.stderr.decode().strip()}")
+    yield tmp_path
+    subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+def fill(log: SpillLog) -> int:
+    """Append until the disk is full; how many records it took."""
+    taken = 0
+    while True:
+        try:
+            log.append(Record("t", b"k", bytes(1000), ()))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            return taken
+        taken += 1
+
+
+@pytest.mark.parametrize("segment_bytes", [20_000, 4 << 20], ids=["segments", "one segment"])
+def test_a_full_disk_heals_once_its_records_are_published(
+    small_disk: Path, segment_bytes: int
+) -> None:
+    log = SpillLog(small_disk, segment_bytes=segment_bytes)
+    for _round in range(3):
+        taken = fill(log)
+        # Not a byte is left, as when something else fills the disk up to the brim.
+        with (small_disk / "other").open("ab", buffering=0) as other, suppress(OSError):
+            while True:
+                other.write(b"x")
+        assert len(drain(log, 50)) == taken > 50
+        assert log.pending_bytes == 0
+        log.append(record(1))
+        assert drain(log) == [record(1)]
+        (small_disk / "other").unlink()
+    log.close()
+    log = SpillLog(small_disk, segment_bytes=segment_bytes)
+    assert drain(log) == []
+    log.close()
+
+
+def test_what_is_appended_after_healing_survives_a_restart(small_disk: Path) -> None:
+    log = SpillLog(small_disk)
+    fill(log)
+    drain(log, 50)
+    for number in range(20):
+        log.append(record(number))
+    log.close()
+    log = SpillLog(small_disk)
+    assert drain(log) == [record(number) for number in range(20)]
+    log.close()
+
+
+def test_health_says_that_the_disk_is_full_and_when_it_is_not(small_disk: Path) -> None:
+    published: list[Record] = []
+
+    class Broker:
+        def publish_records(self, records: Sequence[Record]) -> None:
+            published.extend(records)
+
+        def publish(self, events: Sequence[Event]) -> None: ...
+
+        def close(self) -> None: ...
+
+    log = SpillLog(small_disk)
+    capture = Capture(log, Broker())
+    assert capture.problem() is None
+    fill(log)
+    event = LabelRecorded(
+        event_id="e",
+        occurred_at=utc_now(),
+        task="t",
+        sample_id="s",
+        value="v" * 5_000,
+        source="user",
+        annotator="a",
+    )
+    with pytest.raises(Unavailable, match="the disk is full"):
+        capture.record(event)
+    assert "the disk is full" in (capture.problem() or "")
+    assert "the disk is full" in (capture.problem() or "")
+    drain(log, 50)
+    assert capture.problem() is None
+    capture.record(event)
+    capture.close()
+
+
+def test_everyone_who_waits_shares_a_sync_that_began_after_they_wrote() -> None:
+    written: list[int] = []
+    held: list[int] = []
+    syncs: list[int] = []
+
+    def sync() -> None:
+        seen = list(written)
+        syncs.append(len(seen))
+        held[:] = seen
+
+    async def write(commit: GroupCommit, number: int) -> None:
+        await asyncio.sleep(0.001 * (number % 7))
+        written.append(number)
+        await commit.wait()
+        assert number in held
+
+    async def all_of_them() -> None:
+        commit = GroupCommit(sync)
+        await asyncio.gather(*(write(commit, number) for number in range(200)))
+
+    asyncio.run(all_of_them())
+    assert len(syncs) < 200
+
+
+def test_a_sync_that_fails_fails_for_all_who_waited_and_for_no_one_after() -> None:
+    failing = [OSError(errno.EIO, "Input/output error")]
+
+    def sync() -> None:
+        if failing:
+            raise failing.pop()
+
+    async def two_rounds() -> list[object]:
+        commit = GroupCommit(sync)
+        first = await asyncio.gather(commit.wait(), commit.wait(), return_exceptions=True)
+        await commit.wait()
+        return first
+
+    assert all(isinstance(one, OSError) for one in asyncio.run(two_rounds()))
