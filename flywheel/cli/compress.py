@@ -174,9 +174,9 @@ def _show(comparison: Mapping[str, Any], title: str, *, as_json: bool) -> None:
         console.print(f"{row['name']}: {row['reason']}")
     console.print(
         f"\nChosen: {comparison['chosen']}, {comparison['reason']}. Served by the "
-        f"{comparison['engine']} engine. Differences are in points, with paired bootstrap "
-        f"intervals at {comparison['confidence']:.0%}; a loss of {comparison['margin']:.1%} is "
-        "allowed."
+        f"{comparison['engine']} engine. Differences are in points, with the interval "
+        f"of the exact paired test, each end at {comparison['confidence']:.0%}; a loss of "
+        f"{comparison['margin']:.1%} is allowed."
     )
 
 

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from statistics import NormalDist
 from typing import Literal
 
 import msgspec
-import numpy as np
 
 from flywheel.contracts.proportions import wilson_interval
 from flywheel.errors import PipelineError
+from flywheel.statistics.noninferiority import exact_p, lower_bound, no_worse
+from flywheel.statistics.sample_size import holdout_advice
 
 REFERENCE = "none"
 CONFIDENCE = 0.95
-RESAMPLES = 10_000
-SEED = 20
 # Two costs within this share of each other are equal: a measurement does not repeat any closer.
 SAME_COST = 0.05
 # reference, no worse by the margin, perhaps worse, proven worse than is ever allowed, not measured
 Standing = Literal["reference", "equal", "doubtful", "worse", "failed"]
 
-_NORMAL = NormalDist()
-_BISECTIONS = 50
-# Resamples drawn at a time.
-_CHUNK = 2_000
+_ALPHA = 1 - CONFIDENCE
 
 
 class Speed(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,8 +60,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     Accuracies are in [0, 1] with Wilson intervals. Differences are variant − reference on the same
     samples: ``fixed`` of them became right, ``broken`` wrong; ``difference_low`` and ``_high`` are
-    the two-sided paired bootstrap interval; ``worst`` is the one-sided bound that decides. Nothing
-    but the name, the method and ``reason`` means anything of a variant that was not measured.
+    the bounds of the exact paired test, each at the confidence of the comparison, and the lower one
+    decides. Nothing but the name, the method and ``reason`` means anything of a variant that was
+    not measured.
     """
 
     name: str
@@ -86,7 +81,6 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     difference: float
     difference_low: float
     difference_high: float
-    worst: float
     standing: Standing
     reason: str
     speed: Speed | None
@@ -104,8 +98,6 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     reference: str
     margin: float
     confidence: float
-    resamples: int
-    seed: int
     rows: tuple[Row, ...]
     chosen: str
     reason: str
@@ -136,8 +128,6 @@ def compare(
         reference=REFERENCE,
         margin=margin,
         confidence=CONFIDENCE,
-        resamples=RESAMPLES,
-        seed=SEED,
         rows=rows,
         chosen=chosen,
         reason=reason,
@@ -186,13 +176,15 @@ def _row(one: Evidence, reference: Evidence, margin: float, max_loss: float) -> 
     broken = sum(was and not now for now, was in pairs)
     right = sum(one.right)
     low, high = wilson_interval(right, total, CONFIDENCE)
-    interval = bootstrap_interval(fixed, broken, total) if total else (0.0, 0.0)
-    worst = lower_bound(fixed, broken, total) if total else -1.0
-    standing, reason = verdict(fixed, broken, total, margin, max_loss)
-    if one.failure:
-        standing, reason = "failed", one.failure
+    worst = best = 0.0
+    if one.failure or not total:
+        standing, reason = _failed(one)
     elif one.name == REFERENCE:
-        standing, reason, worst = "reference", "as it was trained", 0.0
+        standing, reason = "reference", "as it was trained"
+    else:
+        worst = no_worse(fixed, broken, total, margin, _ALPHA).least
+        best = -lower_bound(broken, fixed, total, _ALPHA)
+        standing, reason = verdict(fixed, broken, total, margin, max_loss)
     return Row(
         name=one.name,
         method=one.method,
@@ -208,13 +200,16 @@ def _row(one: Evidence, reference: Evidence, margin: float, max_loss: float) -> 
         fixed=fixed,
         broken=broken,
         difference=(fixed - broken) / total if total else 0.0,
-        difference_low=interval[0],
-        difference_high=interval[1],
-        worst=worst,
+        difference_low=worst,
+        difference_high=best,
         standing=standing,
         reason=reason,
         speed=one.speed,
     )
+
+
+def _failed(one: Evidence) -> tuple[Standing, str]:
+    return "failed", one.failure or "it answered no held-out sample"
 
 
 def verdict(
@@ -222,108 +217,14 @@ def verdict(
 ) -> tuple[Standing, str]:
     """Whether a variant is not inferior, in words too.
 
-    It is when ``lower_bound`` lies above −``margin``: the chance that one which loses the margin
-    passes is at most 5 %, counted exactly in the tests for 150 to 2,000 samples.
+    It is when the exact paired test shows a loss below ``margin``: one that loses the margin passes
+    in at most 5 % of cases. It is worse when the same test shows a loss above ``max_loss``.
     """
-    if not total:
-        return "failed", "it answered no held-out sample"
-    worst, least = lower_bound(fixed, broken, total), lower_bound(broken, fixed, total)
-    if least > max_loss:
+    if exact_p(broken, fixed, total, -max_loss) <= _ALPHA:
+        least = max(lower_bound(broken, fixed, total, _ALPHA), max_loss)
         return "worse", f"proven to lose at least {least:.2%}, where {max_loss:.2%} is the most"
-    if worst > -margin:
-        return "equal", f"loses at most {max(0.0, -worst):.2%}, where {margin:.2%} is allowed"
-    if lower_bound(0, 0, total) <= -margin:
-        return "doubtful", f"{total} samples cannot prove a loss below {margin:.2%}: hold out more"
-    return "doubtful", f"may lose {-worst:.2%}, where {margin:.2%} is allowed"
-
-
-def lower_bound(fixed: int, broken: int, total: int) -> float:
-    """One-sided 95 % lower bound of the difference in accuracy: the lower of two.
-
-    The paired bootstrap (BCa) knows no difference that was not drawn, so when few or no pairs
-    differ it says too much: then the score bound decides (Tango 1998, with half a sample of
-    continuity correction), which stays below 5 % false verdicts where the adjusted Wald bound
-    reaches 7 %.
-    """
-    low, _ = bootstrap_interval(fixed, broken, total, confidence=2 * CONFIDENCE - 1)
-    return min(low, score_bound(fixed, broken, total))
-
-
-def bootstrap_interval(
-    fixed: int, broken: int, total: int, *, confidence: float = CONFIDENCE
-) -> tuple[float, float]:
-    """Two-sided paired bootstrap interval of the difference in accuracy.
-
-    10,000 resamples of the pairs with a fixed seed; bias-corrected and accelerated (Efron 1987),
-    since rare differences have a skewed distribution. A pair is +1, −1 or 0, so that a resample of
-    the pairs is a multinomial draw of how many there are of each. Raises nothing: where no pair
-    differs the interval is (0, 0).
-    """
-    if fixed + broken == 0:
-        return 0.0, 0.0
-    drawn = _resample(fixed, broken, total)
-    estimate = (fixed - broken) / total
-    below = (np.mean(drawn < estimate) + np.mean(drawn <= estimate)) / 2
-    bias = _NORMAL.inv_cdf(min(max(float(below), 1e-6), 1 - 1e-6))
-    acceleration = _acceleration(fixed, broken, total)
-    tail = (1 - confidence) / 2
-    low, high = (
-        float(np.quantile(drawn, _corrected(p, bias, acceleration))) for p in (tail, 1 - tail)
-    )
-    return min(low, estimate), max(high, estimate)
-
-
-def _resample(fixed: int, broken: int, total: int) -> np.ndarray:
-    generator = np.random.default_rng(SEED)
-    shares = [fixed / total, broken / total, (total - fixed - broken) / total]
-    parts = [generator.multinomial(total, shares, size=_CHUNK) for _ in range(RESAMPLES // _CHUNK)]
-    counts = np.concatenate(parts)
-    return (counts[:, 0] - counts[:, 1]) / total
-
-
-def _acceleration(fixed: int, broken: int, total: int) -> float:
-    """A sixth of the jackknife's skewness."""
-    mean = (fixed - broken) / total
-    values = np.array([1 - mean, -1 - mean, -mean])
-    counts = np.array([fixed, broken, total - fixed - broken])
-    squares = float(counts @ values**2)
-    return float(counts @ values**3) / (6 * squares**1.5) if squares else 0.0
-
-
-def _corrected(probability: float, bias: float, acceleration: float) -> float:
-    z = bias + _NORMAL.inv_cdf(probability)
-    return _NORMAL.cdf(bias + z / (1 - acceleration * z))
-
-
-def score_bound(fixed: int, broken: int, total: int) -> float:
-    """One-sided 95 % lower bound of the difference, by inverting Tango's (1998) score test."""
-    estimate = (fixed - broken) / total
-    low, high = -1.0, estimate
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        if score_statistic(fixed, broken, total, -middle) > _NORMAL.inv_cdf(CONFIDENCE):
-            low = middle
-        else:
-            high = middle
-    return low
-
-
-def score_statistic(fixed: int, broken: int, total: int, loss: float) -> float:
-    """How many standard errors the difference lies above −``loss``, were that the truth.
-
-    Tango, Statistics in Medicine 17 (1998): the share of fixed pairs is its maximum-likelihood
-    estimate given the loss. The difference is moved half a sample towards the loss, for it comes in
-    whole ones.
-    """
-    differing = fixed + broken
-    same = total - differing
-    square = -2.0 * total
-    linear = differing * (1 - loss) - 2 * fixed * loss - 2 * same * loss
-    constant = fixed * loss * (1 - loss)
-    root = math.sqrt(max(0.0, linear * linear - 4 * square * constant))
-    share = max(0.0, (-linear - root) / (2 * square), -loss)
-    variance = total * (2 * share + loss - loss * loss)
-    distance = fixed - broken + total * loss - 0.5
-    if variance <= 0:
-        return math.inf if distance > 0 else -math.inf
-    return distance / math.sqrt(variance)
+    shown = no_worse(fixed, broken, total, margin, _ALPHA)
+    if shown.passed:
+        return "equal", f"loses at most {max(0.0, -shown.least):.2%}, where {margin:.2%} is allowed"
+    advice = holdout_advice(fixed, broken, total, margin, _ALPHA)
+    return "doubtful", f"may lose {-shown.least:.2%}, where {margin:.2%} is allowed; {advice}"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from statistics import NormalDist
 
 import msgspec
 
@@ -12,6 +10,8 @@ from flywheel.contracts.answers import is_right
 from flywheel.contracts.proportions import wilson_interval
 from flywheel.evaluation.config import GateSettings
 from flywheel.evaluation.metrics import Prediction
+from flywheel.statistics.noninferiority import no_worse
+from flywheel.statistics.sample_size import holdout_advice
 
 
 class GateDecision(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,10 +40,10 @@ def decide(
 ) -> GateDecision:
     """Compare two releases on the held-out samples that both answered, pair by pair.
 
-    The challenger passes when a one-sided lower bound on the difference in accuracy lies above
-    −``max_regression`` (non-inferiority), and its accuracy is at least ``min_accuracy``. The bound
-    is the adjusted Wald interval for paired proportions (Bonett & Price 2012), which keeps its
-    coverage when few pairs differ. Without a champion only the floor counts.
+    The challenger passes when the exact paired test shows that its accuracy is less than
+    ``max_regression`` below the champion's (non-inferiority; one that is so much worse is let
+    through with a chance of at most 1 − ``confidence``), and when its accuracy is at least
+    ``min_accuracy``. Without a champion only the floor counts.
     """
     right = sum(p.correct for p in challenger)
     accuracy = right / len(challenger) if challenger else 0.0
@@ -67,14 +67,6 @@ def decide(
     return _compare(champion, challenger, settings, base)
 
 
-def paired_lower_bound(fixed: int, broken: int, pairs: int, confidence: float) -> float:
-    """Lower bound of the difference in accuracy, from ``fixed`` and ``broken`` of ``pairs``."""
-    gained, lost, total = (fixed + 1) / (pairs + 2), (broken + 1) / (pairs + 2), pairs + 2
-    difference = gained - lost
-    error = math.sqrt(max(0.0, gained + lost - difference * difference) / total)
-    return max(-1.0, difference - NormalDist().inv_cdf(confidence) * error)
-
-
 def _compare(
     champion: Sequence[Prediction],
     challenger: Sequence[Prediction],
@@ -95,22 +87,25 @@ def _compare(
     fixed = sum(p.correct and not was for p, was in zip(pairs, before, strict=True))
     broken = sum(was and not p.correct for p, was in zip(pairs, before, strict=True))
     difference = (fixed - broken) / len(pairs)
-    bound = paired_lower_bound(fixed, broken, len(pairs), settings.confidence)
-    passed = bound > -settings.max_regression
-    verdict = "no worse than" if passed else "not shown to be no worse than"
+    alpha = 1 - settings.confidence
+    shown = no_worse(fixed, broken, len(pairs), settings.max_regression, alpha)
+    verdict = "no worse than" if shown.passed else "not shown to be no worse than"
     reason = (
         f"{verdict} the champion: {difference:+.3f} accuracy on {len(pairs)} held-out samples "
         f"({fixed} fixed, {broken} broken); at {settings.confidence:.0%} confidence at least "
-        f"{bound:+.3f}, allowed {-settings.max_regression:+.3f}"
+        f"{shown.least:+.3f}, allowed {-settings.max_regression:+.3f}"
     )
+    if not shown.passed:
+        advice = holdout_advice(fixed, broken, len(pairs), settings.max_regression, alpha)
+        reason += f"; {advice}"
     return msgspec.structs.replace(
         base,
-        passed=passed,
+        passed=shown.passed,
         reason=reason,
         compared=len(pairs),
         champion_accuracy=sum(before) / len(pairs),
         difference=difference,
-        difference_low=bound,
+        difference_low=shown.least,
         fixed=fixed,
         broken=broken,
     )

@@ -135,9 +135,17 @@ def _comparison(metrics: Mapping[str, Any]) -> list[str]:
         f"## Variants compared\n\nServed by the {found['engine']} engine on the machine that made "
         f"this release, all on the same held-out samples. `{found['chosen']}` was taken: "
         f"{found['reason']}. A loss of {found['margin']:.1%} is allowed; differences are to "
-        f"`{found['reference']}`, the model as it was trained, with paired bootstrap intervals at "
-        f"{found['confidence']:.0%} ({found['resamples']:,} resamples).\n\n" + _table(head, rows)
+        f"`{found['reference']}`, the model as it was trained, with {_intervals(found)}.\n\n"
+        + _table(head, rows)
     ]
+
+
+def _intervals(comparison: Mapping[str, Any]) -> str:
+    """What the intervals of differences are; releases made earlier have others."""
+    confidence = f"{comparison['confidence']:.0%}"
+    if "resamples" in comparison:
+        return f"paired bootstrap intervals at {confidence} ({comparison['resamples']:,} resamples)"
+    return f"the interval of the exact paired test that decides, each end at {confidence}"
 
 
 def _variant(row: Mapping[str, Any], *, chosen: bool) -> tuple[str, ...]:

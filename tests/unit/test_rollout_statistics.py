@@ -19,7 +19,6 @@ from flywheel.rollout.analysis.betting import (
 )
 from flywheel.rollout.analysis.evidence import Facts
 from flywheel.rollout.analysis.latency import Latencies, log_e_slower, of_arm
-from flywheel.rollout.analysis.noninferiority import exact_p, lower_bound, score
 from flywheel.rollout.analysis.promotion import promotion_checks
 from flywheel.rollout.analysis.proportions import difference_interval, log_e_difference
 from flywheel.rollout.analysis.simulation import Pairs, independent
@@ -159,42 +158,6 @@ def test_weighted_bets_keep_their_guarantee_when_a_stratum_is_sampled_more() -> 
         hits += PairedEvidence(d, w).harm(0.0) >= math.log(20)
         assert PairedEvidence(d).harm(0.0) >= math.log(20)
     assert hits / 200 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 200)
-
-
-@given(st.integers(1, 60), st.data(), st.sampled_from([0.02, 0.05, 0.1]))
-def test_the_score_rises_with_wins_and_falls_with_losses(
-    n: int, data: st.DataObject, margin: float
-) -> None:
-    a = data.draw(st.integers(0, n - 1))
-    b = data.draw(st.integers(0, n - 1 - a))
-    here = float(score(a, b, n, margin))
-    assert float(score(a + 1, b, n, margin)) > here
-    assert float(score(a, b + 1, n, margin)) < here
-
-
-@pytest.mark.parametrize(("a", "b", "n"), [(0, 0, 60), (3, 1, 40), (10, 9, 80), (0, 5, 30)])
-def test_the_exact_p_value_is_the_sum_over_all_outcomes_as_extreme(a: int, b: int, n: int) -> None:
-    margin = 0.05
-    x, y = np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij")
-    inside = x + y <= n
-    x, y = x[inside], y[inside]
-    extreme = score(x, y, n, margin) >= float(score(a, b, n, margin)) - 1e-9
-    x, y = x[extreme], y[extreme]
-    log_factorial = np.array([math.lgamma(k + 1) for k in range(n + 1)])
-    choose = log_factorial[n] - log_factorial[x] - log_factorial[y] - log_factorial[n - x - y]
-    worst = 0.0
-    for psi in np.linspace(margin + 1e-9, 1 - 1e-9, 400):
-        plus, minus = (psi - margin) / 2, (psi + margin) / 2
-        logs = choose + x * math.log(plus) + y * math.log(minus) + (n - x - y) * math.log(1 - psi)
-        worst = max(worst, float(np.exp(logs).sum()))
-    assert exact_p(a, b, n, margin) == pytest.approx(worst, rel=0.02)
-
-
-@given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 200))
-def test_the_lower_bound_lies_below_the_difference(a: int, b: int, same: int) -> None:
-    n = a + b + same
-    if n:
-        assert -1 <= lower_bound(a, b, n, 0.01) <= (a - b) / n + 1e-9
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.data())

@@ -18,11 +18,11 @@ from flywheel.rollout.analysis import latency
 from flywheel.rollout.analysis.betting import PairedEvidence
 from flywheel.rollout.analysis.evidence import Check, Facts
 from flywheel.rollout.analysis.harm import points
-from flywheel.rollout.analysis.noninferiority import exact_p, lower_bound
 from flywheel.rollout.analysis.proportions import difference_interval, log_e_difference
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.plan import look_sizes
 from flywheel.rollout.ports import ArmSummary
+from flywheel.statistics.noninferiority import exact_p, lower_bound
 
 
 def promotion_checks(

@@ -12,11 +12,11 @@ from flywheel.rollout.analysis import latency
 from flywheel.rollout.analysis.assignment import MISMATCH_ALPHA, log_e_mismatch
 from flywheel.rollout.analysis.betting import log_capital
 from flywheel.rollout.analysis.harm import CHECKS
-from flywheel.rollout.analysis.noninferiority import exact_p, score
 from flywheel.rollout.analysis.proportions import log_e_difference
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.plan import look_sizes
 from flywheel.rollout.ports import latency_bucket
+from flywheel.statistics.noninferiority import exact_p, score
 
 Array = NDArray[np.float64]
 NEVER = math.inf
