@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from flywheel.contracts.codec import decode, event_id_in
+from flywheel.contracts.events import ReviewRequested
 from flywheel.errors import BrokerError, EventError
 from streams.agents import evidence, labels, review
 from streams.dead_letters import all_letters
@@ -37,12 +38,25 @@ class SeenIds(Protocol):
         ...
 
 
+class Queue(Protocol):
+    """The review queue in the database."""
+
+    def unqueued(self, requests: Sequence[tuple[str, str]]) -> list[str]:
+        """Those of the requested reviews, as (task, sample id), that are not queued, named."""
+        ...
+
+
 class ReconcileTransaction(Protocol):
     """What reconciliation reads."""
 
     @property
     def seen(self) -> SeenIds:
         """Events handled before."""
+        ...
+
+    @property
+    def balance(self) -> Queue:
+        """What the effects of events come to."""
         ...
 
 
@@ -59,7 +73,8 @@ class GroupReport:
     """One group: distinct events below its committed offsets, and how many of them are where.
 
     ``waiting`` records are above the committed offsets: not yet handled, no loss. ``lost`` names
-    events that the group has passed without an effect; it must be empty.
+    events that the group has passed without an effect, and reviews that were asked for and never
+    queued; it must be empty.
     """
 
     group: str
@@ -140,11 +155,13 @@ _Place = tuple[str, int, int]
 
 class _Entry(NamedTuple):
     """A record of the log. One that is not ``sound`` cannot be decoded; an earlier version, with
-    wider bounds, may have handled it all the same."""
+    wider bounds, may have handled it all the same. ``review`` is the task and sample that it asks
+    a review of, if any."""
 
     place: _Place
     event_id: str | None
     sound: bool
+    review: tuple[str, str] | None = None
 
 
 def _identities(kafka: KafkaSettings, topic: str) -> list[_Entry]:
@@ -152,11 +169,12 @@ def _identities(kafka: KafkaSettings, topic: str) -> list[_Entry]:
     for record in read_topic(kafka, topic):
         place = (record.topic, record.partition, record.offset)
         try:
-            event_id = decode(record.value, dict(record.headers)).event_id
+            event = decode(record.value, dict(record.headers))
         except EventError:
             found.append(_Entry(place, event_id_in(record.value), False))
         else:
-            found.append(_Entry(place, event_id, True))
+            asked = (event.task, event.sample_id) if isinstance(event, ReviewRequested) else None
+            found.append(_Entry(place, event.event_id, True, asked))
     return found
 
 
@@ -167,11 +185,11 @@ def _compare(
     committed: Mapping[tuple[str, int], int],
     dead: set[_Place],
 ) -> GroupReport:
-    ids: dict[str, None] = {}
+    ids: dict[str, tuple[str, str] | None] = {}
     letters: set[str] = set()
     odd: list[str] = []
     passed = waiting = unreadable = 0
-    for place, event_id, sound in (entry for log in logs for entry in log):
+    for place, event_id, sound, asked_for in (entry for log in logs for entry in log):
         if place[2] >= committed.get(place[:2], 0):
             waiting += 1
         elif place in dead:
@@ -182,7 +200,7 @@ def _compare(
             odd.append(event_id)
         else:
             passed += 1
-            ids[event_id] = None
+            ids[event_id] = asked_for
     distinct = list(ids)
     lost: list[str] = []
     with db.transaction() as tx:
@@ -190,8 +208,13 @@ def _compare(
             lost += tx.seen.missing(group, distinct[start : start + _CHUNK])
         for start in range(0, len(odd), _CHUNK):
             unreadable += len(tx.seen.missing(group, odd[start : start + _CHUNK]))
-    # A double of an event may have been dead-lettered by one delivery alone.
-    lost = [event_id for event_id in lost if event_id not in letters]
+        # A double of an event may have been dead-lettered by one delivery alone.
+        lost = [event_id for event_id in lost if event_id not in letters]
+        without = letters.union(lost)
+        unqueued = tx.balance.unqueued(
+            [key for event_id, key in ids.items() if key and event_id not in without]
+        )
+    lost += [f"review never queued: {name}" for name in unqueued]
     lost += ["unreadable record without a dead letter"] * unreadable
     return GroupReport(
         group=group,

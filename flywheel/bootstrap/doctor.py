@@ -12,6 +12,7 @@ from flywheel.errors import ConfigurationError, FlywheelError
 from flywheel.serving.vllm.machine import find_installation
 from flywheel.settings import FlywheelSettings
 from storage.database import Database, shown_url
+from streams.agents import evidence
 from streams.reconcile import Report, reconcile
 
 
@@ -116,6 +117,8 @@ def _compare(
     with database.transaction(read_only=True) as tx:
         samples = tx.balance.recorded()
         lost = tx.balance.unrecorded(expected) + tx.balance.unkept_settlements()
+        unproved = tx.balance.missing_truths(evidence.GROUP)
+        lost += [f"truth never kept: {name}" for name in unproved]
         doubled = tx.balance.doubled_settlements() + tx.balance.doubled_answers()
     groups = tuple(
         {

@@ -89,8 +89,8 @@ def _build(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> Non
     with open_database(settings) as database, database.transaction(read_only=True) as tx:
         samples = tx.labels.settled(task, params["watermark"])
         automatic = [s for s in samples if dataset.source_weights and s.source in AUTOMATIC]
-        senders = {s.sample_id: tx.overview.sources_of([s.sample_id]) for s in automatic}
-    moments = {(source, s.settled_at) for s in automatic for source in senders[s.sample_id]}
+        senders = tx.overview.senders(task, [s.sample_id for s in automatic])
+    moments = {(sent, s.settled_at) for s in automatic for sent in senders.get(s.sample_id, ())}
     manifest = build_dataset(
         samples,
         dataset,

@@ -15,7 +15,7 @@ TaskState = Literal["open", "claimed", "submitted", "settled", "withdrawn"]
 
 
 class ReviewTask(msgspec.Struct, frozen=True, kw_only=True):
-    """One sample in the queue. Its id is the sample's: a sample is never queued twice."""
+    """One sample in the queue of one task, where it is never queued twice."""
 
     sample_id: str
     task: str
@@ -62,17 +62,17 @@ class ReviewIntake(Protocol):
         """Queue samples; those already known, in whatever state, are left alone. Returns new."""
         ...
 
-    def withdraw(self, sample_ids: Sequence[str]) -> int:
-        """Take samples that were settled elsewhere out of the queue. Returns how many."""
+    def withdraw(self, task: str, sample_ids: Sequence[str]) -> int:
+        """Take samples that were settled elsewhere out of a task's queue. Returns how many."""
         ...
 
-    def end_rollout(self, rollout_id: str, priority: float) -> int:
+    def end_rollout(self, task: str, rollout_id: str, priority: float) -> int:
         """Nobody waits for the audits of this rollout any more: those open, and those to come,
         get at most ``priority``, so that they are not answered before a running rollout's."""
         ...
 
-    def raise_priority(self, release: str, priority: float) -> int:
-        """Lift the open samples that ``release`` answered to at least ``priority``."""
+    def raise_priority(self, task: str, release: str, priority: float) -> int:
+        """Lift the task's open samples that ``release`` answered to at least ``priority``."""
         ...
 
 
@@ -94,26 +94,27 @@ class ReviewDesk(Protocol):
         is one that enough others hold to bring it to ``answers_needed`` answers."""
         ...
 
-    def find(self, sample_id: str) -> ReviewTask | None:
-        """One sample with its present state, or None. Its row is locked until the transaction
-        ends, so that of two experts who answer at once the second sees the first one's answer."""
+    def find(self, task: str, sample_id: str) -> ReviewTask | None:
+        """One sample of a task with its present state, or None. Its row is locked until the
+        transaction ends, so that of two experts who answer at once the second sees the first
+        one's answer."""
         ...
 
-    def answers(self, sample_id: str) -> list[Answer]:
-        """Answers to one sample, oldest first, skips included."""
+    def answers(self, task: str, sample_id: str) -> list[Answer]:
+        """Answers to one sample of a task, oldest first, skips included."""
         ...
 
-    def answer(self, answer: Answer, settled: LabelSettled | None) -> None:
+    def answer(self, task: str, answer: Answer, settled: LabelSettled | None) -> None:
         """Record an answer, end this annotator's claim, and mark the sample settled when
         ``settled`` is given. Raises Conflict when this annotator answered already."""
         ...
 
     def undo(
-        self, annotator: str, now: datetime, lease_seconds: float, task: str | None = None
+        self, task: str, annotator: str, now: datetime, lease_seconds: float
     ) -> ReviewTask | None:
-        """Take back this annotator's latest answer or skip (of ``task``, if given); the sample is
-        claimed by them again and no longer settled. Returns the sample as it was before (its
-        state says whether it was settled), or None when there is nothing to undo."""
+        """Take back this annotator's latest answer or skip in a task; the sample is claimed by
+        them again and no longer settled. Returns the sample as it was before (its state says
+        whether it was settled), or None when there is nothing to undo."""
         ...
 
     def depth(self, task: str, now: datetime) -> QueueDepth:

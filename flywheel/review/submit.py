@@ -56,7 +56,7 @@ def submit_answer(
     if problem:
         raise RequestError(f"value: {problem}")
     sample = _find(tx, task, answer.sample_id)
-    answers = tx.desk.answers(answer.sample_id)
+    answers = tx.desk.answers(task, answer.sample_id)
     earlier = _of(answers, answer.annotator)
     if earlier is not None and earlier.value == answer.value:
         return Submitted(sample.state, repeated=True)
@@ -65,7 +65,7 @@ def submit_answer(
         did = "skipped this sample" if earlier.value is None else _answered(earlier.value)
         raise Conflict(f"{answer.annotator} {did} already: undo that first")
     settled = _settlement(sample, [*answers, answer], labels, settings, answer.answered_at)
-    tx.desk.answer(answer, settled)
+    tx.desk.answer(task, answer, settled)
     events: list[Event] = [_label(sample, answer)]
     if settled is not None:
         events.append(settled)
@@ -86,7 +86,7 @@ def skip(
     NotFound, and Conflict when this annotator answered it.
     """
     sample = _find(tx, task, answer.sample_id)
-    answers = tx.desk.answers(answer.sample_id)
+    answers = tx.desk.answers(task, answer.sample_id)
     earlier = _of(answers, answer.annotator)
     if earlier is not None and earlier.value is not None:
         did = _answered(earlier.value)
@@ -95,7 +95,7 @@ def skip(
         return Submitted(sample.state, repeated=True)
     # The others' answers may be enough without this one, after an undo of a deciding answer.
     settled = _settlement(sample, answers, labels, settings, answer.answered_at)
-    tx.desk.answer(answer, settled)
+    tx.desk.answer(task, answer, settled)
     if settled is not None:
         tx.outbox.add([settled])
     return Submitted(_find(tx, task, answer.sample_id).state)
@@ -109,7 +109,7 @@ def undo(
     A label it had settled is withdrawn by a LabelSettled without value. Returns the sample, or
     None when there is nothing to undo in this task.
     """
-    before = tx.desk.undo(annotator, now, settings.lease_seconds, task)
+    before = tx.desk.undo(task, annotator, now, settings.lease_seconds)
     if before is None:
         return None
     if before.state == "settled":
@@ -130,8 +130,8 @@ def undo(
 
 
 def _find(tx: ReviewTransaction, task: str, sample_id: str) -> ReviewTask:
-    sample = tx.desk.find(sample_id)
-    if sample is None or sample.task != task:
+    sample = tx.desk.find(task, sample_id)
+    if sample is None:
         raise NotFound(f"no sample {sample_id!r} in the queue of task {task!r}")
     return sample
 

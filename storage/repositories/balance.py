@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import Row, and_, case, func, select, tuple_
 
+from storage.repositories.evidence_intake import TRUSTED
 from storage.tables.columns import table_of
+from storage.tables.evidence import TruthRow
 from storage.tables.labels import LabelRow, TrafficRow
-from storage.tables.review import ReviewOutcomeRow
+from storage.tables.messaging import SeenRow
+from storage.tables.review import ReviewOutcomeRow, ReviewTaskRow
 from storage.work import Work
 
 traffic = table_of(TrafficRow)
 labels = table_of(LabelRow)
 outcomes = table_of(ReviewOutcomeRow)
+truths = table_of(TruthRow)
+queued = table_of(ReviewTaskRow)
+seen = table_of(SeenRow)
 FAILED = 400
+_PAIRS = 500
 
 
 class SqlBalance:
@@ -24,23 +32,25 @@ class SqlBalance:
         self._work = work
 
     def recorded(self) -> int:
-        """Distinct samples that came through the gateway."""
-        row = self._work.row(
-            select(func.count(traffic.c.sample_id.distinct()).label("samples")).where(
-                traffic.c.origin == "gateway"
-            )
+        """Distinct samples that came through the gateway, each counted once a task."""
+        samples = (
+            select(traffic.c.task, traffic.c.sample_id)
+            .where(traffic.c.origin == "gateway")
+            .distinct()
+            .subquery()
         )
+        row = self._work.row(select(func.count().label("samples")).select_from(samples))
         return int(row.samples) if row is not None else 0
 
     def doubled_answers(self) -> list[str]:
-        """Samples that were answered under more than one event id."""
+        """Samples that one task answered under more than one event id."""
         found = self._work.rows(
-            select(traffic.c.sample_id)
+            select(traffic.c.task, traffic.c.sample_id)
             .where(traffic.c.origin == "gateway", traffic.c.status < FAILED)
-            .group_by(traffic.c.sample_id)
+            .group_by(traffic.c.task, traffic.c.sample_id)
             .having(func.count() > 1)
         )
-        return [row.sample_id for row in found]
+        return [_named(row) for row in found]
 
     def unrecorded(self, sample_ids: Sequence[str]) -> list[str]:
         """Those of ``sample_ids`` that no traffic row knows."""
@@ -55,19 +65,59 @@ class SqlBalance:
     def unkept_settlements(self) -> list[str]:
         """Samples that experts settled at the console and whose settlement no label row holds."""
         found = self._work.rows(
-            select(outcomes.c.sample_id)
+            select(outcomes.c.task, outcomes.c.sample_id)
             .select_from(outcomes.outerjoin(labels, labels.c.event_id == outcomes.c.event_id))
             .where(labels.c.event_id.is_(None))
         )
-        return [row.sample_id for row in found]
+        return [_named(row) for row in found]
+
+    def unqueued(self, requests: Sequence[tuple[str, str]]) -> list[str]:
+        """Those of the requested reviews, as (task, sample id), that no queue knows."""
+        wanted = list(dict.fromkeys(requests))
+        known: set[tuple[str, str]] = set()
+        for start in range(0, len(wanted), _PAIRS):
+            key = tuple_(queued.c.task, queued.c.sample_id)
+            found = self._work.rows(
+                select(queued.c.task, queued.c.sample_id).where(
+                    key.in_(wanted[start : start + _PAIRS])
+                )
+            )
+            known.update((row.task, row.sample_id) for row in found)
+        return [
+            f"{sample_id} of {task}" for task, sample_id in wanted if (task, sample_id) not in known
+        ]
+
+    def missing_truths(self, group: str) -> list[str]:
+        """Labels that ``group`` has handled as evidence and of which no truth is kept."""
+        kept = and_(
+            truths.c.task == labels.c.task,
+            truths.c.sample_id == labels.c.sample_id,
+            truths.c.source == labels.c.source,
+        )
+        handled = and_(seen.c.consumer == group, seen.c.event_id == labels.c.event_id)
+        found = self._work.rows(
+            select(labels.c.task, labels.c.sample_id)
+            .select_from(labels.join(seen, handled).outerjoin(truths, kept))
+            .where(
+                labels.c.settles,
+                labels.c.source.in_(("expert", *sorted(TRUSTED))),
+                truths.c.sample_id.is_(None),
+            )
+            .distinct()
+        )
+        return [_named(row) for row in found]
 
     def doubled_settlements(self) -> list[str]:
         """Samples that experts settled more often than they took it back, by more than once."""
         step = func.sum(case((labels.c.value.is_(None), -1), else_=1))
         found = self._work.rows(
-            select(labels.c.sample_id)
+            select(labels.c.task, labels.c.sample_id)
             .where(labels.c.settles, labels.c.source == "expert")
-            .group_by(labels.c.sample_id)
+            .group_by(labels.c.task, labels.c.sample_id)
             .having(step > 1)
         )
-        return [row.sample_id for row in found]
+        return [_named(row) for row in found]
+
+
+def _named(row: Row[Any]) -> str:
+    return f"{row.sample_id} of {row.task}"

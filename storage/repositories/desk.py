@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, delete, exists, func, select
+from sqlalchemy import ColumnElement, Table, and_, case, delete, exists, func, select
 
 from flywheel.contracts.events import LabelSettled
 from flywheel.contracts.ids import utc_now
@@ -20,6 +20,7 @@ from storage.repositories.review import (
     queue_depth,
     queue_order,
     review_task,
+    same_sample,
     state_at,
     tasks,
 )
@@ -60,25 +61,25 @@ class SqlReviewDesk:
             # Someone may have taken a candidate between the search and the lock.
             still = wanted.where(tasks.c.sample_id.in_(candidates))
             free = [row.sample_id for row in self._work.rows(still)]
-            self._hold(free, annotator, expires_at)
+            self._hold(task, free, annotator, expires_at)
             given += free
-        self._hold(given, annotator, expires_at)
-        found = {row.sample_id: row for row in self._tasks(given)}
+        self._hold(task, given, annotator, expires_at)
+        found = {row.sample_id: row for row in self._tasks(task, given)}
         return [review_task(found[sample_id], "claimed") for sample_id in given]
 
-    def find(self, sample_id: str) -> ReviewTask | None:
-        """One sample with its present state, or None."""
-        self._lock(sample_id)
+    def find(self, task: str, sample_id: str) -> ReviewTask | None:
+        """One sample of a task with its present state, or None."""
+        self._lock(task, sample_id)
         found = self._work.row(
-            select(tasks, state_at(utc_now())).where(tasks.c.sample_id == sample_id)
+            select(tasks, state_at(utc_now())).where(_of_sample(tasks, task, sample_id))
         )
         return None if found is None else review_task(found, found.state)
 
-    def answers(self, sample_id: str) -> list[Answer]:
-        """Answers to one sample, oldest first, skips included."""
-        self._lock(sample_id)
+    def answers(self, task: str, sample_id: str) -> list[Answer]:
+        """Answers to one sample of a task, oldest first, skips included."""
+        self._lock(task, sample_id)
         found = self._work.rows(
-            select(answers).where(answers.c.sample_id == sample_id).order_by(answers.c.id)
+            select(answers).where(_of_sample(answers, task, sample_id)).order_by(answers.c.id)
         )
         return [
             Answer(
@@ -91,52 +92,53 @@ class SqlReviewDesk:
             for row in found
         ]
 
-    def answer(self, answer: Answer, settled: LabelSettled | None) -> None:
+    def answer(self, task: str, answer: Answer, settled: LabelSettled | None) -> None:
         """Record an answer, end this annotator's claim, and mark the sample settled when
         ``settled`` is given. Raises Conflict when this annotator answered already."""
-        self._lock(answer.sample_id)
-        found = self._work.row(select(tasks.c.task).where(tasks.c.sample_id == answer.sample_id))
+        self._lock(task, answer.sample_id)
         values = {
+            "task": task,
             "sample_id": answer.sample_id,
-            "task": found.task if found else "",
             "annotator": answer.annotator,
             "value": answer.value,
             "answered_at": answer.answered_at,
             "seconds": answer.seconds,
         }
-        if not self._work.add(answers, [values], ["sample_id", "annotator"]):
+        if not self._work.add(answers, [values], ["task", "sample_id", "annotator"]):
             raise Conflict(f"{answer.annotator} has answered or skipped {answer.sample_id} already")
-        self._work.run(delete(claims).where(_claim_of(answer.sample_id, answer.annotator)))
+        self._work.run(
+            delete(claims).where(
+                _of_sample(claims, task, answer.sample_id), claims.c.annotator == answer.annotator
+            )
+        )
         if settled is not None and settled.value is not None:
             outcome = {
+                "task": task,
                 "sample_id": settled.sample_id,
                 "event_id": settled.event_id,
                 "value": settled.value,
                 "settled_at": settled.occurred_at,
             }
-            self._work.put(outcomes, [outcome], ["sample_id"])
+            self._work.put(outcomes, [outcome], ["task", "sample_id"])
 
     def undo(
-        self, annotator: str, now: datetime, lease_seconds: float, task: str | None = None
+        self, task: str, annotator: str, now: datetime, lease_seconds: float
     ) -> ReviewTask | None:
-        """Take back this annotator's latest answer or skip (of ``task``, if given); the sample is
-        claimed by them again and no longer settled. Returns the sample as it was before (its
-        state says whether it was settled), or None when there is nothing to undo."""
-        mine = [answers.c.annotator == annotator]
-        if task is not None:
-            mine.append(answers.c.task == task)
+        """Take back this annotator's latest answer or skip in a task; the sample is claimed by
+        them again and no longer settled. Returns the sample as it was before (its state says
+        whether it was settled), or None when there is nothing to undo."""
         latest = self._work.row(
             select(answers.c.id, answers.c.sample_id)
-            .where(*mine)
+            .where(answers.c.task == task, answers.c.annotator == annotator)
             .order_by(answers.c.answered_at.desc(), answers.c.id.desc())
             .limit(1)
         )
         if latest is None:
             return None
-        before = self.find(latest.sample_id)
+        before = self.find(task, latest.sample_id)
         self._work.run(delete(answers).where(answers.c.id == latest.id))
-        self._work.run(delete(outcomes).where(outcomes.c.sample_id == latest.sample_id))
-        self._hold([latest.sample_id], annotator, now + timedelta(seconds=lease_seconds))
+        self._work.run(delete(outcomes).where(_of_sample(outcomes, task, latest.sample_id)))
+        self._hold(task, [latest.sample_id], annotator, now + timedelta(seconds=lease_seconds))
         return before
 
     def depth(self, task: str, now: datetime) -> QueueDepth:
@@ -150,7 +152,7 @@ class SqlReviewDesk:
     def _held(self, task: str, annotator: str, now: datetime, limit: int) -> list[str]:
         found = self._work.rows(
             select(tasks.c.sample_id)
-            .join(claims, claims.c.sample_id == tasks.c.sample_id)
+            .join(claims, same_sample(claims, tasks))
             .where(
                 tasks.c.task == task,
                 claims.c.annotator == annotator,
@@ -167,14 +169,14 @@ class SqlReviewDesk:
         held_by_others = (
             select(func.count())
             .where(
-                claims.c.sample_id == tasks.c.sample_id,
+                same_sample(claims, tasks),
                 claims.c.annotator != annotator,
                 claims.c.expires_at > now,
             )
             .scalar_subquery()
         )
         mine = exists().where(
-            claims.c.sample_id == tasks.c.sample_id,
+            same_sample(claims, tasks),
             claims.c.annotator == annotator,
             claims.c.expires_at > now,
         )
@@ -186,9 +188,7 @@ class SqlReviewDesk:
                 ~is_settled,
                 ~is_withdrawn,
                 ~mine,
-                ~exists().where(
-                    answers.c.sample_id == tasks.c.sample_id, answers.c.annotator == annotator
-                ),
+                ~exists().where(same_sample(answers, tasks), answers.c.annotator == annotator),
                 held_by_others < _answers_missing(answers_needed),
             )
             .order_by(*queue_order)
@@ -200,34 +200,41 @@ class SqlReviewDesk:
             statement = statement.with_for_update(of=tasks, skip_locked=True, key_share=True)
         return [row.sample_id for row in self._work.rows(statement)]
 
-    def _lock(self, sample_id: str) -> None:
+    def _lock(self, task: str, sample_id: str) -> None:
         if self._locks:
             self._work.row(
                 select(tasks.c.sample_id)
-                .where(tasks.c.sample_id == sample_id)
+                .where(_of_sample(tasks, task, sample_id))
                 .with_for_update(key_share=True)
             )
 
-    def _hold(self, sample_ids: list[str], annotator: str, expires_at: datetime) -> None:
+    def _hold(self, task: str, sample_ids: list[str], annotator: str, expires_at: datetime) -> None:
         rows = [
-            {"sample_id": sample_id, "annotator": annotator, "expires_at": expires_at}
+            {
+                "task": task,
+                "sample_id": sample_id,
+                "annotator": annotator,
+                "expires_at": expires_at,
+            }
             for sample_id in sample_ids
         ]
-        self._work.put(claims, rows, ["sample_id", "annotator"])
+        self._work.put(claims, rows, ["task", "sample_id", "annotator"])
 
-    def _tasks(self, sample_ids: list[str]) -> Any:
-        return self._work.rows(select(tasks).where(tasks.c.sample_id.in_(sample_ids)))
+    def _tasks(self, task: str, sample_ids: list[str]) -> Any:
+        return self._work.rows(
+            select(tasks).where(tasks.c.task == task, tasks.c.sample_id.in_(sample_ids))
+        )
 
 
-def _claim_of(sample_id: str, annotator: str) -> ColumnElement[bool]:
-    return and_(claims.c.sample_id == sample_id, claims.c.annotator == annotator)
+def _of_sample(table: Table, task: str, sample_id: str) -> ColumnElement[bool]:
+    return and_(table.c.task == task, table.c.sample_id == sample_id)
 
 
 def _answers_missing(answers_needed: int) -> ColumnElement[int]:
     """How many more experts a sample waits for: one at least, as long as it is not settled."""
     given = (
         select(func.count())
-        .where(answers.c.sample_id == tasks.c.sample_id, answers.c.value.is_not(None))
+        .where(same_sample(answers, tasks), answers.c.value.is_not(None))
         .scalar_subquery()
     )
     return case((given < answers_needed, answers_needed - given), else_=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, case, func, select
+from sqlalchemy import ColumnElement, Row, Select, and_, case, func, select
 
 from flywheel.contracts.answers import is_right
 from flywheel.contracts.stores import AuditedPrediction
@@ -17,6 +17,7 @@ from storage.work import Work
 _scores = table_of(ScoreRow)
 _truths = table_of(TruthRow)
 _NEWEST = 2000
+_same_sample = and_(_truths.c.task == _scores.c.task, _truths.c.sample_id == _scores.c.sample_id)
 
 
 class SqlEvidence:
@@ -46,7 +47,7 @@ class SqlEvidence:
                 _scores.c.event_id.label("scored_by"),
                 *_truth_columns,
             )
-            .join(_truths, _truths.c.sample_id == _scores.c.sample_id)
+            .join(_truths, _same_sample)
             .where(_scores.c.rollout_id == rollout_id, _scores.c.output.is_not(None), *_audited())
         )
         answers: dict[tuple[str, str], Row[Any]] = {}
@@ -104,7 +105,7 @@ class SqlEvidence:
                 _scores.c.scores,
                 *_truth_columns,
             )
-            .join(_truths, _truths.c.sample_id == _scores.c.sample_id)
+            .join(_truths, _same_sample)
             .where(
                 _scores.c.rollout_id == rollout_id,
                 _scores.c.live.is_(True),
@@ -174,10 +175,9 @@ class SqlAuditLog:
                 _scores.c.output,
                 _scores.c.confidence,
                 _scores.c.scores,
-                _scores.c.task.label("scored_for"),
                 *_truth_columns,
             )
-            .join(_scores, _scores.c.sample_id == _truths.c.sample_id)
+            .join(_scores, _same_sample)
             .where(
                 _truths.c.task == task,
                 _scores.c.release == release,
@@ -187,8 +187,8 @@ class SqlAuditLog:
             .order_by(_truths.c.occurred_at, _truths.c.event_id)
         )
         # A sample that the release scored twice counts as it was answered live.
-        rows = {row.sample_id: row for row in found if row.scored_for == task}
-        rows |= {row.sample_id: row for row in found if row.scored_for == task and row.live}
+        rows = {row.sample_id: row for row in found}
+        rows |= {row.sample_id: row for row in found if row.live}
         return [
             AuditedPrediction(
                 sample_id=row.sample_id,

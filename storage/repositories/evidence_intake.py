@@ -12,6 +12,8 @@ from storage.tables.columns import table_of
 from storage.tables.evidence import ScoreRow, TruthRow
 from storage.work import Work, earlier, later
 
+# A model's or a rule's own labels prove nothing about a model; experts speak by LabelSettled.
+TRUSTED = frozenset({"user", "outcome", "seed"})
 _scores = table_of(ScoreRow)
 _truths = table_of(TruthRow)
 
@@ -37,26 +39,27 @@ class SqlEvidenceIntake:
     def record_labels(self, events: Sequence[LabelRecorded | LabelSettled]) -> None:
         """Keep the true label of each sample: settled by experts, or a user's or an outcome."""
         rows = [_truth_values(e) for e in events if _trusted(e)]
-        rows.sort(key=lambda row: (row["sample_id"], row["source"]))
-        self._work.put(_truths, rows, ["sample_id", "source"], later(_truths))
+        rows.sort(key=lambda row: (row["task"], row["sample_id"], row["source"]))
+        self._work.put(_truths, rows, ["task", "sample_id", "source"], later(_truths))
 
     def _put_scores(self, rows: list[dict[str, Any]]) -> None:
         # In one order everywhere, so that two batches at once can't lock each other out.
-        rows.sort(key=lambda row: (row["sample_id"], row["release"]))
-        self._work.put(_scores, rows, ["sample_id", "release", "live"], earlier(_scores))
+        rows.sort(key=lambda row: (row["task"], row["sample_id"], row["release"]))
+        key = ["task", "sample_id", "release", "live"]
+        self._work.put(_scores, rows, key, earlier(_scores))
 
 
 def _trusted(event: LabelRecorded | LabelSettled) -> bool:
-    return isinstance(event, LabelSettled) or event.source in {"user", "outcome", "seed"}
+    return isinstance(event, LabelSettled) or event.source in TRUSTED
 
 
 def _live_values(event: TrafficRecorded) -> dict[str, Any]:
     return {
+        "task": event.task,
         "sample_id": event.sample_id,
         "release": event.release,
         "live": True,
         "event_id": event.event_id,
-        "task": event.task,
         "arm": event.arm,
         "rollout_id": event.rollout_id,
         "output": event.output,
@@ -73,11 +76,11 @@ def _live_values(event: TrafficRecorded) -> dict[str, Any]:
 
 def _shadow_values(event: ShadowRecorded) -> dict[str, Any]:
     return {
+        "task": event.task,
         "sample_id": event.sample_id,
         "release": event.release,
         "live": False,
         "event_id": event.event_id,
-        "task": event.task,
         "arm": event.arm,
         "rollout_id": event.rollout_id,
         "output": event.output,
@@ -95,11 +98,11 @@ def _shadow_values(event: ShadowRecorded) -> dict[str, Any]:
 def _truth_values(event: LabelRecorded | LabelSettled) -> dict[str, Any]:
     source = "expert" if isinstance(event, LabelSettled) else event.source
     return {
+        "task": event.task,
         "sample_id": event.sample_id,
         "source": source,
         "rank": rank("expert" if isinstance(event, LabelSettled) else event.source),
         "event_id": event.event_id,
-        "task": event.task,
         "value": event.value,
         "audit": event.audit,
         "inclusion_probability": event.inclusion_probability,

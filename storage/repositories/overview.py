@@ -155,15 +155,19 @@ class Overview:
         found = [_history(row, known.get(row.source)) for row in requests]
         return sorted(found, key=lambda history: history.source)
 
-    def sources_of(self, sample_ids: Sequence[str]) -> list[str]:
-        """The sources that sent these samples."""
-        found: set[str] = set()
+    def senders(self, task: str, sample_ids: Sequence[str]) -> dict[str, list[str]]:
+        """Sample id → the sources that sent it to a task, in alphabetical order."""
+        found: dict[str, set[str]] = {}
         for part in self._work.chunks(sample_ids):
             rows = self._work.rows(
-                select(traffic.c.source).where(traffic.c.sample_id.in_(part)).distinct()
+                select(traffic.c.task, traffic.c.sample_id, traffic.c.source)
+                .where(traffic.c.sample_id.in_(part))
+                .distinct()
             )
-            found.update(row.source for row in rows)
-        return sorted(found)
+            for row in rows:
+                if row.task == task:
+                    found.setdefault(row.sample_id, set()).add(row.source)
+        return {sample_id: sorted(sources) for sample_id, sources in found.items()}
 
 
 def _history(requests: Row[Any], judged: Row[Any] | None) -> SourceHistory:

@@ -6,7 +6,19 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, case, exists, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Row,
+    and_,
+    case,
+    exists,
+    func,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from flywheel.contracts.events import ReviewRequested
 from flywheel.contracts.ids import utc_now
@@ -43,8 +55,69 @@ class SqlReviewIntake:
 
     def open(self, requests: Sequence[ReviewRequested]) -> int:
         """Queue samples; those already known, in whatever state, are left alone. Returns new."""
-        lifts = self._lifts({r.release for r in requests if r.release is not None})
-        ended = self._ended({r.rollout_id for r in requests if r.rollout_id is not None})
+        rows: list[dict[str, Any]] = []
+        names = sorted({request.task for request in requests})
+        for task in names:
+            rows += self._rows(task, [request for request in requests if request.task == task])
+        new = self._work.add(tasks, rows, ["task", "sample_id"])
+        for task in names:
+            self._close_front(task)
+        self._reopen()
+        return new
+
+    def withdraw(self, task: str, sample_ids: Sequence[str]) -> int:
+        """Take samples that were settled elsewhere out of a task's queue. Returns how many."""
+        rows = [{"task": task, "sample_id": i} for i in dict.fromkeys(sample_ids)]
+        queued = 0
+        for part in self._work.chunks(sample_ids):
+            found = self._work.row(
+                select(func.count()).where(
+                    tasks.c.task == task, tasks.c.sample_id.in_(part), ~is_settled, ~is_withdrawn
+                )
+            )
+            queued += int(found[0]) if found else 0
+        self._work.add(_withdrawals, rows, ["task", "sample_id"])
+        return queued
+
+    def raise_priority(self, task: str, release: str, priority: float) -> int:
+        """Lift the task's samples that ``release`` answered, and those to come, to at least
+        ``priority``."""
+        lift = {"task": task, "release": release, "priority": priority}
+        self._work.put(
+            _lifts, [lift], ["task", "release"], lambda new: new["priority"] > _lifts.c.priority
+        )
+        return self._work.run(
+            update(tasks)
+            .where(tasks.c.task == task, tasks.c.release == release, tasks.c.precedence > -priority)
+            .values(precedence=-priority)
+        )
+
+    def end_rollout(self, task: str, rollout_id: str, priority: float) -> int:
+        """Give the rollout's audits, and those to come, at most ``priority``."""
+        ended = {"task": task, "rollout_id": rollout_id, "priority": priority}
+        self._work.add(_ended, [ended], ["task", "rollout_id"])
+        # A lift outranks it, whichever of the two came first.
+        lift = (
+            select(_lifts.c.priority)
+            .where(_lifts.c.task == tasks.c.task, _lifts.c.release == tasks.c.release)
+            .correlate(tasks)
+            .scalar_subquery()
+        )
+        left = case((lift > priority, lift), else_=priority)
+        return self._work.run(
+            update(tasks)
+            .where(
+                tasks.c.task == task,
+                tasks.c.rollout_id == rollout_id,
+                tasks.c.audit,
+                tasks.c.precedence < -left,
+            )
+            .values(precedence=-left)
+        )
+
+    def _rows(self, task: str, requests: Sequence[ReviewRequested]) -> list[dict[str, Any]]:
+        lifts = self._lifts(task, {r.release for r in requests if r.release is not None})
+        ended = self._ended(task, {r.rollout_id for r in requests if r.rollout_id is not None})
         rows = []
         # The smallest event id wins inside a batch too, as it mostly does between batches.
         for request in sorted(requests, key=lambda r: r.event_id):
@@ -53,108 +126,74 @@ class SqlReviewIntake:
             if request.audit:
                 own = min(own, ended.get(request.rollout_id or "", own))
             rows.append(_task_values(request, max(own, lift)))
-        new = self._work.add(tasks, rows, ["sample_id"])
-        for task in sorted({request.task for request in requests}):
-            self._close_front(task)
-        self._reopen()
-        return new
-
-    def withdraw(self, sample_ids: Sequence[str]) -> int:
-        """Take samples that were settled elsewhere out of the queue. Returns how many."""
-        rows = [{"sample_id": i} for i in dict.fromkeys(sample_ids)]
-        queued = 0
-        for part in self._work.chunks(sample_ids):
-            found = self._work.row(
-                select(func.count()).where(tasks.c.sample_id.in_(part), ~is_settled, ~is_withdrawn)
-            )
-            queued += int(found[0]) if found else 0
-        self._work.add(_withdrawals, rows, ["sample_id"])
-        return queued
-
-    def raise_priority(self, release: str, priority: float) -> int:
-        """Lift the samples that ``release`` answered, and those to come, to at least
-        ``priority``."""
-        lift = {"release": release, "priority": priority}
-        self._work.put(_lifts, [lift], ["release"], lambda new: new["priority"] > _lifts.c.priority)
-        return self._work.run(
-            update(tasks)
-            .where(tasks.c.release == release, tasks.c.precedence > -priority)
-            .values(precedence=-priority)
-        )
-
-    def end_rollout(self, rollout_id: str, priority: float) -> int:
-        """Give the rollout's audits, and those to come, at most ``priority``."""
-        self._work.add(_ended, [{"rollout_id": rollout_id, "priority": priority}], ["rollout_id"])
-        # A lift outranks it, whichever of the two came first.
-        lift = (
-            select(_lifts.c.priority)
-            .where(_lifts.c.release == tasks.c.release)
-            .correlate(tasks)
-            .scalar_subquery()
-        )
-        left = case((lift > priority, lift), else_=priority)
-        return self._work.run(
-            update(tasks)
-            .where(tasks.c.rollout_id == rollout_id, tasks.c.audit, tasks.c.precedence < -left)
-            .values(precedence=-left)
-        )
+        return rows
 
     def _close_front(self, task: str) -> None:
         """Close what is done at the front of the queue, where it is in the way of claims."""
         long_ago = utc_now() - _CLOSED_AFTER
         front = (
-            select(tasks.c.sample_id)
+            select(tasks.c.task, tasks.c.sample_id)
             .where(tasks.c.task == task, tasks.c.closed.is_(False))
             .order_by(*queue_order)
             .limit(_FRONT)
             .subquery()
         )
         done = or_(
-            exists().where(
-                outcomes.c.sample_id == front.c.sample_id, outcomes.c.settled_at < long_ago
-            ),
-            exists().where(_withdrawals.c.sample_id == front.c.sample_id),
+            exists().where(same_sample(outcomes, front), outcomes.c.settled_at < long_ago),
+            exists().where(same_sample(_withdrawals, front)),
         )
         found = [row.sample_id for row in self._work.rows(select(front).where(done))]
         if found:
-            self._work.run(update(tasks).where(tasks.c.sample_id.in_(found)).values(closed=True))
+            self._work.run(
+                update(tasks)
+                .where(tasks.c.task == task, tasks.c.sample_id.in_(found))
+                .values(closed=True)
+            )
 
     def _reopen(self) -> None:
         """An expert took back an old answer: the sample waits again."""
         undone = tasks.c.closed.is_(True) & ~is_settled & ~is_withdrawn
-        held = select(claims.c.sample_id)
+        key = tuple_(tasks.c.task, tasks.c.sample_id)
+        held = select(claims.c.task, claims.c.sample_id)
         found = self._work.rows(
-            select(tasks.c.sample_id).where(tasks.c.sample_id.in_(held), undone)
+            select(tasks.c.task, tasks.c.sample_id).where(key.in_(held), undone)
         )
         if found:
-            ids = [row.sample_id for row in found]
-            self._work.run(update(tasks).where(tasks.c.sample_id.in_(ids)).values(closed=False))
+            keys = [(row.task, row.sample_id) for row in found]
+            self._work.run(update(tasks).where(key.in_(keys)).values(closed=False))
 
-    def _ended(self, rollout_ids: set[str]) -> dict[str, float]:
+    def _ended(self, task: str, rollout_ids: set[str]) -> dict[str, float]:
         if not rollout_ids:
             return {}
-        found = self._work.rows(select(_ended).where(_ended.c.rollout_id.in_(rollout_ids)))
+        found = self._work.rows(
+            select(_ended).where(_ended.c.task == task, _ended.c.rollout_id.in_(rollout_ids))
+        )
         return {row.rollout_id: row.priority for row in found}
 
-    def _lifts(self, releases: set[str]) -> dict[str, float]:
+    def _lifts(self, task: str, releases: set[str]) -> dict[str, float]:
         if not releases:
             return {}
-        found = self._work.rows(select(_lifts).where(_lifts.c.release.in_(releases)))
+        found = self._work.rows(
+            select(_lifts).where(_lifts.c.task == task, _lifts.c.release.in_(releases))
+        )
         return {row.release: row.priority for row in found}
 
 
-is_settled: ColumnElement[bool] = exists().where(outcomes.c.sample_id == tasks.c.sample_id)
-is_withdrawn: ColumnElement[bool] = exists().where(_withdrawals.c.sample_id == tasks.c.sample_id)
+def same_sample(one: FromClause, other: FromClause) -> ColumnElement[bool]:
+    """Whether rows of two tables are about the same sample of the same task."""
+    return and_(one.c.task == other.c.task, one.c.sample_id == other.c.sample_id)
+
+
+is_settled: ColumnElement[bool] = exists().where(same_sample(outcomes, tasks))
+is_withdrawn: ColumnElement[bool] = exists().where(same_sample(_withdrawals, tasks))
 is_answered: ColumnElement[bool] = exists().where(
-    answers.c.sample_id == tasks.c.sample_id, answers.c.value.is_not(None)
+    same_sample(answers, tasks), answers.c.value.is_not(None)
 )
 
 
 def state_at(now: datetime) -> ColumnElement[str]:
     """The state of a queued sample at a moment, from what the console has recorded of it."""
-    is_claimed = exists().where(
-        and_(claims.c.sample_id == tasks.c.sample_id, claims.c.expires_at > now)
-    )
+    is_claimed = exists().where(same_sample(claims, tasks), claims.c.expires_at > now)
     return case(
         (is_settled, "settled"),
         (is_withdrawn, "withdrawn"),

@@ -20,11 +20,11 @@ class ScoreRow(SQLModel, table=True):
         Index("ix_evidence_scores_release", "release"),
     )
 
+    task: str = Field(primary_key=True)
     sample_id: str = Field(primary_key=True)
     release: str = Field(primary_key=True)
     live: bool = Field(primary_key=True)
     event_id: str
-    task: str
     arm: str | None = None
     rollout_id: str | None = None
     output: str | None = None
@@ -44,11 +44,11 @@ class TruthRow(SQLModel, table=True):
     __tablename__ = "evidence_truths"
     __table_args__: ClassVar[Any] = (Index("ix_evidence_truths_audit", "task", "audit"),)
 
+    task: str = Field(primary_key=True)
     sample_id: str = Field(primary_key=True)
     source: str = Field(primary_key=True)
     rank: int
     event_id: str
-    task: str
     value: str | None = None
     audit: bool
     inclusion_probability: float

@@ -1,4 +1,7 @@
-"""The expert queue: tasks are the review agent's; claims, answers and outcomes the console's."""
+"""The expert queue: tasks are the review agent's; claims, answers and outcomes the console's.
+
+A sample's id is the client's, who may send one sample to several tasks: every key has the task.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,9 @@ class ReviewTaskRow(SQLModel, table=True):
         Index("ix_review_tasks_rollout", "rollout_id"),
     )
 
+    task: str = Field(primary_key=True)
     sample_id: str = Field(primary_key=True)
     event_id: str
-    task: str
     text: str = Field(sa_type=Text)
     reason: str = Field(sa_type=Text)
     precedence: float
@@ -49,6 +52,7 @@ class ReviewWithdrawalRow(SQLModel, table=True):
 
     __tablename__ = "review_withdrawals"
 
+    task: str = Field(primary_key=True)
     sample_id: str = Field(primary_key=True)
 
 
@@ -57,6 +61,7 @@ class ReviewLiftRow(SQLModel, table=True):
 
     __tablename__ = "review_lifts"
 
+    task: str = Field(primary_key=True)
     release: str = Field(primary_key=True)
     priority: float
 
@@ -66,6 +71,7 @@ class ReviewEndedRolloutRow(SQLModel, table=True):
 
     __tablename__ = "review_ended_rollouts"
 
+    task: str = Field(primary_key=True)
     rollout_id: str = Field(primary_key=True)
     priority: float
 
@@ -76,6 +82,7 @@ class ReviewClaimRow(SQLModel, table=True):
     __tablename__ = "review_claims"
     __table_args__: ClassVar[Any] = (Index("ix_review_claims_annotator", "annotator"),)
 
+    task: str = Field(primary_key=True)
     sample_id: str = Field(primary_key=True)
     annotator: str = Field(primary_key=True)
     expires_at: datetime = Field(sa_type=UtcDateTime)
@@ -86,7 +93,7 @@ class ReviewAnswerRow(SQLModel, table=True):
 
     __tablename__ = "review_answers"
     __table_args__: ClassVar[Any] = (
-        UniqueConstraint("sample_id", "annotator", name="uq_review_answers_once"),
+        UniqueConstraint("task", "sample_id", "annotator", name="uq_review_answers_once"),
         Index("ix_review_answers_annotator", "annotator", "answered_at"),
         {"sqlite_autoincrement": True},
     )
@@ -96,8 +103,8 @@ class ReviewAnswerRow(SQLModel, table=True):
         primary_key=True,
         sa_type=BigInteger().with_variant(Integer, "sqlite"),
     )
-    sample_id: str
     task: str
+    sample_id: str
     annotator: str
     value: str | None = None
     answered_at: datetime = Field(sa_type=UtcDateTime)
@@ -109,6 +116,7 @@ class ReviewOutcomeRow(SQLModel, table=True):
 
     __tablename__ = "review_outcomes"
 
+    task: str = Field(primary_key=True)
     sample_id: str = Field(primary_key=True)
     event_id: str
     value: str

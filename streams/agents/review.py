@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Protocol
 
 from flywheel.contracts.events import Event, LabelRecorded, ReviewRequested, RolloutChanged
@@ -24,8 +26,8 @@ _SETTLING = frozenset({"seed", "user", "outcome"})
 class Desk(Protocol):
     """The one thing read of the queue: whether a sample waits as an audit."""
 
-    def find(self, sample_id: str) -> ReviewTask | None:
-        """One sample with its present state, or None."""
+    def find(self, task: str, sample_id: str) -> ReviewTask | None:
+        """One sample of a task with its present state, or None."""
         ...
 
 
@@ -59,20 +61,20 @@ def _take_in(tx: ReviewAgentTransaction, events: Sequence[Event]) -> None:
     if requests:
         tx.intake.open(requests)
     settled = {
-        event.sample_id
+        (event.task, event.sample_id)
         for event in events
         if isinstance(event, LabelRecorded) and event.source in _SETTLING
     }
     # An audit asks what an expert says of a sample chosen at random: to drop those that someone
     # else labelled would bias what is learnt from the rest.
-    withdrawn = sorted(sample for sample in settled if _may_go(tx.desk.find(sample)))
-    if withdrawn:
-        tx.intake.withdraw(withdrawn)
+    withdrawn = sorted(key for key in settled if _may_go(tx.desk.find(*key)))
+    for task, samples in groupby(withdrawn, key=itemgetter(0)):
+        tx.intake.withdraw(task, [sample for _, sample in samples])
     for event in events:
         if isinstance(event, RolloutChanged) and event.state in {"promoted", "rolled_back"}:
-            tx.intake.end_rollout(event.rollout_id, AUDIT_PRIORITY)
+            tx.intake.end_rollout(event.task, event.rollout_id, AUDIT_PRIORITY)
             if event.state == "rolled_back" and event.challenger is not None:
-                tx.intake.raise_priority(event.challenger, ROLLED_BACK_PRIORITY)
+                tx.intake.raise_priority(event.task, event.challenger, ROLLED_BACK_PRIORITY)
 
 
 def _may_go(task: ReviewTask | None) -> bool:

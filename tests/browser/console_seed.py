@@ -406,7 +406,7 @@ def _traffic(
         tx.intake.open(reviews)
         by_sample = {event.sample_id: event for event in settled}
         for answer in answers:
-            tx.desk.answer(answer, by_sample[answer.sample_id])
+            tx.desk.answer(TASK, answer, by_sample[answer.sample_id])
 
 
 def _answer(rnd: random.Random, truth: str, quality: float) -> tuple[str, dict[str, float]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import uvicorn
 from console_places import vendored_assets
-from console_seed import console_settings, opened
+from console_seed import TASK, console_settings, opened
 
 from flywheel.console.app import create_app
 from flywheel.settings import FlywheelSettings
@@ -26,10 +26,10 @@ class Site:
         self.url = url
         self.database = database
 
-    def answers(self, sample_id: str) -> list[str | None]:
+    def answers(self, sample_id: str, task: str = TASK) -> list[str | None]:
         """Waits until a sample has an answer."""
         return self.until(
-            lambda tx: [answer.value for answer in tx.desk.answers(sample_id)],
+            lambda tx: [answer.value for answer in tx.desk.answers(task, sample_id)],
             bool,
         )
 

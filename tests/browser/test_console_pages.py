@@ -97,7 +97,7 @@ def test_an_expert_reviews_by_keyboard_alone(site: Site, page: Page) -> None:
     assert site.answers(second) == [LABELS[5]]
     assert site.answers(third) == [LABELS[0]]
     with site.database.transaction(read_only=True) as tx:
-        assert {tx.desk.find(one).state for one in (first, second, third)} == {"settled"}
+        assert {tx.desk.find(TASK, one).state for one in (first, second, third)} == {"settled"}
     expect(page.locator("#stat-count")).to_have_text("3")
     expect(page.locator("#recent li")).to_have_count(3)
     assert page.evaluate("localStorage.getItem('flywheel.review.questions.unsaved')") is None
@@ -124,14 +124,14 @@ def test_undo_takes_back_the_answer_and_skip_leaves_the_sample_to_others(
     page.keyboard.press("u")
     expect(page.locator("#sample")).to_have_attribute("data-id", first)
     with site.database.transaction(read_only=True) as tx:
-        assert tx.desk.answers(first) == []
-        assert tx.desk.find(first).state == "claimed"
+        assert tx.desk.answers(TASK, first) == []
+        assert tx.desk.find(TASK, first).state == "claimed"
 
     page.keyboard.press("s")
     expect(page.locator("#sample")).not_to_have_attribute("data-id", first)
     assert site.answers(first) == [None]
     with site.database.transaction(read_only=True) as tx:
-        assert tx.desk.find(first).state == "open"
+        assert tx.desk.find(TASK, first).state == "open"
 
 
 def test_the_keys_are_shown_on_demand_and_the_model_only_when_asked_for(page: Page) -> None:
@@ -198,7 +198,7 @@ def test_a_new_expert_is_asked_for_a_name_once(browser: Browser, site: Site) -> 
         shown(page)
         expect(page.get_by_role("dialog")).to_have_count(0)
         with site.database.transaction(read_only=True) as tx:
-            assert [one.annotator for one in tx.desk.answers(sample)] == ["Grace"]
+            assert [one.annotator for one in tx.desk.answers(TASK, sample)] == ["Grace"]
 
 
 def test_focus_is_visible_and_every_control_can_be_reached_by_tab(page: Page) -> None:

@@ -159,7 +159,7 @@ def test_an_expert_accepts_rewrites_skips_and_undoes_by_keyboard(site: Site, pag
     expect(page.locator("#text-note")).to_contain_text("91")
     page.keyboard.press("a")
     shows(page, "second")
-    assert site.answers("first") == ["It is\non its way."]
+    assert site.answers("first", TASK) == ["It is\non its way."]
 
     page.keyboard.press("e")
     expect(text).to_be_focused()
@@ -176,16 +176,16 @@ def test_an_expert_accepts_rewrites_skips_and_undoes_by_keyboard(site: Site, pag
     expect(text).to_have_value("We are sorry. S a u 1 Enter? \nTruly.")
     page.keyboard.press("Control+Enter")
     shows(page, "third")
-    assert site.answers("second") == ["We are sorry. S a u 1 Enter? \nTruly."]
+    assert site.answers("second", TASK) == ["We are sorry. S a u 1 Enter? \nTruly."]
 
     page.keyboard.press("u")
     shows(page, "second")
     expect(text).to_have_value("We are sorry. S a u 1 Enter? \nTruly.")
     with site.database.transaction(read_only=True) as tx:
-        assert tx.desk.answers("second") == []
+        assert tx.desk.answers(TASK, "second") == []
     page.keyboard.press("s")
     shows(page, "third")
-    assert site.answers("second") == [None]
+    assert site.answers("second", TASK) == [None]
 
 
 def test_an_empty_or_endless_answer_cannot_be_sent(site: Site, page: Page) -> None:
@@ -195,7 +195,7 @@ def test_an_empty_or_endless_answer_cannot_be_sent(site: Site, page: Page) -> No
     shows(page, "second")
     page.keyboard.press("Enter")
     shows(page, "third")
-    assert site.answers("second") == ["We are sorry."]
+    assert site.answers("second", TASK) == ["We are sorry."]
     text, send = page.locator("#text"), page.locator("#submit")
     expect(page.locator("#sample-text")).to_have_text("Do you sell <b>lamps</b>?")
     expect(page.locator("#text-note")).to_contain_text("the model wrote nothing")
@@ -211,7 +211,7 @@ def test_an_empty_or_endless_answer_cannot_be_sent(site: Site, page: Page) -> No
     text.fill("  Yes, in \U0001f4a1 many shapes.\n")
     send.click()
     expect(page.get_by_text("Nothing waits for you")).to_be_visible()
-    assert site.answers("third") == ["Yes, in \U0001f4a1 many shapes."]
+    assert site.answers("third", TASK) == ["Yes, in \U0001f4a1 many shapes."]
     expect(page.locator("#recent li")).to_have_count(3)
 
 

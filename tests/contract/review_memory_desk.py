@@ -22,27 +22,28 @@ class MemoryOutbox:
         self.events.extend(events)
 
 
+Sample = tuple[str, str]  # task and sample id
+
+
 class MemoryDesk:
     def __init__(self) -> None:
-        self.tasks: dict[str, ReviewTask] = {}
-        self.claims: dict[tuple[str, str], datetime] = {}
-        self.given: list[Answer] = []
-        self.settled: dict[str, str] = {}
-        self.withdrawn: set[str] = set()
+        self.tasks: dict[Sample, ReviewTask] = {}
+        self.claims: dict[tuple[Sample, str], datetime] = {}
+        self.given: list[tuple[str, Answer]] = []
+        self.settled: dict[Sample, str] = {}
+        self.withdrawn: set[Sample] = set()
 
     def open(self, requests: Sequence[ReviewRequested]) -> int:
         known = len(self.tasks)
         for request in requests:
-            if request.sample_id in self.tasks:
-                continue
             fields = msgspec.structs.asdict(request)
             fields["requested_at"] = fields.pop("occurred_at")
             del fields["event_id"]
-            self.tasks[request.sample_id] = ReviewTask(**fields)
+            self.tasks.setdefault((request.task, request.sample_id), ReviewTask(**fields))
         return len(self.tasks) - known
 
-    def withdraw(self, sample_ids: Sequence[str]) -> int:
-        self.withdrawn.update(sample_ids)
+    def withdraw(self, task: str, sample_ids: Sequence[str]) -> int:
+        self.withdrawn.update((task, sample_id) for sample_id in sample_ids)
         return len(sample_ids)
 
     def claim(
@@ -54,14 +55,16 @@ class MemoryDesk:
         limit: int,
         answers_needed: int = 1,
     ) -> list[ReviewTask]:
-        done = {answer.sample_id for answer in self.given if answer.annotator == annotator}
+        done = {
+            (of, answer.sample_id) for of, answer in self.given if answer.annotator == annotator
+        }
         closed = done | self.withdrawn | self.settled.keys()
         mine, free = [], []
-        for sample in self.tasks.values():
-            if sample.task != task or sample.sample_id in closed:
+        for key, sample in self.tasks.items():
+            if sample.task != task or key in closed:
                 continue
-            holders = self._holders(sample.sample_id, now)
-            given = sum(answer.value is not None for answer in self.answers(sample.sample_id))
+            holders = self._holders(key, now)
+            given = sum(answer.value is not None for answer in self.answers(*key))
             if annotator in holders:
                 mine.append(sample)
             elif len(holders) < max(1, answers_needed - given):
@@ -70,64 +73,65 @@ class MemoryDesk:
             samples.sort(key=lambda sample: (-sample.priority, sample.requested_at))
         taken = (mine + free)[:limit]
         for sample in taken:
-            self._hold(sample.sample_id, annotator, now, lease_seconds)
+            self._hold((task, sample.sample_id), annotator, now, lease_seconds)
         return [msgspec.structs.replace(sample, state="claimed") for sample in taken]
 
-    def find(self, sample_id: str) -> ReviewTask | None:
-        sample = self.tasks.get(sample_id)
+    def find(self, task: str, sample_id: str) -> ReviewTask | None:
+        key = (task, sample_id)
+        sample = self.tasks.get(key)
         if sample is None:
             return None
-        if sample_id in self.settled:
+        if key in self.settled:
             state = "settled"
-        elif sample_id in self.withdrawn:
+        elif key in self.withdrawn:
             state = "withdrawn"
-        elif any(held == sample_id for held, _ in self.claims):
+        elif any(held == key for held, _ in self.claims):
             state = "claimed"
-        elif any(answer.value for answer in self.answers(sample_id)):
+        elif any(answer.value for answer in self.answers(*key)):
             state = "submitted"
         else:
             state = "open"
         return msgspec.structs.replace(sample, state=state)
 
-    def answers(self, sample_id: str) -> list[Answer]:
-        return [answer for answer in self.given if answer.sample_id == sample_id]
+    def answers(self, task: str, sample_id: str) -> list[Answer]:
+        return [answer for of, answer in self.given if (of, answer.sample_id) == (task, sample_id)]
 
-    def answer(self, answer: Answer, settled: LabelSettled | None) -> None:
-        if any(a.annotator == answer.annotator for a in self.answers(answer.sample_id)):
+    def answer(self, task: str, answer: Answer, settled: LabelSettled | None) -> None:
+        key = (task, answer.sample_id)
+        if any(a.annotator == answer.annotator for a in self.answers(*key)):
             raise Conflict("answered already")
-        self.given.append(answer)
-        self.claims.pop((answer.sample_id, answer.annotator), None)
+        self.given.append((task, answer))
+        self.claims.pop((key, answer.annotator), None)
         if settled is not None and settled.value is not None:
-            self.settled[answer.sample_id] = settled.value
+            self.settled[key] = settled.value
 
     def undo(
-        self, annotator: str, now: datetime, lease_seconds: float, task: str | None = None
+        self, task: str, annotator: str, now: datetime, lease_seconds: float
     ) -> ReviewTask | None:
-        mine = [a for a in reversed(self.given) if a.annotator == annotator]
-        latest = next((a for a in mine if task in (None, self.tasks[a.sample_id].task)), None)
-        if latest is None:
+        mine = [a for of, a in reversed(self.given) if (of, a.annotator) == (task, annotator)]
+        if not mine:
             return None
-        before = self.find(latest.sample_id)
-        self.given.remove(latest)
-        self.settled.pop(latest.sample_id, None)
-        self._hold(latest.sample_id, annotator, now, lease_seconds)
+        latest = mine[0]
+        key = (task, latest.sample_id)
+        before = self.find(*key)
+        self.given.remove((task, latest))
+        self.settled.pop(key, None)
+        self._hold(key, annotator, now, lease_seconds)
         return before
 
     def depth(self, task: str, now: datetime) -> QueueDepth:
-        states = [self.find(s.sample_id) for s in self.tasks.values() if s.task == task]
+        states = [self.find(*key) for key in self.tasks if key[0] == task]
         counts: dict[str, int] = {}
         for sample in states:
             if sample is not None:
                 counts[sample.state] = counts.get(sample.state, 0) + 1
         return QueueDepth(**counts)
 
-    def _holders(self, sample_id: str, now: datetime) -> set[str]:
-        return {
-            who for (held, who), until in self.claims.items() if held == sample_id and until > now
-        }
+    def _holders(self, key: Sample, now: datetime) -> set[str]:
+        return {who for (held, who), until in self.claims.items() if held == key and until > now}
 
-    def _hold(self, sample_id: str, annotator: str, now: datetime, seconds: float) -> None:
-        self.claims[sample_id, annotator] = now + timedelta(seconds=seconds)
+    def _hold(self, key: Sample, annotator: str, now: datetime, seconds: float) -> None:
+        self.claims[key, annotator] = now + timedelta(seconds=seconds)
 
 
 class MemoryTransaction:

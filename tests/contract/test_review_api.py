@@ -262,7 +262,7 @@ def test_undo_takes_back_the_latest_answer_of_the_task_asked_for(
 def test_a_withdrawn_sample_takes_no_answer(client: Client, database: ReviewDatabase) -> None:
     request_review(database, "a")
     with database.transaction() as tx:
-        tx.intake.withdraw(["a"])
+        tx.intake.withdraw("one", ["a"])
     assert ids(client, "ada") == []
     assert answer(client, "a", "ada", "NUM").status_code == 409
 

@@ -173,7 +173,7 @@ class Queue(RuleBasedStateMachine):
     @rule(sample_id=samples)
     def label_elsewhere(self, sample_id: str) -> None:
         with self.db.transaction() as tx:
-            tx.intake.withdraw([sample_id])
+            tx.intake.withdraw("task", [sample_id])
         self.withdrawn.add(sample_id)
 
     @rule()

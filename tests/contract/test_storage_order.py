@@ -212,12 +212,12 @@ def test_the_queue_does_not_depend_on_order(
                     if isinstance(word, ReviewRequested):
                         tx.intake.open([word])
                     elif isinstance(word, str):
-                        tx.intake.withdraw([word])
+                        tx.intake.withdraw(TASK, [word])
                     elif isinstance(word, Ended):
-                        tx.intake.end_rollout(word.rollout_id, 50)
+                        tx.intake.end_rollout(TASK, word.rollout_id, 50)
                     else:
-                        tx.intake.raise_priority(*word)
-            found = [tx.desk.find(sample) for sample in ("s1", "s2", "s3", "s4")]
+                        tx.intake.raise_priority(TASK, *word)
+            found = [tx.desk.find(TASK, sample) for sample in ("s1", "s2", "s3", "s4")]
             given_out = tx.desk.claim(TASK, "ada", at(10), 60, 10)
             states.append((found, given_out, tx.desk.depth(TASK, at(10))))
     assert states[0] == states[1]

@@ -100,7 +100,9 @@ def test_the_history_of_sources(database: Database) -> None:
     with database.transaction(read_only=True) as tx:
         app, batch = tx.overview.source_history(TASK)
         assert tx.overview.source_history(TASK, ["batch"]) == [batch]
-        assert tx.overview.sources_of(["s1", "s2", "s4", "none"]) == ["app", "batch"]
+        senders = tx.overview.senders(TASK, ["s1", "s2", "s4", "none"])
+        assert tx.overview.senders("another task", ["s1"]) == {}
+    assert senders == {"s1": ["app"], "s2": ["app"], "s4": ["batch"]}
     assert (app.source, app.samples, app.mean_confidence) == ("app", 3, 0.75)
     assert (app.expert_labels, app.corrections, app.correction_rate) == (2, 1, 0.5)
     assert app.latest == at(9)

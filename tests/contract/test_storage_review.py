@@ -38,12 +38,12 @@ def answer(
 ) -> None:
     given = Answer(sample_id=sample, annotator=who, value=value, answered_at=at(now), seconds=2.5)
     with database.transaction() as tx:
-        tx.desk.answer(given, settled(sample, value) if end else None)
+        tx.desk.answer(TASK, given, settled(sample, value) if end else None)
 
 
 def state(database: Database, sample: str) -> str:
     with database.transaction() as tx:
-        found = tx.desk.find(sample)
+        found = tx.desk.find(TASK, sample)
     assert found is not None
     return found.state
 
@@ -53,8 +53,8 @@ def test_a_sample_is_queued_once_and_comes_back_whole(database: Database) -> Non
     with database.transaction() as tx:
         assert tx.intake.open([event, event]) == 1
         assert tx.intake.open([event, request("s1", 99), request("s2")]) == 1
-        found = tx.desk.find("s1")
-        assert tx.desk.find("nothing") is None
+        found = tx.desk.find(TASK, "s1")
+        assert tx.desk.find(TASK, "nothing") is None
     assert found is not None
     fields = msgspec.structs.asdict(event)
     for name in ("event_id", "occurred_at"):
@@ -97,7 +97,7 @@ def test_answered_skipped_settled_and_withdrawn_samples_are_not_given(database: 
     answer(database, "s1", "ada", None)
     answer(database, "s2", "bob", "a", end=True)
     with database.transaction() as tx:
-        assert tx.intake.withdraw(["s3", "s3", "unknown", "s2"]) == 1
+        assert tx.intake.withdraw(TASK, ["s3", "s3", "unknown", "s2"]) == 1
     assert claim(database, "ada") == ["s4"]
     assert claim(database, "bob") == ["s0", "s1"]
 
@@ -109,7 +109,7 @@ def test_states_and_depth(database: Database) -> None:
     answer(database, "s2", "bob", "a", end=True)
     answer(database, "s4", "bob", None)
     with database.transaction() as tx:
-        tx.intake.withdraw(["s3"])
+        tx.intake.withdraw(TASK, ["s3"])
     with database.transaction(read_only=True) as tx:
         assert tx.desk.depth(TASK, at(1)) == QueueDepth(
             open=1, claimed=1, submitted=1, settled=1, withdrawn=1, oldest_open=at(4)
@@ -125,7 +125,7 @@ def test_answers_are_kept_in_order_and_once_per_expert(database: Database) -> No
     with pytest.raises(Conflict, match="ada"):
         answer(database, "s1", "ada", "a", now=3)
     with database.transaction() as tx:
-        found = tx.desk.answers("s1")
+        found = tx.desk.answers(TASK, "s1")
     assert found == [
         Answer(sample_id="s1", annotator="bob", value=None, answered_at=at(1), seconds=2.5),
         Answer(sample_id="s1", annotator="ada", value="b", answered_at=at(2), seconds=2.5),
@@ -138,15 +138,15 @@ def test_undo_takes_back_the_latest_and_gives_the_sample_again(database: Databas
     answer(database, "s2", "ada", "b", now=2, end=True)
     answer(database, "s1", "bob", "b", now=3)
     with database.transaction() as tx:
-        before = tx.desk.undo("ada", at(4), LEASE)
+        before = tx.desk.undo(TASK, "ada", at(4), LEASE)
     assert before is not None
     assert (before.sample_id, before.state) == ("s2", "settled")
     assert claim(database, "ada", now=5, limit=1) == ["s2"]
     assert claim(database, "cleo", now=5) == ["s1"]
     with database.transaction() as tx:
-        earlier = tx.desk.undo("ada", at(6), LEASE)
-        assert tx.desk.undo("ada", at(7), LEASE) is None
-        assert tx.desk.undo("nobody", at(7), LEASE) is None
+        earlier = tx.desk.undo(TASK, "ada", at(6), LEASE)
+        assert tx.desk.undo(TASK, "ada", at(7), LEASE) is None
+        assert tx.desk.undo(TASK, "nobody", at(7), LEASE) is None
     assert earlier is not None
     assert earlier.sample_id == "s1"
     answer(database, "s2", "ada", "a", now=8, end=True)
@@ -169,12 +169,12 @@ def test_several_experts_hold_a_sample_only_as_far_as_needed(database: Database)
 def test_lifted_samples_go_first_also_those_that_come_later(database: Database) -> None:
     opened(database, request("s1", 10), request("s2", 50, release="r2"), request("s3", 95))
     with database.transaction() as tx:
-        assert tx.intake.raise_priority("r1", 90) == 1
-        tx.intake.raise_priority("r1", 20)
+        assert tx.intake.raise_priority(TASK, "r1", 90) == 1
+        tx.intake.raise_priority(TASK, "r1", 20)
     opened(database, request("s4", 5, seconds=1))
     assert claim(database, "ada") == ["s3", "s1", "s4", "s2"]
     with database.transaction() as tx:
-        lifted = tx.desk.find("s4")
+        lifted = tx.desk.find(TASK, "s4")
     assert lifted is not None
     assert lifted.priority == 90
 
@@ -188,15 +188,15 @@ def test_audits_of_an_ended_rollout_wait_behind_those_of_a_running_one(
     opened(database, audit("old", "ended"), audit("lifted", "ended", release="bad"))
     opened(database, request("unsure", 80))
     with database.transaction() as tx:
-        tx.intake.raise_priority("bad", 90)
-        assert tx.intake.end_rollout("ended", 75) == 2
+        tx.intake.raise_priority(TASK, "bad", 90)
+        assert tx.intake.end_rollout(TASK, "ended", 75) == 2
     opened(database, audit("late", "ended", 1), audit("new", "running", 2))
     assert claim(database, "ada") == ["new", "lifted", "unsure", "old", "late"]
 
 
 def test_a_sample_that_was_settled_before_it_was_queued_is_withdrawn(database: Database) -> None:
     with database.transaction() as tx:
-        assert tx.intake.withdraw(["s1"]) == 0
+        assert tx.intake.withdraw(TASK, ["s1"]) == 0
     opened(database, request("s1"))
     assert state(database, "s1") == "withdrawn"
     assert claim(database, "ada") == []
@@ -208,14 +208,14 @@ def test_what_was_done_long_ago_is_out_of_the_way_and_comes_back_by_undo(
     opened(database, request("s1", 90), request("s2", 80), request("s3", 70))
     answer(database, "s1", "ada", "a", end=True)
     with database.transaction() as tx:
-        tx.intake.withdraw(["s2"])
+        tx.intake.withdraw(TASK, ["s2"])
     opened(database, request("s4", 10))
     with database.work() as work:
         closed = "SELECT sample_id FROM review_tasks WHERE closed ORDER BY sample_id"
         assert [row[0] for row in work.connection.exec_driver_sql(closed)] == ["s1", "s2"]
     assert (state(database, "s1"), state(database, "s2")) == ("settled", "withdrawn")
     with database.transaction() as tx:
-        assert tx.desk.undo("ada", at(0), LEASE) is not None
+        assert tx.desk.undo(TASK, "ada", at(0), LEASE) is not None
     assert claim(database, "ada", now=1, limit=1) == ["s1"]
     opened(database, request("s5", 5))
     assert claim(database, "bob", now=LEASE + 2, limit=2) == ["s1", "s3"]
@@ -257,7 +257,7 @@ def test_who_searches_while_another_takes_the_sample_does_not_get_it(database: D
     opened(database, *done, *(request(f"s{i}", priority=i) for i in range(16)))
     with database.transaction() as tx:
         # In the way of every search, so that it takes a while to come to an open sample.
-        tx.intake.withdraw([event.sample_id for event in done])
+        tx.intake.withdraw(TASK, [event.sample_id for event in done])
 
     def work(index: int) -> list[str]:
         time.sleep(index * 0.002)
@@ -275,15 +275,15 @@ def test_experts_who_answer_at_once_settle_a_sample_once(database: Database) -> 
         settled_here = 0
         for sample in samples:
             with database.transaction() as tx:
-                found = tx.desk.find(sample)
+                found = tx.desk.find(TASK, sample)
                 assert found is not None
-                others = [a for a in tx.desk.answers(sample) if a.value]
+                others = [a for a in tx.desk.answers(TASK, sample) if a.value]
                 outcome = settled(sample, "a") if len(others) == 1 else None
                 given = Answer(
                     sample_id=sample, annotator=f"{index}", value="a", answered_at=at(index)
                 )
                 if found.state != "settled":
-                    tx.desk.answer(given, outcome)
+                    tx.desk.answer(TASK, given, outcome)
                     settled_here += outcome is not None
         return settled_here
 

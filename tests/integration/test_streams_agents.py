@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from streams_harness import traffic
 
@@ -111,7 +112,7 @@ def test_review_lifts_the_failures_of_a_challenger_that_was_rolled_back(db: Data
     )
     handle([rolled_back])
     with db.transaction() as tx:
-        lifted, other = tx.desk.find("of-challenger"), tx.desk.find("of-champion")
+        lifted, other = tx.desk.find(TASK, "of-challenger"), tx.desk.find(TASK, "of-champion")
         assert lifted is not None
         assert other is not None
         assert (lifted.priority, other.priority) == (review.ROLLED_BACK_PRIORITY, 10.0)
@@ -213,3 +214,29 @@ def test_reconciliation_finds_what_a_group_passed_without_an_effect(
     assert not {event.event_id for event in sent[1:]} & set(after.groups[0].lost)
     assert after.groups[0].doubled_in_log >= 5
     assert after.groups[0].waiting == 0
+
+
+def test_reconciliation_names_reviews_that_were_never_queued(
+    kafka: KafkaSettings, db: Database
+) -> None:
+    """What an earlier version made of one sample id in two tasks: handled, and in one queue."""
+    from kafka import KafkaConsumer, TopicPartition
+    from kafka.structs import OffsetAndMetadata
+
+    group, sample = f"test.{new_id()}", new_id()
+    asked = [request(sample), msgspec.structs.replace(request(sample), task="another task")]
+    publisher = KafkaPublisher(kafka, "test")
+    publisher.publish(asked)
+    publisher.close()
+    everything = list(read_topic(kafka, "flywheel.review"))
+    consumer = KafkaConsumer(bootstrap_servers=kafka.servers, group_id=group)
+    ends = {TopicPartition(one.topic, one.partition): one.offset + 1 for one in everything}
+    consumer.assign(list(ends))
+    consumer.commit({place: OffsetAndMetadata(end, "", -1) for place, end in ends.items()})
+    consumer.close()
+    with db.transaction() as tx:
+        tx.intake.open(asked[:1])
+        tx.seen.add(group, [event.event_id for event in asked])
+    [found] = reconcile(kafka, db, {group: ("flywheel.review",)}).groups
+    assert f"review never queued: {sample} of another task" in found.lost
+    assert f"review never queued: {sample} of {TASK}" not in found.lost
