@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import structlog
 
+from flywheel.bootstrap.bases import check_bases
 from flywheel.bootstrap.importer import WorkspaceImporter
 from flywheel.bootstrap.pipeline import WorkspacePipeline
 from flywheel.bootstrap.process import await_broker, begin, loop, open_database, stop_signal
@@ -35,6 +36,7 @@ _log = structlog.get_logger(__name__)
 def run_trainer(settings: FlywheelSettings) -> int:
     """Run until SIGTERM. A turn that a crash or a stop interrupts is resumed at the next start."""
     begin("trainer", settings)
+    check_bases(settings)
     stopping = stop_signal()
     await_broker(settings)
     with open_database(settings) as database:

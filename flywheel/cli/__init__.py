@@ -16,7 +16,7 @@ from flywheel.errors import FlywheelError
 # nothing but click.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("demo", "demo", "Turn the wheel on real input, from an empty folder."),
-    "init": ("workspace", "init", "Make a workspace with a commented flywheel.toml."),
+    "init": ("init", "init", "Make a workspace with a commented flywheel.toml."),
     "up": ("workspace", "up", "Start every process under one supervisor."),
     "down": ("workspace", "down", "Stop what `up` started."),
     "status": ("workspace", "status", "What runs, what serves, what waits."),

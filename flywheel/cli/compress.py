@@ -138,7 +138,7 @@ def run(
 
 
 def _recipes(pairs: tuple[str, ...]) -> dict[str, dict[str, object]]:
-    from flywheel.cli.workspace import parse_values
+    from flywheel.cli.init import parse_values
 
     recipes: dict[str, dict[str, object]] = {}
     for key, value in parse_values(pairs).items():

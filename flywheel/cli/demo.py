@@ -57,7 +57,7 @@ def demo(
     values: tuple[str, ...],
 ) -> None:
     """Turn the wheel on real input: TREC questions, a small model, a simulated expert."""
-    from flywheel.cli.workspace import parse_values
+    from flywheel.cli.init import parse_values
     from flywheel.demo.main import run_demo
     from flywheel.demo.plan import make_plan
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from flywheel.bootstrap.bases import PACKAGE
+from flywheel.cli.base_models import look_at
 from flywheel.cli.operate import chosen_task
 from flywheel.cli.release_words import diff_lines, served_lines
 from flywheel.contracts.ids import new_id, utc_now
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from storage.database import Database, Transaction
 
 POLL_SECONDS = 0.5
-PACKAGE = "package:"
 
 
 @click.group()
@@ -190,8 +191,8 @@ def export(ctx: click.Context, release: str, file: Path) -> None:
 @releases.command("import")
 @click.argument("source")
 @click.option("--task", help="Default: the only task there is.")
-@click.option("--by", required=True, help="Who brings it in.")
-@click.option("--why", required=True, help="Recorded with the release.")
+@click.option("--by", help="Who brings it in (a base model needs neither).")
+@click.option("--why", help="Recorded with the release.")
 @click.option("--override", is_flag=True, help="Register it even if the gate says no.")
 @click.option("--name", help="Name of the folder below models/bases (for a base model).")
 @click.option("--wait/--no-wait", default=True, help="Return when the gate has decided.")
@@ -200,8 +201,8 @@ def import_(
     ctx: click.Context,
     source: str,
     task: str | None,
-    by: str,
-    why: str,
+    by: str | None,
+    why: str | None,
     override: bool,
     name: str | None,
     wait: bool,
@@ -216,16 +217,22 @@ def import_(
     from flywheel.bootstrap.registry import request_import, stage_archive, stage_model
 
     settings = load_settings(ctx.obj)
-    of_task = chosen_task(settings.tasks, task)
     path = Path(source)
-    if not source.startswith(PACKAGE) and path.is_file():
+    folder, called = path, source
+    archive = not source.startswith(PACKAGE) and path.is_file()
+    if not archive:
+        classifier, called, target = look_at(source, settings.workspace, name)
+        if classifier is None:
+            click.echo(_how_to_use(settings, called, target))
+            return
+        folder = classifier
+    if by is None or why is None:
+        raise click.UsageError("a release is brought in by someone (--by) and for a reason (--why)")
+    of_task = chosen_task(settings.tasks, task)
+    if archive:
         request_id, staged = stage_archive(settings, of_task, path)
     else:
-        folder, words = _model_folder(settings, source, name)
-        if folder is None:
-            click.echo(words)
-            return
-        request_id, staged = stage_model(settings, of_task, folder, words)
+        request_id, staged = stage_model(settings, of_task, folder, called)
     with open_database(settings) as database:
         request_import(database, of_task, request_id, staged, by=by, why=why, override=override)
         click.echo(f"{staged.source} is staged; the trainer measures it and asks the gate")
@@ -233,62 +240,18 @@ def import_(
             _await_import(database, of_task, request_id)
 
 
-def _model_folder(
-    settings: FlywheelSettings, source: str, name: str | None
-) -> tuple[Path | None, str]:
-    """The folder of a classifier and how to call it; for a base model, which is then installed,
-    None and what to say."""
-    from flywheel.registry.hugging_face import install, look
-
-    if source.startswith(PACKAGE):
-        from flywheel.registry.packages import find_model
-
-        packaged = find_model(source.removeprefix(PACKAGE))
-        folder, called = packaged.folder, f"{packaged.package}=={packaged.version}"
-        target = _base_target(settings, name or packaged.package)
-        if packaged.gguf is not None:
-            return None, _install_gguf(packaged.package, target, settings)
-    else:
-        folder = Path(source)
-        if not folder.is_dir():
-            raise NotFound(f"{source} is no file and no folder")
-        called, target = folder.resolve().name, _base_target(settings, name or folder.name)
-    found = look(folder, strict=not source.startswith(PACKAGE))
-    if found.holds == "classifier":
-        return folder, called
-    target.parent.mkdir(parents=True, exist_ok=True)
-    install(folder, found, target)
-    return None, _how_to_use(target, settings)
-
-
-def _base_target(settings: FlywheelSettings, name: str) -> Path:
-    target = settings.workspace / "models" / "bases" / name
-    if target.parent != settings.workspace / "models" / "bases" or name.startswith("."):
-        raise click.UsageError(f"--name: {name!r} is no folder's name")
-    return target
-
-
-def _install_gguf(package: str, target: Path, settings: FlywheelSettings) -> str:
-    from flywheel.demo.llm_base import PACKAGE as KNOWN
-    from flywheel.demo.llm_base import prepare_base
-
-    if package != KNOWN:
-        raise ArtefactError(
-            f"{package} carries a GGUF, whose reader is not trusted with any file: convert it with "
-            f"transformers (gguf_file=) and import the folder; {KNOWN} is known and converted"
-        )
-    prepare_base(target)
-    return _how_to_use(target, settings)
-
-
-def _how_to_use(target: Path, settings: FlywheelSettings) -> str:
-    # Git keeps what was decided, not hundreds of megabytes that can be had again.
-    (target.parent / ".gitignore").write_text("*\n", "utf-8")
+def _how_to_use(settings: FlywheelSettings, called: str, target: Path) -> str:
+    """What to say of a base model that lies in ``target`` now."""
+    users = [
+        name
+        for name, task in settings.tasks.items()
+        if Path(task.training.base_model).resolve() == target.resolve()
+    ]
+    said = f"{called} is in {target}: a base to train from"
+    if users:
+        return f"{said}, which {', '.join(f'tasks.{name}' for name in users)} names already"
     where = target.relative_to(settings.workspace)
-    return (
-        f"{target} is a base to train from: in flywheel.toml set\n"
-        f'[tasks.NAME.training]\nbase_model = "{where}"'
-    )
+    return f'{said}. In flywheel.toml set\n[tasks.NAME.training]\nbase_model = "{where}"'
 
 
 def _await_import(database: Database, task: str, request_id: str) -> None:

