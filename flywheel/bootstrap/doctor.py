@@ -28,6 +28,7 @@ class Finding:
     dead_lettered: int = 0
     groups: tuple[dict[str, Any], ...] = ()
     problems: tuple[str, ...] = field(default_factory=tuple)
+    labels_without_sample: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -47,6 +48,8 @@ class Finding:
             "doubled_ids": list(self.doubled[:20]),
             "groups": list(self.groups),
             "problems": list(self.problems),
+            "labels_without_sample": len(self.labels_without_sample),
+            "labels_without_sample_ids": list(self.labels_without_sample[:20]),
         }
 
     def as_text(self) -> str:
@@ -57,6 +60,11 @@ class Finding:
             f"{row['dead_lettered']} dead-lettered, {row['waiting']} waiting, {row['lost']} lost"
             for row in self.groups
         ]
+        if self.labels_without_sample:
+            lines.append(
+                f"{len(self.labels_without_sample)} labelled samples were never recorded; their "
+                f"labels wait for them: {', '.join(self.labels_without_sample[:5])}"
+            )
         lines += [f"problem: {problem}" for problem in self.problems]
         lines += [f"lost: {item}" for item in self.lost[:20]]
         lines += [f"doubled: {item}" for item in self.doubled[:20]]
@@ -119,6 +127,7 @@ def _compare(
         lost = tx.balance.unrecorded(expected) + tx.balance.unkept_settlements()
         unproved = tx.balance.missing_truths(evidence.GROUP)
         lost += [f"truth never kept: {name}" for name in unproved]
+        without_sample = tx.balance.labels_without_sample()
         doubled = tx.balance.doubled_settlements() + tx.balance.doubled_answers()
     groups = tuple(
         {
@@ -141,4 +150,5 @@ def _compare(
         waiting=sum(group.waiting for group in report.groups),
         dead_lettered=sum(group.dead_lettered for group in report.groups),
         groups=groups,
+        labels_without_sample=tuple(without_sample),
     )

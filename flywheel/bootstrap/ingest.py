@@ -11,6 +11,7 @@ from typing import Any
 
 from flywheel.bootstrap.process import await_broker, open_database
 from flywheel.contracts.answers import text_problem
+from flywheel.contracts.bounds import sample_problem
 from flywheel.contracts.events import Event, LabelRecorded, Split, TrafficRecorded
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.errors import RejectedEvent, StorageError
@@ -34,8 +35,9 @@ def rows(path: Path, labels: Sequence[str]) -> Iterator[tuple[str, str]]:
                 raise RejectedEvent(f"{where}: not UTF-8") from None
             except (json.JSONDecodeError, KeyError, TypeError):
                 raise RejectedEvent(f'{where}: not a JSON object with "text" and "label"') from None
-            if not isinstance(text, str) or not text.strip():
-                raise RejectedEvent(f"{where}: the text is empty")
+            odd = sample_problem(text) if isinstance(text, str) else "the text is no text"
+            if odd:
+                raise RejectedEvent(f"{where}: {odd}")
             if labels and label not in labels:
                 raise RejectedEvent(
                     f"{where}: {label!r} is no label of the task ({', '.join(labels)})"

@@ -18,6 +18,8 @@ from msgspec import Meta
 LONGEST_NAME = 256
 # A topic takes a record of 1 MiB: no text that came through one is longer.
 LONGEST_TEXT = 1_000_000
+# Of a sample that someone brings in: at four bytes a character it fits every topic.
+LONGEST_SAMPLE = 200_000
 EARLIEST_YEAR = 2000
 LATEST_YEAR = 2199
 # Softmax in single precision, and a mean of log-probabilities, may round up past 1.
@@ -49,6 +51,17 @@ def id_problem(value: str) -> str | None:
     if not 1 <= len(value) <= LONGEST_NAME:
         return f"an id has 1 to {LONGEST_NAME} characters"
     return _id_problem(value)
+
+
+def sample_problem(text: str) -> str | None:
+    """Why a text cannot be a sample's, or None."""
+    if not text or text.isspace():
+        return "the text is empty"
+    if len(text) > LONGEST_SAMPLE:
+        return f"the text has {len(text)} characters; at most {LONGEST_SAMPLE} are accepted"
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return "the text holds half of a surrogate pair"
+    return None
 
 
 def release_problem(value: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from flywheel.contracts.events import LabelRecorded, LabelSettled, TrafficRecorded
@@ -10,6 +10,10 @@ from flywheel.contracts.events import LabelRecorded, LabelSettled, TrafficRecord
 
 class LabelIntake(Protocol):
     """Written by the label agent alone. Idempotent by event id; any order of events will do."""
+
+    def texts(self, samples: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
+        """(task, sample) → the text it was first recorded with, of those that are known."""
+        ...
 
     def record_samples(self, events: Sequence[TrafficRecorded]) -> None:
         """Keep the samples."""

@@ -22,6 +22,7 @@ from flywheel.gateway.answer import Answered, Answers, Ask
 from flywheel.gateway.auth import Caller, Keys
 from flywheel.gateway.calls import CLASSIFY, GENERATE
 from flywheel.gateway.capture import Capture
+from flywheel.gateway.chosen_ids import ChosenIds
 from flywheel.gateway.config import GatewayLimits
 from flywheel.gateway.forward import ModelServers
 from flywheel.gateway.generation import check_generation
@@ -123,6 +124,7 @@ class _Endpoints:
         self._keys = keys
         self._source_limits = source_limits
         self._limits = limits
+        self._chosen_ids = ChosenIds()
         self._started = int(time.time())
 
     async def chat(self, request: Request) -> Response:
@@ -240,6 +242,7 @@ class _Endpoints:
             sample_id = new_id()
         else:
             check_id(SAMPLE_HEADER, sample_id)
+            self._chosen_ids.take(task, sample_id, text)
         if user:
             check_id("user", user)
         return Ask(task, call, text, sample_id, user or sample_id, caller.source, received)

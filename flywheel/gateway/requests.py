@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+from flywheel.contracts.bounds import id_problem
 from flywheel.errors import RequestError, TooLarge
 from flywheel.gateway.calls import Prediction
 
@@ -116,6 +117,9 @@ def check_id(name: str, value: str) -> None:
     """Raises RequestError for an identifier that is empty, too long or not printable."""
     if not 1 <= len(value) <= MAX_ID_CHARS or not value.isprintable():
         raise RequestError(f"{name} must be 1 to {MAX_ID_CHARS} printable characters")
+    problem = id_problem(value)
+    if problem is not None:
+        raise RequestError(f"{name}: {problem}")
 
 
 def chat_response(sample_id: str, release: str, prediction: Prediction) -> dict[str, object]:

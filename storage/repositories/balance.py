@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, and_, case, func, select, tuple_
+from sqlalchemy import Row, and_, case, exists, func, select, tuple_
 
 from storage.repositories.evidence_intake import TRUSTED
 from storage.tables.columns import table_of
@@ -61,6 +61,20 @@ class SqlBalance:
             )
             known.update(row.sample_id for row in found)
         return [sample_id for sample_id in dict.fromkeys(sample_ids) if sample_id not in known]
+
+    def labels_without_sample(self) -> list[str]:
+        """Samples (task/id) that were labelled and never recorded: their labels wait for them,
+        and train nothing meanwhile."""
+        recorded = select(traffic.c.event_id).where(
+            traffic.c.sample_id == labels.c.sample_id, traffic.c.task == labels.c.task
+        )
+        found = self._work.rows(
+            select(labels.c.task, labels.c.sample_id)
+            .where(labels.c.settles, ~exists(recorded))
+            .distinct()
+            .order_by(labels.c.task, labels.c.sample_id)
+        )
+        return [f"{row.task}/{row.sample_id}" for row in found]
 
     def unkept_settlements(self) -> list[str]:
         """Samples that experts settled at the console and whose settlement no label row holds."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import Row, case, func, or_, select
@@ -34,6 +34,22 @@ class SqlLabelIntake:
 
     def __init__(self, work: Work) -> None:
         self._work = work
+
+    def texts(self, samples: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        """(task, sample) → the text it was first recorded with, of those that are known."""
+        known: dict[tuple[str, str], list[Row[Any]]] = defaultdict(list)
+        for part in self._work.chunks(sample for _, sample in samples):
+            for row in self._work.rows(
+                select(
+                    traffic.c.task,
+                    traffic.c.sample_id,
+                    traffic.c.event_id,
+                    traffic.c.occurred_at,
+                    traffic.c.text,
+                ).where(traffic.c.sample_id.in_(part))
+            ):
+                known[row.task, row.sample_id].append(row)
+        return {one: first(known[one]).text for one in samples if one in known}
 
     def record_samples(self, events: Sequence[TrafficRecorded]) -> None:
         """Keep the samples."""

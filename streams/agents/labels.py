@@ -9,6 +9,7 @@ from flywheel.contracts.events import Event, LabelRecorded, LabelSettled, Traffi
 from flywheel.datasets.ports import LabelIntake
 from streams.agents.once import handled_once
 from streams.agents.protocols import Accept, Seen, Transactions
+from streams.agents.texts import with_other_texts
 from streams.boundary import Agent
 
 GROUP = "flywheel.labels"
@@ -40,7 +41,9 @@ def agent(
     meet events again that it had, so it must write what the database says, not add up.
     """
 
-    keep = handled_once(db, GROUP, _keep, accept)
+    keep = handled_once(
+        db, GROUP, _keep, accept, lambda tx, events: with_other_texts(tx.label_intake, events)
+    )
 
     def handle(events: Sequence[Event]) -> Sequence[Event]:
         sent = keep(events)

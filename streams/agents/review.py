@@ -12,6 +12,7 @@ from flywheel.review.ports import ReviewIntake, ReviewTask
 from flywheel.triage.audit import AUDIT_PRIORITY
 from streams.agents.once import handled_once
 from streams.agents.protocols import Accept, Seen, Transactions
+from streams.agents.texts import Texts, with_other_texts
 from streams.boundary import Agent
 
 GROUP = "flywheel.review"
@@ -45,6 +46,11 @@ class ReviewAgentTransaction(Protocol):
         ...
 
     @property
+    def label_intake(self) -> Texts:
+        """The texts of samples."""
+        ...
+
+    @property
     def seen(self) -> Seen:
         """Events handled before."""
         ...
@@ -53,7 +59,10 @@ class ReviewAgentTransaction(Protocol):
 def agent(db: Transactions[ReviewAgentTransaction], accept: Accept | None = None) -> Agent:
     """The agent that fills the review queue."""
 
-    return Agent(GROUP, TOPICS, handled_once(db, GROUP, _take_in, accept))
+    take_in = handled_once(
+        db, GROUP, _take_in, accept, lambda tx, events: with_other_texts(tx.label_intake, events)
+    )
+    return Agent(GROUP, TOPICS, take_in)
 
 
 def _take_in(tx: ReviewAgentTransaction, events: Sequence[Event]) -> None:

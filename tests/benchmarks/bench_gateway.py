@@ -117,7 +117,7 @@ async def compare(model: str, gateway: Server, count: int) -> dict[str, Any]:
     return result
 
 
-def run(count: int, folder: str | None) -> dict[str, Any]:
+def run(count: int, folder: str | None, fsync: str) -> dict[str, Any]:
     """Start broker, model server and gateway, compare, stop them."""
     context = multiprocessing.get_context("spawn")
     model_port = context.Value("i", 0)
@@ -127,7 +127,12 @@ def run(count: int, folder: str | None) -> dict[str, Any]:
         _wait_port(model_port)
         url = f"http://127.0.0.1:{model_port.value}"
         gateway = start_gateway(
-            "gateway", Path(scratch) / "w", model=url, broker_port=broker_port, labels=LABELS
+            "gateway",
+            Path(scratch) / "w",
+            model=url,
+            broker_port=broker_port,
+            labels=LABELS,
+            fsync=fsync,
         )
         try:
             return asyncio.run(compare(url, gateway, count))
@@ -147,9 +152,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=1_000)
     parser.add_argument("--release", help="A release folder to serve instead of a constant.")
+    parser.add_argument("--fsync", default="interval", help="never, interval or always.")
     parser.add_argument("--out", type=Path, default=Path("build/bench"))
     options = parser.parse_args()
-    report = run(options.requests, options.release)
+    report = run(options.requests, options.release, options.fsync)
     table = Table(title="Through the gateway beside calling the model server (median)")
     columns = ("in flight", "direct p50", "gateway p50", "added", "p99", "requests/s", "of direct")
     for column in columns:

@@ -38,7 +38,13 @@ def broker(folder: Path, release: str) -> Iterator[int]:
 
 
 def start_gateway(
-    name: str, folder: Path, *, model: str, broker_port: int, labels: Sequence[str]
+    name: str,
+    folder: Path,
+    *,
+    model: str,
+    broker_port: int,
+    labels: Sequence[str],
+    fsync: str = "interval",
 ) -> Server:
     """A gateway in the workspace ``folder`` that asks for ``KEY`` and forwards to ``model``."""
     port = free_port()
@@ -49,6 +55,7 @@ def start_gateway(
 bootstrap_servers = "127.0.0.1:{broker_port}"
 [gateway]
 port = {port}
+fsync = "{fsync}"
 [serving]
 urls = ["{model}"]
 [tasks.t]

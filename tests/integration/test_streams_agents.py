@@ -240,3 +240,54 @@ def test_reconciliation_names_reviews_that_were_never_queued(
     [found] = reconcile(kafka, db, {group: ("flywheel.review",)}).groups
     assert f"review never queued: {sample} of another task" in found.lost
     assert f"review never queued: {sample} of {TASK}" not in found.lost
+
+
+@pytest.mark.parametrize("same_event", [True, False], ids=["the same event id", "another event id"])
+def test_a_sample_id_that_comes_back_with_another_text_is_rejected(
+    db: Database, same_event: bool
+) -> None:
+    handle = labels.agent(db).handle
+    one = traffic(1, "the first text", task=TASK)[0]
+    event_id = one.event_id if same_event else new_id()
+    other = msgspec.structs.replace(
+        one, event_id=event_id, text="another text", occurred_at=utc_now()
+    )
+    elsewhere = msgspec.structs.replace(other, event_id=new_id(), task="another-task")
+    handle([one])
+    outcome = handle_batch(handle, [one, other, elsewhere])
+    assert [event for event, _ in outcome.rejected] == [other]
+    assert "another text" in str(outcome.rejected[0][1])
+    together = handle_batch(
+        handle,
+        [
+            msgspec.structs.replace(event, sample_id="together", event_id=f"together-{number}")
+            for number, event in enumerate((other, one))
+        ],
+    )
+    assert [event.event_id for event, _ in together.rejected] == ["together-0"]
+
+
+def test_a_review_of_another_text_is_rejected(db: Database) -> None:
+    one = traffic(1, "?", task=TASK)[0]
+    labels.agent(db).handle([one])
+    handle = review.agent(db).handle
+    other = msgspec.structs.replace(request(one.sample_id), text="another text")
+    outcome = handle_batch(handle, [other, request(one.sample_id), request("not there yet")])
+    assert [event for event, _ in outcome.rejected] == [other]
+    assert open_samples(db) == {one.sample_id, "not there yet"}
+
+
+def test_feedback_waits_for_its_sample_and_is_listed_meanwhile(db: Database) -> None:
+    handle = labels.agent(db).handle
+    late = traffic(1, task=TASK)[0]
+    handle([label("never served", "user"), label(late.sample_id, "outcome")])
+
+    def standing() -> tuple[int, list[str]]:
+        with db.transaction(read_only=True) as tx:
+            return tx.labels.counts(TASK).other, tx.balance.labels_without_sample()
+
+    assert standing() == (0, sorted([f"{TASK}/never served", f"{TASK}/{late.sample_id}"]))
+    handle([late])
+    assert standing() == (1, [f"{TASK}/never served"])
+    handle([msgspec.structs.replace(late, task="another", sample_id="never served", event_id="e")])
+    assert standing() == (1, [f"{TASK}/never served"])
