@@ -201,6 +201,39 @@ def test_a_repeated_sample_counts_once(gateway, champion) -> None:
     assert len({event.event_id for event in gate.events(TrafficRecorded)}) == 1
 
 
+def test_an_id_that_comes_back_with_another_text_is_a_conflict(gateway, champion) -> None:
+    gate = gateway([champion], split=split_event("r1"))
+    headers = {"x-flywheel-sample-id": "order-17"}
+
+    def ask(text: str) -> httpx.Response:
+        return gate.http.post("/v1/classify", json={"task": TASK, "text": text}, headers=headers)
+
+    assert ask("How many?").status_code == 200
+    refused = ask("Who?")
+    assert refused.status_code == 409
+    assert "order-17" in refused.json()["detail"]
+    assert ask("How many?").status_code == 200
+    eventually(lambda: len(gate.events(TrafficRecorded)) == 2)
+    assert {event.text for event in gate.events(TrafficRecorded)} == {"How many?"}
+
+
+@pytest.mark.parametrize("sample_id", [".", "..", "", "x" * 10_000, "a\x85b"])
+def test_an_id_that_is_none_is_refused_and_named(gateway, champion, sample_id) -> None:
+    gate = gateway([champion], split=split_event("r1"))
+    body = {"task": TASK, "sample_id": sample_id, "label": "NUM"}
+    refused = gate.http.post("/v1/feedback", json=body)
+    assert refused.status_code == 400
+    assert "sample_id" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize("path", ["classify", "chat/completions", "feedback"])
+def test_a_body_nested_without_end_is_refused(gateway, champion, path) -> None:
+    gate = gateway([champion], split=split_event("r1"))
+    refused = gate.http.post(f"/v1/{path}", content=b'{"x":' + b"[" * 5_000 + b"]" * 5_000 + b"}")
+    assert refused.status_code == 400
+    assert "nested" in refused.json()["detail"]
+
+
 def test_feedback_becomes_a_label(gateway, champion) -> None:
     gate = gateway([champion], split=split_event("r1"))
     body = {"sample_id": "s1", "task": TASK, "label": "NUM", "source": "outcome"}
