@@ -28,6 +28,7 @@ from flywheel.training.config import ENCODER_ONLY, LoraSettings, TrainingSetting
 from flywheel.triage.config import TriageSettings
 
 CONFIG_FILE = "flywheel.toml"
+SHORTEST_KEY = 16
 _EVERY_HOST = {"0.0.0.0", "::"}  # noqa: S104 - compared with, not bound to
 # What a language model answers with: one token each in every tokenizer there is.
 _LETTERS = string.ascii_uppercase + string.ascii_lowercase + string.digits
@@ -218,6 +219,20 @@ class KafkaSettings(Settings):
         return self.bootstrap_servers or f"127.0.0.1:{self.local_port}"
 
 
+def _check_key(key: SecretStr) -> None:
+    """Raises ValueError, which does not show it, for a key that could be guessed or not be sent."""
+    text = key.get_secret_value()
+    if not text.strip():
+        raise ValueError("it holds a blank key")
+    if len(text) < SHORTEST_KEY:
+        raise ValueError(
+            f"it holds a key of {len(text)} characters; a key needs {SHORTEST_KEY} at least, such "
+            "as `openssl rand -hex 16` prints"
+        )
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("a key is of printable ASCII characters without spaces")
+
+
 class HttpSettings(Settings):
     """Where a process listens, and the credentials it asks for."""
 
@@ -231,6 +246,18 @@ class HttpSettings(Settings):
     allowed_hosts: tuple[str, ...] = Field(
         (), description="Names that requests may call it by, besides this machine's own."
     )
+
+    @field_validator("api_keys")
+    @classmethod
+    def _usable(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for key in keys:
+            _check_key(key)
+        return keys
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys themselves."""
+        return tuple(key.get_secret_value() for key in self.api_keys)
 
     @property
     def loopback(self) -> bool:
@@ -290,10 +317,26 @@ class ServingSettings(Settings):
 class MonitoringSettings(Settings):
     """[monitoring]: /healthz and /metrics of the processes that serve nothing else."""
 
-    host: str = Field("127.0.0.1", description="Where they listen; they ask for no key.")
+    host: str = Field("127.0.0.1", description="Where they listen.")
     worker_port: int = Field(8091, ge=1, le=65535, description="Of the worker.")
     trainer_port: int = Field(8092, ge=1, le=65535, description="Of the trainer.")
     controller_port: int = Field(8093, ge=1, le=65535, description="Of the rollout controller.")
+    metrics_key: SecretStr | None = Field(
+        None,
+        description="Bearer token that /metrics of every process asks for; from the environment.",
+    )
+
+    @field_validator("metrics_key")
+    @classmethod
+    def _usable(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None:
+            _check_key(key)
+        return key
+
+    @property
+    def metrics_keys(self) -> tuple[str, ...]:
+        """The key itself, or none."""
+        return (self.metrics_key.get_secret_value(),) if self.metrics_key else ()
 
 
 class FlywheelSettings(Settings):
@@ -407,8 +450,14 @@ ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "FLYWHEEL_MONITORING_HOST": ("monitoring", "host"),
     "FLYWHEEL_GATEWAY_API_KEYS": ("gateway", "api_keys"),
     "FLYWHEEL_CONSOLE_API_KEYS": ("console", "api_keys"),
+    "FLYWHEEL_METRICS_KEY": ("monitoring", "metrics_key"),
 }
-_SECRETS = (("kafka", "sasl_password"), ("gateway", "api_keys"), ("console", "api_keys"))
+_SECRETS = (
+    ("kafka", "sasl_password"),
+    ("gateway", "api_keys"),
+    ("console", "api_keys"),
+    ("monitoring", "metrics_key"),
+)
 
 
 def load_settings(workspace: Path, environ: Mapping[str, str] | None = None) -> FlywheelSettings:
@@ -430,16 +479,15 @@ def load_settings(workspace: Path, environ: Mapping[str, str] | None = None) -> 
         raise ConfigurationError(str(path), f"not valid TOML: {error}") from error
     for section, key in _SECRETS:
         if key in raw.get(section, {}):
-            variable = next(n for n, p in ENVIRONMENT.items() if p == (section, key))
             raise ConfigurationError(
-                f"{section}.{key}", "secrets do not belong in the file", f"set {variable} instead"
+                f"{section}.{key}",
+                "secrets do not belong in the file",
+                f"set {_variable(section, key)} instead",
             )
     for variable, keys in ENVIRONMENT.items():
         if variable not in environ:
             continue
-        value: object = environ[variable]
-        if keys[-1] in {"api_keys", "urls"}:
-            value = tuple(part for part in environ[variable].split(",") if part)
+        value = _told(environ[variable], keys[-1])
         table = raw
         for key in keys[:-1]:
             table = table.setdefault(key, {})
@@ -451,4 +499,23 @@ def load_settings(workspace: Path, environ: Mapping[str, str] | None = None) -> 
     try:
         return FlywheelSettings(workspace=workspace, **raw)
     except ValidationError as error:
-        raise refusal(error, FlywheelSettings) from error
+        refused = refusal(error, FlywheelSettings)
+        for section, key in _SECRETS:
+            if refused.key.startswith(f"{section}.{key}"):
+                raise ConfigurationError(_variable(section, key), refused.problem) from error
+        raise refused from error
+
+
+def _told(text: str, key: str) -> object:
+    """What a variable says of a key. An empty variable names no key at all; a blank one among
+    others is a mistake, which stays to be refused."""
+    if key == "metrics_key":
+        return text.strip() if text else None
+    if key not in {"api_keys", "urls"}:
+        return text
+    parts = tuple(part.strip() for part in text.split(","))
+    return parts if key == "api_keys" and text else tuple(part for part in parts if part)
+
+
+def _variable(*path: str) -> str:
+    return next(name for name, keys in ENVIRONMENT.items() if keys == path)

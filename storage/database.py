@@ -27,6 +27,7 @@ from storage.repositories.overview import Overview
 from storage.repositories.retraining import SqlTurns
 from storage.repositories.review import SqlReviewIntake
 from storage.repositories.rollouts import SqlChallengers, SqlCommands, SqlRollouts
+from storage.repositories.sessions import SqlEndedSessions
 from storage.repositories.versions import SqlDatasets, SqlReleases
 from storage.work import Work
 
@@ -51,6 +52,7 @@ class Transaction:
         self.releases: ReleaseStore = SqlReleases(work)
         self.turns: TurnStore = SqlTurns(work)
         self.overview = Overview(work)
+        self.sessions = SqlEndedSessions(work)
         self.balance = SqlBalance(work)
 
 

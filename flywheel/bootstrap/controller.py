@@ -50,6 +50,7 @@ def run_controller(settings: FlywheelSettings) -> int:
             settings.monitoring.host,
             settings.monitoring.controller_port,
             {"releases": lambda: None if releases.caught_up(0) else "still reading releases"},
+            settings.monitoring.metrics_keys,
         )
         health.start()
         # A broker that was emptied gets the splits back; everyone else meets what they know.

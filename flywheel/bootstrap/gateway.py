@@ -25,7 +25,6 @@ def run_gateway(settings: FlywheelSettings) -> int:
     """Run until SIGTERM. Starts, and answers, also while Kafka cannot be reached."""
     begin("gateway", settings)
     gateway = settings.gateway
-    settings.state.mkdir(parents=True, exist_ok=True)
     splits = Splits(settings.state / "gateway-splits.json")
 
     def changed(event: Event) -> None:
@@ -46,7 +45,9 @@ def run_gateway(settings: FlywheelSettings) -> int:
         splits=splits,
         servers=ModelServers(settings.serving.endpoints, gateway.timeout_seconds),
         capture=capture,
-        keys=Keys([key.get_secret_value() for key in gateway.api_keys]),
+        keys=Keys(gateway.keys),
+        # Whoever may ask may watch; where nobody needs a key to ask, watching may still need one.
+        metrics_keys=(*settings.monitoring.metrics_keys, *gateway.keys),
         source_limits=limits,
         names=own_names(gateway.host, keys=bool(gateway.api_keys), allowed=gateway.allowed_hosts),
     )

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import structlog
 
+from flywheel.contracts.private_files import private_folder
 from flywheel.errors import FlywheelError
 from flywheel.monitoring.logs import configure_logging
 from flywheel.settings import FlywheelSettings
@@ -37,15 +38,16 @@ def stop_signal() -> threading.Event:
 
 
 def begin(process: str, settings: FlywheelSettings) -> None:
-    """Configure the log and say that a process starts."""
+    """Configure the log, close the state folder to other users, and say that a process starts."""
     configure_logging(process, settings.log_level)
+    private_folder(settings.state)
     _log.info("starting", pid=os.getpid(), workspace=str(settings.workspace))
 
 
 @contextmanager
 def open_database(settings: FlywheelSettings) -> Iterator[Database]:
     """The workspace's database, its schema up to date."""
-    settings.state.mkdir(parents=True, exist_ok=True)
+    private_folder(settings.state)
     database = Database(settings.database)
     try:
         database.migrate()

@@ -41,6 +41,7 @@ def run_model_server(settings: FlywheelSettings, port: int) -> int:
         queue_size=serving.queue_size,
         max_queue_seconds=serving.max_queue_seconds,
         names=own_names(serving.host, keys=False),
+        metrics_keys=settings.monitoring.metrics_keys,
         checks={
             "splits": lambda: None if follower.caught_up(0) else "still reading the rollout log"
         },

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from flywheel.contracts.private_files import private_folder
 from flywheel.errors import WorkspaceError
 from flywheel.serving.vllm.machine import find_installation
 from flywheel.settings import FlywheelSettings
@@ -221,7 +222,7 @@ def check_disk(settings: FlywheelSettings) -> None:
 
 def write_configuration(settings: FlywheelSettings) -> Path:
     """Write the supervisord configuration and return its path."""
-    (settings.state / "logs").mkdir(parents=True, exist_ok=True)
+    private_folder(private_folder(settings.state) / "logs")
     path = settings.state / "run" / "supervisord.conf"
     path.write_text(configuration(settings), "utf-8")
     return path

@@ -26,6 +26,7 @@ _HEAD = """\
 # stand at theirs. A wrong value stops every process at its start, naming the key; `flywheel config
 # check` says it beforehand. Secrets never stand here, but in the environment:
 #   FLYWHEEL_GATEWAY_API_KEYS, FLYWHEEL_CONSOLE_API_KEYS   comma-separated bearer tokens
+#   FLYWHEEL_METRICS_KEY                                   bearer token for /metrics
 #   FLYWHEEL_KAFKA_SASL_PASSWORD, FLYWHEEL_DATABASE_URL
 """
 

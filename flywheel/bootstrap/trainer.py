@@ -42,7 +42,10 @@ def run_trainer(settings: FlywheelSettings) -> int:
     with open_database(settings) as database:
         trainer = Trainer(settings, database, stopping)
         health = HealthServer(
-            settings.monitoring.host, settings.monitoring.trainer_port, {"loop": lambda: None}
+            settings.monitoring.host,
+            settings.monitoring.trainer_port,
+            {"loop": lambda: None},
+            settings.monitoring.metrics_keys,
         )
         health.start()
         try:

@@ -49,6 +49,7 @@ def run_worker_process(settings: FlywheelSettings) -> int:
                 "agents": lambda: None if ready.is_set() else "agents are starting",
                 "features": features.problem,
             },
+            settings.monitoring.metrics_keys,
         )
         health.start()
         try:

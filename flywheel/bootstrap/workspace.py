@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 from flywheel.bootstrap.process import open_database
+from flywheel.contracts.private_files import private_folder
 from flywheel.datasets.workspace import checkout, init
 from flywheel.errors import WorkspaceError
 from flywheel.settings import FlywheelSettings
@@ -25,7 +26,7 @@ def pipeline_text() -> str:
 def make_repository(settings: FlywheelSettings) -> None:
     """Make the workspace a git and DVC repository with the pipeline; what is there is kept."""
     folder = settings.workspace
-    settings.state.mkdir(parents=True, exist_ok=True)
+    private_folder(settings.state)
     (folder / "dvc.yaml").write_text(pipeline_text(), "utf-8")
     ignore = folder / ".gitignore"
     if not ignore.exists():

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from http.cookies import CookieError, SimpleCookie
+from typing import NamedTuple
 from urllib.parse import quote
 
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flywheel.errors import FlywheelError, Unauthorised
+from flywheel.console.sign_ins import SignIns
+from flywheel.errors import FlywheelError, RequestError, Unauthorised
+from flywheel.monitoring.bearer import AcceptedKeys, bearer
 from flywheel.monitoring.foreign_pages import (
     SAFE_METHODS,
     check_host,
@@ -25,6 +31,7 @@ from flywheel.monitoring.problems import problem_of
 
 COOKIE = "flywheel_session"
 SESSION_SECONDS = 12 * 3600
+_EXPIRES = re.compile(r"([0-9]{1,11})\.", re.ASCII)
 _OPEN = ("/healthz", "/login")
 _OPEN_FOLDERS = ("/assets/", "/static/")
 _FORMS = frozenset({"/login", "/logout"})
@@ -40,40 +47,50 @@ _HEADERS = {
 }
 
 
+class Session(NamedTuple):
+    """A signed-in browser: ``id`` names it where its token must not stand."""
+
+    id: str
+    expires: datetime
+
+
 class Keyring:
-    """The accepted keys: checks one in constant time, makes and reads session tokens.
+    """The accepted keys: makes and reads session tokens.
 
     A session is signed with the key that opened it, so it ends when that key is taken away.
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._keys = tuple(key.encode() for key in keys)
+        self.sign_ins = SignIns(AcceptedKeys(keys))
 
     @property
     def required(self) -> bool:
         """Whether any key is set; without one the console is open (on loopback alone)."""
         return bool(self._keys)
 
-    def accepts(self, offered: str) -> bool:
-        """Whether ``offered`` is one of the keys; the time taken does not tell which."""
-        given = offered.encode()
-        return sum(hmac.compare_digest(given, key) for key in self._keys) > 0
-
     def open_session(self, offered: str, now: float | None = None) -> str:
-        """A signed token for the holder of a key that ``accepts`` said yes to."""
+        """A signed token for the holder of a key that ``sign_ins`` accepted."""
         expires = int((time.time() if now is None else now) + SESSION_SECONDS)
         body = f"{expires}.{secrets.token_urlsafe(12)}"
         return f"{body}.{self._sign(offered.encode(), body)}"
 
-    def session_holds(self, token: str, now: float | None = None) -> bool:
-        """Whether a token was signed with a present key and has not run out."""
+    def session(self, token: str, now: float | None = None) -> Session | None:
+        """The session of a token that was signed with a present key and has not run out.
+
+        Whether it was ended before its time is not in the token: see ``ports.EndedSessions``.
+        """
         body, _, signature = token.rpartition(".")
-        expires = body.partition(".")[0]
-        if not expires.isdigit() or int(expires) < (time.time() if now is None else now):
-            return False
+        found = _EXPIRES.match(body)
+        if found is None or int(found[1]) < (time.time() if now is None else now):
+            return None
         given = signature.encode()
         signed = [self._sign(key, body).encode() for key in self._keys]
-        return sum(hmac.compare_digest(given, one) for one in signed) > 0
+        if not sum(hmac.compare_digest(given, one) for one in signed):
+            return None
+        return Session(
+            hashlib.sha256(body.encode()).hexdigest(), datetime.fromtimestamp(int(found[1]), UTC)
+        )
 
     @staticmethod
     def _sign(key: bytes, body: str) -> str:
@@ -84,10 +101,19 @@ class Keyring:
 class Guard:
     """ASGI middleware in front of every route of the console."""
 
-    def __init__(self, app: ASGIApp, keyring: Keyring, names: frozenset[str] | None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        keyring: Keyring,
+        names: frozenset[str] | None,
+        ended: Callable[[str], bool],
+        metrics: AcceptedKeys,
+    ) -> None:
         self._app = app
         self._keyring = keyring
         self._names = names
+        self._ended = ended
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse what may not pass, and add the security headers to every answer."""
@@ -106,38 +132,52 @@ class Guard:
                     headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        refusal = self._refusal(scope)
+        try:
+            refusal = await self._refusal(scope)
+        except FlywheelError as error:
+            refusal = problem_of(error)
         if refusal is not None:
             await refusal(scope, receive, send_with_headers)
         else:
             await self._app(scope, receive, send_with_headers)
 
-    def _refusal(self, scope: Scope) -> Response | None:
+    async def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         path: str = scope["path"]
-        try:
-            if path != "/healthz":
-                check_host(headers, self._names)
-            if scope["method"] not in SAFE_METHODS:
-                check_same_origin(headers)
-                if path not in _FORMS:
-                    check_json(headers, only=True)
-        except FlywheelError as error:
-            return problem_of(error)
-        if path in _OPEN or path.startswith(_OPEN_FOLDERS) or self._known(headers):
+        query = scope["query_string"].decode("latin-1")
+        if "\x00" in path or "%00" in query:
+            raise RequestError("the address holds a NUL character")
+        if path != "/healthz":
+            check_host(headers, self._names)
+        if scope["method"] not in SAFE_METHODS:
+            check_same_origin(headers)
+            if path not in _FORMS:
+                check_json(headers, only=True)
+        if path in _OPEN or path.startswith(_OPEN_FOLDERS):
+            return None
+        if path == "/metrics" and self._metrics and self._metrics.accept(bearer(headers)):
+            return None
+        if await self._known(headers, peer_of(scope), path):
             return None
         if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
-            wanted = path + (f"?{scope['query_string'].decode()}" if scope["query_string"] else "")
+            wanted = path + (f"?{query}" if query else "")
             return RedirectResponse(f"/login?next={quote(wanted, safe='')}", 303)
         return problem_of(Unauthorised("send one of the console's keys as a bearer token"))
 
-    def _known(self, headers: Headers) -> bool:
+    async def _known(self, headers: Headers, peer: str, path: str) -> bool:
         if not self._keyring.required:
+            return path != "/metrics" or not self._metrics
+        session = self._keyring.session(session_token(headers))
+        if session is not None and not await run_in_threadpool(self._ended, session.id):
             return True
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self._keyring.accepts(key.strip()):
-            return True
-        return self._keyring.session_holds(session_token(headers))
+        key = bearer(headers)
+        return bool(key) and self._keyring.sign_ins.accept(peer, key)
+
+
+def peer_of(scope: Scope) -> str:
+    """The address that a request came from."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def session_token(headers: Headers) -> str:

@@ -21,6 +21,7 @@ from flywheel.console.rendering import STATIC, install_error_pages, make_environ
 from flywheel.contracts.addresses import own_names
 from flywheel.contracts.ids import utc_now
 from flywheel.errors import NotFound
+from flywheel.monitoring.bearer import AcceptedKeys
 from flywheel.monitoring.bodies import BoundedBodies
 from flywheel.monitoring.health import health_routes
 from flywheel.monitoring.problems import install_problem_details
@@ -59,7 +60,13 @@ def create_app(
     app.add_middleware(BoundedBodies, most_bytes=MAX_BODY_BYTES)
     web = settings.console
     names = own_names(web.host, keys=keyring.required, allowed=web.allowed_hosts)
-    app.add_middleware(Guard, keyring=keyring, names=names)
+    app.add_middleware(
+        Guard,
+        keyring=keyring,
+        names=names,
+        ended=lambda session: _ended(reading, session),
+        metrics=AcceptedKeys(settings.monitoring.metrics_keys),
+    )
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.include_router(_third_party(vendored))
     tasks = settings.tasks
@@ -76,7 +83,7 @@ def create_app(
         )
     )
     app.include_router(flywheel.registry.app.router(reading, tasks))
-    app.include_router(Pages(settings, reading, environment, keyring, now).routes())
+    app.include_router(Pages(settings, transactions, reading, environment, keyring, now).routes())
     return app
 
 
@@ -90,6 +97,12 @@ def _third_party(files: dict[str, Path]) -> APIRouter:
         return FileResponse(files[name])
 
     return routes
+
+
+def _ended(reading: Transactions, session: str) -> bool:
+    with reading() as tx:
+        ended: bool = tx.sessions.ended(session)
+    return ended
 
 
 def _database(settings: FlywheelSettings, reading: Transactions) -> str | None:

@@ -13,7 +13,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from jinja2 import Environment
 
-from flywheel.console.access import COOKIE, SESSION_SECONDS, Keyring, safe_target
+from flywheel.console.access import (
+    COOKIE,
+    SESSION_SECONDS,
+    Keyring,
+    peer_of,
+    safe_target,
+    session_token,
+)
 from flywheel.console.loop import edges, nodes
 from flywheel.console.overview import STAGES, overview, release_status
 from flywheel.console.ports import ConsoleTransaction, Transactions
@@ -21,7 +28,7 @@ from flywheel.console.recent import Recent
 from flywheel.console.rollout_page import rollout_page
 from flywheel.console.words import share
 from flywheel.contracts.answers import LONGEST_TEXT
-from flywheel.errors import NotFound
+from flywheel.errors import NotFound, TooManyRequests
 from flywheel.registry.history import read_history
 from flywheel.registry.lineage import lineage
 from flywheel.settings import FlywheelSettings
@@ -46,6 +53,7 @@ class Pages:
     """The handlers of every page."""
 
     settings: FlywheelSettings
+    transactions: Transactions
     reading: Transactions
     environment: Environment
     keyring: Keyring
@@ -185,14 +193,20 @@ class Pages:
         """Ask for a key; without keys there is nothing to sign in to."""
         if not self.keyring.required:
             return RedirectResponse("/", 303)
-        return self._page("login.html", {}, next=safe_target(next), refused=False)
+        return self._sign_in(safe_target(next))
 
     async def login(self, request: Request) -> Response:
         """Open a session for the holder of a key."""
         form = parse_qs((await request.body()).decode(errors="replace"))
         key, target = form.get("key", [""])[0], safe_target(form.get("next", ["/"])[0])
-        if not self.keyring.accepts(key):
-            return self._page("login.html", {}, status=401, next=target, refused=True)
+        try:
+            accepted = self.keyring.sign_ins.accept(peer_of(request.scope), key)
+        except TooManyRequests as error:
+            answer = self._sign_in(target, str(error), error.status)
+            answer.headers["Retry-After"] = str(math.ceil(error.retry_after))
+            return answer
+        if not accepted:
+            return self._sign_in(target, "That key is not one of the console’s keys.", 401)
         answer = RedirectResponse(target, 303)
         answer.set_cookie(
             COOKIE,
@@ -204,11 +218,18 @@ class Pages:
         )
         return answer
 
-    def logout(self) -> Response:
-        """Forget the session in this browser."""
+    def logout(self, request: Request) -> Response:
+        """End the session: its cookie opens nothing any more, wherever it was copied to."""
+        session = self.keyring.session(session_token(request.headers))
+        if session is not None:
+            with self.transactions() as tx:
+                tx.sessions.end(session.id, session.expires, self.now())
         answer = RedirectResponse("/login", 303)
         answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return answer
+
+    def _sign_in(self, target: str, problem: str = "", status: int = 200) -> Response:
+        return self._page("login.html", {}, status=status, next=target, problem=problem)
 
     def _task(self, name: str) -> Any:
         found = self.settings.tasks.get(name)
@@ -258,9 +279,10 @@ def _moment(text: str) -> tuple[datetime | None, str]:
         return None, ""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         return None, f"“{text}” is no time; write it like 2026-03-31T14:00"
-    return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment), ""
+    return moment, ""
 
 
 def _heat(

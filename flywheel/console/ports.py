@@ -32,6 +32,18 @@ class TrafficOverview(Protocol):
         ...
 
 
+class EndedSessions(Protocol):
+    """Sessions that somebody signed out of before they ran out."""
+
+    def end(self, session: str, expires: datetime, now: datetime) -> None:
+        """Remember a session as ended for as long as its token would hold."""
+        ...
+
+    def ended(self, session: str) -> bool:
+        """Whether a session was ended."""
+        ...
+
+
 class ConsoleTransaction(Protocol):
     """What one transaction of the console offers."""
 
@@ -46,6 +58,7 @@ class ConsoleTransaction(Protocol):
     challengers: Challengers
     evidence: Evidence
     outbox: Outbox
+    sessions: EndedSessions
 
     @property
     def overview(self) -> TrafficOverview:

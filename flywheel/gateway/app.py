@@ -62,9 +62,11 @@ def create_app(
     limits: GatewayLimits | None = None,
     checks: Mapping[str, Callable[[], str | None]] | None = None,
     names: frozenset[str] | None = LOOPBACK_NAMES,
+    metrics_keys: Sequence[str] = (),
 ) -> FastAPI:
     """The gateway over what it is given. ``tasks`` maps each task to its labels; one without any
-    generates text. ``names`` are those that it answers to while there are no keys (None: to any).
+    generates text. ``names`` are those that it answers to while there are no keys (None: to any);
+    /metrics asks for one of ``metrics_keys``, if there are any.
 
     The app opens ``servers`` and starts ``capture`` with its lifespan, and closes both at the end:
     shadow copies first, then the spill log.
@@ -103,7 +105,7 @@ def create_app(
     app.add_middleware(ForeignPages, names=names)
     app.openapi = openapi  # type: ignore[method-assign]
     own_checks = {"splits": splits.problem, "capture": capture.problem}
-    health_routes(app, {**own_checks, **(checks or {})})
+    health_routes(app, {**own_checks, **(checks or {})}, metrics_keys)
     return app
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from flywheel.errors import RequestError, Unauthorised
+from flywheel.monitoring.bearer import AcceptedKeys, bearer, digest
 
 SOURCE_HEADER = "x-flywheel-source"
 ANONYMOUS = "anonymous"
@@ -28,7 +27,7 @@ class Keys:
     """The accepted bearer keys; with none configured, everyone may ask."""
 
     def __init__(self, keys: Sequence[str] = ()) -> None:
-        self._digests = tuple(hashlib.sha256(key.encode()).digest() for key in keys)
+        self._keys = AcceptedKeys(keys)
 
     def identify(self, headers: Mapping[str, str], peer: str = "") -> Caller:
         """The caller behind these headers (lower-case names), who connected from the address
@@ -36,13 +35,10 @@ class Keys:
         named = headers.get(SOURCE_HEADER)
         if named is not None and (not 1 <= len(named) <= 64 or not named.isprintable()):
             raise RequestError(f"{SOURCE_HEADER} must be 1 to 64 printable characters")
-        if not self._digests:
+        if not self._keys:
             return Caller(named or ANONYMOUS, f"peer-{peer}")
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        digest = hashlib.sha256(key.strip().encode("utf-8", "surrogatepass")).digest()
-        # Every key is compared, so that the time taken says nothing about which one matched.
-        matches = [hmac.compare_digest(digest, known) for known in self._digests]
-        if scheme.lower() != "bearer" or not any(matches):
+        key = bearer(headers)
+        if not self._keys.accept(key):
             raise Unauthorised("send a key that this gateway accepts: Authorization: Bearer KEY")
-        key_name = f"key-{digest.hex()[:8]}"
+        key_name = f"key-{digest(key).hex()[:8]}"
         return Caller(named or key_name, key_name)

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from flywheel.contracts.codec import Record
+from flywheel.contracts.private_files import private_folder
 from flywheel.errors import WorkspaceError
 
 _log = structlog.get_logger(__name__)
@@ -87,7 +88,7 @@ class SpillLog:
         self._segment_bytes = segment_bytes
         self._fsync = fsync
         self._mutex = threading.Lock()
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         self._lock_fd = _exclusive(folder)
         self._done = self._read_offset()
         sizes = {_number(path): path.stat().st_size for path in folder.glob("*.log")}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from threading import Thread
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from flywheel.contracts.addresses import own_names
+from flywheel.errors import Unauthorised
+from flywheel.monitoring.bearer import AcceptedKeys, bearer
 from flywheel.monitoring.foreign_pages import ForeignPages
 from flywheel.monitoring.http_server import HttpServer
 from flywheel.monitoring.problems import install_problem_details
@@ -38,8 +40,9 @@ def metrics_response() -> Response:
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
-def health_routes(app: FastAPI, checks: Checks) -> None:
-    """Add /healthz and /metrics to a web app."""
+def health_routes(app: FastAPI, checks: Checks, keys: Sequence[str] = ()) -> None:
+    """Add /healthz and /metrics to a web app; /metrics asks for one of ``keys``, if any."""
+    accepted = AcceptedKeys(keys)
 
     @app.get("/healthz", include_in_schema=False)
     def healthz() -> Response:
@@ -47,18 +50,20 @@ def health_routes(app: FastAPI, checks: Checks) -> None:
         return Response(body, status, media_type="application/json")
 
     @app.get("/metrics", include_in_schema=False)
-    def metrics() -> Response:
+    def metrics(request: Request) -> Response:
+        if accepted and not accepted.accept(bearer(request.headers)):
+            raise Unauthorised("send the key for metrics (FLYWHEEL_METRICS_KEY) as a bearer token")
         return metrics_response()
 
 
 class HealthServer:
     """/healthz and /metrics on a thread, for processes that serve nothing else."""
 
-    def __init__(self, host: str, port: int, checks: Checks) -> None:
+    def __init__(self, host: str, port: int, checks: Checks, keys: Sequence[str] = ()) -> None:
         app = FastAPI(title="Flywheel health", openapi_url=None)
         install_problem_details(app)
         app.add_middleware(ForeignPages, names=own_names(host, keys=False))
-        health_routes(app, checks)
+        health_routes(app, checks, keys)
         self._server = HttpServer(
             app, host, port, setting="port under [monitoring]", grace_seconds=1.0
         )

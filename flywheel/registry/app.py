@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Query
 
-from flywheel.errors import NotFound
+from flywheel.errors import NotFound, RequestError
 from flywheel.registry.diff import diff, read_files
 from flywheel.registry.history import read_history
 from flywheel.registry.lineage import lineage
@@ -45,7 +45,10 @@ def router(transactions: Transactions, tasks: Collection[str]) -> APIRouter:
     ) -> dict[str, Any]:
         """What served at a moment, on which data and settings; release null before the first."""
         check(task)
-        moment = at.replace(tzinfo=UTC) if at.tzinfo is None else at
+        try:
+            moment = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+        except OverflowError:
+            raise RequestError("at: there is no such moment in UTC") from None
         with transactions() as tx:
             found = what_served(tx, task, moment)
         answer: dict[str, Any] = msgspec.to_builtins(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -60,10 +60,12 @@ def create_app(
     max_queue_seconds: float = 8.0,
     checks: Mapping[str, Callable[[], str | None]] | None = None,
     names: frozenset[str] | None = LOOPBACK_NAMES,
+    metrics_keys: Sequence[str] = (),
 ) -> FastAPI:
     """A model server over ``releases``, which the caller starts and stops.
 
-    ``names`` are those that it answers to (None: to any).
+    ``names`` are those that it answers to (None: to any); /metrics asks for one of
+    ``metrics_keys``, if there are any.
     """
 
     @asynccontextmanager
@@ -86,7 +88,7 @@ def create_app(
     app.add_route("/v1/chat/completions", _chat, methods=["POST"])
     app.add_route("/v1/models", _models, methods=["GET"])
     app.add_route("/health", _health, methods=["GET"])
-    health_routes(app, {"releases": releases.problem, **(checks or {})})
+    health_routes(app, {"releases": releases.problem, **(checks or {})}, metrics_keys)
     return app
 
 

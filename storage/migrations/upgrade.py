@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from flywheel.contracts.private_files import close_to_others, private_file
 from flywheel.errors import StorageError
 from storage.engine import sqlite_file
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 # The newest revision, known without importing Alembic; a test compares it with the scripts.
-HEAD = "0003"
+HEAD = "0004"
 _LOCK = 7_012_406_518_342_117_001  # a number of our own among PostgreSQL's advisory locks
 
 
@@ -70,8 +71,12 @@ def _revision(engine: Engine) -> str | None:
 def _prepare_file(engine: Engine, file: Path) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        # SQLite gives the files beside it the rights of this one.
+        private_file(file)
+        for beside in ("-wal", "-shm"):
+            close_to_others(file.with_name(file.name + beside))
     except OSError as error:
-        raise StorageError(f"the folder of the database cannot be made: {error}") from error
+        raise StorageError(f"the file of the database cannot be made: {error}") from error
     # Readers and the writer don't wait for each other in WAL mode. The file remembers it.
     connection = engine.raw_connection()
     try:

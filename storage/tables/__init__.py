@@ -5,9 +5,18 @@ from __future__ import annotations
 from sqlalchemy import MetaData
 from sqlmodel import SQLModel
 
-from storage.tables import evidence, labels, messaging, review, rollouts, training
+from storage.tables import console, evidence, labels, messaging, review, rollouts, training
 
-__all__ = ["evidence", "labels", "messaging", "metadata", "review", "rollouts", "training"]
+__all__ = [
+    "console",
+    "evidence",
+    "labels",
+    "messaging",
+    "metadata",
+    "review",
+    "rollouts",
+    "training",
+]
 
 
 def metadata() -> MetaData:

@@ -39,7 +39,7 @@ def settings(tmp_path: Path, services: dict[str, Any]) -> FlywheelSettings:
     (tmp_path / "flywheel.toml").write_text(text, "utf-8")
     given = services["gateway"]["environment"]
     return load_settings(
-        tmp_path, {k: re.sub(r"\$\{[^}]*\}", "s3cret", v) for k, v in given.items()}
+        tmp_path, {k: re.sub(r"\$\{[^}]*\}", "s3cret-s3cret-s3cret", v) for k, v in given.items()}
     )
 
 
@@ -164,13 +164,15 @@ def test_secrets_of_compose_come_from_the_environment_and_must_be_set(
 ) -> None:
     for service in services.values():
         for variable, value in service.get("environment", {}).items():
-            if re.search(r"PASSWORD|API_KEYS|DATABASE_URL", variable):
+            if re.search(r"PASSWORD|API_KEYS|METRICS_KEY|DATABASE_URL", variable):
                 assert re.search(r"\$\{FLYWHEEL_[A-Z_]+:\?[^}]+\}", value), variable
 
 
 def test_the_environment_of_compose_is_understood(settings: FlywheelSettings) -> None:
     assert not settings.kafka.local
-    assert settings.database == "postgresql+psycopg://flywheel:s3cret@postgres/flywheel"
+    assert (
+        settings.database == "postgresql+psycopg://flywheel:s3cret-s3cret-s3cret@postgres/flywheel"
+    )
     assert settings.serving.endpoints == ("http://model-1:8101", "http://model-2:8101")
     hosts = (settings.gateway, settings.console, settings.serving, settings.monitoring)
     assert {part.host for part in hosts} == {"0.0.0.0"}  # noqa: S104

@@ -267,6 +267,14 @@ def test_keys_are_asked_for_and_name_the_source(gateway, champion) -> None:
     assert second == "shop"
 
 
+def test_metrics_ask_for_a_key_and_health_does_not(gateway, champion) -> None:
+    gate = gateway([champion], split=split_event("r1"), metrics_keys=("watching",))
+    assert gate.http.get("/metrics").status_code == 401
+    assert gate.http.get("/healthz").status_code == 200
+    watching = {"Authorization": "Bearer watching"}
+    assert "flywheel_gateway" in gate.http.get("/metrics", headers=watching).text
+
+
 def test_a_source_that_asks_too_much_is_slowed_down(gateway, champion) -> None:
     source_limits = SourceLimits(0.001, burst=2)
     gate = gateway([champion], split=split_event("r1"), source_limits=source_limits)

@@ -196,6 +196,19 @@ def test_the_health_server_is_bounded_alike() -> None:
         opened(server.port)
 
 
+def test_the_health_servers_metrics_may_ask_for_a_key() -> None:
+    server = HealthServer("127.0.0.1", 0, {}, keys=("watching",))
+    server.start()
+    try:
+        with client(f"http://127.0.0.1:{server.port}") as http:
+            assert http.get("/healthz").status_code == 200
+            assert http.get("/metrics").status_code == 401
+            http.headers["Authorization"] = "Bearer watching"
+            assert http.get("/metrics").status_code == 200
+    finally:
+        server.stop()
+
+
 def test_a_body_beyond_its_bound_is_not_read() -> None:
     bounded = app()
     bounded.add_middleware(BoundedBodies, most_bytes=1000)

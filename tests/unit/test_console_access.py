@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import httpx
 import pytest
 from fastapi import FastAPI
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flywheel.console.access import SESSION_SECONDS, Keyring, safe_target
@@ -26,17 +26,24 @@ sys.path.append(str(Path(__file__).parents[1] / "browser"))
 from console_places import vendored_assets
 from console_seed import LABELS, TASK, console_settings, opened, release_id, seed
 
-KEY = "a-long-key"
+KEY = "a-key-that-is-long"
+WATCHING = "a-key-for-metrics"
 PAGE = {"Accept": "text/html"}
 
 
 class Client:
     """A browser without pages: keeps cookies, follows no redirect."""
 
-    def __init__(self, app: FastAPI, base_url: str) -> None:
-        self._transport = httpx.ASGITransport(app)
+    def __init__(self, app: FastAPI, base_url: str, peer: str = "127.0.0.1") -> None:
+        self._transport = httpx.ASGITransport(app, client=(peer, 12345))
         self._base_url = base_url
         self._cookies = httpx.Cookies()
+        self.app = app
+
+    @property
+    def cookie(self) -> str:
+        """The session cookie, as a thief would send it."""
+        return "; ".join(f"{name}={value}" for name, value in self._cookies.items())
 
     def get(self, path: str, **more: object) -> httpx.Response:
         return asyncio.run(self._send("GET", path, **more))
@@ -63,12 +70,17 @@ def story() -> bytes:
 
 
 @contextmanager
-def console(tmp_path: Path, *keys: str, host: str = "127.0.0.1") -> Iterator[Client]:
-    (tmp_path / "flywheel.db").write_bytes(story())
+def console(
+    tmp_path: Path, *keys: str, host: str = "127.0.0.1", metrics: str | None = None
+) -> Iterator[Client]:
+    if not (tmp_path / "flywheel.db").exists():
+        (tmp_path / "flywheel.db").write_bytes(story())
     database = opened(f"sqlite:///{tmp_path / 'flywheel.db'}")
     try:
         app = create_app(
-            console_settings(tmp_path, console={"api_keys": keys}),
+            console_settings(
+                tmp_path, console={"api_keys": keys}, monitoring={"metrics_key": metrics}
+            ),
             partial(database.transaction, "console"),
             vendored_assets(),
         )
@@ -226,17 +238,112 @@ def test_a_missing_chart_library_says_what_to_run(tmp_path: Path) -> None:
 
 
 def test_a_session_ends_with_its_time_and_with_its_key() -> None:
-    keys = Keyring([KEY, "another"])
+    keys = Keyring([KEY, "another-long-key-too"])
     token = keys.open_session(KEY, now=1000.0)
-    assert keys.session_holds(token, now=1000.0 + SESSION_SECONDS - 1)
-    assert not keys.session_holds(token, now=1000.0 + SESSION_SECONDS + 1)
-    assert not Keyring(["another"]).session_holds(token, now=1000.0)
-    assert not Keyring([]).session_holds(token, now=1000.0)
+    assert keys.session(token, now=1000.0 + SESSION_SECONDS - 1)
+    assert not keys.session(token, now=1000.0 + SESSION_SECONDS + 1)
+    assert not Keyring(["another-long-key-too"]).session(token, now=1000.0)
+    assert not Keyring([]).session(token, now=1000.0)
 
 
-@given(st.text(max_size=60))
+@given(
+    st.one_of(
+        st.text(max_size=60),
+        st.from_regex(r"[0-9]{1,6000}\.[a-z]*\.[0-9a-f]*", fullmatch=True),
+        st.from_regex(r"[²³٠-٩]{1,20}\..*", fullmatch=True),
+    )
+)
+@example("9" * 5000 + ".nonce.signature")
+@example("²" * 10 + ".nonce.signature")
 def test_no_other_text_is_a_session(token: str) -> None:
-    assert not Keyring([KEY]).session_holds(token)
+    assert not Keyring([KEY]).session(token)
+
+
+def test_a_session_ends_with_signing_out_for_every_console(tmp_path: Path) -> None:
+    with console(tmp_path, KEY, host="flywheel.example") as client:
+        client.post("/login", data={"key": KEY, "next": "/"})
+        stolen = {"Cookie": client.cookie} | PAGE
+        with console(tmp_path, KEY, host="flywheel.example") as replica:
+            assert replica.get("/", headers=stolen).status_code == 200
+            client.post("/login", data={"key": KEY, "next": "/"})
+            kept = {"Cookie": client.cookie} | PAGE
+            assert kept != stolen
+            assert replica.post("/logout", headers=stolen).status_code == 303
+            assert replica.get("/", headers=stolen).status_code == 303
+            assert replica.get("/", headers=kept).status_code == 200
+        assert (
+            Client(client.app, "http://flywheel.example")
+            .get("/", headers=stolen)
+            .headers["location"]
+            .startswith("/login")
+        )
+    with console(tmp_path, KEY, host="flywheel.example") as restarted:
+        assert restarted.get("/", headers=stolen).status_code == 303
+
+
+def test_wrong_keys_are_slowed_down_and_the_right_one_gets_in(tmp_path: Path) -> None:
+    with console(tmp_path, KEY, host="flywheel.example") as client:
+        right = {"Authorization": f"Bearer {KEY}"}
+        assert client.get(f"/api/releases/{TASK}", headers=right).status_code == 200
+        answers = [client.post("/login", data={"key": f"guess-{n}"}) for n in range(12)]
+        assert {one.status_code for one in answers[:5]} == {401}
+        slowed = answers[-1]
+        assert slowed.status_code == 429
+        assert int(slowed.headers["retry-after"]) >= 1
+        assert "too many wrong keys" in slowed.text
+        guess = {"Authorization": "Bearer a-guess"}
+        assert client.get(f"/api/releases/{TASK}", headers=guess).status_code == 429
+        # What worked from this address before goes on working.
+        assert client.get(f"/api/releases/{TASK}", headers=right).status_code == 200
+        elsewhere = Client(client.app, "http://flywheel.example", peer="10.0.0.7")
+        assert elsewhere.post("/login", data={"key": KEY, "next": "/"}).status_code == 303
+
+
+def test_metrics_have_a_key_of_their_own(tmp_path: Path) -> None:
+    watching = {"Authorization": f"Bearer {WATCHING}"}
+    holding = {"Authorization": f"Bearer {KEY}"}
+    with console(tmp_path, KEY, host="flywheel.example", metrics=WATCHING) as client:
+        assert client.get("/metrics").status_code == 401
+        assert client.get("/metrics", headers=watching).status_code == 200
+        assert client.get("/metrics", headers=holding).status_code == 200
+        assert client.get(f"/api/releases/{TASK}", headers=watching).status_code == 401
+    with console(tmp_path, metrics=WATCHING) as client:
+        assert client.get("/metrics").status_code == 401
+        assert client.get("/metrics", headers=watching).status_code == 200
+        assert client.get(f"/api/releases/{TASK}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/releases/{TASK}?at=0001-01-01T00:00:00%2B23:59",
+        f"/releases/{TASK}?at=9999-12-31T23:59:59-23:59",
+        f"/api/releases/{TASK}/served-at?at=0001-01-01T00:00:00%2B23:59",
+        f"/api/releases/{TASK}/served-at?at=9999-12-31T23:59:59-23:59",
+        f"/releases/{TASK}/%00",
+        f"/api/releases/{TASK}/%00",
+        f"/api/releases/{TASK}/diff?a=%00&b=%00",
+        f"/api/rollouts/{TASK}/%00",
+        f"/api/review/{TASK}/next?annotator=a%00b",
+        "/static/%00",
+        "/assets/%00",
+        f"/rollout/{TASK}?rollout=%00",
+        f"/releases/{TASK}?at=%ff",
+        "/static/" + "a" * 5000,
+    ],
+)
+def test_what_cannot_be_asked_is_said_and_breaks_nothing(tmp_path: Path, path: str) -> None:
+    with console(tmp_path) as client:
+        for headers in ({}, PAGE):
+            assert client.get(path, headers=headers).status_code in (200, 400, 404, 422)
+
+
+def test_a_cookie_of_digits_is_no_session(tmp_path: Path) -> None:
+    with console(tmp_path, KEY, host="flywheel.example") as client:
+        cookie = {"Cookie": "flywheel_session=" + "9" * 5000 + ".a.b"}
+        assert client.get("/api/releases/questions", headers=cookie).status_code == 401
+        odd = client.get("/?task=\xff", headers=PAGE)
+        assert odd.status_code == 303
 
 
 def test_a_host_or_an_origin_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from flywheel.settings import FlywheelSettings, load_settings
 from flywheel.training.config import ENCODER_ONLY, LoraSettings
 
 LABELS = ["animal", "plant"]
+KEY, OTHER = "a-key-of-sixteen", "another-key-of-more"
 TASK = """
 [tasks.species]
 labels = ["animal", "plant"]
@@ -236,10 +237,45 @@ def test_a_secret_in_the_file_is_refused_and_not_repeated(tmp_path: Path) -> Non
 
 
 def test_secrets_from_the_environment_never_show(tmp_path: Path) -> None:
-    settings = load(tmp_path, template(), FLYWHEEL_CONSOLE_API_KEYS="k-one,k-two")
-    assert [key.get_secret_value() for key in settings.console.api_keys] == ["k-one", "k-two"]
-    assert "k-one" not in repr(settings)
-    assert "k-one" not in str(settings.model_dump())
+    settings = load(tmp_path, template(), FLYWHEEL_CONSOLE_API_KEYS=f"{KEY}, {OTHER} ")
+    assert settings.console.keys == (KEY, OTHER)
+    assert KEY not in repr(settings)
+    assert KEY not in str(settings.model_dump())
+
+
+@pytest.mark.parametrize(
+    "variable",
+    ["FLYWHEEL_GATEWAY_API_KEYS", "FLYWHEEL_CONSOLE_API_KEYS", "FLYWHEEL_METRICS_KEY"],
+)
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        (" ", "blank key"),
+        ("x", "at least"),
+        ("fifteen-letters", "16"),
+        ("a key with spaces in it", "without spaces"),
+        ("a-key-with-ümläuts", "ASCII"),
+    ],
+)
+def test_a_key_that_could_be_guessed_or_not_be_sent_is_refused(
+    tmp_path: Path, variable: str, keys: str, says: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=says) as caught:
+        load(tmp_path, template(), **{variable: keys})
+    assert caught.value.key == variable
+    assert keys not in str(caught.value) or len(keys) < 2
+
+
+@pytest.mark.parametrize("keys", [",", f"{KEY},", f",{KEY}", f"{KEY}, ,{OTHER}"])
+def test_a_blank_key_among_others_is_refused(tmp_path: Path, keys: str) -> None:
+    with pytest.raises(ConfigurationError, match="FLYWHEEL_GATEWAY_API_KEYS: it holds a blank"):
+        load(tmp_path, template(), FLYWHEEL_GATEWAY_API_KEYS=keys)
+
+
+def test_an_empty_variable_is_none(tmp_path: Path) -> None:
+    empty = {"FLYWHEEL_GATEWAY_API_KEYS": "", "FLYWHEEL_METRICS_KEY": ""}
+    settings = load(tmp_path, template(), **empty)
+    assert settings.gateway.keys == settings.monitoring.metrics_keys == ()
 
 
 @pytest.mark.parametrize("section", ["gateway", "console"])
@@ -249,7 +285,7 @@ def test_an_open_address_needs_credentials(tmp_path: Path, section: str) -> None
     variable = f"FLYWHEEL_{section.upper()}_API_KEYS"
     with pytest.raises(ConfigurationError, match=variable):
         load(tmp_path, text)
-    assert not getattr(load(tmp_path, text, **{variable: "key"}), section).loopback
+    assert not getattr(load(tmp_path, text, **{variable: KEY}), section).loopback
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
