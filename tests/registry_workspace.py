@@ -211,6 +211,7 @@ class Workspace:
         for _ in range(ticks):
             tick(
                 lambda: self.database.transaction("controller"),
+                lambda: self.database.transaction(read_only=True),
                 TASK,
                 self.settings.task(TASK).rollout,
                 _Servers(),

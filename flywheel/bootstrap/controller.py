@@ -28,6 +28,9 @@ def run_controller(settings: FlywheelSettings) -> int:
         def transactions():  # type: ignore[no-untyped-def]
             return database.transaction(OWNER)
 
+        def reading():  # type: ignore[no-untyped-def]
+            return database.transaction(read_only=True)
+
         def registered(event: Event) -> None:
             if isinstance(event, ReleaseRegistered):
                 on_release_registered(transactions, event)
@@ -42,7 +45,8 @@ def run_controller(settings: FlywheelSettings) -> int:
 
         def step() -> None:
             for task, of_task in settings.tasks.items():
-                if tick(transactions, task, of_task.rollout, servers, utc_now()) is not None:
+                plan = of_task.rollout
+                if tick(transactions, reading, task, plan, servers, utc_now()) is not None:
                     relay.wake()
             gauges.refresh()
 

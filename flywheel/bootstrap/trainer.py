@@ -91,6 +91,8 @@ class Trainer:
             with self._database.transaction(OWNER) as tx:
                 if not tx.turns.acquire(task, self._holder, utc_now(), LEASE_SECONDS):
                     continue
+            # Counting labels takes a while where there are many, and must hold nobody up.
+            with self._database.transaction(read_only=True) as tx:
                 facts = gather(tx, task)
             start = decide(facts, of_task.retraining, utc_now())
             if start is None:

@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "ingest": ("operate", "ingest", "Bring in labelled samples from a file."),
     "review": ("operate", "review", "How the expert queue stands."),
     "retrain": ("operate", "retrain", "Ask for a turn of the wheel now."),
-    "rollout": ("operate", "rollout", "Watch a rollout, and decide in its place."),
+    "rollout": ("rollout", "rollout", "Watch a rollout, and decide in its place."),
     "releases": ("releases", "releases", "Releases: compare, restore, export, import."),
     "datasets": ("operate", "datasets", "List dataset versions; check one out."),
     "compress": ("compress", "compress", "Compare compressed variants of a model."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -119,83 +118,6 @@ def retrain(
     with open_database(settings) as database, database.transaction("cli") as tx:
         tx.turns.request(request)
     click.echo(f"asked for a turn of {name}; the trainer takes it up within a second")
-
-
-@click.group()
-def rollout() -> None:
-    """Watch a rollout, and decide in its place."""
-
-
-@rollout.command()
-@click.argument("task", required=False)
-@click.option("--follow", is_flag=True, help="Go on until it ends.")
-@click.pass_context
-def show(ctx: click.Context, task: str | None, follow: bool) -> None:
-    """The running rollout of TASK, and how the latest ones ended."""
-    from flywheel.bootstrap.process import open_database
-
-    settings = load_settings(ctx.obj)
-    name = chosen_task(settings.tasks, task)
-    with open_database(settings) as database:
-        said = ""
-        while True:
-            with database.transaction(read_only=True) as tx:
-                rollouts = tx.rollouts.history(name, 10)
-            lines = [
-                f"{row.started_at:%Y-%m-%d %H:%M:%S}  {row.challenger}  {row.state:12} "
-                f"{row.share:4.0%}  {row.reason}"
-                for row in rollouts
-            ]
-            text = "\n".join(lines) or f"{name} had no rollout yet"
-            if text != said:
-                click.echo(text if not follow else (lines[0] if lines else text))
-                said = text
-            if not follow or (rollouts and rollouts[0].ended_at is not None):
-                return
-            time.sleep(1.0)
-
-
-def _command(kind: str, words: str) -> click.Command:
-    @click.argument("task", required=False)
-    @click.option("--by", required=True, help="Who decides.")
-    @click.option("--why", required=True, help="Recorded with the transition.")
-    @click.option("--release", help="The challenger (for start).")
-    @click.pass_context
-    def run(ctx: click.Context, task: str | None, by: str, why: str, release: str | None) -> None:
-        from flywheel.bootstrap.process import open_database
-        from flywheel.contracts.release import Override
-        from flywheel.rollout.ports import Command
-
-        if kind == "start" and release is None:
-            raise click.UsageError("say which one with --release (see `flywheel releases list`)")
-        settings = load_settings(ctx.obj)
-        name = chosen_task(settings.tasks, task)
-        command = Command(
-            command_id=new_id(),
-            task=name,
-            kind=kind,  # type: ignore[arg-type]
-            by=by,
-            why=why,
-            at=utc_now(),
-            release=release,
-            override=Override(by=by, why=why) if kind == "start" else None,
-        )
-        with open_database(settings) as database, database.transaction("cli") as tx:
-            tx.commands.add(command)
-        click.echo("asked for; the controller carries it out within a second")
-
-    run.__doc__ = words
-    return click.command(kind)(run)
-
-
-for _kind, _words in (
-    ("pause", "Hold the share where it is."),
-    ("resume", "Go on with the plan."),
-    ("promote", "Make the challenger the champion now, without waiting for proof."),
-    ("rollback", "Give the champion all traffic again."),
-    ("start", "Roll out --release, which need not be the newest one."),
-):
-    rollout.add_command(_command(_kind, _words))
 
 
 @click.group()

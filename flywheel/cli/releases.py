@@ -142,13 +142,14 @@ def restore(ctx: click.Context, release: str, by: str, why: str, wait: bool) -> 
     """Roll back to RELEASE, a former champion, once it is verified and loaded everywhere."""
     from flywheel.bootstrap.process import open_database
     from flywheel.registry.release_folder import verify_release
-    from flywheel.rollout.commands import refusal
+    from flywheel.rollout.commands import ask
     from flywheel.rollout.ports import Command
 
     settings = load_settings(ctx.obj)
     with open_database(settings) as database:
         with database.transaction(read_only=True) as tx:
             task = _get(tx, release).task
+            running = tx.rollouts.active(task)
         verify_release(settings.state, release)
         command = Command(
             command_id=new_id(),
@@ -157,13 +158,13 @@ def restore(ctx: click.Context, release: str, by: str, why: str, wait: bool) -> 
             by=by,
             why=why,
             at=utc_now(),
+            rollout_id=running.rollout_id if running else None,
             release=release,
         )
         with database.transaction("cli") as tx:
-            refused = refusal(tx, command)
-            if refused:
-                raise Conflict(refused)
-            tx.commands.add(command)
+            refused = ask(tx, command)
+        if refused:
+            raise Conflict(refused)
         click.echo(f"{release} is exactly what was released; the controller loads it")
         if wait:
             _await_restore(database, task, release, command.at)

@@ -43,8 +43,9 @@ def create_app(
     """The console as an ASGI app.
 
     ``transactions`` opens a transaction whose outbox belongs to the console; ``reading`` one that
-    only reads, which pages use so as not to hold up writers (default: the same). ``assets`` is the
-    folder of the fetched packages. Raises ArtefactError when a script is missing there.
+    can't write, which whatever only reads uses, so as not to hold up writers (default: the
+    same). ``assets`` is the folder of the fetched packages. Raises ArtefactError when a script is
+    missing there.
     """
     reading = reading or transactions
     vendored = locate(assets)
@@ -72,12 +73,15 @@ def create_app(
     tasks = settings.tasks
     app.include_router(
         flywheel.review.app.router(
-            transactions, {name: (task.labels, task.review) for name, task in tasks.items()}
+            transactions,
+            {name: (task.labels, task.review) for name, task in tasks.items()},
+            reading=reading,
         )
     )
     app.include_router(
         flywheel.rollout.app.router(
             transactions,
+            reading,
             {name: task.rollout for name, task in tasks.items()},
             verify=lambda release: verify_release(settings.state, release),
         )

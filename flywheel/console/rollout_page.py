@@ -69,8 +69,8 @@ def rollout_page(
     past = tx.rollouts.history(task)
     shown = view.active
     if rollout_id and (shown is None or shown.rollout.rollout_id != rollout_id):
-        chosen = next((one for one in past if one.rollout_id == rollout_id), None)
-        if chosen is None:
+        chosen = tx.rollouts.find(rollout_id)
+        if chosen is None or chosen.task != task:
             raise NotFound(f"no rollout {rollout_id!r} of task {task!r}")
         shown = rollout_view(tx, chosen, settings, now)
     elif shown is None and past:

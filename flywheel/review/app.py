@@ -67,10 +67,17 @@ class Standing(BaseModel):
 
 
 def router(
-    transactions: Transactions, tasks: Tasks, now: Callable[[], datetime] = utc_now
+    transactions: Transactions,
+    tasks: Tasks,
+    now: Callable[[], datetime] = utc_now,
+    *,
+    reading: Transactions | None = None,
 ) -> APIRouter:
-    """Routes under /api/review. Errors are FlywheelErrors, for the app's problem details."""
-    desk = _Desk(transactions, tasks, now)
+    """Routes under /api/review. Errors are FlywheelErrors, for the app's problem details.
+
+    ``reading`` opens transactions that can't write (default: the same as the others).
+    """
+    desk = _Desk(transactions, reading or transactions, tasks, now)
     routes = APIRouter(prefix="/api/review", tags=["review"])
     known: Responses = {404: {"description": "No such task or sample."}}
     settled: Responses = {**known, 409: {"description": "Settled already, or answered otherwise."}}
@@ -95,6 +102,7 @@ class _Desk:
     """The handlers: check the task, open a transaction, call the use case, shape the reply."""
 
     transactions: Transactions
+    reading: Transactions
     tasks: Tasks
     now: Callable[[], datetime]
 
@@ -118,7 +126,7 @@ class _Desk:
     def depth(self, task: str) -> dict[str, Any]:
         """How many samples are in each state."""
         self._task(task)
-        with self.transactions() as tx:
+        with self.reading() as tx:
             depth: dict[str, Any] = msgspec.to_builtins(tx.desk.depth(task, self.now()))
         return depth
 

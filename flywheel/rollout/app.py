@@ -9,39 +9,47 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.release import Override
 from flywheel.errors import ArtefactError, Conflict, NotFound
-from flywheel.rollout.commands import refusal
+from flywheel.rollout.commands import ask
 from flywheel.rollout.config import RolloutSettings
-from flywheel.rollout.ports import Command, CommandKind, RolloutTransaction
+from flywheel.rollout.ports import Command, CommandKind
 from flywheel.rollout.view import Viewing, rollout_view, task_view
 
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 
 
 class CommandRequest(BaseModel):
-    """A command: what, who asks for it, and why. ``override`` lets ``start`` take a release that
-    did not pass the gate; who and why are then recorded as the override's."""
+    """A command: what, who asks for it, and why.
+
+    ``rollout`` is the ``rollout_id`` of the rollout that is meant: the running one, for ``start``
+    the latest one. ``promote``, ``resume`` and ``start`` also give its ``revision`` as they saw it,
+    and are refused when it has changed since. ``override`` lets ``start`` take a release that did
+    not pass the gate; who and why are then recorded as the override's.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     kind: CommandKind
     by: Words
     why: Words
+    rollout: str | None = Field(None, max_length=200)
+    revision: int | None = None
     release: str | None = None
     override: bool = False
 
 
 def router(
     transactions: Viewing,
+    reading: Viewing,
     tasks: Mapping[str, RolloutSettings],
     clock: Callable[[], datetime] = utc_now,
     verify: Callable[[str], object] | None = None,
 ) -> APIRouter:
-    """The API over every task in ``tasks``.
+    """The API over every task in ``tasks``. ``reading`` opens transactions that can't write.
 
     ``verify`` raises ArtefactError unless a release's folder is what was released; without it
     no restore can be asked for here.
@@ -57,47 +65,56 @@ def router(
     @api.get("/{task}")
     def show(task: str) -> Response:
         settings = settings_of(task)
-        with transactions() as tx:
+        with reading() as tx:
             return _json(task_view(tx, task, settings, clock()))
 
     @api.get("/{task}/{rollout_id}")
     def show_one(task: str, rollout_id: str) -> Response:
         settings = settings_of(task)
-        with transactions() as tx:
-            found = [r for r in tx.rollouts.history(task, 1000) if r.rollout_id == rollout_id]
-            if not found:
+        with reading() as tx:
+            found = tx.rollouts.find(rollout_id)
+            if found is None or found.task != task:
                 raise NotFound(f"no rollout {rollout_id!r} of task {task!r}")
-            return _json(rollout_view(tx, found[0], settings, clock()))
+            return _json(rollout_view(tx, found, settings, clock()))
 
     @api.post("/{task}/commands", status_code=202)
     def command(task: str, asked: CommandRequest) -> Response:
         settings_of(task)
         if asked.kind == "restore":
             _verify(asked.release, verify)
+        made = _command(task, asked, clock())
         with transactions() as tx:
-            return _json(ask(tx, task, asked, clock()), 202)
+            refused = ask(tx, made)
+        if refused:
+            raise Conflict(refused)
+        return _json(made, 202)
+
+    @api.get("/{task}/commands/{command_id}")
+    def outcome(task: str, command_id: str) -> Response:
+        settings_of(task)
+        with reading() as tx:
+            found = tx.commands.asked(command_id)
+        if found is None or found.command.task != task:
+            raise NotFound(f"no command {command_id!r} of task {task!r}")
+        return _json(found)
 
     return api
 
 
-def ask(tx: RolloutTransaction, task: str, asked: CommandRequest, now: datetime) -> Command:
-    """Record a command for the controller. Raises Conflict when it could not be carried out."""
+def _command(task: str, asked: CommandRequest, now: datetime) -> Command:
     override = Override(by=asked.by, why=asked.why) if asked.override else None
-    command = Command(
+    return Command(
         command_id=new_id(),
         task=task,
         kind=asked.kind,
         by=asked.by,
         why=asked.why,
         at=now,
+        rollout_id=asked.rollout,
+        revision=asked.revision,
         release=asked.release if asked.kind in ("start", "restore") else None,
         override=override,
     )
-    refused = refusal(tx, command)
-    if refused:
-        raise Conflict(refused)
-    tx.commands.add(command)
-    return command
 
 
 def _verify(release: str | None, verify: Callable[[str], object] | None) -> None:

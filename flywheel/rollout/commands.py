@@ -7,31 +7,73 @@ from datetime import datetime
 import msgspec
 
 from flywheel.contracts.events import RolloutChanged
+from flywheel.errors import Conflict
 from flywheel.rollout import transitions
+from flywheel.rollout.analysis.assess import assess
+from flywheel.rollout.analysis.evidence import Facts
 from flywheel.rollout.config import RolloutSettings
-from flywheel.rollout.ports import Command, Rollout, RolloutTransaction
+from flywheel.rollout.plan import percent
+from flywheel.rollout.ports import REFUSED, Command, Rollout, RolloutTransaction
 
 
-def refusal(tx: RolloutTransaction, command: Command) -> str:
-    """Why a command cannot be carried out now; empty when it can."""
+def ask(tx: RolloutTransaction, command: Command) -> str:
+    """Record a command for the controller. One that can't be carried out now is refused at once,
+    which is recorded too: returns why; empty when the controller has it."""
+    tx.commands.add(command)
+    refused = _refusal(tx, command, tx.rollouts.active(command.task))
+    if refused:
+        tx.commands.done(command.command_id, f"{REFUSED}{refused}")
+    return refused
+
+
+def _refusal(tx: RolloutTransaction, command: Command, active: Rollout | None) -> str:
+    """Why a command cannot be carried out on the running rollout; empty when it can."""
     if not command.by.strip() or not command.why.strip():
         return "who asks for it, and why, must be given"
-    active = tx.rollouts.active(command.task)
     if command.kind == "start":
         return _start_refusal(tx, command, active)
     if command.kind == "restore":
         return _restore_refusal(tx, command, active)
-    if active is None:
-        return f"no rollout of {command.task} is running, so there is nothing to {command.kind}"
+    if active is None or active.rollout_id != command.rollout_id:
+        return _not_running(tx, command, active)
     if command.kind == "pause" and active.state == "paused":
         return "the rollout is paused already"
     if command.kind == "resume" and active.state != "paused":
-        return f"the rollout is not paused but {active.state}"
+        return f"the rollout is not paused but {described(active)}"
     if command.kind == "promote" and (active.state == "warming" or active.resume_to == "warming"):
         return (
             "the challenger has not been loaded yet; promoting it would leave requests unanswered"
         )
+    if command.kind in ("promote", "resume") and command.revision is None:
+        return f"it does not say at which revision of the rollout it was decided to {command.kind}"
+    if command.kind in ("promote", "resume") and command.revision != active.revision:
+        return (
+            f"the rollout has changed since this was asked for: it is {described(active)} now "
+            f"({active.reason}). Look again, then decide"
+        )
     return ""
+
+
+def _not_running(tx: RolloutTransaction, command: Command, active: Rollout | None) -> str:
+    """Why there is nothing to do for the rollout that a command names."""
+    named = tx.rollouts.find(command.rollout_id) if command.rollout_id else None
+    if named is not None and named.task == command.task and named.ended_at is not None:
+        words = f"the rollout of {named.challenger} has ended: {named.reason}"
+    elif command.rollout_id:
+        words = f"{command.task} has no rollout {command.rollout_id}"
+    elif active is None:
+        return f"no rollout of {command.task} is running, so there is nothing to {command.kind}"
+    else:
+        words = f"it does not name the rollout to {command.kind} (its rollout_id)"
+    if active is None:
+        return words
+    return f"{words}; what runs is that of {active.challenger}, {described(active)}"
+
+
+def described(rollout: Rollout) -> str:
+    """The state of a rollout in a few words, with its share where it has one."""
+    words = rollout.state.replace("_", " ")
+    return f"{words} at {percent(rollout.share)}" if rollout.share else words
 
 
 def _start_refusal(tx: RolloutTransaction, command: Command, active: Rollout | None) -> str:
@@ -40,6 +82,15 @@ def _start_refusal(tx: RolloutTransaction, command: Command, active: Rollout | N
         return "start needs the release to roll out"
     if active is not None:
         return f"a rollout of {active.challenger} is running: promote it or roll it back first"
+    newest = next(iter(tx.rollouts.history(command.task, 1)), None)
+    if newest is not None and (newest.rollout_id, newest.revision) != (
+        command.rollout_id,
+        command.revision,
+    ):
+        return (
+            f"a rollout of {newest.challenger} has been since this was asked for, "
+            f"{described(newest)} ({newest.reason}). Look again, then decide"
+        )
     if release == tx.rollouts.champion(command.task):
         return f"{release} is the champion already"
     gate = tx.challengers.gate(command.task, release)
@@ -60,33 +111,56 @@ def _restore_refusal(tx: RolloutTransaction, command: Command, active: Rollout |
         if active is None:
             return f"{release} is the champion already"
         return f"{release} is the champion: roll back the rollout of {active.challenger} instead"
+    if active is not None and active.rollout_id != command.rollout_id:
+        return (
+            f"a rollout of {active.challenger} has begun since this was asked for, and would be "
+            "rolled back with it. Look again, then decide"
+        )
     return ""
 
 
 def carry_out(
-    tx: RolloutTransaction, command: Command, settings: RolloutSettings, now: datetime
+    tx: RolloutTransaction,
+    command: Command,
+    settings: RolloutSettings,
+    now: datetime,
+    seen: Rollout | None = None,
+    facts: Facts | None = None,
 ) -> RolloutChanged | None:
-    """Carry a command out, or refuse it; either way it is done. Returns the change, if any."""
-    refused = refusal(tx, command)
-    if refused:
-        tx.commands.done(command.command_id, f"refused: {refused}")
-        return None
+    """Carry a command out, or refuse it; either way it is done. Returns the change, if any.
+
+    ``facts`` are those of the rollout ``seen``, to be kept with the transition. Raises Conflict
+    when the command was withdrawn meanwhile.
+    """
+    # Read once: another controller may end it between two statements.
     active = tx.rollouts.active(command.task)
+    refused = _refusal(tx, command, active)
+    if refused:
+        tx.commands.done(command.command_id, f"{REFUSED}{refused}")
+        return None
+    evidence: dict[str, object] | None = None
+    if active is not None and seen is not None and active.rollout_id == seen.rollout_id:
+        evidence = transitions.snapshot(assess(seen, facts or Facts(), settings), facts or Facts())
     if command.kind == "restore":
-        event = _restore(tx, command, active, settings, now)
+        event = _restore(tx, command, active, settings, now, evidence)
     elif active is None:
-        assert command.release is not None  # noqa: S101 - refusal() has seen to it
-        reason = f"started: {command.why}"
-        if command.override is not None:
-            reason = f"started past the gate: {command.override.why}"
-        event = transitions.begin(
-            tx, command.task, command.release, settings, now, command.by, reason
-        )
+        event = _start(tx, command, settings, now)
     else:
         after = _after(active, command, now)
-        event = transitions.record(tx, after, settings, now, command.by)
-    tx.commands.done(command.command_id, event.state)
+        event = transitions.record(tx, after, settings, now, command.by, evidence)
+    if not tx.commands.done(command.command_id, event.state):
+        raise Conflict("the command was withdrawn")
     return event
+
+
+def _start(
+    tx: RolloutTransaction, command: Command, settings: RolloutSettings, now: datetime
+) -> RolloutChanged:
+    assert command.release is not None  # noqa: S101 - _refusal() has seen to it
+    reason = f"started: {command.why}"
+    if command.override is not None and not tx.challengers.gate(command.task, command.release):
+        reason = f"started past the gate: {command.override.why}"
+    return transitions.begin(tx, command.task, command.release, settings, now, command.by, reason)
 
 
 def _restore(
@@ -95,13 +169,14 @@ def _restore(
     active: Rollout | None,
     settings: RolloutSettings,
     now: datetime,
+    evidence: dict[str, object] | None,
 ) -> RolloutChanged:
     """End what runs, and have a former champion loaded; it takes over once it answers."""
-    assert command.release is not None  # noqa: S101 - refusal() has seen to it
+    assert command.release is not None  # noqa: S101 - _refusal() has seen to it
     if active is not None:
         reason = f"rolled back: {command.release} is restored: {command.why}"
         ended = transitions.moved(active, "rolled_back", reason, now)
-        transitions.record(tx, ended, settings, now, command.by)
+        transitions.record(tx, ended, settings, now, command.by, evidence)
     reason = f"restore of a former champion: {command.why}"
     return transitions.begin(
         tx, command.task, command.release, settings, now, command.by, reason, steps=()

@@ -1,21 +1,25 @@
 """The controller's step: commands, the next challenger, evidence → one transition at most.
 
-A tick reads in one transaction, asks the model servers outside of any, and writes rollout,
-transition, command outcome and RolloutChanged in one more. Nothing is kept between ticks, so a
-controller that is killed anywhere goes on as if nothing had happened: either the whole transition
-and its event are stored, or none of it and the next tick decides anew.
+A tick reads in a transaction that can't write, asks the model servers outside of any, and only
+where something is to be changed writes rollout, transition, command outcome and RolloutChanged in
+one more: collecting evidence holds nobody up. Nothing is kept between ticks, so a controller that
+is killed anywhere goes on as if nothing had happened: either the whole transition and its event
+are stored, or none of it and the next tick decides anew. The same holds for one that another
+controller or a person forestalled: what is written must still be what was read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
 from prometheus_client import Counter, Gauge
 
 from flywheel.contracts.events import ReleaseRegistered, RolloutChanged
+from flywheel.errors import Conflict
 from flywheel.rollout import transitions
 from flywheel.rollout.analysis.evidence import Facts
 from flywheel.rollout.commands import carry_out
@@ -42,22 +46,54 @@ def on_release_registered(transactions: Transactions, event: ReleaseRegistered) 
         tx.challengers.enqueue(event.task, event.release, event.occurred_at, allowed)
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a tick read: the running rollout with its evidence, and whether there is more to do."""
+
+    rollout: Rollout | None
+    facts: Facts
+    commands: bool
+    waiting: bool
+
+
 def tick(
     transactions: Transactions,
+    reading: Transactions,
     task: str,
     settings: RolloutSettings,
     servers: ModelServers,
     now: datetime,
 ) -> RolloutChanged | None:
-    """Carry one task's rollout one step on. Returns the change that was made, if any."""
-    event = _commands_or_start(transactions, task, settings, now)
-    if event is None:
-        event = _evaluate(transactions, task, settings, servers, now)
+    """Carry one task's rollout one step on. Returns the change that was made, if any.
+
+    ``reading`` opens transactions that can't write.
+    """
+    with reading() as tx:
+        seen = _look(tx, task)
+    try:
+        event = None
+        if seen.commands or (seen.rollout is None and seen.waiting):
+            event = _commands_or_start(transactions, task, settings, seen, now)
+        if event is None and seen.rollout is not None:
+            event = _evaluate(transactions, seen.rollout, seen.facts, settings, servers, now)
+    except Conflict as error:
+        _log.info("forestalled; the next tick decides anew", task=task, by=str(error))
+        return None
     if event is not None:
         _changes.labels(task, event.state).inc()
         _share.labels(task).set(event.split.challenger_share)
         _log.info("rollout changed", task=task, state=event.state, reason=event.reason)
     return event
+
+
+def _look(tx: RolloutTransaction, task: str) -> Seen:
+    rollout = tx.rollouts.active(task)
+    return Seen(
+        rollout=rollout,
+        facts=gather(tx.evidence, rollout) if rollout else Facts(),
+        commands=bool(tx.commands.pending(task)),
+        waiting=bool(tx.challengers.waiting(task)),
+    )
 
 
 def announce(
@@ -76,20 +112,27 @@ def announce(
 def gather(evidence: Evidence, rollout: Rollout) -> Facts:
     """What is known of a rollout now."""
     champion, challenger = evidence.arms(rollout.rollout_id)
+    began = rollout.step_started_at
+    step = evidence.assignment(rollout.rollout_id, began + SETTLE)
+    since = step
+    # Whoever resumed it has seen the assignment until then.
+    if rollout.resumed_at is not None and rollout.resumed_at > began:
+        since = evidence.assignment(rollout.rollout_id, rollout.resumed_at + SETTLE)
     return Facts(
         champion=champion,
         challenger=challenger,
         pairs=tuple(evidence.pairs(rollout.rollout_id)),
-        assignment=evidence.assignment(rollout.rollout_id, rollout.step_started_at + SETTLE),
+        assignment=since,
+        step_requests=step.challenger_requests,
     )
 
 
 def _commands_or_start(
-    transactions: Transactions, task: str, settings: RolloutSettings, now: datetime
+    transactions: Transactions, task: str, settings: RolloutSettings, seen: Seen, now: datetime
 ) -> RolloutChanged | None:
     with transactions() as tx:
         for command in tx.commands.pending(task):
-            event = carry_out(tx, command, settings, now)
+            event = carry_out(tx, command, settings, now, seen.rollout, seen.facts)
             if event is not None:
                 return event
         if tx.rollouts.active(task) is None:
@@ -108,6 +151,8 @@ def _next_challenger(
     *older, release = waiting
     for passed in older:
         tx.challengers.taken(passed)
+    if not tx.challengers.taken(release):
+        raise Conflict(f"another controller has taken up {release}")
     reason = "first release" if champion is None else "newest release past the gate"
     if older:
         reason += f"; passed over for it, as older: {', '.join(older)}"
@@ -116,28 +161,29 @@ def _next_challenger(
 
 def _evaluate(
     transactions: Transactions,
-    task: str,
+    rollout: Rollout,
+    facts: Facts,
     settings: RolloutSettings,
     servers: ModelServers,
     now: datetime,
 ) -> RolloutChanged | None:
-    with transactions() as tx:
-        rollout = tx.rollouts.active(task)
-        facts = gather(tx.evidence, rollout) if rollout else Facts()
-    if rollout is None:
-        return None
     # Asked outside of any transaction: a server that hangs must not hold the database's lock.
     found = Servers(
         challenger=servers.ready(rollout.challenger), champion=servers.ready(rollout.champion)
     )
     current = transitions.with_readiness(rollout, found, now)
     decision = decide(current, facts, settings, now, found)
+    watched = transitions.with_looks(current, decision)
+    if not decision.changes(current) and watched == rollout:
+        return None
     with transactions() as tx:
-        if tx.rollouts.active(task) != rollout:
+        if tx.rollouts.active(rollout.task) != rollout:
             return None  # changed meanwhile; the next tick sees the change
-        if decision.changes(current):
-            return transitions.apply(tx, current, decision, facts, settings, now)
-        watched = transitions.with_looks(current, decision)
-        if watched != rollout:
+        if not decision.changes(current):
             tx.rollouts.save(watched, None)
-    return None
+            return None
+        event = transitions.apply(tx, current, decision, facts, settings, now)
+        # After the change, which whoever adds a command waits for: none is overlooked.
+        if tx.commands.pending(rollout.task):
+            raise Conflict("a person's command")
+        return event

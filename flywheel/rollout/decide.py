@@ -16,6 +16,7 @@ from flywheel.contracts.split import RolloutState
 from flywheel.rollout.analysis.assess import assess
 from flywheel.rollout.analysis.evidence import Assessment, Check, Facts
 from flywheel.rollout.config import RolloutSettings
+from flywheel.rollout.plan import percent
 from flywheel.rollout.ports import Rollout
 
 CONTROLLER = "controller"
@@ -75,7 +76,7 @@ def decide(
     if lost:
         return _end(rollout, lost, seen)
     if rollout.state == "paused":
-        return _stay(rollout, f"held at {rollout.share:.0%} until {PERSON_MAY}", seen)
+        return _stay(rollout, f"held at {percent(rollout.share)} until {PERSON_MAY}", seen)
     if rollout.state == "warming":
         return _warming(rollout, settings, seen, servers)
     return _answering(rollout, settings, now, seen)
@@ -106,7 +107,7 @@ def _answering(
         reason = "; ".join(check.words for check in seen.of("harm"))
         return _canary(rollout, step, f"step {step + 1}: {reason}", seen)
     waits = _missing((*seen.open("step"), *unproven) if last else seen.open("step"))
-    goal = "promotion" if last else f"{_next_share(rollout):.0%} of live traffic"
+    goal = "promotion" if last else f"{percent(_next_share(rollout))} of live traffic"
     return _stay(rollout, f"{goal} waits for {waits}", seen)
 
 
@@ -190,7 +191,7 @@ def _canary(rollout: Rollout, step: int, reason: str, seen: Assessment) -> Decis
         state="canary",
         share=share,
         step=step,
-        reason=f"{reason}; it now answers {share:.0%} of live traffic",
+        reason=f"{reason}; it now answers {percent(share)} of live traffic",
         next="evidence of this step is collected",
         assessment=seen,
     )
@@ -213,7 +214,7 @@ def _pause(rollout: Rollout, reason: str, seen: Assessment) -> Decision:
         share=rollout.share,
         step=rollout.step,
         reason=reason,
-        next=f"held at {rollout.share:.0%} until {PERSON_MAY}",
+        next=f"held at {percent(rollout.share)} until {PERSON_MAY}",
         assessment=seen,
     )
 

@@ -13,6 +13,16 @@ from flywheel.rollout.ports import Rollout
 LAST_LOOK = 5.0
 
 
+def percent(share: float) -> str:
+    """A share in percent with the decimals that it has: 0.005 is 0.5%."""
+    return f"{share * 100:.3g}%"
+
+
+def final_share(rollout: Rollout) -> float:
+    """The challenger's share of live traffic: a promoted one has all of it."""
+    return 1.0 if rollout.state in ("promoted", "serving") else rollout.share
+
+
 def look_sizes(settings: RolloutSettings) -> tuple[int, ...]:
     """How many audited pairs each scheduled look at promotion has, rising."""
     first, looks = settings.min_labels, settings.looks

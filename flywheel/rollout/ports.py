@@ -15,6 +15,7 @@ from flywheel.contracts.release import Override
 from flywheel.contracts.split import RolloutState
 
 CommandKind = Literal["pause", "resume", "promote", "rollback", "start", "restore"]
+REFUSED, WITHDRAWN = "refused: ", "withdrawn: "
 
 
 class ArmSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +98,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     Without ``steps`` a former champion is restored: it takes all traffic once it answers.
 
     ``unready_since`` is when the challenger stopped answering on the model servers, and
-    ``resumed_at`` when a person last let the rollout go on.
+    ``resumed_at`` when a person last let the rollout go on. ``revision`` counts its transitions:
+    whoever decides on one state of it can't change another.
     """
 
     rollout_id: str
@@ -116,6 +118,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     resume_to: RolloutState | None = None
     unready_since: datetime | None = None
     resumed_at: datetime | None = None
+    revision: int = 0
 
 
 class Transition(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,8 +136,11 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """What a person asked for. Recorded by the console or the CLI, carried out by the controller.
 
-    For ``start`` the ``release`` is the challenger, and a failed gate needs an override; for
-    ``restore`` it is a former champion, whose folder was verified before this was recorded."""
+    ``rollout_id`` is the rollout that the person saw: the running one; for ``start`` the latest
+    one. None where there was none. ``promote``, ``resume`` and ``start`` also name its
+    ``revision`` then, and are refused at any other. For ``start`` the ``release`` is the
+    challenger, and a failed gate needs an override; for ``restore`` it is a former champion, whose
+    folder was verified before this was recorded."""
 
     command_id: str
     task: str
@@ -142,8 +148,24 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     by: str
     why: str
     at: datetime
+    rollout_id: str | None
+    revision: int | None = None
     release: str | None = None
     override: Override | None = None
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A command and how it went: the state that it led to, or ``refused: why``, or ``withdrawn:
+    why``; None while it waits."""
+
+    command: Command
+    outcome: str | None = None
+    at: datetime | None = None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether it was carried out."""
+        return self.outcome is not None and not self.outcome.startswith((REFUSED, WITHDRAWN))
 
 
 class RolloutStore(Protocol):
@@ -166,7 +188,15 @@ class RolloutStore(Protocol):
         ...
 
     def save(self, rollout: Rollout, transition: Transition | None) -> None:
-        """Insert or replace a rollout, with the transition that led to it."""
+        """Insert or replace a rollout, with the transition that led to it.
+
+        Raises Conflict unless the stored one has ``rollout``'s revision (0 when it is new); a
+        transition raises it by one.
+        """
+        ...
+
+    def find(self, rollout_id: str) -> Rollout | None:
+        """One rollout, or None."""
         ...
 
     def history(self, task: str, limit: int = 50) -> list[Rollout]:
@@ -179,18 +209,30 @@ class RolloutStore(Protocol):
 
 
 class CommandStore(Protocol):
-    """Commands: added by the console or the CLI, marked done by the controller."""
+    """Commands: added by the console or the CLI, marked done by the controller (by whoever asks
+    when they are refused on the spot, or withdrawn)."""
 
     def add(self, command: Command) -> None:
-        """Record a command; the same id twice changes nothing."""
+        """Record a command; the same id twice changes nothing.
+
+        The rollout that it names can't change until the transaction ends.
+        """
         ...
 
     def pending(self, task: str) -> list[Command]:
         """Not yet carried out, oldest first."""
         ...
 
-    def done(self, command_id: str, outcome: str) -> None:
-        """Mark one carried out (or refused), and say how it went."""
+    def done(self, command_id: str, outcome: str) -> bool:
+        """Mark one carried out (or refused), and say how it went; False where that was said."""
+        ...
+
+    def asked(self, command_id: str) -> Asked | None:
+        """One command with its outcome, or None."""
+        ...
+
+    def history(self, task: str, limit: int = 50) -> list[Asked]:
+        """Newest first."""
         ...
 
 
@@ -209,8 +251,9 @@ class Challengers(Protocol):
         """Whether a registered release passed the gate (or was overridden); None: not known."""
         ...
 
-    def taken(self, release: str) -> None:
-        """A rollout of this release began, or it was made champion, or it was passed over."""
+    def taken(self, release: str) -> bool:
+        """A rollout of this release began, or it was made champion, or it was passed over; False
+        where that was known."""
         ...
 
 

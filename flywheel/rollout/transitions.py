@@ -75,14 +75,16 @@ def apply(
 
 
 def moved(rollout: Rollout, state: str, reason: str, now: datetime) -> Rollout:
-    """The rollout in another state; a share is kept only by a rollout that goes on."""
+    """The rollout in another state; a share is kept only by a rollout that goes on, and a step
+    goes on through a pause."""
     ended = state in ENDED
+    held = "paused" in (rollout.state, state)
     return msgspec.structs.replace(
         rollout,
         state=state,
         reason=reason,
         share=0.0 if ended else rollout.share,
-        step_started_at=now,
+        step_started_at=rollout.step_started_at if held else now,
         ended_at=now if ended else None,
         resume_to=rollout.state if state == "paused" else None,
     )

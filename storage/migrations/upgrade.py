@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from flywheel.contracts.private_files import close_to_others, private_file
 from flywheel.errors import StorageError
-from storage.engine import sqlite_file
+from storage.engine import read_only_engine, sqlite_file
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -59,7 +59,8 @@ def _run(connection: Connection) -> None:
 
 def _revision(engine: Engine) -> str | None:
     try:
-        with engine.connect() as connection, connection.begin():
+        # Whoever holds the database's write lock holds up nobody who only starts to read.
+        with read_only_engine(engine).connect() as connection, connection.begin():
             return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
     except DBAPIError as error:
         words = str(error.orig).lower()

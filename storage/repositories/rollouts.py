@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import Select, select
 
 from flywheel.contracts.ids import utc_now
-from flywheel.rollout.ports import Command, Rollout, Transition
+from flywheel.errors import Conflict
+from flywheel.rollout.ports import Asked, Command, Rollout, Transition
 from storage.repositories.versions import override_of, override_values
 from storage.tables.columns import table_of
 from storage.tables.rollouts import (
@@ -73,13 +75,23 @@ class SqlRollouts:
     def save(self, rollout: Rollout, transition: Transition | None) -> None:
         """Insert or replace a rollout, with the transition that led to it.
 
-        Raises Conflict when another rollout of the task has not ended.
+        Raises Conflict when the stored one has another revision, or when another rollout of the
+        task has not ended.
         """
+        more = 0 if transition is None else 1
         values = msgspec.structs.asdict(rollout)
-        values["steps"] = list(rollout.steps)
-        self._work.put(_rollouts, [values], ["rollout_id"])
+        values |= {"steps": list(rollout.steps), "revision": rollout.revision + more}
+        # PostgreSQL looks at the row again once whoever holds it has committed.
+        unchanged = _rollouts.c.revision == rollout.revision
+        if not self._work.put(_rollouts, [values], ["rollout_id"], lambda _: unchanged):
+            raise Conflict(f"rollout {rollout.rollout_id} has changed meanwhile")
         if transition is not None:
             self._work.run(_transitions.insert().values(**msgspec.structs.asdict(transition)))
+
+    def find(self, rollout_id: str) -> Rollout | None:
+        """One rollout, or None."""
+        found = self._work.row(select(_rollouts).where(_rollouts.c.rollout_id == rollout_id))
+        return None if found is None else _rollout(dict(found._mapping))
 
     def history(self, task: str, limit: int = 50) -> list[Rollout]:
         """Newest first."""
@@ -108,7 +120,16 @@ class SqlCommands:
         self._work = work
 
     def add(self, command: Command) -> None:
-        """Record a command; the same id twice changes nothing."""
+        """Record a command; the same id twice changes nothing.
+
+        The rollout that it names can't change until the transaction ends: the controller, which
+        looks for commands after its change and before it commits, meets this one.
+        """
+        self._work.row(
+            select(_rollouts.c.rollout_id)
+            .where(_rollouts.c.rollout_id == command.rollout_id)
+            .with_for_update()
+        )
         values = msgspec.structs.asdict(command)
         values["who"] = values.pop("by")
         values["override"] = override_values(command.override)
@@ -124,17 +145,25 @@ class SqlCommands:
         )
         return [_command(dict(row._mapping)) for row in found]
 
-    def done(self, command_id: str, outcome: str) -> None:
-        """Mark one carried out (or refused), and say how it went."""
+    def done(self, command_id: str, outcome: str) -> bool:
+        """Mark one carried out (or refused), and say how it went; False where that was said."""
         values = {"command_id": command_id, "outcome": outcome, "at": utc_now()}
-        self._work.add(_outcomes, [values], ["command_id"])
+        return self._work.add(_outcomes, [values], ["command_id"]) == 1
 
-    def outcome(self, command_id: str) -> str | None:
-        """How a command went, or None while it waits."""
-        found = self._work.row(
-            select(_outcomes.c.outcome).where(_outcomes.c.command_id == command_id)
+    def asked(self, command_id: str) -> Asked | None:
+        """One command with its outcome, or None."""
+        found = self._work.row(_with_outcome().where(_commands.c.command_id == command_id))
+        return None if found is None else _asked(dict(found._mapping))
+
+    def history(self, task: str, limit: int = 50) -> list[Asked]:
+        """Newest first."""
+        found = self._work.rows(
+            _with_outcome()
+            .where(_commands.c.task == task)
+            .order_by(_commands.c.at.desc(), _commands.c.command_id.desc())
+            .limit(limit)
         )
-        return None if found is None else str(found.outcome)
+        return [_asked(dict(row._mapping)) for row in found]
 
 
 class SqlChallengers:
@@ -175,9 +204,10 @@ class SqlChallengers:
         )
         return None if found is None else bool(found.gate_passed)
 
-    def taken(self, release: str) -> None:
-        """A rollout of this release began, or it was made champion, or it was passed over."""
-        self._work.add(_taken, [{"release": release}], ["release"])
+    def taken(self, release: str) -> bool:
+        """A rollout of this release began, or it was made champion, or it was passed over; False
+        where that was known."""
+        return self._work.add(_taken, [{"release": release}], ["release"]) == 1
 
 
 def _rollout(values: dict[str, object]) -> Rollout:
@@ -189,3 +219,14 @@ def _command(values: dict[str, object]) -> Command:
     values["by"] = values.pop("who")
     values["override"] = override_of(values["override"])  # type: ignore[arg-type]
     return Command(**values)  # type: ignore[arg-type]
+
+
+def _with_outcome() -> Select[Any]:
+    return select(_commands, _outcomes.c.outcome, _outcomes.c.at.label("done_at")).join_from(
+        _commands, _outcomes, _outcomes.c.command_id == _commands.c.command_id, isouter=True
+    )
+
+
+def _asked(values: dict[str, object]) -> Asked:
+    outcome, at = values.pop("outcome"), values.pop("done_at")
+    return Asked(command=_command(values), outcome=outcome, at=at)  # type: ignore[arg-type]

@@ -44,6 +44,7 @@ class RolloutRow(SQLModel, table=True):
     resume_to: str | None = None
     unready_since: datetime | None = Field(default=None, sa_type=UtcDateTime)
     resumed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    revision: int
 
 
 class TransitionRow(SQLModel, table=True):
@@ -120,12 +121,14 @@ class CommandRow(SQLModel, table=True):
     who: str
     why: str = Field(sa_type=Text)
     at: datetime = Field(sa_type=UtcDateTime)
+    rollout_id: str | None = None
+    revision: int | None = None
     release: str | None = None
     override: dict[str, str] | None = Field(default=None, sa_type=JSON)
 
 
 class CommandOutcomeRow(SQLModel, table=True):
-    """How a command went: the controller's."""
+    """How a command went: the controller's, or theirs who refused or withdrew it."""
 
     __tablename__ = "rollout_command_outcomes"
 

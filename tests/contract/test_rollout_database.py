@@ -58,9 +58,18 @@ class World:
     def transaction(self) -> Iterator[Transaction]:
         with self.database.transaction("controller") as tx:
             yield tx
-            self.transactions += 1
-            if self.crash_at == self.transactions:
-                raise Crash
+            self.may_crash()
+
+    @contextmanager
+    def reading(self) -> Iterator[Transaction]:
+        with self.database.transaction(read_only=True) as tx:
+            yield tx
+            self.may_crash()
+
+    def may_crash(self) -> None:
+        self.transactions += 1
+        if self.crash_at == self.transactions:
+            raise Crash
 
     def register(self, release: str) -> None:
         with self.transaction() as tx:
@@ -68,7 +77,7 @@ class World:
 
     def tick(self) -> RolloutChanged | None:
         self.now += timedelta(seconds=5)
-        return tick(self.transaction, TASK, SETTINGS, AllReady(), self.now)
+        return tick(self.transaction, self.reading, TASK, SETTINGS, AllReady(), self.now)
 
     def sent(self) -> list[Event]:
         rows = self.database.outbox_rows("controller").unsent(1000)

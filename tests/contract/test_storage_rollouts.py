@@ -46,14 +46,27 @@ def test_a_rollout_comes_back_whole_and_is_replaced(database: Database) -> None:
     with database.transaction() as tx:
         assert tx.rollouts.active(TASK) is None
         tx.rollouts.save(ROLLOUT, transition(1))
-        assert tx.rollouts.active(TASK) == ROLLOUT
-        ended = msgspec.structs.replace(ROLLOUT, state="promoted", ended_at=at(9), resume_to=None)
+        begun = msgspec.structs.replace(ROLLOUT, revision=1)
+        assert tx.rollouts.active(TASK) == tx.rollouts.find("one") == begun
+        assert tx.rollouts.find("two") is None
+        ended = msgspec.structs.replace(begun, state="promoted", ended_at=at(9), resume_to=None)
         tx.rollouts.save(ended, transition(9, state="promoted"))
+        ended = msgspec.structs.replace(ended, revision=2)
         tx.rollouts.save(ended, None)
         assert tx.rollouts.active(TASK) is None
         assert tx.rollouts.history(TASK) == [ended]
         assert tx.rollouts.transitions("one") == [transition(1), transition(9, state="promoted")]
         assert tx.rollouts.transitions("two") == []
+
+
+def test_a_rollout_that_has_changed_is_not_overwritten(database: Database) -> None:
+    with database.transaction() as tx:
+        tx.rollouts.save(ROLLOUT, transition(1))
+    for stale in (transition(2), None):
+        with pytest.raises(Conflict, match="changed meanwhile"), database.transaction() as tx:
+            tx.rollouts.save(ROLLOUT, stale)
+    with database.transaction() as tx:
+        assert tx.rollouts.transitions("one") == [transition(1)]
 
 
 def test_a_task_has_one_active_rollout(database: Database) -> None:
@@ -98,18 +111,30 @@ def test_commands_wait_until_they_are_done(database: Database) -> None:
         why="try it",
         at=at(2),
         release="r2",
+        rollout_id="one",
+        revision=4,
         override=Override(by="ada", why="known bad"),
     )
-    earlier = Command(command_id="c2", task=TASK, kind="pause", by="bob", why="night", at=at(1))
+    earlier = Command(
+        command_id="c2", task=TASK, kind="pause", by="bob", why="night", at=at(1), rollout_id=None
+    )
     with database.transaction() as tx:
         tx.commands.add(first)
         tx.commands.add(earlier)
         tx.commands.add(msgspec.structs.replace(first, why="again"))
         assert tx.commands.pending(TASK) == [earlier, first]
         assert tx.commands.pending("other") == []
-        tx.commands.done("c2", "paused")
-        tx.commands.done("c2", "paused twice")
+        assert tx.commands.done("c2", "paused")
+        assert not tx.commands.done("c2", "paused twice")
         assert tx.commands.pending(TASK) == [first]
+        assert [(one.command, one.outcome) for one in tx.commands.history(TASK)] == [
+            (first, None),
+            (earlier, "paused"),
+        ]
+        asked = tx.commands.asked("c2")
+        assert asked is not None
+        assert asked.accepted
+        assert tx.commands.asked("c3") is None
 
 
 def test_challengers_wait_for_their_turn(database: Database) -> None:

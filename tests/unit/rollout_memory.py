@@ -7,11 +7,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
+import msgspec
+
 from flywheel.contracts.events import Event, RolloutChanged
 from flywheel.contracts.release import Release
+from flywheel.errors import Conflict
 from flywheel.rollout.decide import Readiness
 from flywheel.rollout.ports import (
     ArmSummary,
+    Asked,
     Assignment,
     Command,
     Pair,
@@ -72,9 +76,16 @@ class _Rollouts:
         self._state.served.add((task, release))
 
     def save(self, rollout: Rollout, transition: Transition | None) -> None:
-        self._state.rollouts[rollout.rollout_id] = rollout
+        stored = self._state.rollouts.get(rollout.rollout_id)
+        if stored is not None and stored.revision != rollout.revision:
+            raise Conflict("changed meanwhile")
         if transition is not None:
             self._state.transitions.append(transition)
+            rollout = msgspec.structs.replace(rollout, revision=rollout.revision + 1)
+        self._state.rollouts[rollout.rollout_id] = rollout
+
+    def find(self, rollout_id: str) -> Rollout | None:
+        return self._state.rollouts.get(rollout_id)
 
     def history(self, task: str, limit: int = 50) -> list[Rollout]:
         found = [r for r in self._state.rollouts.values() if r.task == task]
@@ -98,8 +109,19 @@ class _Commands:
             if c.task == task and c.command_id not in self._state.outcomes
         ]
 
-    def done(self, command_id: str, outcome: str) -> None:
-        self._state.outcomes[command_id] = outcome
+    def done(self, command_id: str, outcome: str) -> bool:
+        new = command_id not in self._state.outcomes
+        self._state.outcomes.setdefault(command_id, outcome)
+        return new
+
+    def asked(self, command_id: str) -> Asked | None:
+        found = self._state.commands.get(command_id)
+        outcome = self._state.outcomes.get(command_id)
+        return found and Asked(command=found, outcome=outcome, at=found.at if outcome else None)
+
+    def history(self, task: str, limit: int = 50) -> list[Asked]:
+        found = [self.asked(c.command_id) for c in self._state.commands.values() if c.task == task]
+        return [asked for asked in found if asked][::-1][:limit]
 
 
 class _Challengers:
@@ -120,8 +142,10 @@ class _Challengers:
         of, passed = self._state.releases.get(release, ("", False))
         return passed if of == task else None
 
-    def taken(self, release: str) -> None:
+    def taken(self, release: str) -> bool:
+        new = release not in self._state.taken
         self._state.taken.add(release)
+        return new
 
 
 class _Evidence:
@@ -179,12 +203,30 @@ class MemoryDatabase:
     def transaction(self) -> Iterator[MemoryTransaction]:
         work = self.state.copy()
         yield MemoryTransaction(work)
+        self._may_crash()
+        self.state = work
+
+    @contextmanager
+    def reading(self) -> Iterator[MemoryTransaction]:
+        """Whatever is written in it is lost."""
+        yield MemoryTransaction(self.state.copy())
+        self._may_crash()
+
+    def _may_crash(self) -> None:
         if self.crash_at is not None:
             self.crash_at -= 1
             if self.crash_at < 0:
                 self.crash_at = None
                 raise Crash
-        self.state = work
+
+
+def naming(db: MemoryDatabase, task: str) -> dict[str, object]:
+    """What a command says of the rollout that is seen now."""
+    with db.reading() as tx:
+        newest = next(iter(tx.rollouts.history(task, 1)), None)
+    if newest is None:
+        return {"rollout_id": None}
+    return {"rollout_id": newest.rollout_id, "revision": newest.revision}
 
 
 class Fleet:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from registry_files import START, TASK, make_release
-from rollout_memory import MemoryDatabase
+from rollout_memory import MemoryDatabase, naming
 
 from flywheel.contracts.events import DatasetVersioned
 from flywheel.contracts.ids import new_id
@@ -111,7 +111,7 @@ class World:
     def tick(self, times: int = 1, seconds: float = 10) -> None:
         for _ in range(times):
             self.now += timedelta(seconds=seconds)
-            tick(self.db.transaction, TASK, SETTINGS, self.servers, self.now)
+            tick(self.db.transaction, self.db.reading, TASK, SETTINGS, self.servers, self.now)
 
     def command(self, kind: CommandKind, name: str | None = None) -> None:
         command = Command(
@@ -121,6 +121,7 @@ class World:
             by="ana",
             why="because",
             at=self.now,
+            **naming(self.db, TASK),  # type: ignore[arg-type]
             release=name,
         )
         with self.db.transaction() as tx:

@@ -7,7 +7,7 @@ import asyncio
 import httpx
 import pytest
 from fastapi import FastAPI
-from rollout_memory import START, Fleet, MemoryDatabase, arm, pairs
+from rollout_memory import START, Fleet, MemoryDatabase, arm, naming, pairs
 
 from flywheel.monitoring.problems import install_problem_details
 from flywheel.rollout.app import router
@@ -40,12 +40,14 @@ class Console:
         self.db = MemoryDatabase()
         app = FastAPI()
         install_problem_details(app)
-        app.include_router(router(self.db.transaction, {TASK: SETTINGS}, lambda: START))
+        app.include_router(
+            router(self.db.transaction, self.db.reading, {TASK: SETTINGS}, lambda: START)
+        )
         self.http = Http(app)
 
     def ticks(self, count: int) -> None:
         for _ in range(count):
-            tick(self.db.transaction, TASK, SETTINGS, Fleet(), START)
+            tick(self.db.transaction, self.db.reading, TASK, SETTINGS, Fleet(), START)
 
     def canary(self) -> None:
         for release in ("r1", "r2"):
@@ -55,6 +57,9 @@ class Console:
         self.ticks(1)
 
     def command(self, **body: object) -> httpx.Response:
+        """A command on the rollout that is seen now, unless ``body`` names another."""
+        seen = naming(self.db, TASK)
+        body = {"rollout": seen["rollout_id"], "revision": seen.get("revision")} | body
         return self.http.post(f"/api/rollouts/{TASK}/commands", json=body)
 
 
@@ -130,7 +135,10 @@ def test_commands_without_a_rollout_conflict(console: Console, kind: str) -> Non
     response = console.command(kind=kind, by="ana", why="x")
     assert response.status_code == 409
     assert response.json()["code"] == "conflict"
-    assert console.db.state.commands == {}
+    found = console.http.get(f"/api/rollouts/{TASK}").json()
+    assert found["pending"] == []
+    (outcome,) = console.db.state.outcomes.values()
+    assert outcome.startswith("refused: no rollout of topics is running")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import contextlib
 from datetime import timedelta
 
 import pytest
-from rollout_memory import START, Crash, Fleet, MemoryDatabase, arm, pairs
+from rollout_memory import START, Crash, Fleet, MemoryDatabase, arm, naming, pairs
 
 from flywheel.contracts.events import ReleaseRegistered, RolloutChanged
 from flywheel.contracts.ids import new_id
@@ -32,7 +32,7 @@ class World:
 
     def tick(self, seconds: float = 1) -> RolloutChanged | None:
         self.now += timedelta(seconds=seconds)
-        return tick(self.db.transaction, TASK, self.settings, self.fleet, self.now)
+        return tick(self.db.transaction, self.db.reading, TASK, self.settings, self.fleet, self.now)
 
     def register(self, release: str, passed: bool = True, override: Override | None = None) -> None:
         event = ReleaseRegistered(
@@ -58,7 +58,7 @@ class World:
             by="ana",
             why="because",
             at=self.now,
-            **more,  # type: ignore[arg-type]
+            **(naming(self.db, TASK) | more),  # type: ignore[arg-type]
         )
         with self.db.transaction() as tx:
             tx.commands.add(command)

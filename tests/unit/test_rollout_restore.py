@@ -6,7 +6,7 @@ import contextlib
 from datetime import datetime, timedelta
 
 import pytest
-from rollout_memory import START, Crash, Fleet, MemoryDatabase
+from rollout_memory import START, Crash, Fleet, MemoryDatabase, naming
 
 from flywheel.contracts.events import RolloutChanged
 from flywheel.contracts.ids import new_id
@@ -40,7 +40,7 @@ class World:
 
     def tick(self, seconds: float = 1) -> RolloutChanged | None:
         self.now += timedelta(seconds=seconds)
-        return tick(self.db.transaction, TASK, SETTINGS, self.fleet, self.now)
+        return tick(self.db.transaction, self.db.reading, TASK, SETTINGS, self.fleet, self.now)
 
     def register(self, release: str) -> None:
         with self.db.transaction() as tx:
@@ -54,6 +54,7 @@ class World:
             by="ana",
             why="because",
             at=self.now,
+            **naming(self.db, TASK),  # type: ignore[arg-type]
             release=release,
         )
         with self.db.transaction() as tx:

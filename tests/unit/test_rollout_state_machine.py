@@ -8,7 +8,7 @@ from datetime import timedelta
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from rollout_memory import START, Crash, Fleet, MemoryDatabase, arm, pairs
+from rollout_memory import START, Crash, Fleet, MemoryDatabase, arm, naming, pairs
 
 from flywheel.contracts.ids import new_id
 from flywheel.contracts.release import Override
@@ -57,6 +57,7 @@ class Controller(RuleBasedStateMachine):
             by="ana",
             why="test",
             at=self.now,
+            **naming(self.db, TASK),  # type: ignore[arg-type]
             release=f"r{which}",
             override=Override(by="ana", why="test") if override else None,
         )
@@ -103,7 +104,7 @@ class Controller(RuleBasedStateMachine):
         pending = any(c not in self.db.state.outcomes for c in self.db.state.commands)
         self.db.crash_at = crash_at
         with contextlib.suppress(Crash):
-            tick(self.db.transaction, TASK, SETTINGS, self.fleet, self.now)
+            tick(self.db.transaction, self.db.reading, TASK, SETTINGS, self.fleet, self.now)
         after = self.db.state.rollouts.get(before.rollout_id) if before else None
         if before is not None and after is not None and harmful and not pending:
             assert after.share <= before.share, "a share rose after harm"

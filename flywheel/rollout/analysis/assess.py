@@ -11,7 +11,7 @@ from flywheel.rollout.analysis.evidence import Assessment, Check, Facts
 from flywheel.rollout.analysis.harm import answered, harm_checks, points
 from flywheel.rollout.analysis.promotion import promotion_checks
 from flywheel.rollout.config import RolloutSettings
-from flywheel.rollout.plan import look_sizes, step_labels
+from flywheel.rollout.plan import look_sizes, percent, step_labels
 from flywheel.rollout.ports import Rollout
 
 
@@ -46,7 +46,7 @@ def _assignment(rollout: Rollout, facts: Facts) -> Check:
         )
     evidence = float(log_e_mismatch(seen.challenger_units, total, rollout.share))
     broken = evidence >= math.log(1 / MISMATCH_ALPHA)
-    found = f"{seen.challenger_units} of {total} units, {rollout.share:.0%} expected"
+    found = f"{seen.challenger_units} of {total} units, {percent(rollout.share)} expected"
     return Check(
         kind="validity",
         name="assignment",
@@ -68,7 +68,7 @@ def _step_checks(
 ) -> tuple[Check, ...]:
     shadow = rollout.state == "shadow" or rollout.resume_to == "shadow"
     need = settings.shadow_requests if shadow else settings.min_requests
-    got = facts.challenger.shadow_requests if shadow else facts.assignment.challenger_requests
+    got = facts.challenger.shadow_requests if shadow else facts.step_requests
     labels = 0 if shadow else step_labels(settings, rollout.steps, max(rollout.step, 0))
     worries = _worries(facts, paired, settings)
     return (

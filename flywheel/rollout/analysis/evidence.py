@@ -13,12 +13,14 @@ Outcome = Literal["passed", "failed", "waiting"]
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """Evidence of one rollout at one moment. ``assignment`` is that of the present step."""
+    """Evidence of one rollout at one moment. ``assignment`` is that of the present step, or since
+    a person resumed it; ``step_requests`` are the challenger's of the whole step."""
 
     champion: ArmSummary = ArmSummary()
     challenger: ArmSummary = ArmSummary()
     pairs: tuple[Pair, ...] = ()
     assignment: Assignment = Assignment()
+    step_requests: int = 0
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):

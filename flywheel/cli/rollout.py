@@ -1,0 +1,289 @@
+"""Commands to watch a rollout, and to decide in the controller's place."""
+
+from __future__ import annotations
+
+import http.client
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from flywheel.cli.operate import chosen_task
+from flywheel.contracts.ids import new_id, utc_now
+from flywheel.errors import Conflict, NotFound, Unavailable
+from flywheel.settings import FlywheelSettings, load_settings
+
+if TYPE_CHECKING:
+    from flywheel.rollout.ports import Asked, Command, CommandKind, Rollout
+    from storage.database import Database, Transaction
+
+POLL_SECONDS = 0.2
+FEWEST = 4  # characters of an id
+
+
+@click.group()
+def rollout() -> None:
+    """Watch a rollout, and decide in its place."""
+
+
+@rollout.command()
+@click.argument("task", required=False)
+@click.option("--follow", is_flag=True, help="Go on until it ends.")
+@click.pass_context
+def show(ctx: click.Context, task: str | None, follow: bool) -> None:
+    """The running rollout of TASK, how the latest ones ended, and what people asked for."""
+    from flywheel.bootstrap.process import open_database
+
+    settings = load_settings(ctx.obj)
+    name = chosen_task(settings.tasks, task)
+    with open_database(settings) as database:
+        said = ""
+        while True:
+            with database.transaction(read_only=True) as tx:
+                rollouts = tx.rollouts.history(name, 10)
+                text = _line(rollouts[0]) if follow and rollouts else _shown(tx, name, rollouts)
+            if text != said:
+                click.echo(text)
+                said = text
+            if not follow or (rollouts and rollouts[0].ended_at is not None):
+                return
+            time.sleep(1.0)
+
+
+def _shown(tx: Transaction, task: str, rollouts: list[Rollout]) -> str:
+    lines = [_line(row) for row in rollouts] or [f"{task} had no rollout yet"]
+    waiting = [one for one in tx.challengers.waiting(task) if one != tx.rollouts.champion(task)]
+    if waiting:
+        lines.append(f"{waiting[-1]} waits: its rollout begins when none is running")
+    lines += [_asked(one) for one in tx.commands.history(task, 10)]
+    return "\n".join(lines)
+
+
+def _line(row: Rollout) -> str:
+    from flywheel.rollout.plan import final_share, percent
+
+    running = f" (rollout {row.rollout_id}, revision {row.revision})"
+    return (
+        f"{row.started_at:%Y-%m-%d %H:%M:%S}  {row.challenger}  {row.state:12} "
+        f"{percent(final_share(row)):>5}  {row.reason}{'' if row.ended_at else running}"
+    )
+
+
+def _asked(asked: Asked) -> str:
+    command = asked.command
+    outcome = asked.outcome or "nobody has carried it out yet"
+    return (
+        f"{command.at:%Y-%m-%d %H:%M:%S}  {command.by} asked to {command.kind} "
+        f"({command.why}): {outcome}"
+    )
+
+
+def _command(kind: CommandKind, words: str) -> click.Command:
+    sees = kind in ("promote", "resume")
+
+    @click.argument("task", required=False)
+    @click.option("--by", required=True, help="Who decides.")
+    @click.option("--why", required=True, help="Recorded with the transition.")
+    @click.option(
+        "--rollout",
+        "named",
+        help="Which one (see `flywheel rollout show`); its beginning or end will do. "
+        + ("Asked for where a person types." if sees else "Default: the running one."),
+    )
+    @click.option(
+        "--wait",
+        type=click.FloatRange(min=0),
+        default=30.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long the controller has; after that the command is withdrawn.",
+    )
+    @click.pass_context
+    def run(
+        ctx: click.Context,
+        task: str | None,
+        by: str,
+        why: str,
+        named: str | None,
+        wait: float,
+        revision: int | None = None,
+    ) -> None:
+        from flywheel.bootstrap.process import open_database
+        from flywheel.rollout.ports import Command
+
+        settings = load_settings(ctx.obj)
+        name = chosen_task(settings.tasks, task)
+        with open_database(settings) as database:
+            with database.transaction(read_only=True) as tx:
+                seen = _named(tx, name, named) if named else tx.rollouts.active(name)
+            if sees and seen is not None and not named:
+                _confirm(kind, seen)
+            command = Command(
+                command_id=new_id(),
+                task=name,
+                kind=kind,
+                by=by,
+                why=why,
+                at=utc_now(),
+                rollout_id=seen.rollout_id if seen else None,
+                revision=revision if revision is not None else seen.revision if seen else None,
+            )
+            click.echo(carried_out(settings, database, command, wait))
+
+    run.__doc__ = words
+    if sees:
+        run = click.option(
+            "--revision",
+            type=int,
+            help="The one that `rollout show` said: at any other it is refused. Default: as it is.",
+        )(run)
+    return click.command(kind)(run)
+
+
+def _named(tx: Transaction, task: str, named: str) -> Rollout:
+    """The rollout whose id is, begins or ends with what a person wrote."""
+    found = tx.rollouts.find(named)
+    if found is not None and found.task == task:
+        return found
+    rows = tx.rollouts.history(task, 1000) if len(named) >= FEWEST else []
+    chosen = [row for row in rows if row.rollout_id.startswith(named)]
+    chosen = chosen or [row for row in rows if row.rollout_id.endswith(named)]
+    if len(chosen) != 1:
+        several = f"{len(chosen)} rollouts are called so" if chosen else "there is none"
+        raise NotFound(f"no rollout {named!r} of {task}: {several}; see `flywheel rollout show`")
+    return chosen[0]
+
+
+def _confirm(kind: str, seen: Rollout) -> None:
+    """Whoever decides says so of the rollout that is there, not of one that was."""
+    from flywheel.rollout.commands import described
+
+    words = f"the rollout of {seen.challenger}, {described(seen)} ({seen.reason})"
+    if not sys.stdin.isatty():
+        raise click.UsageError(
+            f"name the rollout, so that no other is meant: --rollout {seen.rollout_id} is {words}"
+        )
+    click.confirm(f"{kind} {words}?", abort=True, err=True)
+
+
+@rollout.command()
+@click.argument("task", required=False)
+@click.option("--by", required=True, help="Who decides.")
+@click.option("--why", required=True, help="Recorded with the transition.")
+@click.option("--release", required=True, help="The challenger (see `flywheel releases list`).")
+@click.option("--override", is_flag=True, help="Even if the gate said no.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the controller has; after that the command is withdrawn.",
+)
+@click.pass_context
+def start(
+    ctx: click.Context,
+    task: str | None,
+    by: str,
+    why: str,
+    release: str,
+    override: bool,
+    wait: float,
+) -> None:
+    """Roll out --release, which need not be the newest one."""
+    from flywheel.bootstrap.process import open_database
+    from flywheel.contracts.release import Override
+    from flywheel.rollout.ports import Command
+
+    settings = load_settings(ctx.obj)
+    name = chosen_task(settings.tasks, task)
+    with open_database(settings) as database:
+        with database.transaction(read_only=True) as tx:
+            seen = next(iter(tx.rollouts.history(name, 1)), None)
+        command = Command(
+            command_id=new_id(),
+            task=name,
+            kind="start",
+            by=by,
+            why=why,
+            at=utc_now(),
+            rollout_id=seen.rollout_id if seen else None,
+            revision=seen.revision if seen else None,
+            release=release,
+            override=Override(by=by, why=why) if override else None,
+        )
+        click.echo(carried_out(settings, database, command, wait))
+
+
+def carried_out(
+    settings: FlywheelSettings, database: Database, command: Command, seconds: float
+) -> str:
+    """Ask for a command, wait for its outcome, and say what changed.
+
+    Raises Conflict when it was refused; Unavailable when nobody carried it out within ``seconds``:
+    it is then withdrawn, so that it does not come true when nobody expects it any more.
+    """
+    from flywheel.rollout.commands import ask, described
+
+    with database.transaction("cli") as tx:
+        refused = ask(tx, command)
+    if refused:
+        raise Conflict(f"refused: {refused}")
+    asked = _await(settings, database, command, seconds)
+    if not asked.accepted:
+        raise Conflict(asked.outcome)
+    with database.transaction(read_only=True) as tx:
+        one = next(iter(tx.rollouts.history(command.task, 1)), None)
+        if command.rollout_id and command.kind not in ("start", "restore"):
+            one = tx.rollouts.find(command.rollout_id)
+        champion = tx.rollouts.champion(command.task)
+    what = f"the rollout of {one.challenger} is {described(one)}" if one else asked.outcome
+    return f"{command.kind} carried out: {what}; {champion} is the champion"
+
+
+def _await(
+    settings: FlywheelSettings, database: Database, command: Command, seconds: float
+) -> Asked:
+    """The command with its outcome."""
+    from flywheel.rollout.ports import WITHDRAWN
+
+    deadline = time.monotonic() + seconds
+    while True:
+        with database.transaction(read_only=True) as tx:
+            asked = tx.commands.asked(command.command_id)
+        if asked is not None and asked.outcome is not None:
+            return asked
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(POLL_SECONDS)
+    late = f"nobody carried it out within {seconds:g} s"
+    with database.transaction("cli") as tx:
+        withdrawn = tx.commands.done(command.command_id, f"{WITHDRAWN}{late}")
+        asked = tx.commands.asked(command.command_id)
+    if not withdrawn and asked is not None:
+        return asked
+    raise Unavailable(f"{late}, so it was withdrawn and changes nothing: {_controller(settings)}")
+
+
+def _controller(settings: FlywheelSettings) -> str:
+    """Whether the controller answers, and what to do."""
+    host, port = settings.monitoring.host, settings.monitoring.controller_port
+    connection = http.client.HTTPConnection(host, port, timeout=2)
+    try:
+        connection.request("GET", "/healthz")
+        connection.getresponse()
+    except (OSError, http.client.HTTPException):
+        return f"no controller answers at {host}:{port}: start it with `flywheel up`"
+    finally:
+        connection.close()
+    return f"the controller at {host}:{port} is running; its log says why it did not"
+
+
+for _kind, _words in (
+    ("pause", "Hold the share where it is."),
+    ("resume", "Go on with the plan."),
+    ("promote", "Make the challenger the champion now, without waiting for proof."),
+    ("rollback", "Give the champion all traffic again."),
+):
+    rollout.add_command(_command(_kind, _words))  # type: ignore[arg-type]
