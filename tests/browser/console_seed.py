@@ -284,7 +284,7 @@ def _rollout(
 ) -> None:
     with world.database.transaction() as tx:
         step = -1
-        for state, share, minutes in changes:
+        for revision, (state, share, minutes) in enumerate(changes):
             step += state == "canary"
             last = ended is not None and (state, share, minutes) == changes[-1]
             why = {
@@ -307,6 +307,7 @@ def _rollout(
                     ended_at=world.ago(ended) if last and ended is not None else None,
                     reason=why,
                     steps=(0.05, 0.25, 0.5),
+                    revision=revision,
                 ),
                 Transition(
                     rollout_id=name,
