@@ -15,7 +15,7 @@ from flywheel.datasets.ports import LabelIntake
 from flywheel.retraining.ports import TurnStore
 from flywheel.review.ports import ReviewDesk, ReviewIntake
 from flywheel.rollout.ports import Challengers, CommandStore, Evidence, EvidenceIntake, RolloutStore
-from storage.engine import errors_translated, make_engine, read_only_engine
+from storage.engine import analyse, errors_translated, make_engine, read_only_engine
 from storage.migrations.upgrade import upgrade
 from storage.repositories.balance import SqlBalance
 from storage.repositories.desk import SqlReviewDesk
@@ -88,6 +88,13 @@ class Database:
         """
         with errors_translated():
             upgrade(self._engine)
+
+    def analyse(self) -> None:
+        """Let SQLite count what its tables hold, which decides how it answers; PostgreSQL does so
+        by itself. Other connections know when they are opened anew (``engine.RECYCLE_SECONDS``).
+        """
+        with errors_translated():
+            analyse(self._engine)
 
     @contextmanager
     def transaction(self, owner: str = "", *, read_only: bool = False) -> Iterator[Transaction]:

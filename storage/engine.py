@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
@@ -26,6 +26,9 @@ from flywheel.errors import ConfigurationError, Conflict, StorageError
 
 _READ_ONLY = "flywheel_read_only"
 _BUSY_SECONDS = 30
+RECYCLE_SECONDS = 600.0
+# Rows of an index that are looked at: with fewer, SQLite takes a large rollout for many small ones.
+_ANALYSED_ROWS = 100_000
 _KEY = "database_url"
 
 
@@ -47,7 +50,11 @@ def make_engine(url: str) -> Engine:
         if not parsed.database or parsed.database == ":memory:":
             raise ConfigurationError(_KEY, "SQLite needs a file: other processes use it too")
         engine = create_engine(
-            parsed, connect_args={"timeout": _BUSY_SECONDS}, pool_size=20, **options
+            parsed,
+            connect_args={"timeout": _BUSY_SECONDS},
+            pool_size=20,
+            pool_recycle=int(RECYCLE_SECONDS),
+            **options,
         )
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -74,6 +81,16 @@ def read_only_engine(engine: Engine) -> Engine:
     if engine.dialect.name == "postgresql":
         return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     return engine.execution_options(**{_READ_ONLY: True})
+
+
+def analyse(engine: Engine) -> None:
+    """Count what the tables of a SQLite database hold, each in a transaction of its own."""
+    if engine.dialect.name != "sqlite":
+        return
+    for table in inspect(engine).get_table_names():
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"PRAGMA analysis_limit={_ANALYSED_ROWS}")
+            connection.exec_driver_sql(f'ANALYZE "{table}"')
 
 
 def sqlite_file(engine: Engine) -> Path | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flywheel.bootstrap.gauges import DatabaseGauges
+from flywheel.bootstrap.gauges import DatabaseGauges, Upkeep
 from flywheel.bootstrap.process import await_broker, begin, loop, open_database, stop_signal
 from flywheel.contracts.events import Event, ReleaseRegistered
 from flywheel.contracts.ids import utc_now
@@ -41,7 +41,7 @@ def run_controller(settings: FlywheelSettings) -> int:
             settings.kafka, ["flywheel.releases"], registered, "flywheel-controller"
         )
         servers = HttpModelServers(settings.serving.endpoints)
-        gauges = DatabaseGauges(database, settings.tasks)
+        gauges, upkeep = DatabaseGauges(database, settings.tasks), Upkeep(database)
 
         def step() -> None:
             for task, of_task in settings.tasks.items():
@@ -49,6 +49,7 @@ def run_controller(settings: FlywheelSettings) -> int:
                 if tick(transactions, reading, task, plan, servers, utc_now()) is not None:
                     relay.wake()
             gauges.refresh()
+            upkeep.refresh()
 
         health = HealthServer(
             settings.monitoring.host,

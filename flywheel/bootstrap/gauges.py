@@ -37,3 +37,18 @@ class DatabaseGauges:
                 _oldest.labels(task).set(max(0.0, waited))
                 _paused.labels(task).set(active is not None and active.state == "paused")
         self._read_at = time.monotonic()
+
+
+class Upkeep:
+    """Counts what the tables hold at the start, and again every ``every`` seconds: without it a
+    database that has grown is asked as if it were still small."""
+
+    def __init__(self, database: Database, every: float = 600.0) -> None:
+        self._database, self._every = database, every
+        self._done_at = float("-inf")
+
+    def refresh(self) -> None:
+        """Do what is due. Raises StorageError when the database cannot be reached."""
+        if time.monotonic() - self._done_at >= self._every:
+            self._database.analyse()
+            self._done_at = time.monotonic()

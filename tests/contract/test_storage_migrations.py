@@ -81,3 +81,32 @@ def test_a_database_of_a_later_version_is_refused(migrated: Database) -> None:
         work.connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(StorageError, match="another version of Flywheel"):
         migrated.migrate()
+
+
+def test_rollouts_and_commands_of_before_they_were_numbered_are_readable(
+    migrated: Database,
+) -> None:
+    rollout = (
+        "INSERT INTO rollouts (rollout_id, task, champion, challenger, state, step, share,"
+        " started_at, step_started_at, reason, looks_used, steps) VALUES ('old', 't', 'r1', 'r2',"
+        " 'canary', 0, 0.05, '2026-01-01 00:00:00', '2026-01-01 00:00:00', 'x', 0, '[0.05]')"
+    )
+    change = (
+        "INSERT INTO rollout_transitions (rollout_id, at, state, share, decided_by, reason,"
+        " evidence) VALUES ('old', '2026-01-01 00:00:00', '{}', 0, 'controller', 'x', '{{}}')"
+    )
+    command = (
+        "INSERT INTO rollout_commands (command_id, task, kind, who, why, at)"
+        " VALUES ('c', 't', 'promote', 'ada', 'why', '2026-01-01 00:00:00')"
+    )
+    with migrated.work() as work:
+        downgrade(config(work.connection), "0002")
+        for statement in (rollout, change.format("warming"), change.format("canary"), command):
+            work.connection.exec_driver_sql(statement)
+    migrated.migrate()
+    with migrated.transaction(read_only=True) as tx:
+        found = tx.rollouts.active("t")
+        assert found is not None
+        assert found.revision == 2
+        (pending,) = tx.commands.pending("t")
+        assert (pending.rollout_id, pending.revision) == (None, None)
