@@ -268,14 +268,11 @@ def test_retrain_leaves_a_request_for_the_trainer(made: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pause", "resume", "promote", "rollback"])
-def test_a_decision_is_left_for_the_controller(made: Path, kind: str) -> None:
-    succeeds(made, "rollout", kind, "--by", "ada", "--why", f"{kind} for a test")
-    with (
-        open_database(load_settings(made, {})) as database,
-        database.transaction(read_only=True) as tx,
-    ):
-        (found,) = [row for row in tx.commands.pending("species") if row.kind == kind]
-    assert (found.by, found.why, found.override) == ("ada", f"{kind} for a test", None)
+def test_a_decision_about_nothing_is_refused(
+    made: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = fails(capsys, made, "rollout", kind, "--by", "ada", "--why", "a test")
+    assert f"no rollout of species is running, so there is nothing to {kind}" in said
 
 
 def test_a_start_without_a_release_is_a_usage_error(made: Path) -> None:

@@ -19,8 +19,10 @@ from registry_workspace import TASK, Workspace
 from flywheel.bootstrap.console import assets_folder
 from flywheel.cli import cli, main
 from flywheel.console.app import create_app
-from flywheel.contracts.ids import utc_now
+from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.release import Release
+from flywheel.rollout.commands import ask
+from flywheel.rollout.ports import Command, Rollout
 
 CONFIG = """\
 [tasks.topics]
@@ -46,7 +48,10 @@ class Served(Workspace):
             tx.releases.add(release)
             tx.challengers.enqueue(TASK, release.release, release.created_at, True)
         self.control(2)
-        self.command("rollout", "promote", "--by", "ada", "--why", "proven")
+        with self.database.transaction("cli") as tx:
+            running = tx.rollouts.active(TASK)
+            if running is not None:
+                assert not ask(tx, promotion(running))
         self.control()
         return release
 
@@ -191,6 +196,19 @@ def test_a_base_model_is_put_where_training_finds_it(
     assert "may run code" in served.refusal(capsys, "releases", "import", str(folder), *WHO)
     assert "no file and no folder" in served.refusal(capsys, "releases", "import", "gone", *WHO)
     assert "no package" in served.refusal(capsys, "releases", "import", "package:absent-0", *WHO)
+
+
+def promotion(running: Rollout) -> Command:
+    return Command(
+        command_id=new_id(),
+        task=TASK,
+        kind="promote",
+        by="ada",
+        why="proven",
+        at=utc_now(),
+        rollout_id=running.rollout_id,
+        revision=running.revision,
+    )
 
 
 class Console:
