@@ -18,6 +18,8 @@ _by_schema: dict[str, EventSpec] = {f"{spec.schema}/{spec.version}": spec for sp
 _names = {spec.schema for spec in EVENTS}
 _decoders = {spec.type: msgspec.json.Decoder(spec.type) for spec in EVENTS}
 _encoder = msgspec.json.Encoder()
+# How much of a schema nobody knows a message repeats.
+_SHOWN = 100
 # Room for a record's key, its header and what Kafka adds to them.
 _ENVELOPE_BYTES = 4096
 _limits = {topic.name: topic.max_bytes - _ENVELOPE_BYTES for topic in TOPICS}
@@ -80,7 +82,7 @@ def decode(value: bytes | None, headers: Mapping[str, bytes | str | None]) -> Ev
     if spec is None:
         name = schema.partition("/")[0]
         hint = "a newer version wrote it: upgrade" if name in _names else "no such event"
-        raise UnknownEvent(f"schema {schema!r} is not known here ({hint})")
+        raise UnknownEvent(f"schema {schema[:_SHOWN]!r} is not known here ({hint})")
     if value is None:
         raise MalformedEvent(f"{schema}: the record has no value")
     return _decoded(spec, value)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
+from hostile_records import OUT_OF_BOUNDS, SOUND, document, named
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,9 +19,6 @@ from flywheel.contracts.events import (
     TOPICS,
     Event,
     EventSpec,
-    LabelRecorded,
-    ReviewRequested,
-    RolloutChanged,
     TrafficRecorded,
 )
 from flywheel.errors import MalformedEvent, UnknownEvent
@@ -152,57 +150,6 @@ def test_events_cannot_be_changed() -> None:
     for spec in EVENTS:
         assert issubclass(spec.type, Event)
         assert spec.type.__struct_config__.frozen
-
-
-def document(kind: type[Event], **fields: Any) -> bytes:
-    """A sound event's JSON with some fields replaced."""
-    return msgspec.json.encode({**SOUND[kind], **fields})
-
-
-COMMON = {"event_id": "e", "occurred_at": "2026-01-01T00:00:00Z", "task": "topic"}
-SPLIT = {"task": "topic", "champion": "topic-1"}
-SOUND: dict[type[Event], dict[str, Any]] = {
-    TrafficRecorded: {**COMMON, "sample_id": "s", "text": "?"},
-    LabelRecorded: {
-        **COMMON, "sample_id": "s", "value": "v", "source": "user", "annotator": "a",
-    },
-    ReviewRequested: {
-        **COMMON, "sample_id": "s", "text": "?", "reason": "r", "priority": 1.0,
-        "inclusion_probability": 0.5, "audit": False,
-    },
-    RolloutChanged: {
-        **COMMON, "rollout_id": "r", "state": "serving", "split": SPLIT, "decided_by": "c",
-        "reason": "r",
-    },
-}  # fmt: skip
-# (event, what a record may hold in its place, the field that the reason names)
-OUT_OF_BOUNDS: tuple[tuple[type[Event], dict[str, Any], str], ...] = (
-    *((TrafficRecorded, {"sample_id": bad}, "sample_id") for bad in ("", ".", "..", "x" * 10_240)),
-    *((TrafficRecorded, {"event_id": bad}, "event_id") for bad in ("", "a\x00b", "a\nb")),
-    (TrafficRecorded, {"occurred_at": "0001-01-01T00:00:00Z"}, "occurred_at"),
-    (TrafficRecorded, {"occurred_at": "9999-12-31T23:59:59Z"}, "occurred_at"),
-    (TrafficRecorded, {"occurred_at": "2026-01-01T00:00:00"}, "occurred_at"),
-    (TrafficRecorded, {"text": "x" * 1_000_001}, "text"),
-    (TrafficRecorded, {"confidence": -0.1}, "confidence"),
-    (TrafficRecorded, {"scores": {"a": 1e308}}, "scores"),
-    (TrafficRecorded, {"latency_ms": -1.0}, "latency_ms"),
-    (TrafficRecorded, {"latency_ms": 1e308}, "latency_ms"),
-    (TrafficRecorded, {"tokens_in": 2**70}, "tokens_in"),
-    (TrafficRecorded, {"status": -5}, "status"),
-    (TrafficRecorded, {"release": "../../etc"}, "release"),
-    *((LabelRecorded, {"inclusion_probability": bad}, "inclusion_probability")
-      for bad in (0, -1, 1e308)),
-    *((ReviewRequested, {"priority": bad}, "priority") for bad in (-1, 101, 1e308)),
-    (ReviewRequested, {"inclusion_probability": 0}, "inclusion_probability"),
-    (RolloutChanged, {"challenger": "../.."}, "challenger"),
-    *((RolloutChanged, {"split": {**SPLIT, "champion": bad}}, "champion")
-      for bad in ("..", "../..", "a/b", "")),
-    (RolloutChanged, {"split": {**SPLIT, "challenger_share": -0.5}}, "challenger_share"),
-)  # fmt: skip
-
-
-def named(kind: type[Event]) -> dict[str, bytes | str]:
-    return header(next(spec for spec in EVENTS if spec.type is kind))
 
 
 def test_what_the_bounds_are_tried_with_is_sound() -> None:

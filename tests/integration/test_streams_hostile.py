@@ -1,0 +1,282 @@
+"""Whatever stands in a record, the agents, the followers and the doctor outlive it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hostile_records import SOUND, document, hostile, named
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kafka_fixture import end_with_parent, free_port
+from streams_harness import ROOT, eventually
+
+from flywheel.bootstrap.doctor import examine
+from flywheel.contracts.codec import Record, decode, encode
+from flywheel.contracts.events import (
+    TOPICS,
+    Event,
+    LabelRecorded,
+    ReleaseRegistered,
+    RolloutChanged,
+    TrafficRecorded,
+)
+from flywheel.contracts.ids import new_id, utc_now
+from flywheel.errors import EventError
+from flywheel.serving.releases import ReleaseSet
+from flywheel.settings import FlywheelSettings, load_settings
+from flywheel.triage.config import TriageSettings
+from flywheel.triage.triager import Triager
+from storage.database import Database
+from streams.agents import evidence, labels, review, triage
+from streams.agents.acceptance import configured
+from streams.batches import handle_batch
+from streams.dead_letters import all_letters, letter_of, list_dead_letters, replay
+from streams.follower import Follower
+from streams.local_broker import LocalBroker
+from streams.publisher import KafkaPublisher
+from streams.topics import ensure_topics
+
+TASK = "topic"
+LABELS = ("v", "w")
+AGENTS = {agent.GROUP: agent.TOPICS for agent in (triage, review, labels, evidence)}
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[FlywheelSettings]:
+    """A workspace with a broker of its own, since the agents' groups are the real ones."""
+    port, health = free_port(), free_port()
+    (tmp_path / "flywheel.toml").write_text(
+        f"""
+[kafka]
+bootstrap_servers = "127.0.0.1:{port}"
+[monitoring]
+worker_port = {health}
+[tasks.{TASK}]
+labels = {list(LABELS)}
+[tasks.{TASK}.training]
+base_model = "not-used-here"
+"""
+    )
+    broker = LocalBroker(tmp_path / "broker", port)
+    end_with_parent(broker.start().pid or 0)
+    try:
+        found = load_settings(tmp_path, {})
+        ensure_topics(found.kafka)
+        yield found
+    finally:
+        broker.stop()
+
+
+def send(servers: str, records: Sequence[Record]) -> None:
+    """By a client that checks nothing."""
+    from aiokafka import AIOKafkaProducer
+
+    async def put() -> None:
+        producer = AIOKafkaProducer(bootstrap_servers=servers, max_request_size=8 << 20)
+        await producer.start()
+        try:
+            for one in records:
+                await producer.send_and_wait(
+                    one.topic, one.value, one.key, headers=list(one.headers)
+                )
+        finally:
+            await producer.stop()
+
+    asyncio.run(put())
+
+
+def sound_events() -> list[Event]:
+    common: dict[str, Any] = {"occurred_at": utc_now(), "task": TASK}
+    made: list[Event] = []
+    for number in range(20):
+        sample = f"sound-{number}"
+        made.append(TrafficRecorded(event_id=new_id(), sample_id=sample, text="?", **common))
+        made.append(
+            LabelRecorded(
+                event_id=new_id(), sample_id=sample, value="v", source="user", annotator="a",
+                **common,
+            )
+        )  # fmt: skip
+    return made
+
+
+def test_no_record_ends_the_worker_a_follower_or_the_doctor(workspace: FlywheelSettings) -> None:
+    kafka = workspace.kafka
+    corpus = [
+        one for topic in TOPICS for one in hostile(topic.name)
+        if one.value is not None or not topic.compacted
+    ]  # fmt: skip
+    assert len(corpus) > 100
+    send(kafka.servers, corpus)
+    log = (workspace.workspace / "worker.log").open("ab")
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "flywheel", "-w", str(workspace.workspace), "worker"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=log,
+        stderr=log,
+    )
+    end_with_parent(worker.pid)
+    heard: list[Event] = []
+    follower = Follower(kafka, ["flywheel.rollouts", "flywheel.releases"], heard.append, "test")
+    follower.start()
+    publisher = KafkaPublisher(kafka, "test")
+    workspace.state.mkdir(parents=True, exist_ok=True)
+    database = Database(workspace.database)
+    database.migrate()
+    sound = sound_events()
+    try:
+        publisher.publish(sound)
+        last = decode(document(RolloutChanged, event_id="last"), named(RolloutChanged))
+        publisher.publish([last])
+        eventually(lambda: last in heard)
+        assert follower.caught_up(60)
+
+        def kept() -> bool:
+            assert worker.poll() is None
+            with database.transaction(read_only=True) as tx:
+                groups = [labels.GROUP, evidence.GROUP, review.GROUP]
+                wanted = [one.event_id for one in sound if isinstance(one, LabelRecorded)]
+                return not any(tx.seen.missing(group, wanted) for group in groups)
+
+        eventually(kept, 180)
+        bad = {
+            group: sum(one.topic in topics for one in corpus) for group, topics in AGENTS.items()
+        }
+
+        def refused() -> bool:
+            letters = list_dead_letters(kafka, 10**6)
+            return all(
+                sum(letter.group == group for letter in letters) == count
+                for group, count in bad.items()
+            )
+
+        eventually(refused, 120)
+        assert worker.poll() is None
+        finding = examine(workspace)
+        assert (finding.lost, finding.problems) == ((), ())
+        before = len(list_dead_letters(kafka, 10**6))
+        assert replay(kafka, publisher).sent > 0
+        eventually(lambda: len(list_dead_letters(kafka, 10**6)) == before, 120)
+        assert replay(kafka, publisher, lambda letter: False).sent == 0
+        assert len(all_letters(kafka)) == 2 * before
+        assert worker.poll() is None
+    finally:
+        follower.stop()
+        publisher.close()
+        database.dispose()
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(60) == 0
+        log.close()
+
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20)
+    | st.sampled_from(["..", ".", "", "a/b", "v", "user", "9999-12-31T23:59:59Z", "\x00"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+@pytest.fixture(scope="module")
+def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Any]]:
+    database = Database(f"sqlite:///{tmp_path_factory.mktemp('hostile') / 'flywheel.db'}")
+    database.migrate()
+    accept = configured({TASK: LABELS})
+
+    class NoAudits:
+        def audits(self, task: str, release: str) -> list[Any]:
+            return []
+
+    yield [
+        triage.agent(Triager({TASK: (LABELS, TriageSettings())}, NoAudits()), accept),
+        review.agent(database, accept),
+        labels.agent(database, accept=accept),
+        evidence.agent(database, accept),
+    ]
+    database.dispose()
+
+
+@settings(
+    deadline=None,
+    max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(data=st.data())
+def test_an_event_is_handled_or_becomes_a_letter_whatever_a_field_holds(
+    agents: list[Any], data: st.DataObject
+) -> None:
+    kind = data.draw(st.sampled_from(sorted(SOUND, key=lambda kind: kind.__name__)))
+    fields = data.draw(st.dictionaries(st.sampled_from(kind.__struct_fields__), values, max_size=3))
+    body = document(kind, **fields)
+    try:
+        event = decode(body, named(kind))
+    except EventError as error:
+        letter = letter_of(received(body, kind), "group", error, "")
+        record = encode(letter)
+        assert decode(record.value, dict(record.headers)) == letter
+        return
+    encode(event)
+    for agent in agents:
+        outcome = handle_batch(
+            lambda events, agent=agent: [encode(one) for one in agent.handle(events)],
+            [event],
+            suspicious=True,
+        )
+        for refused, error in outcome.rejected:
+            encode(letter_of(received(body, kind), agent.group, error, refused.task))
+
+
+def received(value: bytes, kind: type[Event]) -> Any:
+    """What a Kafka client gives."""
+
+    class Received:
+        topic, partition, offset, timestamp, key = "flywheel.traffic", 0, 1, -0.001, None
+
+    Received.value = value  # type: ignore[attr-defined]
+    Received.headers = list(named(kind).items())  # type: ignore[attr-defined]
+    return Received
+
+
+def test_a_forged_split_loads_nothing_outside_the_releases(tmp_path: Path) -> None:
+    from flywheel.errors import ArtefactError
+    from flywheel.registry.release_folder import release_folder
+
+    for forged in ("..", ".", "", "../..", "a/../../b", "/etc", "a\x00b", "x" * 300):
+        with pytest.raises(ArtefactError, match="no release id"):
+            release_folder(tmp_path, forged)
+    forged_events = [
+        document(RolloutChanged, split={"task": TASK, "champion": "../../elsewhere"}),
+        document(RolloutChanged, challenger=".."),
+        document(ReleaseRegistered, release="../../elsewhere"),
+    ]
+    for body in forged_events[:2]:
+        with pytest.raises(EventError):
+            decode(body, named(RolloutChanged))
+    with pytest.raises(EventError):
+        decode(forged_events[2], named(ReleaseRegistered))
+    # A split that came by another way (a file of an earlier version) ends where a path is made.
+    asked: list[Path] = []
+    releases = ReleaseSet(lambda name: asked.append(release_folder(tmp_path, name)))  # type: ignore[arg-type]
+    sound = decode(document(RolloutChanged), named(RolloutChanged))
+    assert isinstance(sound, RolloutChanged)
+    split = msgspec.structs.replace(sound.split, champion="../..")
+    releases.update(msgspec.structs.replace(sound, split=split))
+    releases.start()
+    try:
+        eventually(lambda: "no release id" in (releases.problem() or ""))
+        assert asked == []
+    finally:
+        releases.stop()
