@@ -5,7 +5,8 @@ from __future__ import annotations
 import sysconfig
 from pathlib import Path
 
-from flywheel.bootstrap.process import await_broker, begin, open_database
+from flywheel.bootstrap.broker_watch import BrokerWatch
+from flywheel.bootstrap.process import begin, open_database
 from flywheel.console.app import create_app
 from flywheel.monitoring.http_server import HttpServer
 from flywheel.settings import FlywheelSettings
@@ -21,16 +22,21 @@ def assets_folder() -> Path:
 
 
 def run_console(settings: FlywheelSettings) -> int:
-    """Run until SIGTERM. An answer is in the database, its events beside it, when it returns."""
+    """Run until SIGTERM. An answer is in the database, its events beside it, when it returns.
+
+    Starts, and takes answers, also while Kafka cannot be reached: their events wait in the outbox.
+    """
     begin("console", settings)
     with open_database(settings) as database:
         publisher = KafkaPublisher(settings.kafka, "flywheel-console")
         relay = OutboxRelay(database.outbox_rows(OWNER), publisher, 0.2)
+        broker = BrokerWatch(settings.kafka, relay.start)
         app = create_app(
             settings,
             lambda: database.transaction(OWNER),
             assets_folder(),
             reading=lambda: database.transaction(read_only=True),
+            checks={"kafka": broker.problem},
         )
         server = HttpServer(
             app,
@@ -39,10 +45,10 @@ def run_console(settings: FlywheelSettings) -> int:
             setting="console.port",
             behind_proxy=True,
         )
-        await_broker(settings)
-        relay.start()
+        broker.start()
         try:
             return server.run()
         finally:
+            broker.stop()
             relay.stop()
             publisher.close()

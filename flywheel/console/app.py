@@ -23,7 +23,7 @@ from flywheel.contracts.ids import utc_now
 from flywheel.errors import NotFound
 from flywheel.monitoring.bearer import AcceptedKeys
 from flywheel.monitoring.bodies import BoundedBodies
-from flywheel.monitoring.health import health_routes
+from flywheel.monitoring.health import Checks, health_routes
 from flywheel.monitoring.problems import install_problem_details
 from flywheel.registry.release_folder import verify_release
 from flywheel.settings import FlywheelSettings
@@ -38,14 +38,15 @@ def create_app(
     assets: Path,
     *,
     reading: Transactions | None = None,
+    checks: Checks | None = None,
     now: Callable[[], datetime] = utc_now,
 ) -> FastAPI:
     """The console as an ASGI app.
 
     ``transactions`` opens a transaction whose outbox belongs to the console; ``reading`` one that
     can't write, which whatever only reads uses, so as not to hold up writers (default: the
-    same). ``assets`` is the folder of the fetched packages. Raises ArtefactError when a script is
-    missing there.
+    same). ``assets`` is the folder of the fetched packages; ``checks`` are further lines of
+    /healthz. Raises ArtefactError when a script is missing there.
     """
     reading = reading or transactions
     vendored = locate(assets)
@@ -56,7 +57,7 @@ def create_app(
     )
     install_problem_details(app)
     install_error_pages(app, environment)
-    health_routes(app, {"database": lambda: _database(settings, reading)})
+    health_routes(app, {"database": lambda: _database(settings, reading), **(checks or {})})
     # The last one added is asked first: no body is read for who may not pass.
     app.add_middleware(BoundedBodies, most_bytes=MAX_BODY_BYTES)
     web = settings.console
