@@ -18,7 +18,7 @@ _log = structlog.get_logger(__name__)
 
 
 class BrokerWatch:
-    """Makes the topics as soon as the broker is there, from a thread, and calls ``arrived`` then."""
+    """From a thread, makes the topics once the broker is there, and calls ``arrived`` then."""
 
     def __init__(self, kafka: KafkaSettings, arrived: Callable[[], None]) -> None:
         self._kafka = kafka

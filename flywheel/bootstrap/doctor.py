@@ -1,13 +1,18 @@
-"""What is used and why; and whether the log and the database hold the same, id by id."""
+"""What is used and why; whether the log and the database hold the same, id by id; and whether
+the tasks have what their turns need."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from flywheel.bootstrap import readiness
+from flywheel.bootstrap.orphans import members, names
 from flywheel.bootstrap.process import open_database
+from flywheel.bootstrap.readiness import Coverage, base_model_problems, label_coverage
+from flywheel.bootstrap.supervisor import flywheel_command, holder
 from flywheel.errors import ConfigurationError, FlywheelError
 from flywheel.serving.vllm.machine import find_installation
 from flywheel.settings import FlywheelSettings
@@ -18,7 +23,11 @@ from streams.reconcile import Report, reconcile
 
 @dataclass(frozen=True)
 class Finding:
-    """What `flywheel doctor` found. ``lost`` and ``doubled`` name ids; both must be empty."""
+    """What `flywheel doctor` found. ``lost`` and ``doubled`` name ids; both must be empty.
+
+    ``problems`` need somebody to act; ``advice`` says what is thin; ``waiting`` events will be
+    handled by themselves while the worker runs.
+    """
 
     uses: dict[str, str]
     traffic_recorded: int = 0
@@ -27,13 +36,15 @@ class Finding:
     waiting: int = 0
     dead_lettered: int = 0
     groups: tuple[dict[str, Any], ...] = ()
-    problems: tuple[str, ...] = field(default_factory=tuple)
     labels_without_sample: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
+    labels: Mapping[str, Coverage] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is lost, doubled, waiting or out of reach."""
-        return not (self.lost or self.doubled or self.problems or self.waiting)
+        """Whether nothing is lost, doubled, out of reach or unusable."""
+        return not (self.lost or self.doubled or self.problems)
 
     def as_json(self) -> dict[str, Any]:
         """For programs: counts, with the first ids of what is wrong."""
@@ -50,6 +61,11 @@ class Finding:
             "problems": list(self.problems),
             "labels_without_sample": len(self.labels_without_sample),
             "labels_without_sample_ids": list(self.labels_without_sample[:20]),
+            "advice": list(self.advice),
+            "labels": {
+                task: {label: asdict(samples) for label, samples in coverage.items()}
+                for task, coverage in self.labels.items()
+            },
         }
 
     def as_text(self) -> str:
@@ -65,6 +81,14 @@ class Finding:
                 f"{len(self.labels_without_sample)} labelled samples were never recorded; their "
                 f"labels wait for them: {', '.join(self.labels_without_sample[:5])}"
             )
+        lines += [
+            f"{task:20} {label}: {samples.train} to train on, {samples.holdout} held out"
+            for task, coverage in self.labels.items()
+            for label, samples in coverage.items()
+        ]
+        lines += [f"advice: {line}" for line in self.advice]
+        if self.waiting:
+            lines.append(f"waiting: {self.waiting} events that agents have not handled yet")
         lines += [f"problem: {problem}" for problem in self.problems]
         lines += [f"lost: {item}" for item in self.lost[:20]]
         lines += [f"doubled: {item}" for item in self.doubled[:20]]
@@ -78,12 +102,36 @@ def examine(settings: FlywheelSettings, expected: Sequence[str] = ()) -> Finding
     What cannot be reached is a problem in the finding, not an error.
     """
     uses = what_is_used(settings)
+    problems = [*base_model_problems(settings), *_unsupervised(settings)]
+    advice: list[str] = []
+    labels: dict[str, Coverage] = {}
     try:
         with open_database(settings) as database:
-            report = reconcile(settings.kafka, database)
-            return _compare(uses, report, database, expected)
+            with database.transaction(read_only=True) as tx:
+                for name, task in settings.tasks.items():
+                    labels[name] = label_coverage(tx, name, task.labels)
+                    held_out = tx.labels.counts(name).holdout
+                    advice += readiness.advice(name, task, labels[name], held_out)
+            finding = _compare(uses, reconcile(settings.kafka, database), database, expected)
     except FlywheelError as error:
-        return Finding(uses, problems=(str(error),))
+        finding = Finding(uses, problems=(str(error),))
+    return replace(
+        finding,
+        problems=(*problems, *finding.problems),
+        advice=tuple(advice),
+        # What a language model writes is no set of labels.
+        labels={name: found for name, found in labels.items() if settings.tasks[name].labels},
+    )
+
+
+def _unsupervised(settings: FlywheelSettings) -> list[str]:
+    """What a killed supervisor left running, which nothing would restart."""
+    if holder(settings) is not None or not (orphans := members(settings)):
+        return []
+    return [
+        f"{names(orphans)} run without a supervisor: {flywheel_command(settings, 'down')} ends "
+        f"them, {flywheel_command(settings, 'up')} ends them and starts anew"
+    ]
 
 
 def what_is_used(settings: FlywheelSettings) -> dict[str, str]:

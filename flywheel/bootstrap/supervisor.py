@@ -72,7 +72,8 @@ def address(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _flywheel(settings: FlywheelSettings, name: str) -> str:
+def flywheel_command(settings: FlywheelSettings, name: str) -> str:
+    """A command on this workspace as a person can type it anywhere, quoted for a message."""
     return f"`flywheel -w {shlex.quote(str(settings.workspace))} {name}`"
 
 
@@ -153,7 +154,7 @@ def lock(settings: FlywheelSettings) -> IO[str]:
         handle.close()
         raise WorkspaceError(
             f"{settings.workspace} is running already (process {holder}): use it, or stop it with "
-            + _flywheel(settings, "down")
+            + flywheel_command(settings, "down")
         ) from None
     handle.seek(0)
     handle.truncate()
@@ -253,7 +254,7 @@ class Supervisor:
         except (OSError, xmlrpc.client.Error, http.client.HTTPException) as error:
             raise WorkspaceError(
                 f"no supervisor answers for {self._settings.workspace} ({error}): start it with "
-                + _flywheel(self._settings, "up")
+                + flywheel_command(self._settings, "up")
             ) from error
 
     def processes(self) -> dict[str, dict[str, Any]]:

@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 
 import click
+import msgspec
 
 from flywheel.errors import WorkspaceError
-from flywheel.settings import FlywheelSettings, load_settings
+from flywheel.settings import load_settings
 
 
 @click.command()
@@ -79,11 +80,17 @@ def down(ctx: click.Context) -> None:
 
 @click.command()
 @click.option("--urls", is_flag=True, help="Only where gateway and console are, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 @click.option("--wait", type=float, metavar="SECONDS", help="First wait until all is healthy.")
 @click.pass_context
-def status(ctx: click.Context, urls: bool, wait: float | None) -> None:
-    """What runs, what serves which task, and what waits."""
+def status(ctx: click.Context, urls: bool, as_json: bool, wait: float | None) -> None:
+    """What runs, what is made, what serves which task, what waits, and what to do next.
+
+    Answers also while parts are down. Exit code 1 while no supervisor runs.
+    """
+    from flywheel.bootstrap.standing import standing
     from flywheel.bootstrap.supervisor import Supervisor, address
+    from flywheel.cli.status_words import status_text
 
     settings = load_settings(ctx.obj)
     if urls:
@@ -93,26 +100,12 @@ def status(ctx: click.Context, urls: bool, wait: float | None) -> None:
         }
         click.echo(json.dumps(where))
         return
-    supervisor = Supervisor(settings)
     if wait is not None:
-        supervisor.wait_healthy(wait)
-    for name, row in supervisor.processes().items():
-        click.echo(f"{name:12} {row['statename']:9} {row['description']}")
-    _tasks(settings)
-
-
-def _tasks(settings: FlywheelSettings) -> None:
-    from flywheel.bootstrap.process import open_database
-    from flywheel.contracts.ids import utc_now
-
-    with open_database(settings) as database, database.transaction(read_only=True) as tx:
-        for task in settings.tasks:
-            depth = tx.desk.depth(task, utc_now())
-            active = tx.rollouts.active(task)
-            click.echo(f"\n{task}: {tx.rollouts.champion(task) or 'nothing'} serves")
-            if active is not None:
-                click.echo(f"  {active.challenger} at {active.share:.0%} ({active.state})")
-            click.echo(f"  {depth.open} samples wait for an expert, {depth.settled} are settled")
+        Supervisor(settings).wait_healthy(wait)
+    found = standing(settings)
+    click.echo(json.dumps(msgspec.to_builtins(found)) if as_json else status_text(found))
+    if found.supervisor is None:
+        sys.exit(1)
 
 
 @click.command()
@@ -125,10 +118,12 @@ def _tasks(settings: FlywheelSettings) -> None:
 @click.option("--wait", type=float, default=0.0, help="Seconds to let agents catch up first.")
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool, expect: Path | None, wait: float) -> None:
-    """Say what is used and why, and reconcile the ids in the log with those in the database.
+    """Say what is used and why, reconcile the ids in the log with those in the database, and look
+    whether every task has a base model, a holdout and samples of each label.
 
-    Ends with exit code 1 when something is lost, doubled or cannot be reached; with --json the
-    counts say so, and the exit code is 0.
+    Ends with exit code 1 when something is lost, doubled, unusable or cannot be reached; with
+    --json the counts say so, and the exit code is 0. Events that only wait for an agent are said,
+    and are no fault.
     """
     from flywheel.bootstrap.doctor import examine
 
@@ -137,7 +132,7 @@ def doctor(ctx: click.Context, as_json: bool, expect: Path | None, wait: float) 
     deadline = time.monotonic() + wait
     while True:
         finding = examine(settings, expected)
-        if finding.ok or time.monotonic() >= deadline:
+        if (finding.ok and not finding.waiting) or time.monotonic() >= deadline:
             break
         time.sleep(1.0)
     click.echo(json.dumps(finding.as_json()) if as_json else finding.as_text())

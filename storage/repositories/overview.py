@@ -88,6 +88,22 @@ class Overview:
         none = (samples.n if samples else 0) - sum(counts.values())
         return counts | {"none": none}
 
+    def settled_values(self, task: str) -> dict[str, tuple[int, int]]:
+        """Settled value → samples that somebody gave it to train on, and held-out samples; those
+        labelled automatically are neither."""
+        held = settled.c.split == "holdout"
+        given = ~settled.c.source.in_(AUTOMATIC) & func.coalesce(~held, True)
+        found = self._work.rows(
+            select(
+                settled.c.value,
+                func.sum(case((given, 1), else_=0)).label("train"),
+                func.sum(case((held, 1), else_=0)).label("holdout"),
+            )
+            .where(settled.c.task == task)
+            .group_by(settled.c.value)
+        )
+        return {row.value: (row.train, row.holdout) for row in found}
+
     def label_series(
         self, task: str, bucket_seconds: int, limit: int
     ) -> list[tuple[int, int, int, int]]:

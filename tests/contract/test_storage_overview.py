@@ -108,3 +108,23 @@ def test_the_history_of_sources(database: Database) -> None:
     assert app.latest == at(9)
     assert (batch.samples, batch.expert_labels, batch.correction_rate) == (1, 0, 0.0)
     assert batch.latest == at(4)
+
+
+def test_settled_values_by_what_they_are_good_for(database: Database) -> None:
+    record(
+        database,
+        *(traffic(f"s{i}", origin="ingest") for i in range(6)),
+        traffic("elsewhere", task="other"),
+        label("s0", "a", "seed", 1),
+        label("s1", "a", "seed", 2, split="holdout"),
+        label("s2", "a", "auto", 3),
+        label("s3", "b", "rule", 4),
+        settled("s3", "b", 5),
+        label("s4", "b", "seed", 6, split="holdout"),
+        settled("s4", "c", 7),
+        label("s5", "a", "seed", 8, split="train"),
+        label("elsewhere", "a", "seed", 9, task="other"),
+    )
+    with database.transaction(read_only=True) as tx:
+        assert tx.overview.settled_values(TASK) == {"a": (2, 1), "b": (1, 0), "c": (0, 1)}
+        assert tx.overview.settled_values("none") == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -94,6 +95,15 @@ def test_what_a_killed_supervisor_leaves_is_ended_by_up_and_by_down(
         up.wait()
         left = {member.name: member.pid for member in members(settings)}
         assert set(left) == expected
+        status = flywheel(workspace, "status")
+        assert "a supervisor was killed and left processes running" in status.stdout
+        assert all(
+            f"{name:12} left by a killed supervisor, pid {left[name]}" in status.stdout
+            for name in expected
+        )
+        doctor = flywheel(workspace, "doctor")
+        assert doctor.returncode == 1
+        assert "run without a supervisor" in doctor.stdout
         with supervised(workspace) as (second, said):
             assert "ending what a killed supervisor left" in said.read_text()
             assert all(str(pid) in said.read_text() for pid in left.values())
@@ -114,6 +124,17 @@ def test_what_a_killed_supervisor_leaves_is_ended_by_up_and_by_down(
 def test_down_returns_when_all_has_ended_and_names_it(workspace: Path) -> None:
     settings = load_settings(workspace, {})
     with supervised(workspace) as (up, _):
+        status = flywheel(workspace, "status", "--json")
+        assert status.returncode == 0
+        read = json.loads(status.stdout)
+        assert read["supervisor"] == up.pid
+        assert {row["name"]: row["state"] for row in read["processes"]} == {
+            program.name: "running" for program in programs(settings)
+        }
+        assert [row["problem"] for row in read["processes"] if row["problem"]] == []
+        assert read["problems"] == []
+        doctor = flywheel(workspace, "doctor")
+        assert (doctor.returncode, doctor.stderr) == (0, ""), doctor.stdout
         down = flywheel(workspace, "down")
         assert up.wait() == 0
     assert (down.returncode, down.stderr) == (0, "")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from kafka_fixture import free_port
+from tiny_encoder import make_encoder
 
 from flywheel.bootstrap.bases import check_bases
 from flywheel.bootstrap.process import open_database
@@ -40,7 +41,8 @@ def succeeds(folder: Path, *arguments: str) -> str:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace whose broker does not run; tests add to its database and take nothing away."""
     folder = tmp_path_factory.mktemp("workspaces") / "of species"
-    labels = ("--label", "animal=An animal", "--label", "plant")
+    base = make_encoder(tmp_path_factory.mktemp("bases") / "tiny")
+    labels = ("--label", "animal=An animal", "--label", "plant", "--base-model", str(base))
     port = f"kafka_port={free_port()}"
     succeeds(folder, "init", "--task", "species", *labels, "--set", port)
     return folder

@@ -1,4 +1,4 @@
-"""A base model's folder, looked at file by file: what a turn could not start from is said before."""
+"""A base model's folder, looked at file by file: what could not be trained from is said before."""
 
 from __future__ import annotations
 

@@ -1,0 +1,98 @@
+"""What to do next with a task: a pure decision from how it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+import msgspec
+
+from flywheel.contracts.stores import LabelCounts
+from flywheel.retraining.config import RetrainingSettings
+from flywheel.retraining.ports import Turn, TurnRequest
+from flywheel.review.ports import QueueDepth
+from flywheel.rollout.ports import Rollout
+
+
+class TaskFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """How one task stands. ``turns`` newest first; ``new`` are labels since the last dataset."""
+
+    task: str
+    champion: str | None
+    rollout: Rollout | None
+    turns: tuple[Turn, ...]
+    request: TurnRequest | None
+    labels: LabelCounts
+    new: LabelCounts
+    queue: QueueDepth
+    base_model_problem: str | None = None
+
+    @property
+    def running(self) -> Turn | None:
+        """The turn that is being made."""
+        return next((turn for turn in self.turns if turn.state == "running"), None)
+
+    @property
+    def failure(self) -> Turn | None:
+        """The newest turn that ended, if it came to no release."""
+        ended = next((turn for turn in self.turns if turn.state != "running"), None)
+        return ended if ended is not None and ended.error else None
+
+
+def next_steps(
+    facts: TaskFacts,
+    retraining: RetrainingSettings,
+    now: datetime,
+    command: Callable[[str], str],
+    review_url: str,
+) -> list[str]:
+    """The most pressing first. ``command`` writes a `flywheel` command as a person can type it,
+    with the task where it has to be named."""
+    given = facts.labels.expert + facts.labels.seed + facts.labels.other
+    found = []
+    if facts.base_model_problem is not None:
+        found.append(
+            f"{facts.base_model_problem}: no turn can be made; see "
+            f"{command('releases import --help')}, or change training.base_model"
+        )
+    if not facts.labels.holdout:
+        found.append(f"no holdout yet: {command('ingest holdout.jsonl --split holdout')}")
+    if not given:
+        found.append(f"no labelled samples to train on yet: {command('ingest seed.jsonl')}")
+    found += _turn(facts, retraining, given, now, command)
+    if facts.rollout is not None:
+        found.append(f"rollout at {facts.rollout.share:.0%}: {command('rollout show')}")
+    if facts.queue.open:
+        found.append(f"{facts.queue.open} samples wait for an expert: {review_url}")
+    return found
+
+
+def _turn(
+    facts: TaskFacts,
+    retraining: RetrainingSettings,
+    given: int,
+    now: datetime,
+    command: Callable[[str], str],
+) -> list[str]:
+    again = command('retrain --by YOU --why "…"')
+    if (turn := facts.running) is not None:
+        return [f"a turn is being made: {turn.stage}, {seconds_in_stage(turn, now):.0f} s"]
+    if facts.request is not None:
+        return [f"{facts.request.by} asked for a turn, which begins as soon as the trainer runs"]
+    if (failed := facts.failure) is not None and failed.state == "failed":
+        return [f"the last turn failed in {failed.stage}: mend what it names, then {again}"]
+    if failed is not None and facts.champion is None:
+        return [f"the last turn came to no release: more labels, then {again}"]
+    if not given or not retraining.enabled or facts.rollout is not None:
+        return []
+    fresh = facts.new.expert + facts.new.seed + facts.new.other
+    return [
+        f"the next turn begins at {retraining.min_new_labels} new labels ({fresh} so far), or by "
+        f"{again}"
+    ]
+
+
+def seconds_in_stage(turn: Turn, now: datetime) -> float:
+    """How long a running turn is in its stage: since its start, less the stages that are done."""
+    end = turn.ended_at or now
+    return max(0.0, (end - turn.started_at).total_seconds() - sum(turn.seconds.values()))

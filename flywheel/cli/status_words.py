@@ -1,0 +1,90 @@
+"""`flywheel status` for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flywheel.bootstrap.standing import ProcessStanding, Standing, TaskStanding
+
+_FAILURES = 2
+_REASON = 300
+
+
+def status_text(found: Standing) -> str:
+    """Processes, agents, then each task; last what to do next."""
+    lines = [_process(process) for process in found.processes]
+    lines += [
+        f"{name:12} left by a killed supervisor, pid {', '.join(map(str, pids))}"
+        for name, pids in found.orphans.items()
+    ]
+    if found.lag is not None:
+        behind = ", ".join(
+            f"{_agent(group)} {count}" for group, count in found.lag.items() if count
+        )
+        lines.append(f"\nagents: {behind + ' events behind' if behind else 'nothing waits'}")
+    lines += [f"\nproblem: {problem}" for problem in found.problems]
+    for name, task in found.tasks.items():
+        lines += ["", *_task(name, task)]
+    several = len(found.tasks) > 1
+    steps = [*found.next]
+    for name, task in found.tasks.items():
+        steps += [f"{name}: {step}" if several else step for step in task.next]
+    if steps:
+        lines += ["", "next:", *(f"  {step}" for step in steps)]
+    return "\n".join(lines)
+
+
+def _agent(group: str) -> str:
+    return group.removeprefix("flywheel.")
+
+
+def _process(process: ProcessStanding) -> str:
+    pid = f"pid {process.pid}, {process.since}" if process.pid else process.since
+    problem = f"  ({process.problem})" if process.problem else ""
+    return f"{process.name:12} {process.state:12} {pid}{problem}".rstrip()
+
+
+def _task(name: str, task: TaskStanding) -> list[str]:
+    lines = [f"{name}: {task.champion or 'nothing'} serves"]
+    if (rollout := task.rollout) is not None:
+        lines.append(f"  {rollout['challenger']} at {rollout['share']:.0%} ({rollout['state']})")
+    lines += [f"  {line}" for line in _turn(task.turn)]
+    shown = [f for f in task.failures if task.turn is None or f.reason != task.turn["error"]]
+    lines += [
+        f"  before, in {failure.stage}: {_short(failure.reason)}" for failure in shown[:_FAILURES]
+    ]
+    queue, labels = task.queue, task.labels
+    lines.append(
+        f"  {queue['open']} samples wait for an expert{_since(queue['oldest_seconds'])}, "
+        f"{queue['claimed']} are in hand, {queue['settled']} are settled"
+    )
+    lines.append(
+        "  labels: "
+        + ", ".join(f"{labels[kind]} {kind}" for kind in ("expert", "seed", "other", "auto"))
+        + f"; {labels['holdout']} held out"
+    )
+    return lines
+
+
+def _turn(turn: dict[str, Any] | None) -> list[str]:
+    if turn is None:
+        return ["no turn yet"]
+    if turn["state"] == "running":
+        return [
+            f"turn: {turn['stage']}, {turn['in_stage']:.0f} s; {turn['seconds']:.0f} s in all "
+            f"({turn['reason']})"
+        ]
+    if turn["state"] == "failed":
+        return [f"turn failed in {turn['stage']}: {_short(turn['error'])}"]
+    outcome = turn["release"] or _short(turn["error"] or "")
+    return [f"last turn: {outcome}, {turn['seconds']:.0f} s"]
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _REASON else f"{line[: _REASON - 1]}…"
+
+
+def _since(seconds: float | None) -> str:
+    return "" if seconds is None else f" (the oldest for {seconds:.0f} s)"

@@ -1,0 +1,96 @@
+"""`flywheel doctor` on a real broker: what waits is no fault, what cannot work is one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from kafka_fixture import end_with_parent, forget_dead_sockets, free_port
+from streams_harness import traffic
+from tiny_encoder import make_encoder
+
+from flywheel.bootstrap.template import flywheel_toml
+from flywheel.cli import cli
+from flywheel.settings import KafkaSettings
+from streams.local_broker import LocalBroker
+from streams.publisher import KafkaPublisher
+from streams.topics import ensure_topics
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
+    """A broker of this module alone: doctor looks at every event there is."""
+    port = free_port()
+    broker = LocalBroker(tmp_path_factory.mktemp("kafka"), port)
+    end_with_parent(broker.start().pid or 0)
+    try:
+        settings = KafkaSettings(local_port=port)
+        ensure_topics(settings)
+        yield settings
+    finally:
+        broker.stop()
+        forget_dead_sockets()
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, broker: KafkaSettings) -> Path:
+    base = make_encoder(tmp_path / "base")
+    values = {"kafka_port": broker.local_port}
+    text = flywheel_toml("species", ["animal", "plant"], str(base), values=values)
+    (tmp_path / "flywheel.toml").write_text(text, "utf-8")
+    return tmp_path
+
+
+def doctor(workspace: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["-w", str(workspace), "doctor", *arguments])
+
+
+def found(workspace: Path) -> dict[str, Any]:
+    counts: dict[str, Any] = json.loads(doctor(workspace, "--json").output)
+    return counts
+
+
+def test_events_that_wait_for_the_worker_are_no_fault(
+    workspace: Path, broker: KafkaSettings
+) -> None:
+    publisher = KafkaPublisher(broker, "test-doctor")
+    publisher.publish(traffic(3, task="species"))
+    publisher.close()
+    done = doctor(workspace)
+    assert done.exit_code == 0, done.output
+    waiting = found(workspace)["waiting"]
+    assert waiting >= 3
+    assert f"waiting: {waiting} events" in done.output
+    assert "all is well" in done.output
+
+
+def test_what_the_tasks_lack_is_said_and_is_no_fault(workspace: Path) -> None:
+    done = doctor(workspace)
+    assert done.exit_code == 0, done.output
+    assert "advice: species: no holdout yet" in done.output
+    assert "animal: 0 to train on, 0 held out" in done.output
+    assert found(workspace)["labels"]["species"]["plant"] == {"train": 0, "holdout": 0}
+
+
+def test_a_base_model_that_is_not_there_is_a_fault(workspace: Path) -> None:
+    (workspace / "base" / "model.safetensors").unlink()
+    done = doctor(workspace)
+    assert done.exit_code == 1
+    assert "problem: tasks.species.training.base_model: " in done.output
+    assert "no weights" in done.output
+
+
+def test_the_base_model_is_looked_at_without_a_broker_too(workspace: Path) -> None:
+    (workspace / "base" / "config.json").unlink()
+    config = workspace / "flywheel.toml"
+    here = found(workspace)["uses"]["broker"]
+    port = here.split("port ")[1].split(" ")[0]
+    config.write_text(config.read_text("utf-8").replace(port, str(free_port())), "utf-8")
+    problems = found(workspace)["problems"]
+    assert len(problems) == 2
+    assert "no config.json" in problems[0]
+    assert "no Kafka takes connections" in problems[1]

@@ -1,0 +1,134 @@
+"""`flywheel status`: all that can be told, also while parts are down."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from kafka_fixture import free_port
+from streams_harness import traffic
+
+from flywheel.bootstrap.process import open_database
+from flywheel.bootstrap.template import flywheel_toml
+from flywheel.cli import cli
+from flywheel.contracts.ids import new_id, utc_now
+from flywheel.retraining.ports import Turn
+from flywheel.settings import FlywheelSettings, KafkaSettings, load_settings
+from streams.lag import agent_lag
+from streams.publisher import KafkaPublisher
+
+
+def workspace(folder: Path, kafka_port: int) -> FlywheelSettings:
+    text = flywheel_toml("species", ["animal", "plant"], "base", values={"kafka_port": kafka_port})
+    (folder / "flywheel.toml").write_text(text, "utf-8")
+    return load_settings(folder, {})
+
+
+@pytest.fixture
+def down(tmp_path: Path) -> FlywheelSettings:
+    """A workspace of which nothing runs."""
+    return workspace(tmp_path, free_port())
+
+
+def status(settings: FlywheelSettings, *arguments: str) -> str:
+    done = CliRunner().invoke(cli, ["-w", str(settings.workspace), "status", *arguments])
+    assert done.exit_code == 1, done.output  # no supervisor runs
+    return done.output
+
+
+def found(settings: FlywheelSettings) -> dict[str, Any]:
+    as_json: dict[str, Any] = json.loads(status(settings, "--json"))
+    return as_json
+
+
+def test_status_of_what_is_down_says_so_and_how_to_start_it(down: FlywheelSettings) -> None:
+    said = status(down)
+    assert "gateway      not running" in said
+    assert "problem: no Kafka takes connections" in said
+    assert "species: nothing serves" in said
+    assert f"nothing runs: start it with `flywheel -w {down.workspace} up`" in said
+    assert "base does not exist: no turn can be made" in said
+    assert f"`flywheel -w {down.workspace} ingest holdout.jsonl --split holdout`" in said
+
+
+def test_status_as_json_has_the_same(down: FlywheelSettings) -> None:
+    read = found(down)
+    assert (read["supervisor"], read["lag"], read["orphans"]) == (None, None, {})
+    assert {process["state"] for process in read["processes"]} == {"not running"}
+    assert read["tasks"]["species"]["labels"]["holdout"] == 0
+    assert len(read["tasks"]["species"]["next"]) == 3
+
+
+def test_status_shows_the_turn_and_the_failures_before_it(down: FlywheelSettings) -> None:
+    now = utc_now()
+    turn = Turn(
+        turn_id=new_id(),
+        task="species",
+        state="running",
+        stage="train",
+        reason="first labels",
+        started_at=now - timedelta(seconds=100),
+        seconds={"build": 60.0},
+    )
+    failed = Turn(
+        turn_id=new_id(),
+        task="species",
+        state="failed",
+        stage="compress",
+        reason="first labels",
+        started_at=now - timedelta(hours=1),
+        ended_at=now - timedelta(minutes=50),
+        error="compress@species: not enough memory",
+    )
+    with open_database(down) as database, database.transaction("test") as tx:
+        tx.turns.save(failed)
+        tx.turns.save(turn)
+    said = status(down)
+    assert "turn: train, 4" in said  # some forty seconds
+    assert "before, in compress: compress@species: not enough memory" in said
+    assert "a turn is being made: train, 4" in said
+    shown = found(down)["tasks"]["species"]
+    assert shown["turn"]["stages"] == {"build": 60.0}
+    assert [row["stage"] for row in shown["failures"]] == ["compress"]
+
+
+def test_status_shows_how_far_agents_are_behind(tmp_path: Path, kafka: KafkaSettings) -> None:
+    publisher = KafkaPublisher(kafka, "test-status")
+    publisher.publish(traffic(3))
+    publisher.close()
+    settings = workspace(tmp_path, kafka.local_port)
+    lag = found(settings)["lag"]
+    assert set(lag) == {f"flywheel.{name}" for name in ("triage", "review", "labels", "evidence")}
+    assert lag["flywheel.triage"] >= 3
+    assert "agents: triage " in status(settings)
+
+
+def test_lag_is_what_lies_above_the_committed_offsets(kafka: KafkaSettings) -> None:
+    from kafka import KafkaConsumer
+
+    group, agents = f"lag-{new_id()}", {}
+    agents[group] = ("flywheel.traffic",)
+    publisher = KafkaPublisher(kafka, "test-lag")
+    publisher.publish(traffic(2))
+    consumer = KafkaConsumer(
+        *agents[group],
+        bootstrap_servers=kafka.servers,
+        group_id=group,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+    )
+    behind = agent_lag(kafka, agents)[group]
+    assert behind >= 2
+    read = 0
+    while read < behind:
+        read += sum(len(records) for records in consumer.poll(timeout_ms=500).values())
+    consumer.commit()
+    consumer.close()
+    assert agent_lag(kafka, agents) == {group: 0}
+    publisher.publish(traffic(4))
+    publisher.close()
+    assert agent_lag(kafka, agents) == {group: 4}
