@@ -50,6 +50,7 @@ class ConfigurationError(FlywheelError):
     def __init__(self, key: str, problem: str, hint: str = "") -> None:
         self.key = key
         self.problem = problem
+        self.hint = hint
         super().__init__(f"{key}: {problem}" + (f" — {hint}" if hint else ""))
 
 

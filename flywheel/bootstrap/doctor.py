@@ -102,7 +102,7 @@ def examine(settings: FlywheelSettings, expected: Sequence[str] = ()) -> Finding
     What cannot be reached is a problem in the finding, not an error.
     """
     uses = what_is_used(settings)
-    problems = [*base_model_problems(settings), *_unsupervised(settings)]
+    problems = [*map(str, base_model_problems(settings)), *_unsupervised(settings)]
     advice: list[str] = []
     labels: dict[str, Coverage] = {}
     try:

@@ -201,8 +201,8 @@ class WorkspaceImporter:
         if not measured.predictions:
             refused = gate(None, [], settings)
             reason = (
-                f"{refused.reason}; `flywheel ingest --split holdout` brings some in, and "
-                "--override, with who and why, does without"
+                f"{refused.reason}; `flywheel ingest FILE --split holdout` brings some in, "
+                "and --override, with who and why, does without"
             )
             return msgspec.structs.replace(refused, reason=reason)
         before = None

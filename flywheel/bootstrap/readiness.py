@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flywheel.errors import ConfigurationError
 from flywheel.settings import FlywheelSettings, TaskSettings
 from flywheel.training.base_model import base_model_problem
 from storage.database import Transaction
@@ -26,10 +27,10 @@ class Samples:
 Coverage = Mapping[str, Samples]
 
 
-def base_model_problems(settings: FlywheelSettings) -> list[str]:
+def base_model_problems(settings: FlywheelSettings) -> list[ConfigurationError]:
     """Tasks whose base model no turn can start from, and why."""
     return [
-        f"tasks.{name}.training.base_model: {problem}"
+        ConfigurationError(f"tasks.{name}.training.base_model", problem)
         for name, task in settings.tasks.items()
         if (problem := base_model_problem(Path(task.training.base_model), task.model)) is not None
     ]

@@ -15,14 +15,15 @@ import time
 import urllib.error
 import urllib.request
 import xmlrpc.client
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from flywheel.contracts.private_files import private_folder
-from flywheel.errors import WorkspaceError
+from flywheel.errors import ConfigurationError, WorkspaceError
 from flywheel.serving.vllm.machine import find_installation
-from flywheel.settings import FlywheelSettings
+from flywheel.settings import CONFIG_FILE, FlywheelSettings
 
 # Below this a broker or a training run would fail half-way, with a worse message.
 _MIN_FREE_BYTES = 500 * 1024 * 1024
@@ -182,6 +183,12 @@ def holder(settings: FlywheelSettings) -> int | None:
 
 def check_ports(settings: FlywheelSettings) -> None:
     """Raises WorkspaceError naming the setting of the first port that something else holds."""
+    for problem in taken_ports(settings):
+        raise WorkspaceError(f"{problem.problem}: {problem.hint}")
+
+
+def taken_ports(settings: FlywheelSettings) -> Iterator[ConfigurationError]:
+    """Every port that our processes need and something else holds, with its key."""
     for program in programs(settings):
         if program.port is None:
             continue
@@ -191,11 +198,12 @@ def check_ports(settings: FlywheelSettings) -> None:
             try:
                 _probe(program.host, port)
             except OSError as error:
-                raise WorkspaceError(
-                    f"port {port}, which {program.name} needs, is taken "
-                    f"({error.strerror}): stop what uses it, or change {program.port_key} in "
-                    f"{settings.workspace / 'flywheel.toml'}"
-                ) from error
+                yield ConfigurationError(
+                    program.port_key,
+                    f"port {port}, which {program.name} needs, is taken ({error.strerror})",
+                    f"stop what uses it, or change {program.port_key} in "
+                    f"{settings.workspace / CONFIG_FILE}",
+                )
 
 
 def _probe(host: str, port: int) -> None:

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "down": ("workspace", "down", "Stop what `up` started."),
     "status": ("workspace", "status", "What runs, what serves, what waits."),
     "doctor": ("workspace", "doctor", "Say what is used and why; reconcile log and database."),
+    "config": ("config", "config", "Check flywheel.toml and what it refers to."),
     "gateway": ("processes", "gateway", "Run the gateway: traffic in, answers out."),
     "console": ("processes", "console", "Run the console: review, rollout, releases."),
     "worker": ("processes", "worker", "Run the Faust agents."),

@@ -1,0 +1,201 @@
+"""The first quarter of an hour as documents and the empty console say it, command by command."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from kafka_fixture import free_port
+from named_commands import ROOT, in_document
+from tiny_encoder import labelled, make_encoder
+
+LABELS = {"billing": "money", "outage": "weather", "other": "food"}
+HOW_TO = ROOT / "docs" / "your-own-task.md"
+# What needs a rollout that runs, or a letter that is dead, is parsed elsewhere and not run here.
+NOT_HERE = (
+    "rollout rollback",
+    "dead-letters replay",
+    "releases restore",
+    "retrain",
+    "up",
+    "down",
+    "gateway",
+)
+
+
+class Newcomer:
+    """Types what is written, with names of files, ports and ids put in."""
+
+    def __init__(self, home: Path, base: Path) -> None:
+        self.home = home
+        self.names = {"/models/minilm": str(base), "models/minilm": str(base)}
+        ports = ("kafka", "gateway", "console", "worker", "trainer", "controller")
+        self.ports = {name: free_port() for name in ports}
+        self.sets = [f"{name}_port={port}" for name, port in self.ports.items()]
+        self.sets.append(f"serving_ports=[{free_port()}]")
+
+    def run(self, words: Sequence[str], folder: Path | None = None) -> str:
+        """A `flywheel` command, which must succeed."""
+        assert words[0] == "flywheel"
+        done = subprocess.run(
+            [sys.executable, "-m", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=folder or self.home,
+        )
+        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def up(self, words: Sequence[str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-m", *words], cwd=self.home)
+
+    def curl(self, words: Sequence[str]) -> httpx.Response:
+        """What curl would send: a body goes as a form unless a header says otherwise."""
+        url, headers, body = "", {"Content-Type": "application/x-www-form-urlencoded"}, None
+        rest = iter(words[1:])
+        for word in rest:
+            if word == "-H":
+                name, _, value = next(rest).partition(": ")
+                headers[name] = value
+            elif word == "-d":
+                body = next(rest)
+            else:
+                url = word.replace(":8080", f":{self.ports['gateway']}")
+        method = "GET" if body is None else "POST"
+        return httpx.request(method, url, headers=headers, content=body, timeout=60)
+
+    def filled(self, text: str) -> list[str]:
+        """The words of a command with placeholders replaced."""
+        words = [word for word in shlex.split(text, comments=True) if word != "&"]
+        return [self.names.get(word, word) for word in words]
+
+    def status(self) -> dict[str, Any]:
+        read: dict[str, Any] = json.loads(
+            self.run(["flywheel", "-w", "support", "status", "--json"])
+        )
+        return read
+
+
+@pytest.fixture
+def newcomer(tmp_path: Path) -> Iterator[Newcomer]:
+    someone = Newcomer(tmp_path, make_encoder(tmp_path / "encoder"))
+    for name, count, seed in (("holdout", 60, 1), ("seed", 30, 2)):
+        samples = labelled(count, seed=seed)
+        back = {topic: label for label, topic in LABELS.items()}
+        lines = [json.dumps({"text": s.text, "label": back[s.label]}) for s in samples]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    try:
+        yield someone
+    finally:
+        if (tmp_path / "support").exists():
+            someone.run(["flywheel", "-w", "support", "down"])
+
+
+def commands(path: Path, program: str) -> list[str]:
+    """Of a document's code blocks."""
+    return [
+        named.text
+        for named in in_document(path)
+        if named.complete and named.text.startswith(f"{program} ")
+    ]
+
+
+def page_commands(page: str) -> list[str]:
+    found = re.findall(r"<code>(flywheel [^<]+)</code>", page)
+    return [html.unescape(command) for command in found]
+
+
+@pytest.mark.timeout(900)
+def test_a_newcomer_meets_no_error(newcomer: Newcomer) -> None:
+    init, up, *ingest = commands(HOW_TO, "flywheel")[:4]
+    assert "init" in init
+    assert "up &" in up
+    sets = [word for value in newcomer.sets for word in ("--set", value)]
+    newcomer.run([*newcomer.filled(init), *sets])
+    started = newcomer.up(newcomer.filled(up))
+    newcomer.run(["flywheel", "-w", "support", "status", "--wait", "180"])
+    follow_the_empty_console(newcomer)
+    for command in ingest:
+        newcomer.run(newcomer.filled(command))
+    champion = first_release(newcomer)
+    answer = follow_curl(newcomer)
+    assert answer in LABELS
+    newcomer.names |= {"TASK": "tickets", "RELEASE": champion, "A": champion, "B": champion}
+    follow_the_other_documents(newcomer)
+    assert "stopped" in newcomer.run(["flywheel", "-w", "support", "down"])
+    assert started.wait() == 0
+
+
+def follow_the_empty_console(newcomer: Newcomer) -> None:
+    """Its commands are typed in the workspace, where the files lie as well."""
+    workspace = newcomer.home / "support"
+    for name in ("holdout.jsonl", "seed.jsonl"):
+        shutil.copyfile(newcomer.home / name, workspace / name)
+    page = httpx.get(f"http://127.0.0.1:{newcomer.ports['console']}/", follow_redirects=True)
+    named = page_commands(page.text)
+    assert len(named) == 2
+    for command in named:
+        newcomer.run(newcomer.filled(command), workspace)
+
+
+def first_release(newcomer: Newcomer) -> str:
+    deadline = time.monotonic() + 480
+    while True:
+        task = newcomer.status()["tasks"]["tickets"]
+        if task["champion"] is not None:
+            return str(task["champion"])
+        assert not task["failures"], task["failures"]
+        assert time.monotonic() < deadline, task
+        time.sleep(1.0)
+
+
+def follow_curl(newcomer: Newcomer) -> str:
+    """Every request that a document shows is answered; the label that it was answered with."""
+    document = commands(HOW_TO, "curl") + commands(ROOT / "README.md", "curl")
+    assert len(document) == 4
+    classify = next(command for command in document if "/v1/classify" in command)
+    deadline = time.monotonic() + 120
+    while (answer := newcomer.curl(newcomer.filled(classify))).status_code != 200:
+        assert time.monotonic() < deadline, answer.text  # its servers are loading the release
+        time.sleep(0.5)
+    for command in document:
+        words = newcomer.filled(command)
+        # The id of a sample that was answered stands where the how-to leaves it out.
+        words = [word.replace("…", answer.json()["sample_id"]) for word in words]
+        done = newcomer.curl(words)
+        assert done.is_success, f"{command}\n{done.status_code} {done.text}"
+    return str(answer.json()["label"])
+
+
+def follow_the_other_documents(newcomer: Newcomer) -> None:
+    """What on-call, run-it and the README name, in the workspace that is there now."""
+    workspace = newcomer.home / "support"
+    versions = newcomer.run(["flywheel", "datasets", "list"], workspace)
+    version = re.search(r"\bd-[0-9a-f]+", versions)
+    assert version is not None
+    newcomer.names |= {"d-1a2b3c…": version.group()}
+    shutil.copyfile(newcomer.home / "seed.jsonl", workspace / "seed.jsonl")
+    run = 0
+    for path in (ROOT / "docs" / "on-call.md", ROOT / "docs" / "run-it.md", ROOT / "README.md"):
+        for named in in_document(path):
+            words = newcomer.filled(named.text)
+            if words[1:2] == ["-w"]:
+                words = [words[0], *words[3:]]
+            name = " ".join(words[1:])
+            kept = words[0] == "flywheel" and not name.startswith((*NOT_HERE, "init"))
+            if kept and "import" not in words:
+                newcomer.run(words, workspace)
+                run += 1
+    assert run > 12
