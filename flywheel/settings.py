@@ -13,7 +13,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 
 from flywheel.compression.config import USUAL, CompressionSettings
 from flywheel.contracts.addresses import is_loopback
-from flywheel.contracts.configuration import Contradiction, Settings, refusal
+from flywheel.contracts.configuration import Contradiction, Settings, refusal, refusals
 from flywheel.contracts.label import labels_problem
 from flywheel.contracts.model_folder import Prompt
 from flywheel.datasets.config import DatasetSettings
@@ -466,6 +466,32 @@ def load_settings(workspace: Path, environ: Mapping[str, str] | None = None) -> 
     Raises WorkspaceError when there is no such file and ConfigurationError, naming the key, for
     anything in it that is wrong.
     """
+    raw = _read(workspace, environ)
+    try:
+        return FlywheelSettings(**raw)
+    except ValidationError as error:
+        raise _by_variable(refusal(error, FlywheelSettings)) from error
+
+
+def refused_keys(
+    workspace: Path, environ: Mapping[str, str] | None = None
+) -> list[ConfigurationError]:
+    """All for which ``load_settings`` would refuse a workspace, not the first alone.
+
+    Keys that contradict each other are looked at once each is right by itself. Raises
+    WorkspaceError when there is no flywheel.toml.
+    """
+    try:
+        FlywheelSettings(**_read(workspace, environ))
+    except ConfigurationError as error:
+        return [error]
+    except ValidationError as error:
+        return [_by_variable(refused) for refused in refusals(error, FlywheelSettings)]
+    return []
+
+
+def _read(workspace: Path, environ: Mapping[str, str] | None) -> dict[str, Any]:
+    """The file and what the environment overrides, as it stands there, with its ``workspace``."""
     environ = os.environ if environ is None else environ
     workspace = workspace.expanduser().resolve()
     path = workspace / CONFIG_FILE
@@ -477,8 +503,10 @@ def load_settings(workspace: Path, environ: Mapping[str, str] | None = None) -> 
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(str(path), f"not valid TOML: {error}") from error
+    if "workspace" in raw:
+        raise ConfigurationError("workspace", "no such key", "name the folder with --workspace")
     for section, key in _SECRETS:
-        if key in raw.get(section, {}):
+        if key in _table(raw, section):
             raise ConfigurationError(
                 f"{section}.{key}",
                 "secrets do not belong in the file",
@@ -488,22 +516,28 @@ def load_settings(workspace: Path, environ: Mapping[str, str] | None = None) -> 
         if variable not in environ:
             continue
         value = _told(environ[variable], keys[-1])
-        table = raw
-        for key in keys[:-1]:
-            table = table.setdefault(key, {})
-        table[keys[-1]] = value
-    for task in raw.get("tasks", {}).values():
-        training = task.get("training", {}) if isinstance(task, dict) else {}
+        table = raw.setdefault(keys[0], {}) if len(keys) > 1 else raw
+        if isinstance(table, dict):
+            table[keys[-1]] = value
+    for task in _table(raw, "tasks").values():
+        training = _table(task, "training") if isinstance(task, dict) else {}
         if isinstance(training.get("base_model"), str):
             training["base_model"] = os.path.join(workspace, training["base_model"])
-    try:
-        return FlywheelSettings(workspace=workspace, **raw)
-    except ValidationError as error:
-        refused = refusal(error, FlywheelSettings)
-        for section, key in _SECRETS:
-            if refused.key.startswith(f"{section}.{key}"):
-                raise ConfigurationError(_variable(section, key), refused.problem) from error
-        raise refused from error
+    return {**raw, "workspace": workspace}
+
+
+def _by_variable(refused: ConfigurationError) -> ConfigurationError:
+    """A secret is refused by the name of its variable: it has no key in the file."""
+    for section, key in _SECRETS:
+        if refused.key.startswith(f"{section}.{key}"):
+            return ConfigurationError(_variable(section, key), refused.problem)
+    return refused
+
+
+def _table(raw: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A table of the file, empty where something else stands: that is refused with its key."""
+    found = raw.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 def _told(text: str, key: str) -> object:

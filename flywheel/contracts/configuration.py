@@ -42,23 +42,30 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return by_folded[found[0]] if found else None
 
 
+def refusals(error: ValidationError, root: type[Settings]) -> list[ConfigurationError]:
+    """All that is wrong with a ``root``, each with its full key and what was meant."""
+    found = []
+    for detail in error.errors(include_url=False):
+        key = ".".join(str(part) for part in detail["loc"])
+        problem, hint = detail["msg"].removeprefix("Value error, "), ""
+        told = detail.get("ctx", {}).get("error")
+        if isinstance(told, Contradiction):
+            key, problem = ".".join(filter(None, (key, told.key))), told.problem
+        elif detail["type"] == "extra_forbidden":
+            problem, hint = _unknown(detail["loc"], root)
+        elif detail["type"] == "missing":
+            problem = "it is required"
+        found.append(ConfigurationError(key, problem, hint))
+    return found
+
+
 def refusal(error: ValidationError, root: type[Settings]) -> ConfigurationError:
-    """The first thing that is wrong with a ``root``, with its full key and what was meant."""
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
-    problem, hint = first["msg"].removeprefix("Value error, "), ""
-    told = first.get("ctx", {}).get("error")
-    if isinstance(told, Contradiction):
-        key, problem = ".".join(filter(None, (key, told.key))), told.problem
-    elif first["type"] == "extra_forbidden":
-        problem, hint = _unknown(first["loc"], root)
-    elif first["type"] == "missing":
-        problem = "it is required"
-    more = error.error_count() - 1
-    hints = [hint] if hint else []
-    if more:
-        hints.append(f"and {more} more")
-    return ConfigurationError(key, problem, "; ".join(hints))
+    """The first thing that is wrong with a ``root``, and how much more there is."""
+    first, *others = refusals(error, root)
+    if not others:
+        return first
+    more = f"and {len(others)} more"
+    return ConfigurationError(first.key, first.problem, f"{first.hint}; {more}".lstrip("; "))
 
 
 def _unknown(where: Sequence[int | str], root: type[Settings]) -> tuple[str, str]:
