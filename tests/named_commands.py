@@ -113,7 +113,8 @@ def _in_source(path: Path) -> Iterator[Named]:
             yield from (Named(where, f"flywheel {word}", True) for word in words)
         if node in parts or not isinstance(node, ast.Constant | ast.JoinedStr):
             continue
-        for command in _INLINE.findall(_text(node)):
+        # A comment of the template goes on in the next line with its own mark.
+        for command in _INLINE.findall(re.sub(r"\n *#", " ", _text(node))):
             yield Named(where, " ".join(command.split()), node not in documents)
 
 
@@ -134,7 +135,10 @@ def problem(named: Named) -> str | None:
     program, *words = named.words
     if program == "flywheel":
         return _flywheel_problem(words, named.complete)
-    return _make_problem(words) if program == "make" else _curl_problem(words)
+    if program == "make":
+        return _make_problem(words)
+    addressed = any(word.startswith("http://127.0.0.1:") for word in words)
+    return None if addressed or not named.complete else "no address on this machine"
 
 
 def _flywheel_problem(words: list[str], complete: bool) -> str | None:
@@ -203,7 +207,3 @@ def _make_problem(words: list[str]) -> str | None:
         if name not in ("ARGS", "KIND", "WORKSPACE"):
             return f"the Makefile has no {name}"
     return None
-
-
-def _curl_problem(words: list[str]) -> str | None:
-    return None if any(word.startswith("http://127.0.0.1:") for word in words) else "no address"
