@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 
-from flywheel.contracts.model_folder import CONFIG_FILE
 from flywheel.errors import ConfigurationError
 from flywheel.settings import FlywheelSettings
+from flywheel.training.base_model import base_model_problem
 
 # Below the workspace; git ignores it: a base model is hundreds of megabytes that can be had again.
 BASES = Path("models", "bases")
@@ -46,15 +45,5 @@ def base_problem(settings: FlywheelSettings, name: str) -> ConfigurationError | 
     way_out = f"name a folder that does, or bring one in: {command}"
     if folder != settings.workspace / usual_base(task.model):
         way_out += f' and base_model = "{usual_base(task.model)}"'
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
-        architecture = str(next(iter(config.get("architectures") or ()), ""))
-    except FileNotFoundError:
-        return ConfigurationError(key, f"{folder} holds no base model (no {CONFIG_FILE})", way_out)
-    except (OSError, ValueError, AttributeError) as error:
-        return ConfigurationError(key, f"{folder / CONFIG_FILE} cannot be read: {error}", way_out)
-    if architecture.endswith("ForCausalLM") != (task.model == "llm") and architecture:
-        return ConfigurationError(
-            key, f"{folder} holds a {architecture}, which is no base for an {task.model}", way_out
-        )
-    return None
+    problem = base_model_problem(folder, task.model)
+    return None if problem is None else ConfigurationError(key, problem, way_out)

@@ -8,6 +8,7 @@ from datetime import datetime
 import msgspec
 
 from flywheel.contracts.stores import LabelCounts
+from flywheel.errors import ConfigurationError
 from flywheel.retraining.config import RetrainingSettings
 from flywheel.retraining.ports import Turn, TurnRequest
 from flywheel.review.ports import QueueDepth
@@ -25,7 +26,7 @@ class TaskFacts(msgspec.Struct, frozen=True, kw_only=True):
     labels: LabelCounts
     new: LabelCounts
     queue: QueueDepth
-    base_model_problem: str | None = None
+    base_problem: ConfigurationError | None = None
 
     @property
     def running(self) -> Turn | None:
@@ -50,11 +51,8 @@ def next_steps(
     with the task where it has to be named."""
     given = facts.labels.expert + facts.labels.seed + facts.labels.other
     found = []
-    if facts.base_model_problem is not None:
-        found.append(
-            f"{facts.base_model_problem}: no turn can be made; see "
-            f"{command('releases import --help')}, or change training.base_model"
-        )
+    if (base := facts.base_problem) is not None:
+        found.append(f"no turn can be made, {base.problem}: {base.hint}")
     if not facts.labels.holdout:
         found.append(f"no holdout yet: {command('ingest holdout.jsonl --split holdout')}")
     if not given:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from flywheel.bootstrap.bases import base_problem
 from flywheel.errors import ConfigurationError
+from flywheel.evaluation.config import GateSettings
 from flywheel.settings import FlywheelSettings, TaskSettings
-from flywheel.training.base_model import base_model_problem
+from flywheel.statistics.sample_size import POWER, samples_needed
 from storage.database import Transaction
 
 # Ten of each label are enough to begin; the how-to of a task of one's own says so as well.
 FEW_TO_TRAIN_ON = 10
+# What two trainings on nearly the same labels differ by; the gate's own message has the real one.
+USUAL_DISCORDANCE = 0.05
 _NAMED = 5
 
 
@@ -29,11 +32,8 @@ Coverage = Mapping[str, Samples]
 
 def base_model_problems(settings: FlywheelSettings) -> list[ConfigurationError]:
     """Tasks whose base model no turn can start from, and why."""
-    return [
-        ConfigurationError(f"tasks.{name}.training.base_model", problem)
-        for name, task in settings.tasks.items()
-        if (problem := base_model_problem(Path(task.training.base_model), task.model)) is not None
-    ]
+    problems = (base_problem(settings, name) for name in settings.tasks)
+    return [problem for problem in problems if problem is not None]
 
 
 def label_coverage(tx: Transaction, task: str, labels: Sequence[str]) -> dict[str, Samples]:
@@ -45,7 +45,7 @@ def label_coverage(tx: Transaction, task: str, labels: Sequence[str]) -> dict[st
 
 def advice(name: str, task: TaskSettings, coverage: Coverage, holdout: int) -> list[str]:
     """What is thin in a task's labelled samples; nothing of it stops a process."""
-    found = [holdout_advice(name, holdout)]
+    found = [_holdout_advice(name, task.gate, holdout)]
     train = sum(samples.train for samples in coverage.values())
     if not train:
         found.append(f"{name}: no labelled samples to train on yet")
@@ -63,9 +63,17 @@ def advice(name: str, task: TaskSettings, coverage: Coverage, holdout: int) -> l
     return [line for line in found if line]
 
 
-def holdout_advice(name: str, holdout: int) -> str:
-    """What a task's holdout is too small for, or "" for one that is large enough."""
-    return "" if holdout else f"{name}: no holdout yet, on which the gate measures every release"
+def _holdout_advice(name: str, gate: GateSettings, holdout: int) -> str:
+    if not holdout:
+        return f"{name}: no holdout yet, on which the gate measures every release"
+    needed = samples_needed(USUAL_DISCORDANCE, gate.max_regression, 1 - gate.confidence)
+    if needed is None or holdout >= needed:
+        return ""
+    return (
+        f"{name}: the holdout has {holdout:,} samples; an equal release that is right or wrong on "
+        f"other samples in {USUAL_DISCORDANCE:.0%} of cases passes the gate in {POWER:.0%} of "
+        f"cases from about {needed:,} on"
+    )
 
 
 def _named(words: str, labels: Sequence[str]) -> str:

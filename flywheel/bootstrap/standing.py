@@ -8,11 +8,11 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from flywheel.bootstrap.bases import base_problem
 from flywheel.bootstrap.next_steps import TaskFacts, next_steps, seconds_in_stage
 from flywheel.bootstrap.orphans import members
 from flywheel.bootstrap.process import open_database
@@ -30,7 +30,6 @@ from flywheel.retraining.ports import Turn
 from flywheel.review.ports import QueueDepth
 from flywheel.rollout.ports import Rollout
 from flywheel.settings import FlywheelSettings
-from flywheel.training.base_model import base_model_problem
 from storage.database import Transaction
 from streams.lag import agent_lag
 
@@ -232,7 +231,6 @@ def _queue(depth: QueueDepth, now: datetime) -> dict[str, Any]:
 
 
 def _facts(settings: FlywheelSettings, tx: Transaction, task: str, now: datetime) -> TaskFacts:
-    of_task = settings.task(task)
     dataset = tx.datasets.latest(task)
     turns = tx.turns.history(task, _TURNS)
     return TaskFacts(
@@ -244,7 +242,7 @@ def _facts(settings: FlywheelSettings, tx: Transaction, task: str, now: datetime
         labels=tx.labels.counts(task),
         new=tx.labels.counts(task, dataset.watermark if dataset else None),
         queue=tx.desk.depth(task, now),
-        base_model_problem=base_model_problem(Path(of_task.training.base_model), of_task.model),
+        base_problem=base_problem(settings, task),
     )
 
 

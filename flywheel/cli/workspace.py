@@ -34,13 +34,13 @@ def up(ctx: click.Context) -> None:
 
     settings = load_settings(ctx.obj)
     check_engine(settings)
+    check_bases(settings)
     check_disk(settings)
     held = lock(settings)
     if orphans := members(settings):
         click.echo(f"ending what a killed supervisor left: {names(orphans)}", err=True)
         if left := end(settings):
             raise WorkspaceError(f"{names(left)} would not end: kill it by hand, then start again")
-    check_bases(settings)
     prepare(settings)
     check_ports(settings)
     click.echo(f"starting {', '.join(program.name for program in programs(settings))}", err=True)

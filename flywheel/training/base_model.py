@@ -24,12 +24,11 @@ def base_model_problem(folder: Path, model: Literal["encoder", "llm"]) -> str | 
     Reads names, the configuration and the weights' table of contents: milliseconds, and no torch.
     """
     try:
-        if not folder.is_dir():
-            return f"{folder} is no folder" if folder.exists() else f"{folder} does not exist"
+        about = _configuration(folder)
         if model == "llm":
-            base_file_names(folder)
+            _require_language_model(folder, about)
         else:
-            _require_encoder(folder)
+            _require_encoder(folder, about)
         for weights in sorted(folder.glob("*.safetensors")):
             _require_whole(weights)
     except ArtefactError as error:
@@ -39,17 +38,28 @@ def base_model_problem(folder: Path, model: Literal["encoder", "llm"]) -> str | 
     return None
 
 
-def _require_encoder(folder: Path) -> None:
+def _configuration(folder: Path) -> dict[str, Any]:
     if not (folder / CONFIG_FILE).is_file():
-        raise ArtefactError(f"{folder} holds no model: it has no {CONFIG_FILE}")
+        raise ArtefactError(f"{folder} holds no base model (no {CONFIG_FILE})")
     try:
-        about = msgspec.json.decode((folder / CONFIG_FILE).read_bytes(), type=dict[str, Any])
+        return msgspec.json.decode((folder / CONFIG_FILE).read_bytes(), type=dict[str, Any])
     except msgspec.MsgspecError as error:
-        raise ArtefactError(f"{folder / CONFIG_FILE} is damaged: {error}") from error
+        raise ArtefactError(f"{folder / CONFIG_FILE} cannot be read: {error}") from error
+
+
+def _require_language_model(folder: Path, about: dict[str, Any]) -> None:
+    named = about.get("architectures")
+    architecture = str(named[0]) if isinstance(named, list) and named else ""
+    if architecture and not architecture.endswith("ForCausalLM"):
+        raise ArtefactError(f"{folder} holds a {architecture}, which is no base for an llm")
+    base_file_names(folder)
+
+
+def _require_encoder(folder: Path, about: dict[str, Any]) -> None:
     if about.get("model_type") != "bert":
         raise ArtefactError(
-            f"{folder} is of type {about.get('model_type')!r}: use an encoder of the BERT family "
-            "(MiniLM, BGE, E5, GTE and others are)"
+            f"{folder} is of type {about.get('model_type')!r}, which is no base for an encoder: "
+            "use one of the BERT family (MiniLM, BGE, E5, GTE and others are)"
         )
     pickled = any((folder / name).is_file() for name in _PICKLES)
     if not pickled and not any(folder.glob("*.safetensors")):

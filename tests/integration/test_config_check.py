@@ -95,7 +95,8 @@ def test_a_base_model_that_is_not_there_is_a_problem(config: Path, base: Path) -
     change(config, str(base), "models/none")
     (row,) = check(config)
     assert row["key"] == "tasks.species.training.base_model"
-    assert row["problem"] == f"{config.parent / 'models/none'} does not exist"
+    assert row["problem"] == f"{config.parent / 'models/none'} holds no base model (no config.json)"
+    assert "releases import package:" in row["hint"]
 
 
 def test_every_taken_port_is_a_problem(config: Path) -> None:

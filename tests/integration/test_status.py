@@ -51,7 +51,9 @@ def test_status_of_what_is_down_says_so_and_how_to_start_it(down: FlywheelSettin
     assert "problem: no Kafka takes connections" in said
     assert "species: nothing serves" in said
     assert f"nothing runs: start it with `flywheel -w {down.workspace} up`" in said
-    assert "base does not exist: no turn can be made" in said
+    assert "no turn can be made, " in said
+    assert f"{down.workspace / 'base'} holds no base model" in said
+    assert "`flywheel -w " in said
     assert f"`flywheel -w {down.workspace} ingest holdout.jsonl --split holdout`" in said
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from flywheel.bootstrap.next_steps import TaskFacts, next_steps
 from flywheel.contracts.stores import LabelCounts
+from flywheel.errors import ConfigurationError
 from flywheel.retraining.config import RetrainingSettings
 from flywheel.retraining.ports import Turn, TurnRequest
 from flywheel.review.ports import QueueDepth
@@ -105,10 +106,9 @@ def test_the_one_thing_that_comes_next(changes: dict[str, Any], said: str) -> No
 
 
 def test_what_is_missing_comes_before_what_waits() -> None:
-    found = steps(
-        base_model_problem="/base does not exist", queue=QueueDepth(open=12), rollout=ROLLOUT
-    )
-    assert found[0].startswith("/base does not exist: no turn can be made")
+    missing = ConfigurationError("tasks.tickets.training.base_model", "/base is gone", "name one")
+    found = steps(base_problem=missing, queue=QueueDepth(open=12), rollout=ROLLOUT)
+    assert found[0] == "no turn can be made, /base is gone: name one"
     assert found[-1] == "12 samples wait for an expert: http://here/review/tickets"
 
 

@@ -43,3 +43,12 @@ def test_many_labels_are_counted_after_the_first() -> None:
     coverage = {label: Samples(0, 500) for label in labels} | {"l0": Samples(99, 500)}
     (line,) = advice("t", task, coverage, 4000)
     assert line.endswith("'l1', 'l2', 'l3', 'l4', 'l5' and 2 more")
+
+
+def test_a_holdout_that_is_too_small_for_the_margin_is_told_how_large_it_should_be() -> None:
+    small = {"billing": Samples(40, 150), "outage": Samples(10, 150)}
+    (line,) = advice("tickets", TASK, small, 300)
+    assert line.startswith("tickets: the holdout has 300 samples; ")
+    needed = int(line.split("about ")[1].split(" ")[0].replace(",", ""))
+    assert needed > 300
+    assert advice("tickets", TASK, small, needed) == []
