@@ -7,7 +7,9 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import click
 
@@ -76,16 +78,27 @@ def _clear(plan: Plan) -> None:
         raise WorkspaceError(
             f"{plan.workspace} holds something that is no demo: choose another --workspace"
         )
-    running = subprocess.run(
-        ["pgrep", "-f", f"{plan.workspace}/{_MARK}/run/supervisord.conf"],
-        capture_output=True,
-        check=False,
-    )
-    if running.returncode == 0:
+    if _runs(plan.workspace):
         raise WorkspaceError(
             f"a demo runs in {plan.workspace}: stop it with `flywheel -w {plan.workspace} down`"
         )
     shutil.rmtree(plan.workspace)
+
+
+def _runs(workspace: Path) -> bool:
+    """Whether a supervisor runs there, or what a killed one left. A flywheel.toml that cannot be
+    read says nothing, and nothing starts with it."""
+    asked = subprocess.run(
+        [sys.executable, "-m", "flywheel", "-w", str(workspace), "status", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    try:
+        read = json.loads(asked.stdout)
+    except ValueError:
+        return False
+    return read["supervisor"] is not None or bool(read["orphans"])
 
 
 def _problems(report: dict[str, object]) -> list[str]:
