@@ -47,7 +47,7 @@ class GroupCommit:
         await asyncio.shield(self._next)
 
     async def _round(self, before: asyncio.Task[None] | None) -> None:
-        if before is not None:
+        if before is not None and not before.done():
             await asyncio.wait([before])
         self._running, self._next = self._next, None
         await asyncio.to_thread(self._sync)
