@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
@@ -58,7 +59,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskStanding(msgspec.Struct, frozen=True, kw_only=True):
-    """One task. ``turn`` is the latest one; ``seconds`` of it by finished stage."""
+    """One task. ``turn`` is the latest one, its ``stages`` the seconds of those that are done;
+    ``labels_without_sample`` wait for samples that never came, and train nothing meanwhile."""
 
     champion: str | None
     rollout: dict[str, Any] | None
@@ -66,6 +68,7 @@ class TaskStanding(msgspec.Struct, frozen=True, kw_only=True):
     failures: list[Failure]
     queue: dict[str, Any]
     labels: dict[str, int]
+    labels_without_sample: int
     next: list[str]
 
 
@@ -100,8 +103,11 @@ def standing(settings: FlywheelSettings) -> Standing:
     tasks: dict[str, TaskStanding] = {}
     try:
         with open_database(settings) as database, database.transaction(read_only=True) as tx:
+            unmatched = Counter(
+                name.partition("/")[0] for name in tx.balance.labels_without_sample()
+            )
             for task in settings.tasks:
-                tasks[task] = _task(settings, tx, task, utc_now())
+                tasks[task] = _task(settings, tx, task, unmatched[task], utc_now())
     except FlywheelError as error:
         problems.append(str(error))
     return Standing(
@@ -176,7 +182,9 @@ def health_problem(url: str) -> str | None:
         return "it does not answer yet"
 
 
-def _task(settings: FlywheelSettings, tx: Transaction, task: str, now: datetime) -> TaskStanding:
+def _task(
+    settings: FlywheelSettings, tx: Transaction, task: str, unmatched: int, now: datetime
+) -> TaskStanding:
     facts = _facts(settings, tx, task, now)
     console = address(settings.console.host, settings.console.port)
     counts = msgspec.structs.asdict(facts.labels)
@@ -192,6 +200,7 @@ def _task(settings: FlywheelSettings, tx: Transaction, task: str, now: datetime)
         ],
         queue=_queue(facts.queue, now),
         labels=counts,
+        labels_without_sample=unmatched,
         next=next_steps(
             facts,
             settings.task(task).retraining,

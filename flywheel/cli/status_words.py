@@ -64,6 +64,8 @@ def _task(name: str, task: TaskStanding) -> list[str]:
         + ", ".join(f"{labels[kind]} {kind}" for kind in ("expert", "seed", "other", "auto"))
         + f"; {labels['holdout']} held out"
     )
+    if task.labels_without_sample:
+        lines.append(f"  {task.labels_without_sample} labelled samples never came: labels wait")
     return lines
 
 

@@ -34,9 +34,10 @@ def up(ctx: click.Context) -> None:
 
     settings = load_settings(ctx.obj)
     check_engine(settings)
-    check_bases(settings)
     check_disk(settings)
     held = lock(settings)
+    # Before anything is ended: what a killed supervisor left may be serving.
+    check_bases(settings)
     if orphans := members(settings):
         click.echo(f"ending what a killed supervisor left: {names(orphans)}", err=True)
         if left := end(settings):

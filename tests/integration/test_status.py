@@ -15,6 +15,7 @@ from streams_harness import traffic
 from flywheel.bootstrap.process import open_database
 from flywheel.bootstrap.template import flywheel_toml
 from flywheel.cli import cli
+from flywheel.contracts.events import LabelRecorded
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.retraining.ports import Turn
 from flywheel.settings import FlywheelSettings, KafkaSettings, load_settings
@@ -96,6 +97,22 @@ def test_status_shows_the_turn_and_the_failures_before_it(down: FlywheelSettings
     shown = found(down)["tasks"]["species"]
     assert shown["turn"]["stages"] == {"build": 60.0}
     assert [row["stage"] for row in shown["failures"]] == ["compress"]
+
+
+def test_status_shows_feedback_that_waits_for_its_sample(down: FlywheelSettings) -> None:
+    label = LabelRecorded(
+        event_id=new_id(),
+        occurred_at=utc_now(),
+        task="species",
+        sample_id="never-served",
+        value="plant",
+        source="user",
+        annotator="customer-17",
+    )
+    with open_database(down) as database, database.transaction("test") as tx:
+        tx.label_intake.record_labels([label])
+    assert found(down)["tasks"]["species"]["labels_without_sample"] == 1
+    assert "1 labelled samples never came: labels wait" in status(down)
 
 
 def test_status_shows_how_far_agents_are_behind(tmp_path: Path, kafka: KafkaSettings) -> None:
