@@ -2,82 +2,97 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from flywheel.bootstrap.process import await_broker, open_database
-from flywheel.contracts.answers import text_problem
-from flywheel.contracts.bounds import sample_problem
+from flywheel.contracts.codec import encode
 from flywheel.contracts.events import Event, LabelRecorded, Split, TrafficRecorded
 from flywheel.contracts.ids import new_id, utc_now
-from flywheel.errors import RejectedEvent, StorageError
+from flywheel.datasets.labelled_file import Row, UnusableLines, read_labelled
+from flywheel.errors import MalformedEvent, StorageError
 from flywheel.settings import FlywheelSettings
 
 _NAMESPACE = uuid.UUID("7d1f5bb6-3a0c-5f0e-9a3e-2f3b8a7c1d42")
 
 
-def rows(path: Path, labels: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(text, label) of every line; without ``labels`` any text will do for one. Raises
-    RejectedEvent naming the first line that is wrong."""
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            try:
-                row: Any = json.loads(line.decode("utf-8"))
-                text, label = row["text"], row["label"]
-            except UnicodeDecodeError:
-                raise RejectedEvent(f"{where}: not UTF-8") from None
-            except (json.JSONDecodeError, KeyError, TypeError):
-                raise RejectedEvent(f'{where}: not a JSON object with "text" and "label"') from None
-            odd = sample_problem(text) if isinstance(text, str) else "the text is no text"
-            if odd:
-                raise RejectedEvent(f"{where}: {odd}")
-            if labels and label not in labels:
-                raise RejectedEvent(
-                    f"{where}: {label!r} is no label of the task ({', '.join(labels)})"
-                )
-            problem = text_problem(label) if isinstance(label, str) else "the label is no text"
-            if problem:
-                raise RejectedEvent(f"{where}: {problem.replace('the text', 'the label')}")
-            yield text, label
+class Ingested(msgspec.Struct, frozen=True, kw_only=True):
+    """What a file brought in. ``again`` lines had the text of another and its label; ``relabelled``
+    ones had it with another label, of which the last counts."""
+
+    task: str
+    split: str | None
+    samples: int
+    by_label: dict[str, int]
+    again: int
+    relabelled: int
+    sample_ids: tuple[str, ...]
 
 
 def ingest_file(
-    settings: FlywheelSettings, task: str, path: Path, split: str | None, annotator: str
-) -> list[str]:
-    """Publish a file's samples and labels; returns the sample ids.
+    settings: FlywheelSettings, task: str, path: Path, split: Split | None, annotator: str
+) -> Ingested:
+    """Publish a file's samples and labels, all of them or none.
 
-    The whole file is read before anything is sent. Ids depend on the content alone, so a file
-    brought in twice counts once. Raises RejectedEvent for a bad line, BrokerError without Kafka.
+    The whole file is read and encoded before anything is sent. Ids depend on the content alone, so
+    a file brought in twice counts once. Raises RejectedEvent naming every bad line, BrokerError
+    without Kafka.
     """
     from streams.publisher import KafkaPublisher
 
-    pairs = list(rows(path, settings.task(task).labels))
+    of_task = settings.task(task)
+    rows = read_labelled(path, of_task.labels, of_task.label_titles)
+    last = {row.text: row for row in rows}
+    relabelled = sum(row.label != last[row.text].label for row in rows)
+    events = _all_events(task, path, list(last.values()), split, annotator)
     await_broker(settings)
-    events: list[Event] = []
-    ids: list[str] = []
-    for text, label in pairs:
-        sample_id = str(uuid.uuid5(_NAMESPACE, f"{task}\x1f{text}"))
-        ids.append(sample_id)
-        events += _events(task, sample_id, text, label, split, annotator)
     publisher = KafkaPublisher(settings.kafka, "flywheel-ingest")
     try:
         publisher.publish(events)
     finally:
         publisher.close()
-    return ids
+    counted = Counter(row.label for row in last.values())
+    return Ingested(
+        task=task,
+        split=split,
+        samples=len(last),
+        by_label={label: counted[label] for label in of_task.labels},
+        again=len(rows) - len(last) - relabelled,
+        relabelled=relabelled,
+        sample_ids=tuple(_sample_id(task, text) for text in last),
+    )
+
+
+def _sample_id(task: str, text: str) -> str:
+    return str(uuid.uuid5(_NAMESPACE, f"{task}\x1f{text}"))
+
+
+def _all_events(
+    task: str, path: Path, rows: Sequence[Row], split: Split | None, annotator: str
+) -> list[Event]:
+    events: list[Event] = []
+    problems: list[tuple[int, str]] = []
+    for row in rows:
+        of_row = _events(task, _sample_id(task, row.text), row.text, row.label, split, annotator)
+        try:
+            for event in of_row:
+                encode(event)
+        except MalformedEvent as error:
+            problems.append((row.line, str(error)))
+        events += of_row
+    if problems:
+        raise UnusableLines(path, problems, len(rows))
+    return events
 
 
 def _events(
-    task: str, sample_id: str, text: str, label: str, split: Any, annotator: str
+    task: str, sample_id: str, text: str, label: str, split: Split | None, annotator: str
 ) -> list[Event]:
-    value: Split | None = split
     return [
         TrafficRecorded(
             event_id=new_id(),
@@ -96,7 +111,7 @@ def _events(
             value=label,
             source="seed",
             annotator=annotator,
-            split=value,
+            split=split,
         ),
     ]
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from flywheel.cli.render import json_option, show_json, show_table
+from flywheel.contracts.events import Split
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.errors import ConfigurationError, WorkspaceError
 from flywheel.settings import load_settings
@@ -34,22 +36,44 @@ def chosen_task(settings_tasks: Mapping[str, object], task: str | None) -> str:
 )
 @click.option("--annotator", default="import", show_default=True, help="Who gave these labels.")
 @click.option("--wait/--no-wait", default=True, help="Return when the database knows them all.")
+@json_option
 @click.pass_context
 def ingest(
-    ctx: click.Context, file: Path, task: str | None, split: str | None, annotator: str, wait: bool
+    ctx: click.Context,
+    file: Path,
+    task: str | None,
+    split: Split | None,
+    annotator: str,
+    wait: bool,
+    as_json: bool,
 ) -> None:
-    """Bring in labelled samples: FILE has a JSON object a line with "text" and "label".
+    """Bring in labelled samples: FILE has a JSON object a line with "text" and "label", or is CSV
+    whose header names text and label.
 
-    A line brought in twice counts once.
+    All of FILE comes in, or nothing when a line is wrong. A text brought in twice counts once.
     """
     from flywheel.bootstrap.ingest import await_labels, ingest_file
 
     settings = load_settings(ctx.obj)
     name = chosen_task(settings.tasks, task)
-    ids = ingest_file(settings, name, file, split, annotator)
+    found = ingest_file(settings, name, file, split, annotator)
     if wait:
-        await_labels(settings, name, ids, 120.0)
-    click.echo(f"{len(ids)} labelled samples of {name} brought in")
+        await_labels(settings, name, found.sample_ids, 120.0)
+    if as_json:
+        show_json(found)
+        return
+    part = {"holdout": " for the holdout", "train": " for training"}.get(split or "", "")
+    click.echo(f"{found.samples} labelled samples of {name} brought in{part}")
+    if found.by_label:
+        rows = [(label, str(count)) for label, count in found.by_label.items()]
+        show_table(["label", "samples"], rows, right=["samples"])
+    if found.again:
+        click.echo(f"{found.again} lines stood there before, and count once")
+    if found.relabelled:
+        click.echo(f"{found.relabelled} lines had another label further down, which counts")
+    missing = [label for label, count in found.by_label.items() if not count]
+    if missing:
+        click.echo(f"no sample of {', '.join(missing)}")
 
 
 @click.command()

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flywheel.bootstrap.ingest import rows
 from flywheel.contracts.answers import normalised
 from flywheel.contracts.events import LabelRecorded, LabelSettled
 from flywheel.contracts.ids import new_id
+from flywheel.datasets.labelled_file import read_labelled
 from flywheel.errors import RejectedEvent
 from flywheel.review.agreement import same_as, verdict
 from flywheel.review.config import ReviewSettings
@@ -100,8 +100,8 @@ def test_agents_accept_any_text_that_can_be_an_answer() -> None:
 def test_a_file_of_texts_and_answers_is_read(tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
     path.write_text('{"text": "Hi", "label": "Hello there"}\n', "utf-8")
-    assert list(rows(path, ())) == [("Hi", "Hello there")]
+    assert [(r.text, r.label) for r in read_labelled(path, ())] == [("Hi", "Hello there")]
     for wrong in ('{"text": "Hi", "label": " "}', '{"text": "Hi", "label": 3}'):
         path.write_text(wrong, "utf-8")
         with pytest.raises(RejectedEvent, match="line 1: the label is"):
-            list(rows(path, ()))
+            read_labelled(path, ())

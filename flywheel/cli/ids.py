@@ -1,0 +1,43 @@
+"""Short ids: as many letters of one as no other has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from flywheel.errors import NotFound
+
+if TYPE_CHECKING:
+    from flywheel.contracts.release import Release
+    from storage.database import Transaction
+
+_LISTED = 10
+
+
+def full_id(given: str, known: Iterable[str], what: str, listing: str) -> str:
+    """The one known id that ``given`` is, begins, or begins after the last hyphen of.
+
+    ``what`` it is an id of and the command that lists them, ``listing``, are for the message.
+    Raises NotFound for none and for several, naming those.
+    """
+    ids = list(dict.fromkeys(known))
+    if given in ids:
+        return given
+    found = [one for one in ids if given and one.startswith(given)]
+    found = found or [one for one in ids if given and one.rpartition("-")[2].startswith(given)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise NotFound(f"no {what} {given!r}; see `{listing}`")
+    more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+    raise NotFound(
+        f"{given!r} begins {len(found)} {what}s: {', '.join(found[:_LISTED])}{more}; add letters"
+    )
+
+
+def find_release(tx: Transaction, tasks: Iterable[str], given: str) -> Release:
+    """The release of any of these tasks with an id, or with a short one."""
+    known = [row.release for task in tasks for row in tx.releases.history(task)]
+    found = tx.releases.get(full_id(given, known, "release", "flywheel releases list"))
+    assert found is not None  # noqa: S101 - it was in the list
+    return found
