@@ -73,7 +73,7 @@ def test_a_file_comes_in_as_a_whole_and_is_counted(workspace: Path) -> None:
 
 def test_a_text_that_no_record_can_carry_is_named_before_anything_is_sent(workspace: Path) -> None:
     file = workspace / "seed.jsonl"
-    long = {"text": "x" * 20_001, "label": "other"}
+    long = {"text": "x" * 200_001, "label": "other"}
     rows = [{"text": "before it", "label": "other"}, long, {**long, "label": "outage"}]
     rows[2]["text"] += "y"
     file.write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
