@@ -20,9 +20,11 @@ DOCUMENTS = [
     ROOT / "deploy" / "README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
-PAGES = sorted((ROOT / "flywheel" / "console").rglob("*.html")) + sorted(
-    (ROOT / "flywheel" / "console" / "static").rglob("*.js")
-)
+PAGES = [
+    *sorted((ROOT / "flywheel" / "console").rglob("*.html")),
+    *sorted((ROOT / "flywheel" / "console" / "static").rglob("*.js")),
+    ROOT / "deploy" / "observability" / "alerts.yml",
+]
 SOURCES = [
     path for folder in ("flywheel", "streams", "storage") for path in (ROOT / folder).rglob("*.py")
 ]

@@ -121,7 +121,7 @@ def page_commands(page: str) -> list[str]:
     return [html.unescape(command) for command in found]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_a_newcomer_meets_no_error(newcomer: Newcomer) -> None:
     how_to = commands(HOW_TO, "flywheel")
     init = next(command for command in how_to if " init " in command)
@@ -156,7 +156,7 @@ def follow_the_empty_console(newcomer: Newcomer) -> None:
 
 
 def first_release(newcomer: Newcomer) -> str:
-    deadline = time.monotonic() + 480
+    deadline = time.monotonic() + 900
     while True:
         task = newcomer.status()["tasks"]["tickets"]
         if task["champion"] is not None:
