@@ -41,6 +41,7 @@ class Newcomer:
         self.home = home
         self.base = str(base)
         self.names: dict[str, str] = {}
+        self.started: list[subprocess.Popen[bytes]] = []
         ports = ("kafka", "gateway", "console", "worker", "trainer", "controller")
         self.ports = {name: free_port() for name in ports}
         self.sets = [f"{name}_port={port}" for name, port in self.ports.items()]
@@ -60,7 +61,9 @@ class Newcomer:
         return done.stdout
 
     def up(self, words: Sequence[str]) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-m", *words], cwd=self.home)
+        started = subprocess.Popen([sys.executable, "-m", *words], cwd=self.home)
+        self.started.append(started)
+        return started
 
     def curl(self, words: Sequence[str]) -> httpx.Response:
         """What curl would send: a body goes as a form unless a header says otherwise."""
@@ -105,6 +108,8 @@ def newcomer(tmp_path: Path) -> Iterator[Newcomer]:
     finally:
         if (tmp_path / "support").exists():
             someone.run(["flywheel", "-w", "support", "down"])
+        for process in someone.started:
+            process.wait()
 
 
 def commands(path: Path, program: str) -> list[str]:
