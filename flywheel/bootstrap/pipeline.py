@@ -40,7 +40,7 @@ from flywheel.evaluation.gate import decide as gate
 from flywheel.registry.release_folder import METRICS_FILE, PREDICTIONS_FILE, assemble
 from flywheel.retraining.ports import GateRefusal, Turn, TurnRequest
 from flywheel.settings import FlywheelSettings
-from flywheel.triage.policy import certify
+from flywheel.triage.policy import audited_error
 from storage.database import Database
 
 # A stage that something killed (no memory, a person) is run once more before the turn fails.
@@ -193,10 +193,7 @@ class WorkspacePipeline:
         settings = self._settings.task(task).triage
         with self._database.transaction(read_only=True) as tx:
             releases = [row.release for row in tx.releases.history(task)]
-            policies = [certify(tx.audits.audits(task, name), settings) for name in releases]
-        certified = [policy for policy in policies if policy.threshold is not None]
-        accepted = sum(policy.accepted for policy in certified)
-        return sum(policy.errors for policy in certified) / accepted if accepted else None
+            return audited_error(tx.audits, task, releases, settings)
 
 
 def reproduce(workspace: Path, stage: str) -> None:

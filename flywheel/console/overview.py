@@ -12,7 +12,7 @@ from flywheel.contracts.release import Release
 from flywheel.retraining.ports import Turn
 from flywheel.rollout.ports import Rollout, Transition
 from flywheel.settings import TaskSettings
-from flywheel.triage.policy import AutoLabelPolicy, certify
+from flywheel.triage.policy import AutoLabelPolicy, certify, policy_of
 
 STAGES = ("build", "train", "compress", "evaluate")
 _BUCKETS = (1, 5, 10, 30, 60, 300, 900, 3600, 6 * 3600, 24 * 3600)
@@ -32,7 +32,11 @@ def overview(
     labels = tx.labels.counts(task)
     datasets = tx.datasets.history(task)
     active = tx.rollouts.active(task)
-    policy = certify(tx.audits.audits(task, champion) if champion else [], settings.triage)
+    policy = (
+        policy_of(tx.audits, task, champion, settings.triage)
+        if champion
+        else certify([], settings.triage)
+    )
     return {
         "task": task,
         "now": now.timestamp(),

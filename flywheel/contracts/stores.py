@@ -100,13 +100,13 @@ class AuditedPrediction(msgspec.Struct, frozen=True, kw_only=True):
     ``text`` tells which audits a rule of triage would have decided instead of the release."""
 
     sample_id: str
+    text: str
     prediction: str
     label: str
     confidence: float
     scores: dict[str, float]
     inclusion_probability: float
     labelled_at: datetime
-    text: str = ""
 
     @property
     def correct(self) -> bool:

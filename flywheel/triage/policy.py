@@ -5,7 +5,8 @@ audits, the error among the answers that the policy accepts is at most ``auto_la
 
 How it holds, and what it leans on:
 
-- Only uniformly random audits count, and every audited sample does, whatever its answer.
+- Only uniformly random audits count, and every audited sample that no rule decides does, whatever
+  its answer.
 - The threshold is on the confidence the release reports, never on the recalibrated one: the
   temperature is fitted on the same audits, and a threshold in its terms would use them twice.
 - Thresholds are tried from strict to lax, each accepting the k most confident audits, until one
@@ -41,6 +42,8 @@ from flywheel.contracts.stores import AuditedPrediction
 from flywheel.triage.bounds import error_bound, least_count
 from flywheel.triage.calibration import fit_temperature
 from flywheel.triage.config import TriageSettings
+from flywheel.triage.ports import AuditReader
+from flywheel.triage.rules import Rules
 
 # The share of the audits that the first threshold accepts.
 START = 0.5
@@ -90,10 +93,38 @@ class _Ranked:
         return self.weight**2 / self.weight_squared
 
 
+def decided_by_release(
+    audits: Sequence[AuditedPrediction], rules: Rules
+) -> list[AuditedPrediction]:
+    """The audits that say something of a release's own labels: not those of samples that a rule
+    decides, which it mostly finds easy."""
+    return [audit for audit in audits if not rules.matches(audit.text)]
+
+
+def policy_of(
+    log: AuditReader, task: str, release: str, settings: TriageSettings
+) -> AutoLabelPolicy:
+    """What a release may label by itself in a task, by its audits so far."""
+    return certify(decided_by_release(log.audits(task, release), Rules(settings.rules)), settings)
+
+
+def audited_error(
+    log: AuditReader, task: str, releases: Sequence[str], settings: TriageSettings
+) -> float | None:
+    """The error that audits found among what these releases would label by themselves.
+
+    None while none of them has a certified threshold.
+    """
+    policies = [policy_of(log, task, release, settings) for release in releases]
+    accepted = sum(policy.accepted for policy in policies)
+    return sum(policy.errors for policy in policies) / accepted if accepted else None
+
+
 def certify(audits: Sequence[AuditedPrediction], settings: TriageSettings) -> AutoLabelPolicy:
     """The most accepting policy whose error is bounded, or one that accepts nothing and says why.
 
-    ``audits`` are uniformly audited answers of one release, oldest label first.
+    ``audits`` are uniformly audited answers of one release that no rule decides
+    (``decided_by_release``), oldest label first.
     """
     temperature = fit_temperature(audits)
     least = least_count(settings.auto_label_error, settings.auto_label_risk)

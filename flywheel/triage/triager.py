@@ -13,7 +13,7 @@ from flywheel.contracts.events import Event, LabelRecorded, ReviewRequested, Tra
 from flywheel.errors import FlywheelError
 from flywheel.triage.config import TriageSettings
 from flywheel.triage.decide import Decision, TaskTriage, decide, reject_unusable, triaged
-from flywheel.triage.policy import AutoLabelPolicy, certify
+from flywheel.triage.policy import AutoLabelPolicy, policy_of
 from flywheel.triage.ports import AuditReader, SourceFeatures
 
 REFRESH_SECONDS = 5.0
@@ -62,13 +62,7 @@ class Policies:
         known = self._known.get((name, release))
         if known is not None and now - known.at < self._interval:
             return known.policy
-        # What a rule decides, the release does not: its audits say nothing of automatic labels.
-        audits = [
-            audit
-            for audit in self._audits.audits(name, release)
-            if not task.rules.matches(audit.text)
-        ]
-        policy = certify(audits, task.settings)
+        policy = policy_of(self._audits, name, release, task.settings)
         self._known[name, release] = _Certified(policy, now)
         accepting = policy.threshold is not None
         _bound.labels(name, release).set(policy.bound if accepting else 1.0)

@@ -12,10 +12,14 @@ from flywheel.contracts.stores import AuditedPrediction
 from flywheel.rollout.ports import ArmSummary, Assignment, Pair
 from storage.tables.columns import table_of
 from storage.tables.evidence import ScoreRow, TruthRow
+from storage.tables.labels import TrafficRow
+from storage.tables.review import ReviewTaskRow
 from storage.work import Work
 
 _scores = table_of(ScoreRow)
 _truths = table_of(TruthRow)
+_queued = table_of(ReviewTaskRow)
+_traffic = table_of(TrafficRow)
 _NEWEST = 2000
 _same_sample = and_(_truths.c.task == _scores.c.task, _truths.c.sample_id == _scores.c.sample_id)
 
@@ -168,9 +172,13 @@ class SqlAuditLog:
         self._work = work
 
     def audits(self, task: str, release: str) -> list[AuditedPrediction]:
-        """Uniformly audited samples that ``release`` scored, live or shadow, oldest label first."""
+        """Uniformly audited samples that ``release`` scored, live or shadow, oldest label first.
+
+        One whose text is not known (yet) is left out: nobody can tell who decides about it.
+        """
         found = self._work.rows(
             select(
+                _text.label("text"),
                 _scores.c.live,
                 _scores.c.output,
                 _scores.c.confidence,
@@ -178,6 +186,10 @@ class SqlAuditLog:
                 *_truth_columns,
             )
             .join(_scores, _same_sample)
+            .outerjoin(
+                _queued,
+                and_(_queued.c.task == _truths.c.task, _queued.c.sample_id == _truths.c.sample_id),
+            )
             .where(
                 _truths.c.task == task,
                 _scores.c.release == release,
@@ -187,11 +199,12 @@ class SqlAuditLog:
             .order_by(_truths.c.occurred_at, _truths.c.event_id)
         )
         # A sample that the release scored twice counts as it was answered live.
-        rows = {row.sample_id: row for row in found}
-        rows |= {row.sample_id: row for row in found if row.live}
+        rows = {row.sample_id: row for row in found if row.text is not None}
+        rows |= {row.sample_id: row for row in found if row.text is not None and row.live}
         return [
             AuditedPrediction(
                 sample_id=row.sample_id,
+                text=row.text,
                 prediction=row.output,
                 label=row.value,
                 confidence=row.confidence or 0.0,
@@ -203,6 +216,16 @@ class SqlAuditLog:
         ]
 
 
+# What the expert read; without a queue (a database that was filled by hand), what was sent first.
+_text = func.coalesce(
+    _queued.c.text,
+    select(_traffic.c.text)
+    .where(_traffic.c.task == _truths.c.task, _traffic.c.sample_id == _truths.c.sample_id)
+    .order_by(_traffic.c.occurred_at, _traffic.c.event_id)
+    .limit(1)
+    .correlate(_truths)
+    .scalar_subquery(),
+)
 _truth_columns = (
     _truths.c.sample_id,
     _truths.c.value,

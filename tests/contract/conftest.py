@@ -39,18 +39,25 @@ def postgres_database(postgres: PostgresServer) -> Iterator[Database]:
     database.dispose()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    """An empty database at the newest schema."""
-    if request.param == "sqlite":
-        shutil.copy(request.getfixturevalue("empty_sqlite"), tmp_path / "flywheel.db")
-        made = Database(f"sqlite:///{tmp_path / 'flywheel.db'}")
-        yield made
-        made.dispose()
-        return
-    made = request.getfixturevalue("postgres_database")
-    empty(made)
+@pytest.fixture
+def sqlite_database(empty_sqlite: Path, tmp_path: Path) -> Iterator[Database]:
+    shutil.copy(empty_sqlite, tmp_path / "flywheel.db")
+    made = Database(f"sqlite:///{tmp_path / 'flywheel.db'}")
     yield made
+    made.dispose()
+
+
+@pytest.fixture
+def postgresql_database(postgres_database: Database) -> Database:
+    empty(postgres_database)
+    return postgres_database
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> Database:
+    """An empty database at the newest schema."""
+    made: Database = request.getfixturevalue(f"{request.param}_database")
+    return made
 
 
 def empty(database: Database) -> None:

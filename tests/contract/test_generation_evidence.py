@@ -16,7 +16,9 @@ CHAMPION = {"release": "r1", "arm": "champion", "rollout_id": "rollout"}
 )
 def test_an_arm_is_right_whatever_the_spelling(database: Database, truth: str, right: bool) -> None:
     with database.transaction() as tx:
-        tx.evidence_intake.record_traffic([traffic("s", **(CHAMPION | TEXT))])
+        served = traffic("s", **(CHAMPION | TEXT))
+        tx.label_intake.record_samples([served])
+        tx.evidence_intake.record_traffic([served])
         tx.evidence_intake.record_shadow([shadow("s", **(TEXT | {"output": "Lost"}))])
         tx.evidence_intake.record_labels([settled("s", truth)])
     with database.transaction(read_only=True) as tx:
@@ -30,7 +32,9 @@ def test_an_arm_is_right_whatever_the_spelling(database: Database, truth: str, r
 
 def test_a_label_is_right_to_the_letter(database: Database) -> None:
     with database.transaction() as tx:
-        tx.evidence_intake.record_traffic([traffic("s", output="a", **CHAMPION)])
+        served = traffic("s", output="a", **CHAMPION)
+        tx.label_intake.record_samples([served])
+        tx.evidence_intake.record_traffic([served])
         tx.evidence_intake.record_shadow([shadow("s", output="A", scores={"A": 1.0})])
         tx.evidence_intake.record_labels([settled("s", "A")])
     with database.transaction(read_only=True) as tx:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from storage_events import TASK, at, label, settled, shadow, traffic
+from storage_events import at, label, settled, shadow, traffic
 
 from flywheel.rollout.ports import ArmSummary, Assignment, Pair, latency_bucket
 from storage.database import Database
@@ -163,28 +163,3 @@ def test_assignment_counts_requests_and_units_since(database: Database) -> None:
             champion_requests=2, challenger_requests=2, champion_units=1, challenger_units=2
         )
         assert tx.evidence.assignment("nothing", at(0)) == Assignment()
-
-
-def test_audits_of_a_release_live_or_in_shadow(database: Database) -> None:
-    record(
-        database,
-        traffic("s1", output="a"),
-        traffic("s2", output="b", release="r2"),
-        shadow("s2", output="a", release="r1"),
-        shadow("s1", output="b", release="r1"),
-        traffic("s3", output="a"),
-        traffic("s4", output="a", task="other"),
-        settled("s1", "a", seconds=3),
-        settled("s2", "a", seconds=1),
-        settled("s3", "a", audit=False),
-        settled("s4", "a", task="other"),
-    )
-    with database.transaction() as tx:
-        found = tx.audits.audits(TASK, "r1")
-        assert tx.audits.audits(TASK, "unknown") == []
-    assert [(a.sample_id, a.prediction, a.label) for a in found] == [
-        ("s2", "a", "a"),
-        ("s1", "a", "a"),
-    ]
-    assert (found[1].confidence, found[1].scores) == (0.75, {"a": 0.75, "b": 0.25})
-    assert (found[1].labelled_at, found[1].inclusion_probability) == (at(3), 0.05)

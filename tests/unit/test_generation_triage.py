@@ -104,6 +104,7 @@ def test_only_a_certified_confidence_labels() -> None:
 def audit(number: int, said: str, truth: str, confidence: float) -> AuditedPrediction:
     return AuditedPrediction(
         sample_id=f"a{number}",
+        text=f"question {number}",
         prediction=said,
         label=truth,
         confidence=confidence,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pytest
+from memory_audits import MemoryAuditLog
 from prometheus_client import REGISTRY
-from triage_samples import AT, LABELS, answered, audited
+from triage_samples import AT, LABELS, answered, audit_events, audited
 
 from flywheel.contracts.events import LabelRecorded, ShadowRecorded
 from flywheel.contracts.ids import new_id
@@ -18,19 +19,10 @@ from flywheel.triage.triager import Triager
 QUIET = TriageSettings(audit_rate=1e-9, uncertain_share=1.0)
 
 
-class Audits:
-    """An audit log kept in memory, which can be taken away."""
-
-    def __init__(self, **by_release: list[AuditedPrediction]) -> None:
-        self.by_release = by_release
-        self.reads = 0
-        self.broken = False
-
-    def audits(self, task: str, release: str) -> list[AuditedPrediction]:
-        self.reads += 1
-        if self.broken:
-            raise StorageError("the database is locked")
-        return self.by_release.get(release, [])
+def audit_log(**by_release: list[AuditedPrediction]) -> MemoryAuditLog:
+    return MemoryAuditLog(
+        *(event for name, audits in by_release.items() for event in audit_events(name, audits))
+    )
 
 
 class Clock:
@@ -40,7 +32,7 @@ class Clock:
         return self.now
 
 
-def triager(audits: Audits, settings: TriageSettings = QUIET, **more: object) -> Triager:
+def triager(audits: MemoryAuditLog, settings: TriageSettings = QUIET, **more: object) -> Triager:
     return Triager({"questions": (LABELS, settings)}, audits, **more)  # type: ignore[arg-type]
 
 
@@ -48,7 +40,7 @@ GOOD = audited([0.5 + i / 200 for i in range(100)], [False] * 100)
 
 
 def test_each_release_is_judged_by_its_own_audits() -> None:
-    triage = triager(Audits(good=GOOD))
+    triage = triager(audit_log(good=GOOD))
     made = triage([answered("a", release="good"), answered("b", release="new")])
     assert [event.sample_id for event in made] == ["a"]
     assert isinstance(made[0], LabelRecorded)
@@ -56,14 +48,16 @@ def test_each_release_is_judged_by_its_own_audits() -> None:
 
 
 def test_a_policy_is_kept_for_a_while_then_certified_again() -> None:
-    audits, clock = Audits(good=GOOD), Clock()
+    audits, clock = audit_log(good=GOOD), Clock()
     triage = triager(audits, policy_interval=5.0, clock=clock)
     assert triage([answered("a", release="good"), answered("b", release="good")])
     clock.now = 4.9
     assert triage([answered("c", release="good")])
     assert audits.reads == 1
-    bad = audited([0.9 + i * 1e-4 for i in range(60)], [i % 2 == 0 for i in range(60)])
-    audits.by_release["good"] = GOOD + bad
+    bad = audited(
+        [0.9 + i * 1e-4 for i in range(60)], [i % 2 == 0 for i in range(60)], name="later"
+    )
+    audits.record(audit_events("good", bad))
     clock.now = 5.1
     assert triage([answered("d", release="good")]) == []
     assert audits.reads == 2
@@ -86,8 +80,8 @@ def test_audits_that_a_rule_decides_do_not_vouch_for_the_release() -> None:
     rule = ExpertRule(name="where", pattern="^where", label="LOC")
     settings = QUIET.model_copy(update={"rules": (rule,)})
     event = answered("a", release="good", text="what is Rome")
-    assert triager(Audits(good=easy))([event])
-    assert triager(Audits(good=easy), settings)([event]) == []
+    assert triager(audit_log(good=easy))([event])
+    assert triager(audit_log(good=easy), settings)([event]) == []
 
 
 def test_history_of_sources_is_read_once_a_batch_and_may_fail() -> None:
@@ -101,9 +95,9 @@ def test_history_of_sources_is_read_once_a_batch_and_may_fail() -> None:
         raise StorageError("no feature store")
 
     batch = [answered(f"s{i}", 0.5, source="app" if i % 2 else "web") for i in range(10)]
-    with_history = triager(Audits(), features=features)(batch)
+    with_history = triager(audit_log(), features=features)(batch)
     assert asked == [["app", "web"]]
-    without = triager(Audits(), features=broken)(batch)
+    without = triager(audit_log(), features=broken)(batch)
     assert [e.sample_id for e in without] == [e.sample_id for e in with_history]
     raised = [
         (one.priority, other.priority)
@@ -123,14 +117,14 @@ def test_events_that_are_not_for_triage_pass_by() -> None:
         arm="challenger",
         rollout_id="r1",
     )
-    triage = triager(Audits())
+    triage = triager(audit_log())
     assert triage([shadow, answered("a", origin="ingest"), answered("b", status=500)]) == []
     assert triage([]) == []
     triage.accept(shadow)
 
 
 def test_a_foreign_event_is_refused_before_anything_is_counted() -> None:
-    triage = triager(Audits())
+    triage = triager(audit_log())
     foreign = answered("x", task="mail")
     before = counted("unsure")
     with pytest.raises(RejectedEvent, match="mail"):
@@ -143,7 +137,7 @@ def test_a_foreign_event_is_refused_before_anything_is_counted() -> None:
 
 
 def test_a_database_that_is_away_is_for_the_caller_to_retry() -> None:
-    audits = Audits(good=GOOD)
+    audits = audit_log(good=GOOD)
     audits.broken = True
     triage = triager(audits)
     with pytest.raises(StorageError):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from flywheel.contracts.events import TrafficRecorded
+from flywheel.contracts.events import Event, LabelSettled, TrafficRecorded
 from flywheel.contracts.ids import new_id
 from flywheel.contracts.stores import AuditedPrediction
 
@@ -38,12 +38,14 @@ def audited(
     confidences: Sequence[float] | np.ndarray,
     wrong: Sequence[bool] | np.ndarray,
     inclusion: Sequence[float] | np.ndarray | float = 0.05,
+    name: str = "audit",
 ) -> list[AuditedPrediction]:
     """Audits in the order given; the release said LOC, and NUM is right where it was wrong."""
     chances = np.broadcast_to(np.asarray(inclusion, float), len(confidences))
     return [
         AuditedPrediction(
-            sample_id=f"audit-{index}",
+            sample_id=f"{name}-{index}",
+            text=f"where is {name}-{index}",
             prediction="LOC",
             label="NUM" if bad else "LOC",
             confidence=float(confidence),
@@ -55,3 +57,33 @@ def audited(
             zip(confidences, wrong, chances, strict=True)
         )
     ]
+
+
+def audit_events(release: str, audits: Sequence[AuditedPrediction]) -> list[Event]:
+    """The traffic and the settlements that these audits come from."""
+    events: list[Event] = []
+    for audit in audits:
+        events.append(
+            answered(
+                audit.sample_id,
+                audit.confidence,
+                text=audit.text,
+                release=release,
+                output=audit.prediction,
+                scores=audit.scores,
+            )
+        )
+        events.append(
+            LabelSettled(
+                event_id=new_id(),
+                occurred_at=audit.labelled_at,
+                task="questions",
+                sample_id=audit.sample_id,
+                value=audit.label,
+                annotators=("ada",),
+                agreement=1.0,
+                inclusion_probability=audit.inclusion_probability,
+                audit=True,
+            )
+        )
+    return events

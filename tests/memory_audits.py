@@ -1,0 +1,60 @@
+"""The audit log in memory: events in, audits of a release out (``contracts.stores.AuditLog``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flywheel.contracts.events import (
+    Event,
+    LabelSettled,
+    ReviewRequested,
+    ShadowRecorded,
+    TrafficRecorded,
+)
+from flywheel.contracts.stores import AuditedPrediction
+from flywheel.errors import StorageError
+
+
+class MemoryAuditLog:
+    """Audits worked out from the events alone; counts its reads and can be taken away."""
+
+    def __init__(self, *events: Event) -> None:
+        self.events = list(events)
+        self.reads = 0
+        self.broken = False
+
+    def record(self, events: Sequence[Event]) -> None:
+        self.events.extend(events)
+
+    def audits(self, task: str, release: str) -> list[AuditedPrediction]:
+        self.reads += 1
+        if self.broken:
+            raise StorageError("the database is locked")
+        mine = [event for event in self.events if event.task == task]
+        texts: dict[str, str] = {}
+        for event in mine:
+            if isinstance(event, TrafficRecorded):
+                texts.setdefault(event.sample_id, event.text)
+        texts |= {e.sample_id: e.text for e in mine if isinstance(e, ReviewRequested)}
+        settled = [event for event in mine if isinstance(event, LabelSettled)]
+        latest = {e.sample_id: e for e in sorted(settled, key=lambda e: e.occurred_at)}
+        # Live before shadow.
+        said: dict[str, TrafficRecorded | ShadowRecorded] = {}
+        for kind in (ShadowRecorded, TrafficRecorded):
+            said |= {e.sample_id: e for e in mine if isinstance(e, kind) and e.release == release}
+        return [
+            AuditedPrediction(
+                sample_id=truth.sample_id,
+                text=texts[truth.sample_id],
+                prediction=answer.output,
+                label=truth.value,
+                confidence=answer.confidence or 0.0,
+                scores=answer.scores,
+                inclusion_probability=truth.inclusion_probability,
+                labelled_at=truth.occurred_at,
+            )
+            for truth in sorted(latest.values(), key=lambda e: (e.occurred_at, e.event_id))
+            for answer in [said.get(truth.sample_id)]
+            if truth.audit and truth.value is not None and truth.sample_id in texts
+            if answer is not None and answer.output is not None
+        ]
