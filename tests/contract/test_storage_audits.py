@@ -153,7 +153,7 @@ def test_audits_that_a_rule_decides_do_not_vouch_for_the_release(
 
 def test_the_overview_asks_the_rules_as_well(database: Database) -> None:
     SqlAuditReader(database).record(ruled())
-    training = TrainingSettings(base="pip:none:none")
+    training = TrainingSettings(base_model="not read")
     task = TaskSettings(labels=("a", "b"), triage=RULED, training=training)
     with database.transaction() as tx:
         tx.rollouts.set_champion(TASK, "r1")
