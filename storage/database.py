@@ -19,6 +19,7 @@ from storage.engine import analyse, errors_translated, make_engine, read_only_en
 from storage.migrations.upgrade import upgrade
 from storage.repositories.balance import SqlBalance
 from storage.repositories.desk import SqlReviewDesk
+from storage.repositories.draws import SqlDrawSalts
 from storage.repositories.evidence import SqlAuditLog, SqlEvidence
 from storage.repositories.evidence_intake import SqlEvidenceIntake
 from storage.repositories.labels import SqlLabelIntake, SqlLabels
@@ -54,6 +55,7 @@ class Transaction:
         self.overview = Overview(work)
         self.sessions = SqlEndedSessions(work)
         self.balance = SqlBalance(work)
+        self.draws = SqlDrawSalts(work)
 
 
 class OutboxRows:

@@ -86,10 +86,14 @@ def _build(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> Non
     told = dict(params["dataset"])
     shuffled = told.pop("shuffle_labels", False)
     dataset = DatasetSettings(**told)
-    with open_database(settings) as database, database.transaction(read_only=True) as tx:
-        samples = tx.labels.settled(task, params["watermark"])
-        automatic = [s for s in samples if dataset.source_weights and s.source in AUTOMATIC]
-        senders = tx.overview.senders(task, [s.sample_id for s in automatic])
+    with open_database(settings) as database:
+        # Asking for it may make it; the rest only reads, and holds nobody up.
+        with database.transaction() as tx:
+            salt = tx.draws.dataset(task)
+        with database.transaction(read_only=True) as tx:
+            samples = tx.labels.settled(task, params["watermark"])
+            automatic = [s for s in samples if dataset.source_weights and s.source in AUTOMATIC]
+            senders = tx.overview.senders(task, [s.sample_id for s in automatic])
     moments = {(sent, s.settled_at) for s in automatic for sent in senders.get(s.sample_id, ())}
     manifest = build_dataset(
         samples,
@@ -101,6 +105,7 @@ def _build(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> Non
         folder=_empty(dataset_folder(settings.workspace, task)),
         shuffle_labels_seed=SHUFFLE_SEED if shuffled else None,
         weights=automatic_weights(automatic, senders, _correction_rates(settings, moments)),
+        salt=salt,
     )
     _log.info("dataset built", task=task, version=manifest.version)
 

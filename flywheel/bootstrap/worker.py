@@ -36,8 +36,11 @@ def run_worker_process(settings: FlywheelSettings) -> int:
     accept = configured({name: task.labels for name, task in settings.tasks.items()})
     tasks = {name: (task.labels, task.triage) for name, task in settings.tasks.items()}
     with open_database(settings) as database, FeatureRelay(settings, database) as features:
+        with database.transaction() as tx:
+            salt = tx.draws.triage()
+        triager = Triager(tasks, AuditReader(database), features.online, salt=salt)
         agents = [
-            triage.agent(Triager(tasks, AuditReader(database), features.online), accept),
+            triage.agent(triager, accept),
             review.agent(database, accept),
             labels.agent(database, features.record, accept),
             evidence.agent(database, accept),

@@ -19,13 +19,16 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def unit_fraction(*parts: str) -> float:
-    """A fraction in [0, 1) that depends on nothing but ``parts``: uniform over distinct inputs.
+def unit_fraction(*parts: str, salt: str = "") -> float:
+    """A fraction in [0, 1) that depends on nothing but ``parts`` and ``salt``: uniform over
+    distinct inputs.
 
     Used for sticky assignment and for random audits, so that a redelivered event or a repeated
-    request meets the same decision.
+    request meets the same decision. Where clients choose ``parts`` (ids and texts are theirs) and
+    must not choose the outcome, ``salt`` is a secret of at most 64 bytes that they don't know.
     """
-    digest = hashlib.blake2b("\x1f".join(parts).encode(), digest_size=8).digest()
+    name = "\x1f".join(parts).encode()
+    digest = hashlib.blake2b(name, digest_size=8, key=salt.encode()).digest()
     # 53 bits are what a double holds exactly; with more, the top values would round up to 1.0.
     return (int.from_bytes(digest, "big") >> 11) / 2**53
 

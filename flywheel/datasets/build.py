@@ -44,6 +44,7 @@ def build_dataset(
     folder: Path,
     shuffle_labels_seed: int | None = None,
     weights: Mapping[str, float] | None = None,
+    salt: str = "",
 ) -> Manifest:
     """Write a dataset version to ``folder`` and return its manifest.
 
@@ -53,19 +54,22 @@ def build_dataset(
     in training; a sample that is not in it counts fully, and so does any other label.
     ``shuffle_labels_seed`` permutes the labels of training and calibration among their samples: a
     dataset known to be bad, for drills. A task without ``labels`` has free texts in their place,
-    which are all one kind. Raises ConfigurationError for labels that the task lacks.
+    which are all one kind. ``salt`` is the task's secret for the draws among texts, which clients
+    write: without it they could choose what is held out. Raises ConfigurationError for labels that
+    the task lacks.
     """
     _refuse_unknown(samples, labels, task)
     left_out: Counter[str] = Counter()
-    holdout, rest = _hold_out(samples, settings, left_out)
+    holdout, rest = _hold_out(samples, settings, left_out, salt)
     trusted = [sample for sample in rest if sample.source not in AUTOMATIC]
     automatic = _limit_automatic(
         [sample for sample in rest if sample.source in AUTOMATIC],
         int(len(trusted) * settings.auto_labels_per_expert),
         left_out,
         labels,
+        salt,
     )
-    calibration = _choose_calibration(trusted, settings.calibration_share, labels)
+    calibration = _choose_calibration(trusted, settings.calibration_share, labels, salt)
     kept = {sample.sample_id for sample in calibration}
     train = [s for s in trusted if s.sample_id not in kept] + automatic
     parts: dict[Part, list[DatasetLine]] = {
@@ -131,7 +135,10 @@ def _refuse_unknown(samples: Iterable[LabelledSample], labels: Sequence[str], ta
 
 
 def _hold_out(
-    samples: Sequence[LabelledSample], settings: DatasetSettings, left_out: Counter[str]
+    samples: Sequence[LabelledSample],
+    settings: DatasetSettings,
+    left_out: Counter[str],
+    salt: str,
 ) -> tuple[list[LabelledSample], list[LabelledSample]]:
     """(holdout, rest), each text once, no text in both."""
     marked = [sample for sample in samples if sample.split == "holdout"]
@@ -141,11 +148,13 @@ def _hold_out(
             sample
             for sample in rest
             if sample.source in CALIBRATES
-            and unit_fraction("holdout", normalised(sample.text)) < settings.holdout_share
+            and unit_fraction("holdout", normalised(sample.text), salt=salt)
+            < settings.holdout_share
         ]
     measured = [sample for sample in marked if sample.source not in AUTOMATIC]
     holdout = _one_a_text(measured)
-    rest = [sample for sample in rest if sample not in marked]
+    held_out = {sample.sample_id for sample in marked}
+    rest = [sample for sample in rest if sample.sample_id not in held_out]
     left_out["holdout labelled automatically"] += len(marked) - len(measured)
     left_out["same text as another"] += len(measured) - len(holdout)
     texts = {normalised(sample.text) for sample in marked}
@@ -167,11 +176,16 @@ def _one_a_text(samples: Iterable[LabelledSample]) -> list[LabelledSample]:
 
 
 def _limit_automatic(
-    samples: Sequence[LabelledSample], limit: int, left_out: Counter[str], labels: Sequence[str]
+    samples: Sequence[LabelledSample],
+    limit: int,
+    left_out: Counter[str],
+    labels: Sequence[str],
+    salt: str,
 ) -> list[LabelledSample]:
     """At most ``limit``, as evenly over their labels as there are, the rest by a fixed draw."""
     by_label: dict[str, list[LabelledSample]] = {}
-    for sample in sorted(samples, key=lambda s: unit_fraction("auto", normalised(s.text))):
+    drawn = sorted(samples, key=lambda s: unit_fraction("auto", normalised(s.text), salt=salt))
+    for sample in drawn:
         by_label.setdefault(kind_of(sample.label, labels), []).append(sample)
     rounds = (
         (position, label, sample)
@@ -184,7 +198,7 @@ def _limit_automatic(
 
 
 def _choose_calibration(
-    samples: Sequence[LabelledSample], share: float, labels: Sequence[str]
+    samples: Sequence[LabelledSample], share: float, labels: Sequence[str], salt: str
 ) -> list[LabelledSample]:
     """The share of each label's experts' and seed samples whose text hashes lowest."""
     by_label: dict[str, list[LabelledSample]] = {}
@@ -193,7 +207,7 @@ def _choose_calibration(
             by_label.setdefault(kind_of(sample.label, labels), []).append(sample)
     chosen: list[LabelledSample] = []
     for same in by_label.values():
-        same.sort(key=lambda s: unit_fraction("calibration", normalised(s.text)))
+        same.sort(key=lambda s: unit_fraction("calibration", normalised(s.text), salt=salt))
         chosen += same[: round(len(same) * share)]
     return chosen
 

@@ -22,10 +22,11 @@ def audit_priority(event: TrafficRecorded) -> float:
     return AUDIT_PRIORITY if event.rollout_id is None else ROLLOUT_AUDIT_PRIORITY
 
 
-def drawn_for_audit(event: TrafficRecorded, rate: float) -> bool:
-    """Whether the sample is audited: decided by a hash of its id, whatever the model said.
+def drawn_for_audit(event: TrafficRecorded, rate: float, salt: str) -> bool:
+    """Whether the sample is audited: decided by a hash of its task, its id and a secret, whatever
+    the model said. Without the secret a client could choose ids that are always audited, or never.
 
     A sample drawn at one rate is drawn at every higher one, so a redelivery after the rate was
     raised can only add an audit, and its inclusion probability is then the higher rate.
     """
-    return unit_fraction(event.sample_id, "audit") < rate
+    return unit_fraction("audit", event.task, event.sample_id, salt=salt) < rate

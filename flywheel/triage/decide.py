@@ -1,8 +1,9 @@
 """What becomes of one answered request: an audit, a review, a label, or nothing.
 
 Decisions are made from the event, the task's settings and the policy of the release alone; every
-draw is a hash of the sample id, and the ids of the events made are derived from the source's. So a
-redelivered event makes the same events again, and consumers drop them by id.
+draw is a hash of task, sample id and a secret of the workspace, and the ids of the events made are
+derived from the source's. So a redelivered event makes the same events again, and consumers drop
+them by id.
 
 The policy, a source's history and the settings may have changed between two deliveries, and then
 the second decision may differ from the first. That is harmless:
@@ -19,7 +20,7 @@ the second decision may differ from the first. That is harmless:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from flywheel.contracts.answers import text_problem
@@ -51,13 +52,15 @@ class TaskTriage:
     settings: TriageSettings
     rules: Rules
     least_unsure: float
+    salt: str = field(repr=False)
 
     @classmethod
-    def of(cls, labels: Sequence[str], settings: TriageSettings) -> TaskTriage:
-        """Compile a task's settings."""
+    def of(cls, labels: Sequence[str], settings: TriageSettings, salt: str) -> TaskTriage:
+        """Compile a task's settings. ``salt`` is the workspace's secret: who knows it can tell
+        what will be audited."""
         below = settings.uncertain_below
         least = least_score(len(labels), below) if labels else text_signals(below).score
-        return cls(frozenset(labels), settings, Rules(settings.rules), least)
+        return cls(frozenset(labels), settings, Rules(settings.rules), least, salt)
 
     def unsureness(self, score: float) -> float:
         """A score among those of unsure samples: 0 just below the confidence that is sure enough,
@@ -102,7 +105,7 @@ def decide(
 ) -> Decision:
     """Decide about one event that is ``triaged`` and usable."""
     rate = audit_rate(event, task.settings)
-    if drawn_for_audit(event, rate):
+    if drawn_for_audit(event, rate, task.salt):
         request = _review(event, RANDOM_AUDIT, audit_priority(event), rate, audit=True)
         return Decision("audit", request)
     rule = task.rules.reviewing(event.text)
@@ -120,7 +123,7 @@ def decide(
     if said.confidence < task.settings.uncertain_below:
         score = with_history(task.unsureness(said.score), history)
         chance = review_chance(score, task.settings.uncertain_share)
-        if unit_fraction(event.sample_id, "unsure") < chance:
+        if unit_fraction("unsure", event.task, event.sample_id, salt=task.salt) < chance:
             request = _review_unsure(event, said, score, rate + (1.0 - rate) * chance)
             return Decision("unsure", request)
     if policy.accepts(reported_confidence(event)) and _can_be_label(event, task):

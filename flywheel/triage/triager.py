@@ -78,7 +78,8 @@ class Policies:
 class Triager:
     """Decides about batches of events; safe to call again with events it has seen.
 
-    ``tasks`` maps a task's name to its labels and settings. A batch from outside goes through
+    ``tasks`` maps a task's name to its labels and settings; ``salt`` is the workspace's secret for
+    draws, the same for every triager of it. A batch from outside goes through
     ``accept`` first: calling raises RejectedEvent for the first event it cannot use.
     """
 
@@ -88,10 +89,11 @@ class Triager:
         audits: AuditReader,
         features: SourceFeatures = no_features,
         *,
+        salt: str,
         policy_interval: float = REFRESH_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._tasks = {name: TaskTriage.of(*task) for name, task in tasks.items()}
+        self._tasks = {name: TaskTriage.of(*task, salt) for name, task in tasks.items()}
         self._features = features
         self._policies = Policies(audits, policy_interval, clock)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from sqlalchemy import MetaData
 from sqlmodel import SQLModel
 
-from storage.tables import console, evidence, labels, messaging, review, rollouts, training
+from storage.tables import console, draws, evidence, labels, messaging, review, rollouts, training
 
 __all__ = [
     "console",
+    "draws",
     "evidence",
     "labels",
     "messaging",

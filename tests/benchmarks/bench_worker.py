@@ -55,7 +55,7 @@ class NoAudits:
 
 def triager() -> Triager:
     """Half of what comes in goes to review, as while experts have time."""
-    return Triager({"bench": (LABELS, SETTINGS)}, NoAudits())
+    return Triager({"bench": (LABELS, SETTINGS)}, NoAudits(), salt="salt")
 
 
 def traffic(count: int) -> list[Event]:

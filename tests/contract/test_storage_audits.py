@@ -148,7 +148,7 @@ def test_audits_that_a_rule_decides_do_not_vouch_for_the_release(
     assert (policy.threshold, policy.audited) == (None, 10)
     assert audited_error(reader, TASK, ["r1"], RULED) is None
     asked = traffic("new", text="what else", scores={"a": 0.9, "b": 0.1}, confidence=0.99)
-    assert Triager({TASK: (("a", "b"), RULED)}, reader)([asked]) == []
+    assert Triager({TASK: (("a", "b"), RULED)}, reader, salt="salt")([asked]) == []
 
 
 def test_the_overview_asks_the_rules_as_well(database: Database) -> None:

@@ -146,3 +146,10 @@ def test_work_goes_on_where_it_stood(upgraded: Database) -> None:
         found = tx.desk.find("topic", "t1")
         assert found is not None
         assert found.state == "settled"
+
+
+def test_a_task_that_has_a_dataset_keeps_its_holdout(upgraded: Database) -> None:
+    with upgraded.transaction() as tx:
+        assert tx.draws.dataset("topic") == "", "as texts were drawn before"
+        assert tx.draws.dataset("a new task") != ""
+        assert tx.draws.triage() != ""

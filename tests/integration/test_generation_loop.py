@@ -61,7 +61,7 @@ class Loop:
         self.gate = gate
         self.turn = 0.0
         self.triager = Triager(
-            {TASK: ((), TRIAGE)}, self, policy_interval=0.5, clock=lambda: self.turn
+            {TASK: ((), TRIAGE)}, self, policy_interval=0.5, clock=lambda: self.turn, salt="salt"
         )
         self.agents = [
             agent(database, accept=accept).handle

@@ -47,7 +47,11 @@ class Loop:
         self.database = database
         self.turn = 0.0
         self.triager = Triager(
-            {TASK: (LABELS, TRIAGE)}, Audits(database), policy_interval=0.5, clock=lambda: self.turn
+            {TASK: (LABELS, TRIAGE)},
+            Audits(database),
+            policy_interval=0.5,
+            clock=lambda: self.turn,
+            salt="salt",
         )
         self.queue = review.agent(database).handle
         self.evidence = evidence.agent(database).handle

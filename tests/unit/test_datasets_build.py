@@ -1,5 +1,6 @@
 """What a dataset holds, what it leaves out, and that the same labels give the same bytes."""
 
+import hashlib
 import random
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from flywheel.contracts.answers import normalised
 from flywheel.contracts.dataset_folder import PARTS, Manifest, read_manifest, read_part
+from flywheel.contracts.ids import unit_fraction
 from flywheel.contracts.stores import LabelledSample
 from flywheel.datasets.build import automatic_weights, build_dataset
 from flywheel.datasets.config import DatasetSettings
@@ -215,3 +217,70 @@ def test_a_difference_counts_samples_added_removed_and_relabelled(tmp_path: Path
     difference = diff_datasets(tmp_path / "one", tmp_path / "two")
     assert (difference.added, difference.removed, difference.relabelled) == (2, 1, 1)
     assert difference.by_label["c"] == (3, 5)
+
+
+def mixed(count: int, *, marked: bool) -> list[LabelledSample]:
+    """Samples of every source, some with the text of another."""
+    rng = random.Random(7)
+    sources = ("expert", "seed", "user", "outcome", "rule", "auto", "model")
+    splits = (None, None, "train", "holdout")
+    return [
+        sample(
+            n,
+            text=f"text {n % (count * 3 // 4)}",
+            source=rng.choice(sources),
+            split=rng.choice(splits) if marked else None,
+        )
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("marked", "expected"),
+    [(True, "88896047eedd89b6192d9040b008d06e60c972b93708c63b9856b6e446b20e3c"),
+     (False, "ac495bf9f27653eb1e8118e65f882313f690177712df454421b01d06fda8bba7")],
+)  # fmt: skip
+def test_the_bytes_are_those_of_earlier_versions(
+    tmp_path: Path, marked: bool, expected: str
+) -> None:
+    build(mixed(600, marked=marked), tmp_path, auto_labels_per_expert=0.5)
+    files = sorted(tmp_path.iterdir())
+    assert hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() == expected
+
+
+class Compared(LabelledSample, frozen=True, kw_only=True):
+    """Counts how often one sample is compared with another."""
+
+    count = 0
+
+    def __eq__(self, other: object) -> bool:
+        type(self).count += 1
+        return super().__eq__(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_samples_are_not_compared_with_each_other(tmp_path: Path) -> None:
+    samples = [Compared(**msgspec.structs.asdict(one)) for one in mixed(400, marked=True)]
+    build(samples, tmp_path)
+    assert Compared.count == 0, "each with each of the holdout would be quadratic"
+
+
+def test_nobody_who_writes_texts_chooses_what_is_held_out(tmp_path: Path) -> None:
+    """Texts that a hash known to all would hold out, one and all."""
+    texts = [f"text {n}" for n in range(4000) if unit_fraction("holdout", f"text {n}") < 0.15]
+    samples = [sample(n, text=text) for n, text in enumerate(texts)]
+    options = DatasetSettings(holdout_share=0.15)
+
+    def held_out(salt: str) -> set[str]:
+        build_dataset(
+            samples, options, LABELS, task="t", watermark="e", parent=None, folder=tmp_path,
+            salt=salt,
+        )  # fmt: skip
+        return {line.sample_id for line in read_part(tmp_path, "holdout")}
+
+    assert len(held_out("")) == len(samples)
+    first, second = held_out("one secret"), held_out("another")
+    assert 0.08 < len(first) / len(samples) < 0.25
+    assert first != second
+    assert first == held_out("one secret")

@@ -23,7 +23,7 @@ CERTIFIED = AutoLabelPolicy(threshold=0.8, bound=0.04, reason="error at most 4.0
 
 
 def task(**settings: Any) -> TaskTriage:
-    return TaskTriage.of((), TriageSettings(**({"audit_rate": 1e-9} | settings)))
+    return TaskTriage.of((), TriageSettings(**({"audit_rate": 1e-9} | settings)), "salt")
 
 
 def generated(sample_id: str, confidence: float = 0.9, **more: Any) -> TrafficRecorded:
@@ -54,7 +54,7 @@ def generated(sample_id: str, confidence: float = 0.9, **more: Any) -> TrafficRe
 def test_what_is_triaged(change: dict[str, Any], expected: bool) -> None:
     event = generated("s", **change)
     assert triaged(event, task()) is expected
-    labelled = TaskTriage.of(("a", "b"), TriageSettings())
+    labelled = TaskTriage.of(("a", "b"), TriageSettings(), "salt")
     assert not triaged(event, labelled), "a label without scores is no answer to triage"
 
 
@@ -129,7 +129,7 @@ def test_scores_are_foreign_to_a_task_of_free_text() -> None:
         def audits(self, _task: str, _release: str) -> list[AuditedPrediction]:
             return []
 
-    triager = Triager({"replies": ((), TriageSettings(audit_rate=1.0))}, NoAudits())
+    triager = Triager({"replies": ((), TriageSettings(audit_rate=1.0))}, NoAudits(), salt="salt")
     triager.accept(generated("s"))
     [made] = triager([generated("s")])
     assert isinstance(made, ReviewRequested)

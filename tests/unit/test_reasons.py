@@ -24,7 +24,7 @@ def requests() -> Iterator[ReviewRequested]:
     """Every kind of request that triage makes, of answers of every confidence."""
     policy: AutoLabelPolicy = certify([], SETTINGS)
     for labels in (LABELS, ()):
-        task = TaskTriage.of(labels, SETTINGS)
+        task = TaskTriage.of(labels, SETTINGS, "salt")
         for index in range(400):
             text = "a journalist asks" if index % 7 == 0 else f"text {index}"
             event = answered(f"s{index}", 0.3 + 0.7 * index / 400, text=text)

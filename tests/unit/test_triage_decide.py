@@ -30,7 +30,7 @@ CERTIFIED = AutoLabelPolicy(threshold=0.8, bound=0.04, reason="error at most 4.0
 
 
 def task(**settings: Any) -> TaskTriage:
-    return TaskTriage.of(LABELS, TriageSettings(**({"audit_rate": 1e-9} | settings)))
+    return TaskTriage.of(LABELS, TriageSettings(**({"audit_rate": 1e-9} | settings)), "salt")
 
 
 def kinds(decisions: list[Decision]) -> dict[str, int]:

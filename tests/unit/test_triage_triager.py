@@ -33,7 +33,7 @@ class Clock:
 
 
 def triager(audits: MemoryAuditLog, settings: TriageSettings = QUIET, **more: object) -> Triager:
-    return Triager({"questions": (LABELS, settings)}, audits, **more)  # type: ignore[arg-type]
+    return Triager({"questions": (LABELS, settings)}, audits, salt="salt", **more)  # type: ignore[arg-type]
 
 
 GOOD = audited([0.5 + i / 200 for i in range(100)], [False] * 100)

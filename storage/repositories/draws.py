@@ -1,0 +1,40 @@
+"""The secrets of a workspace's draws, the same for every process on every host."""
+
+from __future__ import annotations
+
+import secrets
+
+from sqlalchemy import select
+
+from storage.tables.columns import table_of
+from storage.tables.draws import DrawSaltRow
+from storage.work import Work
+
+_salts = table_of(DrawSaltRow)
+# As many characters as a keyed hash takes.
+_BYTES = 32
+
+
+class SqlDrawSalts:
+    """Salts by purpose; each is made when first asked for."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def triage(self) -> str:
+        """For the draws of triage: audits, and which unsure samples go to review."""
+        return self._salt("triage")
+
+    def dataset(self, task: str) -> str:
+        """For a task's split into training, calibration and holdout. Empty for a task that had a
+        dataset before there were salts: its holdout has to stay what it was."""
+        return self._salt(f"dataset:{task}")
+
+    def _salt(self, purpose: str) -> str:
+        # Of several that ask at once, the first to commit makes it and the others read it.
+        row = {"purpose": purpose, "salt": secrets.token_hex(_BYTES)}
+        self._work.add(_salts, [row], ["purpose"])
+        found = self._work.row(select(_salts.c.salt).where(_salts.c.purpose == purpose))
+        if found is None:
+            raise LookupError(f"no salt for {purpose}")
+        return str(found.salt)
