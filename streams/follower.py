@@ -14,6 +14,7 @@ from flywheel.contracts.codec import decode
 from flywheel.contracts.events import Event
 from flywheel.errors import EventError, FlywheelError
 from streams import connection
+from streams.odd_headers import read_any_header
 
 if TYPE_CHECKING:
     from flywheel.settings import KafkaSettings
@@ -82,6 +83,7 @@ class Follower:
         from kafka import KafkaConsumer, TopicPartition
 
         connection.require_listener(self._kafka)
+        read_any_header()
         consumer = KafkaConsumer(
             **connection.kafka_python(self._kafka, self._client_id),
             group_id=None,

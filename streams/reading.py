@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flywheel.errors import BrokerError
 from streams import connection
+from streams.odd_headers import read_any_header
 
 if TYPE_CHECKING:
     from flywheel.settings import KafkaSettings
@@ -27,6 +28,7 @@ def read_topic(
     from kafka.errors import KafkaError
 
     connection.require_listener(kafka)
+    read_any_header()
     try:
         consumer = KafkaConsumer(
             **connection.kafka_python(kafka, "flywheel-reader"),

@@ -6,6 +6,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 from streams import connection
+from streams.odd_headers import read_any_header
 from streams.topics import LARGEST_RECORD_BYTES
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def build_app(kafka: KafkaSettings, group: str, session_seconds: float = 10.0) -
     """
     import faust
 
+    read_any_header()
     return faust.App(
         group,
         **connection.faust(kafka),

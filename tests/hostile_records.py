@@ -95,6 +95,15 @@ def nested(kind: type[Event], levels: int) -> bytes:
     return document(kind)[:-1] + b',"of_tomorrow":' + deep + b"}"
 
 
+class RawName(str):
+    """A header's name as other clients send it: any bytes."""
+
+    __slots__ = ()
+
+    def encode(self, *_: str) -> bytes:
+        return b"\xff\xfe odd"
+
+
 def hostile(topic: str) -> Iterator[Record]:
     """Records for one topic, with what Kafka's clients can send and Flywheel never does."""
     for spec in EVENTS:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hostile_records import SOUND, document, hostile, named
+from hostile_records import SOUND, RawName, document, hostile, named
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kafka_fixture import end_with_parent, free_port
@@ -32,7 +32,7 @@ from flywheel.contracts.events import (
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.errors import EventError
 from flywheel.serving.releases import ReleaseSet
-from flywheel.settings import FlywheelSettings, load_settings
+from flywheel.settings import FlywheelSettings, KafkaSettings, load_settings
 from flywheel.triage.config import TriageSettings
 from flywheel.triage.triager import Triager
 from storage.database import Database
@@ -94,6 +94,21 @@ def send(servers: str, records: Sequence[Record]) -> None:
     asyncio.run(put())
 
 
+def send_odd_names(kafka: KafkaSettings) -> list[Record]:
+    """A header name that is not UTF-8, between sound records of one batch, in every topic."""
+    from kafka import KafkaProducer
+
+    producer = KafkaProducer(bootstrap_servers=kafka.servers, linger_ms=200)
+    odd = [Record(topic.name, b"odd name", b"{}", ((RawName("odd"), b"1"),)) for topic in TOPICS]
+    for one in odd:
+        producer.send(one.topic, one.value, one.key, [("plain", b"1")])
+        producer.send(one.topic, one.value, one.key, list(one.headers))
+        producer.send(one.topic, one.value, one.key, [])
+    producer.flush()
+    producer.close()
+    return [one for one in odd for _ in range(3)]
+
+
 def sound_events() -> list[Event]:
     common: dict[str, Any] = {"occurred_at": utc_now(), "task": TASK}
     made: list[Event] = []
@@ -117,6 +132,7 @@ def test_no_record_ends_the_worker_a_follower_or_the_doctor(workspace: FlywheelS
     ]  # fmt: skip
     assert len(corpus) > 100
     send(kafka.servers, corpus)
+    corpus += send_odd_names(kafka)
     log = (workspace.workspace / "worker.log").open("ab")
     worker = subprocess.Popen(
         [sys.executable, "-m", "flywheel", "-w", str(workspace.workspace), "worker"],
