@@ -20,6 +20,10 @@ from kafka_fixture import free_port
 from named_commands import ROOT, in_document
 from tiny_encoder import labelled, make_encoder
 
+from flywheel.bootstrap.orphans import members
+from flywheel.bootstrap.supervisor import check_ports, programs
+from flywheel.settings import load_settings
+
 LABELS = {"billing": "money", "outage": "weather", "other": "food"}
 HOW_TO = ROOT / "docs" / "your-own-task.md"
 # What needs a rollout that runs, or a letter that is dead, is parsed elsewhere and not run here.
@@ -144,8 +148,12 @@ def test_a_newcomer_meets_no_error(newcomer: Newcomer) -> None:
     assert answer in LABELS
     newcomer.names |= {"TASK": "tickets", "RELEASE": champion, "A": champion, "B": champion}
     follow_the_other_documents(newcomer)
-    assert "stopped" in newcomer.run(["flywheel", "-w", "support", "down"])
+    settings = load_settings(newcomer.home / "support", {})
+    stopped = newcomer.run(["flywheel", "-w", "support", "down"])
     assert started.wait() == 0
+    assert all(program.name in stopped for program in programs(settings))
+    assert members(settings) == []
+    check_ports(settings)
 
 
 def follow_the_empty_console(newcomer: Newcomer) -> None:

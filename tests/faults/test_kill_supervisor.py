@@ -16,7 +16,7 @@ from kafka_fixture import free_port
 from tiny_encoder import make_encoder
 
 from flywheel.bootstrap.orphans import members
-from flywheel.bootstrap.supervisor import BROKER, check_ports, holder, programs
+from flywheel.bootstrap.supervisor import check_ports, holder, programs
 from flywheel.settings import load_settings
 
 
@@ -83,6 +83,18 @@ def bystanders(workspace: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
         process.communicate()
 
 
+def all_is_well(workspace: Path, supervisor: int) -> None:
+    """What status and doctor say of a stack that runs as it should."""
+    status = flywheel(workspace, "status", "--json")
+    assert status.returncode == 0
+    read = json.loads(status.stdout)
+    assert (read["supervisor"], read["orphans"], read["problems"]) == (supervisor, {}, [])
+    assert {row["state"] for row in read["processes"]} == {"running"}
+    assert [row["problem"] for row in read["processes"] if row["problem"]] == []
+    doctor = flywheel(workspace, "doctor")
+    assert (doctor.returncode, doctor.stderr) == (0, ""), doctor.stdout
+
+
 @pytest.mark.timeout(600)
 def test_what_a_killed_supervisor_leaves_is_ended_by_up_and_by_down(
     workspace: Path, bystanders: list[subprocess.Popen[bytes]]
@@ -107,6 +119,7 @@ def test_what_a_killed_supervisor_leaves_is_ended_by_up_and_by_down(
         with supervised(workspace) as (second, said):
             assert "ending what a killed supervisor left" in said.read_text()
             assert all(str(pid) in said.read_text() for pid in left.values())
+            all_is_well(workspace, second.pid)
             second.send_signal(signal.SIGKILL)
             second.wait()
             assert holder(settings) is None
@@ -118,27 +131,3 @@ def test_what_a_killed_supervisor_leaves_is_ended_by_up_and_by_down(
     check_ports(settings)
     assert "nothing of this workspace runs" in flywheel(workspace, "down").stdout
     assert [process.poll() for process in bystanders] == [None, None]
-
-
-@pytest.mark.timeout(300)
-def test_down_returns_when_all_has_ended_and_names_it(workspace: Path) -> None:
-    settings = load_settings(workspace, {})
-    with supervised(workspace) as (up, _):
-        status = flywheel(workspace, "status", "--json")
-        assert status.returncode == 0
-        read = json.loads(status.stdout)
-        assert read["supervisor"] == up.pid
-        assert {row["name"]: row["state"] for row in read["processes"]} == {
-            program.name: "running" for program in programs(settings)
-        }
-        assert [row["problem"] for row in read["processes"] if row["problem"]] == []
-        assert read["problems"] == []
-        doctor = flywheel(workspace, "doctor")
-        assert (doctor.returncode, doctor.stderr) == (0, ""), doctor.stdout
-        down = flywheel(workspace, "down")
-        assert up.wait() == 0
-    assert (down.returncode, down.stderr) == (0, "")
-    assert all(program.name in down.stdout for program in programs(settings))
-    assert BROKER in down.stdout
-    assert members(settings) == []
-    check_ports(settings)
