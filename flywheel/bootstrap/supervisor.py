@@ -27,6 +27,8 @@ from flywheel.settings import CONFIG_FILE, FlywheelSettings
 
 # Below this a broker or a training run would fail half-way, with a worse message.
 _MIN_FREE_BYTES = 500 * 1024 * 1024
+# Who only looks whether the lock is held holds it for a moment; it must not stop an `up`.
+_LOOK_SECONDS = 0.5
 # The program that all others need: started first, ended last.
 BROKER = "kafka"
 
@@ -147,16 +149,22 @@ def lock(settings: FlywheelSettings) -> IO[str]:
     path = lock_file(settings)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = path.open("a+")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        handle.seek(0)
-        holder = handle.read().strip() or "unknown"
-        handle.close()
-        raise WorkspaceError(
-            f"{settings.workspace} is running already (process {holder}): use it, or stop it with "
-            + flywheel_command(settings, "down")
-        ) from None
+    deadline = time.monotonic() + _LOOK_SECONDS
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError:
+            if time.monotonic() < deadline:
+                time.sleep(0.02)
+                continue
+            handle.seek(0)
+            noted = handle.read().strip() or "unknown"
+            handle.close()
+            raise WorkspaceError(
+                f"{settings.workspace} is running already (process {noted}): use it, or stop it "
+                f"with {flywheel_command(settings, 'down')}"
+            ) from None
     handle.seek(0)
     handle.truncate()
     handle.write(str(os.getpid()))
@@ -168,16 +176,21 @@ def holder(settings: FlywheelSettings) -> int | None:
     """The pid of the `up` (by then the supervisor) that holds the lock, or None when none does."""
     try:
         with lock_file(settings).open() as handle:
-            noted = handle.read().strip()
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        if not noted.isdigit():
-            raise WorkspaceError(
-                f"{settings.workspace} is just being started: try again in a moment"
-            ) from None
-        return int(noted)
+        return _noted_holder(settings)
     except OSError:
         return None
+    return None
+
+
+def _noted_holder(settings: FlywheelSettings) -> int | None:
+    """Whoever takes the lock notes itself at once: an empty note is one that is being written."""
+    deadline = time.monotonic() + _LOOK_SECONDS
+    while time.monotonic() < deadline:
+        if (noted := lock_file(settings).read_text("utf-8").strip()).isdigit():
+            return int(noted)
+        time.sleep(0.02)
     return None
 
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -248,6 +249,25 @@ def test_down_of_what_does_not_run_says_so(tmp_path: Path) -> None:
     done = flywheel(tmp_path, "down")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "nothing of this workspace runs\n"
+
+
+def test_who_only_looks_at_the_lock_keeps_no_up_from_starting(tmp_path: Path) -> None:
+    settings = workspace(tmp_path)
+    supervisor.lock(settings).close()
+    looks = threading.Event()
+
+    def look() -> None:
+        while not looks.is_set():
+            supervisor.holder(settings)
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        for _ in range(300):
+            supervisor.lock(settings).close()
+    finally:
+        looks.set()
+        watcher.join()
 
 
 def test_down_ends_an_up_that_has_not_started_its_supervisor_yet(
