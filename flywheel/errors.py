@@ -113,11 +113,15 @@ class RejectedEvent(EventError):
 
 
 class RequestError(FlywheelError):
-    """A request that cannot be served as it is."""
+    """A request that cannot be served as it is; ``param`` is the field that is to blame."""
 
     code = "bad-request"
     status = 400
     title = "Bad request"
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        self.param = param
+        super().__init__(message)
 
 
 class NotFound(RequestError):

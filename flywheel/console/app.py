@@ -15,6 +15,7 @@ import flywheel.review.app
 import flywheel.rollout.app
 from flywheel.console.access import Guard, Keyring
 from flywheel.console.assets import locate
+from flywheel.console.openapi import describe
 from flywheel.console.pages import Pages
 from flywheel.console.ports import Transactions
 from flywheel.console.rendering import STATIC, install_error_pages, make_environment
@@ -23,6 +24,7 @@ from flywheel.contracts.ids import utc_now
 from flywheel.errors import NotFound
 from flywheel.monitoring.bearer import AcceptedKeys
 from flywheel.monitoring.bodies import BoundedBodies
+from flywheel.monitoring.docs_page import docs_routes
 from flywheel.monitoring.health import Checks, health_routes
 from flywheel.monitoring.problems import install_problem_details
 from flywheel.registry.release_folder import verify_release
@@ -88,6 +90,8 @@ def create_app(
         )
     )
     app.include_router(flywheel.registry.app.router(reading, tasks))
+    describe(app, bool(keyring.required or settings.monitoring.metrics_key))
+    docs_routes(app)
     app.include_router(Pages(settings, transactions, reading, environment, keyring, now).routes())
     return app
 

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment
 
 from flywheel.console.access import (
@@ -62,23 +62,20 @@ class Pages:
 
     def routes(self) -> APIRouter:
         """All pages, the overview's JSON, signing in and out."""
-        routes = APIRouter(default_response_class=HTMLResponse, include_in_schema=False)
-        routes.get("/")(self.overview)
+        pages = APIRouter(default_response_class=HTMLResponse, include_in_schema=False)
+        pages.get("/")(self.overview)
         for page in ("review", "rollout", "releases"):
-            routes.get(f"/{page}")(self.first)
-        routes.get("/review/{task}")(self.review)
-        routes.get("/rollout/{task}")(self.rollout)
-        routes.get("/releases/{task}")(self.releases)
-        routes.get("/releases/{task}/{release}")(self.release)
-        routes.get("/login")(self.login_form)
-        routes.post("/login")(self.login)
-        routes.post("/logout")(self.logout)
-        routes.get(
-            "/api/overview/{task}",
-            response_class=JSONResponse,
-            include_in_schema=True,
-            tags=["overview"],
-        )(self.overview_json)
+            pages.get(f"/{page}")(self.first)
+        pages.get("/review/{task}")(self.review)
+        pages.get("/rollout/{task}")(self.rollout)
+        pages.get("/releases/{task}")(self.releases)
+        pages.get("/releases/{task}/{release}")(self.release)
+        pages.get("/login")(self.login_form)
+        pages.post("/login")(self.login)
+        pages.post("/logout")(self.logout)
+        routes = APIRouter()
+        routes.include_router(pages)
+        routes.get("/api/overview/{task}", tags=["overview"])(self.overview_json)
         return routes
 
     def first(self, request: Request) -> Response:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import msgspec
 from fastapi import FastAPI, Request
@@ -25,10 +26,10 @@ from flywheel.gateway.capture import Capture
 from flywheel.gateway.chosen_ids import ChosenIds
 from flywheel.gateway.config import GatewayLimits
 from flywheel.gateway.forward import ModelServers
-from flywheel.gateway.generation import check_generation
 from flywheel.gateway.limits import SourceLimits
 from flywheel.gateway.metrics import count_refused
 from flywheel.gateway.openapi import openapi
+from flywheel.gateway.parameters import check_classification, check_generation
 from flywheel.gateway.requests import (
     ChatRequest,
     ClassifyRequest,
@@ -43,6 +44,7 @@ from flywheel.gateway.requests import (
 from flywheel.gateway.shadow import Shadow
 from flywheel.gateway.splits import Splits
 from flywheel.monitoring.bodies import read_body
+from flywheel.monitoring.docs_page import docs_routes
 from flywheel.monitoring.foreign_pages import ForeignPages
 from flywheel.monitoring.health import health_routes
 from flywheel.monitoring.problems import install_problem_details, problem_of
@@ -102,8 +104,10 @@ def create_app(
     app.add_route("/v1/classify", endpoints.classify, methods=["POST"])
     app.add_route("/v1/feedback", endpoints.feedback, methods=["POST"])
     app.add_route("/v1/models", endpoints.models, methods=["GET"])
+    app.add_route("/v1/models/{model:path}", endpoints.model, methods=["GET"])
     app.add_middleware(ForeignPages, names=names)
-    app.openapi = openapi  # type: ignore[method-assign]
+    app.openapi = partial(openapi, bool(metrics_keys))  # type: ignore[method-assign]
+    docs_routes(app)
     own_checks = {"splits": splits.problem, "capture": capture.problem}
     health_routes(app, {**own_checks, **(checks or {})}, metrics_keys)
     return app
@@ -134,19 +138,20 @@ class _Endpoints:
         caller = self._admit(request)
         raw = await read_body(request, self._limits.max_body_bytes)
         body = parse(ChatRequest, raw)
-        if self._tasks.get(body.model) == ():
+        if self._labels(body.model, "model"):
+            top_logprobs = check_classification(raw)
+        else:
+            top_logprobs = None
             check_generation(body, raw)
-        elif body.n != 1:
-            raise RequestError("n: a classification has one answer; leave n out")
         ask = self._ask(
             request, caller, task=body.model, text=body.text, user=body.user, received=received
         )
         answered = await self._answers.answer(ask)
         release, prediction = answered.variant.release, answered.prediction
         if body.stream:
-            content = chat_chunks(ask.sample_id, release, prediction)
+            content = chat_chunks(ask.sample_id, release, prediction, top_logprobs)
             return _response(content, ask, answered, "text/event-stream")
-        content = _encode(chat_response(ask.sample_id, release, prediction))
+        content = _encode(chat_response(ask.sample_id, release, prediction, top_logprobs))
         return _response(content, ask, answered, "application/json")
 
     async def classify(self, request: Request) -> Response:
@@ -201,18 +206,24 @@ class _Endpoints:
 
     async def models(self, request: Request) -> Response:
         self._keys.identify(request.headers)
-        data = [
-            {
-                "id": task,
-                "object": "model",
-                "created": self._started,
-                "owned_by": "flywheel",
-                "labels": labels,
-                **({} if labels else {"kind": "generation"}),
-            }
-            for task, labels in self._tasks.items()
-        ]
+        data = [self._model(task) for task in self._tasks]
         return Response(_encode({"object": "list", "data": data}), media_type="application/json")
+
+    async def model(self, request: Request) -> Response:
+        self._keys.identify(request.headers)
+        content = _encode(self._model(request.path_params["model"]))
+        return Response(content, media_type="application/json")
+
+    def _model(self, task: str) -> dict[str, object]:
+        labels = self._labels(task, "model")
+        return {
+            "id": task,
+            "object": "model",
+            "created": self._started,
+            "owned_by": "flywheel",
+            "labels": labels,
+            **({} if labels else {"kind": "generation"}),
+        }
 
     def _admit(self, request: Request) -> Caller:
         caller = self._keys.identify(request.headers, request.client.host if request.client else "")
@@ -220,12 +231,12 @@ class _Endpoints:
             self._source_limits.take(caller.limited_as)
         return caller
 
-    def _labels(self, task: str) -> tuple[str, ...]:
+    def _labels(self, task: str, param: str = "task") -> tuple[str, ...]:
         try:
             return self._tasks[task]
         except KeyError:
             known = ", ".join(sorted(self._tasks))
-            raise NotFound(f"there is no task {task!r}; known: {known}") from None
+            raise NotFound(f"there is no task {task!r}; known: {known}", param) from None
 
     def _ask(
         self,

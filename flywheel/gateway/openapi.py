@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -13,28 +14,17 @@ from flywheel.gateway.requests import (
     ClassifyResponse,
     FeedbackRequest,
 )
+from flywheel.monitoring.openapi import OF_CONNECTIONS, PROBLEM, health_paths, problems
 
-_PROBLEM: dict[str, Any] = {
-    "type": "object",
-    "description": "RFC 9457 problem details; `error` is the same for OpenAI clients.",
-    "required": ["type", "title", "status", "detail", "code"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "code": {"type": "string"},
-        "error": {"type": "object"},
-    },
-}
 _OPEN: dict[str, Any] = {"type": "object"}
 _CHAT = (
     "`model` is a task. A task with labels answers with one of them, for the last message of the "
-    "user. A task without generates text, for the one message that there is: the release's own "
-    "prompt, longest answer and greedy decoding are part of what was evaluated, so `max_tokens`, "
-    "`temperature` above 0, `n` above 1, system messages, earlier turns and every other field "
-    "that would change the answer are refused, and nothing is ignored. `confidence` beside the "
-    "message is the server's, from 0 to 1."
+    "user; with `logprobs`, the label is one token and its log-probability that of its calibrated "
+    "score, `top_logprobs` having the best labels. A task without labels generates text, for the "
+    "one message that there is, and has `confidence` (0 to 1) beside it. The release's own prompt, "
+    "longest answer and greedy decoding are part of what was evaluated: parameters that would "
+    "change the answer are refused by name, those that say what is so anyway (temperature 0, n 1) "
+    "or that no answer depends on are taken, and null is the same as leaving one out."
 )
 _HEADERS: list[dict[str, Any]] = [
     {
@@ -51,30 +41,65 @@ _HEADERS: list[dict[str, Any]] = [
 ]
 
 
+_ASKING: Mapping[int, str] = {
+    400: "The body, a field or a header is not as expected; the detail names it.",
+    401: "The key is missing or wrong.",
+    403: "Another site caused it, or it names a host that is not answered (without keys).",
+    404: "There is no such task.",
+    413: "The body or the text is too large.",
+    429: "More requests per second than this caller may make.",
+    500: "An unexpected error.",
+    503: "Nothing can answer now, or nothing can be recorded; see Retry-After.",
+    **OF_CONNECTIONS,
+}
+_ANSWERING: Mapping[int, str] = {
+    **_ASKING,
+    409: "This sample id stands for another text.",
+    503: "No release serves the task yet, no model server answers, nothing can be recorded, or "
+    "every connection is in use; see Retry-After.",
+}
+_READING: Mapping[int, str] = {
+    status: words for status, words in _ASKING.items() if status not in (404, 413, 429)
+}
+
+
 @cache
-def openapi() -> dict[str, Any]:
-    """The OpenAPI 3.1 document of the gateway."""
+def openapi(metrics_key: bool = False) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of the gateway; ``metrics_key``: whether /metrics asks for one."""
     types = (ChatRequest, ClassifyRequest, ClassifyResponse, FeedbackRequest)
     refs, components = msgspec.json.schema_components(
         types, ref_template="#/components/schemas/{name}"
     )
     chat, classify, classified, feedback = refs
+    answering = _operation("Answer the last user message (OpenAI)", _ANSWERING, "200", chat)
+    answering["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    one = {
+        "name": "model",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string"},
+        "description": "A task.",
+    }
+    unknown = {**_READING, 404: "There is no such task."}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Flywheel gateway", "version": "1"},
         "paths": {
-            "/v1/chat/completions": {
-                "post": _operation("Answer the last user message (OpenAI)", chat, "200", _OPEN)
-                | {"description": _CHAT}
+            "/v1/chat/completions": {"post": {**answering, "description": _CHAT}},
+            "/v1/classify": {
+                "post": _operation("Classify one text", _ANSWERING, "200", classify, classified)
             },
-            "/v1/classify": {"post": _operation("Classify one text", classify, "200", classified)},
             "/v1/feedback": {
-                "post": _operation("Say what was right for a sample", feedback, "202", _OPEN)
+                "post": _operation("Say what was right for a sample", _ASKING, "202", feedback)
             },
-            "/v1/models": {"get": _operation("The tasks that can be asked", None, "200", _OPEN)},
+            "/v1/models": {"get": _operation("The tasks that can be asked", _READING, "200")},
+            "/v1/models/{model}": {
+                "get": {**_operation("One task", unknown, "200"), "parameters": [one, *_HEADERS]}
+            },
+            **health_paths(metrics_key),
         },
         "components": {
-            "schemas": {**components, "Problem": _PROBLEM},
+            "schemas": {**components, "Problem": PROBLEM},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"key": []}],
@@ -82,19 +107,17 @@ def openapi() -> dict[str, Any]:
 
 
 def _operation(
-    summary: str, body: dict[str, Any] | None, status: str, answer: dict[str, Any]
+    summary: str,
+    when: Mapping[int, str],
+    status: str,
+    body: dict[str, Any] | None = None,
+    answer: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    problem = {"$ref": "#/components/schemas/Problem"}
+    content: dict[str, Any] = {"application/json": {"schema": answer or _OPEN}}
     operation: dict[str, Any] = {
         "summary": summary,
-        "parameters": _HEADERS if body else [],
-        "responses": {
-            status: {"description": "Done", "content": {"application/json": {"schema": answer}}},
-            "default": {
-                "description": "A problem, and what to do about it",
-                "content": {"application/problem+json": {"schema": problem}},
-            },
-        },
+        "parameters": _HEADERS,
+        "responses": {status: {"description": "Done", "content": content}, **problems(when)},
     }
     if body is not None:
         operation["requestBody"] = {

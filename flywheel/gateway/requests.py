@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
 from typing import Literal, TypeVar
 
 import msgspec
@@ -31,14 +31,14 @@ class Message(msgspec.Struct):
 class ChatRequest(msgspec.Struct):
     """OpenAI's chat completion request, as far as a task has a use for it.
 
-    Generation refuses every other field that asks for something: see ``gateway.generation``.
+    Every other field that asks for something is refused: see ``gateway.parameters``.
     """
 
     model: str
     messages: list[Message]
     user: str | None = None
-    stream: bool = False
-    n: int = 1
+    stream: bool | None = False
+    n: int | None = 1
 
     @property
     def text(self) -> str:
@@ -52,7 +52,7 @@ class ChatRequest(msgspec.Struct):
         raise RequestError("messages: there is no message with role 'user' and a text")
 
 
-class ClassifyRequest(msgspec.Struct):
+class ClassifyRequest(msgspec.Struct, forbid_unknown_fields=True):
     """The body of /v1/classify."""
 
     task: str
@@ -60,7 +60,7 @@ class ClassifyRequest(msgspec.Struct):
     user: str | None = None
 
 
-class FeedbackRequest(msgspec.Struct):
+class FeedbackRequest(msgspec.Struct, forbid_unknown_fields=True):
     """The body of /v1/feedback: what a user, or the course of things, says was right.
 
     ``label`` is one of the task's labels; where the task generates text, it is the right text.
@@ -89,6 +89,8 @@ _decoders: dict[type, msgspec.json.Decoder[object]] = {
     kind: msgspec.json.Decoder(kind) for kind in (ChatRequest, ClassifyRequest, FeedbackRequest)
 }
 MAX_ID_CHARS = 128
+# What OpenAI says for a token that is very unlikely; JSON has no minus infinity.
+_NEVER = -9999.0
 
 
 def parse(kind: type[Body], body: bytes) -> Body:
@@ -122,10 +124,13 @@ def check_id(name: str, value: str) -> None:
         raise RequestError(f"{name}: {problem}")
 
 
-def chat_response(sample_id: str, release: str, prediction: Prediction) -> dict[str, object]:
+def chat_response(
+    sample_id: str, release: str, prediction: Prediction, top_logprobs: int | None = None
+) -> dict[str, object]:
     """OpenAI's chat completion with the label, or the text, as its content.
 
-    A generated text has the server's ``confidence`` beside it, and always its usage.
+    A generated text has the server's ``confidence`` beside it, and always its usage. A label has
+    ``logprobs`` if ``top_logprobs`` is a number.
     """
     choice: dict[str, object] = {
         "index": 0,
@@ -134,6 +139,8 @@ def chat_response(sample_id: str, release: str, prediction: Prediction) -> dict[
     }
     if not prediction.scores:
         choice["confidence"] = prediction.confidence
+    elif top_logprobs is not None:
+        choice["logprobs"] = _logprobs(prediction, top_logprobs)
     response: dict[str, object] = {
         "id": f"chatcmpl-{sample_id}",
         "object": "chat.completion",
@@ -150,7 +157,9 @@ def chat_response(sample_id: str, release: str, prediction: Prediction) -> dict[
     return response
 
 
-def chat_chunks(sample_id: str, release: str, prediction: Prediction) -> bytes:
+def chat_chunks(
+    sample_id: str, release: str, prediction: Prediction, top_logprobs: int | None = None
+) -> bytes:
     """The same as server-sent events, for clients that ask for a stream."""
     base = {
         "id": f"chatcmpl-{sample_id}",
@@ -158,14 +167,26 @@ def chat_chunks(sample_id: str, release: str, prediction: Prediction) -> bytes:
         "created": int(time.time()),
         "model": release,
     }
-    steps: Sequence[tuple[dict[str, str], str | None]] = (
-        ({"role": "assistant", "content": prediction.output}, None),
-        ({}, prediction.finish),
-    )
-    lines = [
-        msgspec.json.encode(
-            {**base, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
-        )
-        for delta, reason in steps
-    ]
+    answer: dict[str, object] = {
+        "index": 0,
+        "delta": {"role": "assistant", "content": prediction.output},
+        "finish_reason": None,
+    }
+    if prediction.scores and top_logprobs is not None:
+        answer["logprobs"] = _logprobs(prediction, top_logprobs)
+    end = {"index": 0, "delta": {}, "finish_reason": prediction.finish}
+    lines = [msgspec.json.encode({**base, "choices": [choice]}) for choice in (answer, end)]
     return b"".join(b"data: " + line + b"\n\n" for line in [*lines, b"[DONE]"])
+
+
+def _logprobs(prediction: Prediction, top: int) -> dict[str, object]:
+    """OpenAI's log-probabilities, where a label is one token: from its calibrated score."""
+    ranked = sorted(prediction.scores.items(), key=lambda item: -item[1])
+    own = _logprob(prediction.output, prediction.scores[prediction.output])
+    own["top_logprobs"] = [_logprob(label, score) for label, score in ranked[:top]]
+    return {"content": [own], "refusal": None}
+
+
+def _logprob(label: str, score: float) -> dict[str, object]:
+    logprob = math.log(score) if score > 0 else _NEVER
+    return {"token": label, "logprob": logprob, "bytes": list(label.encode())}

@@ -77,7 +77,11 @@ def router(
                 raise NotFound(f"no rollout {rollout_id!r} of task {task!r}")
             return _json(rollout_view(tx, found, settings, clock()))
 
-    @api.post("/{task}/commands", status_code=202)
+    @api.post(
+        "/{task}/commands",
+        status_code=202,
+        responses={409: {"description": "It could not be carried out as things are."}},
+    )
     def command(task: str, asked: CommandRequest) -> Response:
         settings_of(task)
         if asked.kind == "restore":

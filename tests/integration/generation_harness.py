@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+from fastapi import FastAPI
 from gateway_harness import FilePublisher, client, running
 
 from flywheel.contracts.events import RolloutChanged
@@ -62,7 +63,10 @@ class Geographer(InProcess):
 class Gateway:
     """A gateway that is being served, and what it published."""
 
-    def __init__(self, http: httpx.Client, splits: Splits, publisher: FilePublisher) -> None:
+    def __init__(
+        self, app: FastAPI, http: httpx.Client, splits: Splits, publisher: FilePublisher
+    ) -> None:
+        self.app = app
         self.http = http
         self.splits = splits
         self.publisher = publisher
@@ -91,4 +95,4 @@ def gateway(
         capture=Capture(SpillLog(folder / "spill"), publisher),
     )
     with running(HttpServer(app, "127.0.0.1", 0)) as url, client(url) as http:
-        yield Gateway(http, splits, publisher)
+        yield Gateway(app, http, splits, publisher)

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 import httpx
 import pytest
 from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -58,6 +59,12 @@ class Client:
             answer = await http.request(method, path, **more)
             self._cookies = http.cookies
             return answer
+
+
+def all_routes(app: FastAPI) -> list[tuple[str, set[str]]]:
+    """(path, methods) of every route, those of included routers too."""
+    found = [(context.path, context.methods) for context in iter_route_contexts(app.routes)]
+    return [(path, set(methods)) for path, methods in found if methods]
 
 
 @cache
@@ -336,6 +343,35 @@ def test_what_cannot_be_asked_is_said_and_breaks_nothing(tmp_path: Path, path: s
     with console(tmp_path) as client:
         for headers in ({}, PAGE):
             assert client.get(path, headers=headers).status_code in (200, 400, 404, 422)
+
+
+def test_the_apis_are_described_with_their_errors_and_shown(tmp_path: Path) -> None:
+    with console(tmp_path) as client:
+        document = client.get("/api/openapi.json").json()
+        routes = {
+            f"{method} {path.replace(':path', '')}"
+            for path, methods in all_routes(client.app)
+            for method in methods - {"HEAD"}
+            if path.startswith("/api/") or "GET" not in methods
+        } | {"GET /healthz", "GET /metrics"}
+        described = {
+            f"{method.upper()} {path}"
+            for path, methods in document["paths"].items()
+            for method in methods
+        }
+        assert described == routes - {"GET /api/openapi.json"}
+        for methods in document["paths"].values():
+            for operation in methods.values():
+                for status, answer in operation["responses"].items():
+                    if status >= "400" and "application/problem+json" in answer["content"]:
+                        schema = answer["content"]["application/problem+json"]["schema"]
+                        assert schema == {"$ref": "#/components/schemas/Problem"}
+        page = client.get("/docs")
+        assert "/api/review/{task}/next" in page.text
+        assert "<script" not in page.text
+        assert client.get("/docs/style.css").status_code == 200
+    with console(tmp_path, KEY) as client:
+        assert client.get("/docs").status_code == 401
 
 
 def test_a_cookie_of_digits_is_no_session(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from flywheel.errors import RequestError
 from flywheel.gateway.calls import CLASSIFY, GENERATE, Call
-from flywheel.gateway.generation import check_generation
+from flywheel.gateway.parameters import check_generation
 from flywheel.gateway.requests import ChatRequest, chat_response, parse
 
 ONE = {"model": "replies", "messages": [{"role": "user", "content": "Hello?"}]}

@@ -1,0 +1,126 @@
+"""Which of OpenAI's parameters a task takes. What has no effect on its answers is refused by name.
+
+A release answers in one way: its prompt, its longest answer and greedy decoding are part of what
+was trained, evaluated and compared. An answer made otherwise would be no evidence about it. So
+fields that would change the answer are refused; those that ask for what is done anyway are not,
+and null is the same as leaving a field out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from flywheel.errors import RequestError
+from flywheel.gateway.requests import ChatRequest
+
+MOST_TOP_LOGPROBS = 20
+# Fields with an effect of their own.
+_TAKEN = frozenset({"model", "messages", "user", "stream"})
+# Fields that no answer depends on: the client's bookkeeping, and what only tools would need.
+WITHOUT_EFFECT = frozenset(
+    {
+        "seed",
+        "metadata",
+        "store",
+        "service_tier",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "parallel_tool_calls",
+    }
+)
+# Fields that may say what is so anyway.
+_AS_IT_IS: Mapping[str, tuple[object, ...]] = {
+    "n": (1,),
+    "temperature": (0,),
+    "top_p": (1,),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "stop": ([],),
+    "tools": ([],),
+    "tool_choice": ("none",),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "stream_options": ({}, {"include_usage": False}),
+}
+_WHY: Mapping[str, str] = {
+    "n": "a task has one answer",
+    "temperature": "a release answers with what is most likely (temperature 0)",
+    "max_tokens": "tasks.NAME.prompt.max_answer_tokens sets it for every answer of a release",
+    "max_completion_tokens": "tasks.NAME.prompt.max_answer_tokens sets it for every answer of a "
+    "release",
+}
+_LONGEST = frozenset({"max_tokens", "max_completion_tokens"})
+
+
+def check_generation(request: ChatRequest, body: bytes) -> None:
+    """Raises RequestError, naming the field, where a request asks a task that generates text for
+    what would not be done."""
+    others = [message.role for message in request.messages if message.role != "user"]
+    if others:
+        raise RequestError(
+            f"messages: there is one with role {others[0]!r}; a release has instructions of its "
+            "own and answers one message of the user, so send that alone",
+            param="messages",
+        )
+    if len(request.messages) > 1:
+        raise RequestError(
+            "messages: there are several of the user; a release answers one, so send that alone",
+            param="messages",
+        )
+    for name, value in _said(body).items():
+        _refuse_unless_so(name, value, "a task that generates text")
+
+
+def check_classification(body: bytes) -> int | None:
+    """How many labels' log-probabilities are asked for beside the answer's own; None for none.
+
+    Raises RequestError, naming the field, where a request asks a task with labels for what would
+    not be done. A label counts as one token: any longest answer has room for it.
+    """
+    fields = _said(body)
+    wanted, most = fields.pop("logprobs", False), fields.pop("top_logprobs", None)
+    if not isinstance(wanted, bool):
+        raise RequestError("logprobs: must be true or false", param="logprobs")
+    if most is not None and not wanted:
+        raise RequestError("top_logprobs: needs logprobs to be true", param="top_logprobs")
+    if most is not None and not (_whole(most) and 0 <= most <= MOST_TOP_LOGPROBS):
+        raise RequestError(
+            f"top_logprobs: must be a whole number from 0 to {MOST_TOP_LOGPROBS}",
+            param="top_logprobs",
+        )
+    for name, value in fields.items():
+        if name in _LONGEST:
+            if not (_whole(value) and value >= 1):
+                raise RequestError(f"{name}: must be a whole number from 1 on", param=name)
+            continue
+        _refuse_unless_so(name, value, "a task with labels")
+    return (most or 0) if wanted else None
+
+
+def _said(body: bytes) -> dict[str, Any]:
+    """The fields that say something and are not taken as they come."""
+    try:
+        fields: dict[str, Any] = msgspec.json.decode(body)
+    except RecursionError:
+        raise RequestError("the body is nested too deeply") from None
+    return {
+        name: value
+        for name, value in fields.items()
+        if value is not None and name not in _TAKEN and name not in WITHOUT_EFFECT
+    }
+
+
+def _refuse_unless_so(name: str, value: object, task: str) -> None:
+    if value not in _AS_IT_IS.get(name, ()):
+        why = _WHY.get(name, "no release answers differently for it")
+        raise RequestError(f"{name}: not supported by {task}: {why}", param=name)
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
