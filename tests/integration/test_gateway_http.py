@@ -231,7 +231,9 @@ def test_a_body_nested_without_end_is_refused(gateway, champion, path) -> None:
     gate = gateway([champion], split=split_event("r1"))
     refused = gate.http.post(f"/v1/{path}", content=b'{"x":' + b"[" * 5_000 + b"]" * 5_000 + b"}")
     assert refused.status_code == 400
-    assert "nested" in refused.json()["detail"]
+    # Where no field but those known is taken, its depth need not be looked at.
+    why = "nested" if path == "chat/completions" else "unknown field"
+    assert why in refused.json()["detail"]
 
 
 def test_feedback_becomes_a_label(gateway, champion) -> None:
