@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 from kafka_fixture import end_with_parent, forget_dead_sockets, free_port
 from streams_harness import traffic
 from tiny_encoder import make_encoder
 
 from flywheel.bootstrap.template import flywheel_toml
-from flywheel.cli import cli
 from flywheel.settings import KafkaSettings
 from streams.local_broker import LocalBroker
 from streams.publisher import KafkaPublisher
@@ -45,12 +45,13 @@ def workspace(tmp_path: Path, broker: KafkaSettings) -> Path:
     return tmp_path
 
 
-def doctor(workspace: Path, *arguments: str) -> Result:
-    return CliRunner().invoke(cli, ["-w", str(workspace), "doctor", *arguments])
+def doctor(workspace: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flywheel", "-w", str(workspace), "doctor", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def found(workspace: Path) -> dict[str, Any]:
-    counts: dict[str, Any] = json.loads(doctor(workspace, "--json").output)
+    counts: dict[str, Any] = json.loads(doctor(workspace, "--json").stdout)
     return counts
 
 
@@ -61,27 +62,27 @@ def test_events_that_wait_for_the_worker_are_no_fault(
     publisher.publish(traffic(3, task="species"))
     publisher.close()
     done = doctor(workspace)
-    assert done.exit_code == 0, done.output
+    assert done.returncode == 0, done.stdout
     waiting = found(workspace)["waiting"]
     assert waiting >= 3
-    assert f"waiting: {waiting} events" in done.output
-    assert "all is well" in done.output
+    assert f"waiting: {waiting} events" in done.stdout
+    assert "all is well" in done.stdout
 
 
 def test_what_the_tasks_lack_is_said_and_is_no_fault(workspace: Path) -> None:
     done = doctor(workspace)
-    assert done.exit_code == 0, done.output
-    assert "advice: species: no holdout yet" in done.output
-    assert "animal: 0 to train on, 0 held out" in done.output
+    assert done.returncode == 0, done.stdout
+    assert "advice: species: no holdout yet" in done.stdout
+    assert "animal: 0 to train on, 0 held out" in done.stdout
     assert found(workspace)["labels"]["species"]["plant"] == {"train": 0, "holdout": 0}
 
 
 def test_a_base_model_that_is_not_there_is_a_fault(workspace: Path) -> None:
     (workspace / "base" / "model.safetensors").unlink()
     done = doctor(workspace)
-    assert done.exit_code == 1
-    assert "problem: tasks.species.training.base_model: " in done.output
-    assert "no weights" in done.output
+    assert done.returncode == 1
+    assert "problem: tasks.species.training.base_model: " in done.stdout
+    assert "no weights" in done.stdout
 
 
 def test_the_base_model_is_looked_at_without_a_broker_too(workspace: Path) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from kafka_fixture import free_port
 from streams_harness import traffic
 
 from flywheel.bootstrap.process import open_database
 from flywheel.bootstrap.template import flywheel_toml
-from flywheel.cli import cli
 from flywheel.contracts.events import LabelRecorded
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.retraining.ports import Turn
@@ -36,9 +36,10 @@ def down(tmp_path: Path) -> FlywheelSettings:
 
 
 def status(settings: FlywheelSettings, *arguments: str) -> str:
-    done = CliRunner().invoke(cli, ["-w", str(settings.workspace), "status", *arguments])
-    assert done.exit_code == 1, done.output  # no supervisor runs
-    return done.output
+    command = [sys.executable, "-m", "flywheel", "-w", str(settings.workspace), "status"]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")  # no supervisor runs
+    return done.stdout
 
 
 def found(settings: FlywheelSettings) -> dict[str, Any]:
