@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from flywheel.bootstrap.orphans import members
 from flywheel.bootstrap.readiness import base_model_problems
-from flywheel.bootstrap.supervisor import check_engine, holder, taken_ports
+from flywheel.bootstrap.supervisor import check_engine, taken_ports
+from flywheel.bootstrap.up_lock import holder
 from flywheel.errors import ConfigurationError
 from flywheel.settings import FlywheelSettings, load_settings, refused_keys
 from storage.database import Database

@@ -12,7 +12,8 @@ from flywheel.bootstrap import readiness
 from flywheel.bootstrap.orphans import members, names
 from flywheel.bootstrap.process import open_database
 from flywheel.bootstrap.readiness import Coverage, base_model_problems, label_coverage
-from flywheel.bootstrap.supervisor import flywheel_command, holder
+from flywheel.bootstrap.supervisor import flywheel_command
+from flywheel.bootstrap.up_lock import holder
 from flywheel.errors import ConfigurationError, FlywheelError
 from flywheel.serving.vllm.machine import find_installation
 from flywheel.settings import FlywheelSettings

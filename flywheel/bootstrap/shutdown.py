@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from flywheel.bootstrap.orphans import Member, end, members
-from flywheel.bootstrap.supervisor import Supervisor, holder, lock_file, programs
+from flywheel.bootstrap.supervisor import Supervisor, programs
+from flywheel.bootstrap.up_lock import holder, lock_file
 from flywheel.errors import WorkspaceError
 from flywheel.settings import FlywheelSettings
 

@@ -22,9 +22,9 @@ from flywheel.bootstrap.supervisor import (
     Supervisor,
     address,
     flywheel_command,
-    holder,
     programs,
 )
+from flywheel.bootstrap.up_lock import holder
 from flywheel.contracts.ids import utc_now
 from flywheel.errors import FlywheelError, WorkspaceError
 from flywheel.retraining.ports import Turn

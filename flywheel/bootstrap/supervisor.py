@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import http.client
 import os
@@ -18,7 +17,7 @@ import xmlrpc.client
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from flywheel.contracts.private_files import private_folder
 from flywheel.errors import ConfigurationError, WorkspaceError
@@ -27,8 +26,6 @@ from flywheel.settings import CONFIG_FILE, FlywheelSettings
 
 # Below this a broker or a training run would fail half-way, with a worse message.
 _MIN_FREE_BYTES = 500 * 1024 * 1024
-# Who only looks whether the lock is held holds it for a moment; it must not stop an `up`.
-_LOOK_SECONDS = 0.5
 # The program that all others need: started first, ended last.
 BROKER = "kafka"
 
@@ -134,64 +131,6 @@ def configuration(settings: FlywheelSettings) -> str:
             "stdout_logfile_backups=2",
         ]
     return "\n".join(lines) + "\n"
-
-
-def lock_file(settings: FlywheelSettings) -> Path:
-    """The file whose lock is the right to run this workspace's processes; it notes the holder."""
-    return settings.state / "run" / "up.lock"
-
-
-def lock(settings: FlywheelSettings) -> IO[str]:
-    """The right to run this workspace's processes, held while the file is open.
-
-    Raises WorkspaceError when another `up` holds it.
-    """
-    path = lock_file(settings)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = path.open("a+")
-    deadline = time.monotonic() + _LOOK_SECONDS
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except OSError:
-            if time.monotonic() < deadline:
-                time.sleep(0.02)
-                continue
-            handle.seek(0)
-            noted = handle.read().strip() or "unknown"
-            handle.close()
-            raise WorkspaceError(
-                f"{settings.workspace} is running already (process {noted}): use it, or stop it "
-                f"with {flywheel_command(settings, 'down')}"
-            ) from None
-    handle.seek(0)
-    handle.truncate()
-    handle.write(str(os.getpid()))
-    handle.flush()
-    return handle
-
-
-def holder(settings: FlywheelSettings) -> int | None:
-    """The pid of the `up` (by then the supervisor) that holds the lock, or None when none does."""
-    try:
-        with lock_file(settings).open() as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _noted_holder(settings)
-    except OSError:
-        return None
-    return None
-
-
-def _noted_holder(settings: FlywheelSettings) -> int | None:
-    """Whoever takes the lock notes itself at once: an empty note is one that is being written."""
-    deadline = time.monotonic() + _LOOK_SECONDS
-    while time.monotonic() < deadline:
-        if (noted := lock_file(settings).read_text("utf-8").strip()).isdigit():
-            return int(noted)
-        time.sleep(0.02)
-    return None
 
 
 def check_ports(settings: FlywheelSettings) -> None:

@@ -27,9 +27,9 @@ def up(ctx: click.Context) -> None:
         check_engine,
         check_ports,
         command,
-        lock,
         programs,
     )
+    from flywheel.bootstrap.up_lock import lock
     from flywheel.bootstrap.workspace import prepare
 
     settings = load_settings(ctx.obj)

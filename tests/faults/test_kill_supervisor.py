@@ -16,7 +16,8 @@ from kafka_fixture import free_port
 from tiny_encoder import make_encoder
 
 from flywheel.bootstrap.orphans import members
-from flywheel.bootstrap.supervisor import check_ports, holder, programs
+from flywheel.bootstrap.supervisor import check_ports, programs
+from flywheel.bootstrap.up_lock import holder
 from flywheel.settings import load_settings
 
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from kafka_fixture import free_port
 from tiny_encoder import make_encoder
 
-from flywheel.bootstrap import supervisor
+from flywheel.bootstrap import up_lock
 from flywheel.bootstrap.template import flywheel_toml
 from flywheel.cli import cli
 from flywheel.settings import load_settings
@@ -110,7 +110,7 @@ def test_every_taken_port_is_a_problem(config: Path) -> None:
 
 def test_ports_that_our_own_processes_hold_are_none(config: Path) -> None:
     settings = load_settings(config.parent, {})
-    held = supervisor.lock(settings)
+    held = up_lock.lock(settings)
     with held, socket.socket() as gateway:
         gateway.bind(("127.0.0.1", settings.gateway.port))
         gateway.listen()

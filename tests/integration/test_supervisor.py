@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from kafka_fixture import free_port
 
-from flywheel.bootstrap import shutdown, supervisor
+from flywheel.bootstrap import shutdown, supervisor, up_lock
 from flywheel.bootstrap.template import flywheel_toml
 from flywheel.errors import WorkspaceError
 from flywheel.settings import FlywheelSettings, load_settings
@@ -24,7 +24,7 @@ from flywheel.settings import FlywheelSettings, load_settings
 HOLDER = """
 import sys
 from pathlib import Path
-from flywheel.bootstrap.supervisor import lock
+from flywheel.bootstrap.up_lock import lock
 from flywheel.settings import load_settings
 held = lock(load_settings(Path(sys.argv[1])))
 print("held", flush=True)
@@ -82,10 +82,10 @@ def test_a_second_up_is_refused_and_names_the_first(
 def test_the_lock_of_a_killed_up_is_free(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     settings = load_settings(tmp_path, {})
     with pytest.raises(WorkspaceError, match=str(holder.pid)):
-        supervisor.lock(settings)
+        up_lock.lock(settings)
     holder.kill()
     holder.wait()
-    supervisor.lock(settings).close()
+    up_lock.lock(settings).close()
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_supervisord_reads_the_configuration_as_meant(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     settings = workspace(tmp_path / name)
-    supervisor.lock(settings).close()
+    up_lock.lock(settings).close()
     command = supervisor.command(settings)
     monkeypatch.chdir(settings.workspace)
     options = parsed(command[command.index("-c") + 1])
@@ -216,7 +216,7 @@ def test_the_socket_path_of_a_deep_workspace_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = workspace(tmp_path / ("d" * 120) / ("e" * 120))
-    supervisor.lock(settings).close()
+    up_lock.lock(settings).close()
     monkeypatch.chdir(settings.workspace)
     options = parsed(str(supervisor.write_configuration(settings)))
     assert len(options.server_configs[0]["file"]) < 100
@@ -253,18 +253,18 @@ def test_down_of_what_does_not_run_says_so(tmp_path: Path) -> None:
 
 def test_who_only_looks_at_the_lock_keeps_no_up_from_starting(tmp_path: Path) -> None:
     settings = workspace(tmp_path)
-    supervisor.lock(settings).close()
+    up_lock.lock(settings).close()
     looks = threading.Event()
 
     def look() -> None:
         while not looks.is_set():
-            supervisor.holder(settings)
+            up_lock.holder(settings)
 
     watcher = threading.Thread(target=look)
     watcher.start()
     try:
         for _ in range(300):
-            supervisor.lock(settings).close()
+            up_lock.lock(settings).close()
     finally:
         looks.set()
         watcher.join()
@@ -273,7 +273,7 @@ def test_who_only_looks_at_the_lock_keeps_no_up_from_starting(tmp_path: Path) ->
 def test_down_ends_an_up_that_has_not_started_its_supervisor_yet(
     tmp_path: Path, holder: subprocess.Popen[str]
 ) -> None:
-    assert supervisor.holder(load_settings(tmp_path, {})) == holder.pid
+    assert up_lock.holder(load_settings(tmp_path, {})) == holder.pid
     done = flywheel(tmp_path, "down")
     assert (done.returncode, done.stderr) == (0, "")
     assert holder.wait() == -signal.SIGTERM
@@ -282,7 +282,7 @@ def test_down_ends_an_up_that_has_not_started_its_supervisor_yet(
 def test_down_touches_no_process_that_only_has_the_noted_pid(tmp_path: Path) -> None:
     settings = workspace(tmp_path)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        held = supervisor.lock(settings)
+        held = up_lock.lock(settings)
         held.truncate(0)
         held.write(str(other.pid))
         held.flush()
