@@ -12,7 +12,7 @@ from prometheus_client import Counter
 
 from flywheel.contracts.events import Arm, ShadowRecorded
 from flywheel.contracts.ids import utc_now
-from flywheel.errors import RequestError
+from flywheel.errors import FlywheelError, RequestError
 from flywheel.gateway.calls import Call
 from flywheel.gateway.capture import Capture
 from flywheel.gateway.forward import ModelServers
@@ -74,7 +74,7 @@ class Shadow:
             copy = await self._queue.get()
             try:
                 await self._score(copy)
-            except RequestError as error:
+            except FlywheelError as error:
                 _dropped.inc()
                 _log.warning("shadow not recorded", sample_id=copy.sample_id, problem=str(error))
             finally:

@@ -13,14 +13,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from hostile_records import SOUND, RawName, document, hostile, named
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hostile_records import RawName, document, hostile, named
 from kafka_fixture import end_with_parent, free_port
 from streams_harness import ROOT, eventually
 
 from flywheel.bootstrap.doctor import examine
-from flywheel.contracts.codec import Record, decode, encode
+from flywheel.contracts.codec import Record, decode
 from flywheel.contracts.events import (
     TOPICS,
     Event,
@@ -33,13 +31,9 @@ from flywheel.contracts.ids import new_id, utc_now
 from flywheel.errors import EventError
 from flywheel.serving.releases import ReleaseSet
 from flywheel.settings import FlywheelSettings, KafkaSettings, load_settings
-from flywheel.triage.config import TriageSettings
-from flywheel.triage.triager import Triager
 from storage.database import Database
 from streams.agents import evidence, labels, review, triage
-from streams.agents.acceptance import configured
-from streams.batches import handle_batch
-from streams.dead_letters import all_letters, letter_of, list_dead_letters, replay
+from streams.dead_letters import all_letters, list_dead_letters, replay
 from streams.follower import Follower
 from streams.local_broker import LocalBroker
 from streams.publisher import KafkaPublisher
@@ -193,78 +187,6 @@ def test_no_record_ends_the_worker_a_follower_or_the_doctor(workspace: FlywheelS
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(60) == 0
         log.close()
-
-
-values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**70), 2**70)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=20)
-    | st.sampled_from(["..", ".", "", "a/b", "v", "user", "9999-12-31T23:59:59Z", "\x00"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
-    max_leaves=5,
-)
-
-
-@pytest.fixture(scope="module")
-def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Any]]:
-    database = Database(f"sqlite:///{tmp_path_factory.mktemp('hostile') / 'flywheel.db'}")
-    database.migrate()
-    accept = configured({TASK: LABELS})
-
-    class NoAudits:
-        def audits(self, task: str, release: str) -> list[Any]:
-            return []
-
-    yield [
-        triage.agent(Triager({TASK: (LABELS, TriageSettings())}, NoAudits()), accept),
-        review.agent(database, accept),
-        labels.agent(database, accept=accept),
-        evidence.agent(database, accept),
-    ]
-    database.dispose()
-
-
-@settings(
-    deadline=None,
-    max_examples=150,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(data=st.data())
-def test_an_event_is_handled_or_becomes_a_letter_whatever_a_field_holds(
-    agents: list[Any], data: st.DataObject
-) -> None:
-    kind = data.draw(st.sampled_from(sorted(SOUND, key=lambda kind: kind.__name__)))
-    fields = data.draw(st.dictionaries(st.sampled_from(kind.__struct_fields__), values, max_size=3))
-    body = document(kind, **fields)
-    try:
-        event = decode(body, named(kind))
-    except EventError as error:
-        letter = letter_of(received(body, kind), "group", error, "")
-        record = encode(letter)
-        assert decode(record.value, dict(record.headers)) == letter
-        return
-    encode(event)
-    for agent in agents:
-        outcome = handle_batch(
-            lambda events, agent=agent: [encode(one) for one in agent.handle(events)],
-            [event],
-            suspicious=True,
-        )
-        for refused, error in outcome.rejected:
-            encode(letter_of(received(body, kind), agent.group, error, refused.task))
-
-
-def received(value: bytes, kind: type[Event]) -> Any:
-    """What a Kafka client gives."""
-
-    class Received:
-        topic, partition, offset, timestamp, key = "flywheel.traffic", 0, 1, -0.001, None
-
-    Received.value = value  # type: ignore[attr-defined]
-    Received.headers = list(named(kind).items())  # type: ignore[attr-defined]
-    return Received
 
 
 def test_a_forged_split_loads_nothing_outside_the_releases(tmp_path: Path) -> None:
