@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from flywheel.cli.ids import find_release
+from flywheel.cli.render import json_option, show_json, show_table
 from flywheel.errors import ConfigurationError, NotFound
 from flywheel.settings import load_settings
 
@@ -21,7 +23,7 @@ def compress() -> None:
 @compress.command("compare")
 @click.argument("task", required=False)
 @click.argument("release", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
+@json_option
 @click.pass_context
 def compare_release(
     ctx: click.Context, task: str | None, release: str | None, *, as_json: bool
@@ -36,10 +38,9 @@ def compare_release(
     settings.task(name)
     with open_database(settings) as database, database.transaction(read_only=True) as tx:
         wanted = release or tx.rollouts.champion(name)
-        found = tx.releases.get(wanted) if wanted else None
-    if found is None or found.task != name:
-        missing = f"no release {release!r} of {name}" if release else f"{name} has no champion yet"
-        raise NotFound(f"{missing}; see `flywheel releases list`")
+        if wanted is None:
+            raise NotFound(f"{name} has no champion yet; see `flywheel releases list`")
+        found = find_release(tx, [name], wanted)
     comparison = found.metrics.get("comparison")
     if not comparison:
         raise NotFound(f"{found.release} was registered without a comparison of variants")
@@ -82,7 +83,7 @@ def compare_release(
     default=Path(".flywheel/bases"),
     help="Base models of adapters.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
+@json_option
 def run(
     model: Path,
     dataset: Path,
@@ -151,28 +152,21 @@ def _recipes(pairs: tuple[str, ...]) -> dict[str, dict[str, object]]:
 
 def _show(comparison: Mapping[str, Any], title: str, *, as_json: bool) -> None:
     if as_json:
-        import json
-
-        click.echo(json.dumps(comparison, indent=2))
+        show_json(comparison)
         return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
-    table.add_column("variant", no_wrap=True)
-    for head in ("size", "accuracy", "difference", "p50, p95", "per s", "compute", "memory"):
-        table.add_column(head, justify="right", no_wrap=True)
     rows = comparison["rows"]
+    numbers = ["size", "accuracy", "difference", "p50, p95", "per s", "compute", "memory"]
+    chosen = [n for n, row in enumerate(rows) if row["name"] == comparison["chosen"]]
+    show_table(
+        ["variant", *numbers],
+        [_cells(row) for row in rows],
+        title=title,
+        right=numbers,
+        bold=chosen,
+    )
     for row in rows:
-        chosen = row["name"] == comparison["chosen"]
-        table.add_row(*_cells(row), style="bold" if chosen else "")
-    # What does not fit is wrapped by the terminal; cut off it would be of no use.
-    console = Console(highlight=False, width=max(Console().width, 104))
-    console.print(table)
-    for row in rows:
-        console.print(f"{row['name']}: {row['reason']}")
-    console.print(
+        click.echo(f"{row['name']}: {row['reason']}")
+    click.echo(
         f"\nChosen: {comparison['chosen']}, {comparison['reason']}. Served by the "
         f"{comparison['engine']} engine. Differences are in points, with the interval "
         f"of the exact paired test, each end at {comparison['confidence']:.0%}; a loss of "

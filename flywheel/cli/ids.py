@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from flywheel.errors import NotFound
+from flywheel.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
     from flywheel.contracts.release import Release
@@ -15,24 +15,27 @@ _LISTED = 10
 
 
 def full_id(given: str, known: Iterable[str], what: str, listing: str) -> str:
-    """The one known id that ``given`` is, begins, or begins after the last hyphen of.
+    """The one known id that ``given`` is, begins, or else ends, or begins after a last hyphen.
 
     ``what`` it is an id of and the command that lists them, ``listing``, are for the message.
-    Raises NotFound for none and for several, naming those.
+    Raises NotFound for none, and Conflict for several, naming those.
     """
     ids = list(dict.fromkeys(known))
     if given in ids:
         return given
     found = [one for one in ids if given and one.startswith(given)]
-    found = found or [one for one in ids if given and one.rpartition("-")[2].startswith(given)]
+    found = found or [one for one in ids if given and _ends(one, given)]
     if len(found) == 1:
         return found[0]
     if not found:
         raise NotFound(f"no {what} {given!r}; see `{listing}`")
+    listed = ", ".join(found[:_LISTED])
     more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
-    raise NotFound(
-        f"{given!r} begins {len(found)} {what}s: {', '.join(found[:_LISTED])}{more}; add letters"
-    )
+    raise Conflict(f"{given!r} is short for {len(found)} {what}s ({listed}{more}): add letters")
+
+
+def _ends(one: str, given: str) -> bool:
+    return one.endswith(given) or one.rpartition("-")[2].startswith(given)
 
 
 def find_release(tx: Transaction, tasks: Iterable[str], given: str) -> Release:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from flywheel.cli.ids import full_id
+from flywheel.cli.render import json_option, moment, show_facts, show_json, show_table, utc_option
 from flywheel.errors import ConfigurationError
 from flywheel.settings import FlywheelSettings, load_settings
 
@@ -33,11 +35,19 @@ def _local(ctx: click.Context) -> tuple[FlywheelSettings, LocalBroker]:
     return settings, LocalBroker(settings.state, settings.kafka.local_port)
 
 
-def _say(status: BrokerStatus) -> None:
-    click.echo(f"running  {f'yes, process {status.pid}' if status.running else 'no'}")
-    click.echo(f"kafka    {status.version} on 127.0.0.1:{status.port}")
-    click.echo(f"cluster  {status.cluster_id or 'not made yet'}")
-    click.echo(f"data     {status.data}\nlog      {status.log}")
+def _say(status: BrokerStatus, *, as_json: bool = False) -> None:
+    if as_json:
+        show_json(status)
+        return
+    show_facts(
+        {
+            "running": f"yes, process {status.pid}" if status.running else "no",
+            "kafka": f"{status.version} on 127.0.0.1:{status.port}",
+            "cluster": status.cluster_id or "not made yet",
+            "data": str(status.data),
+            "log": str(status.log),
+        }
+    )
 
 
 @kafka.command()
@@ -69,11 +79,12 @@ def stop(ctx: click.Context) -> None:
 
 
 @kafka.command()
+@json_option
 @click.pass_context
-def status(ctx: click.Context) -> None:
+def status(ctx: click.Context, as_json: bool) -> None:
     """Whether the broker runs, where its data is, which version it is."""
     _, broker = _local(ctx)
-    _say(broker.status())
+    _say(broker.status(), as_json=as_json)
 
 
 @kafka.command()
@@ -87,20 +98,43 @@ def reset(ctx: click.Context) -> None:
 
 
 @click.command()
+@json_option
 @click.pass_context
-def topics(ctx: click.Context) -> None:
+def topics(ctx: click.Context, as_json: bool) -> None:
     """Make the topics that are missing and list them all."""
     from flywheel.contracts.events import EVENTS, TOPICS
     from streams.topics import ensure_topics
 
     settings = load_settings(ctx.obj)
     ensure_topics(settings.kafka)
+    events = {
+        topic.name: [spec.schema for spec in EVENTS if spec.topic == topic.name] for topic in TOPICS
+    }
+    if as_json:
+        show_json(
+            [
+                {
+                    "topic": topic.name,
+                    "retention_hours": topic.retention_hours,
+                    "compacted": topic.compacted,
+                    "events": events[topic.name],
+                }
+                for topic in TOPICS
+            ]
+        )
+        return
+    rows = []
     for topic in TOPICS:
-        events = ", ".join(spec.schema for spec in EVENTS if spec.topic == topic.name)
         hours = topic.retention_hours
         kept = "for ever" if hours is None else f"{hours // 24} days"
-        kept = "newest per key" if topic.compacted else kept
-        click.echo(f"{topic.name:24} kept {kept:15} {events}")
+        rows.append(
+            (
+                topic.name,
+                "newest per key" if topic.compacted else kept,
+                ", ".join(events[topic.name]),
+            )
+        )
+    show_table(["topic", "kept", "events"], rows)
 
 
 @click.group()
@@ -110,15 +144,34 @@ def dead_letters() -> None:
 
 @dead_letters.command("list")
 @click.option("--limit", default=50, show_default=True)
+@json_option
+@utc_option
 @click.pass_context
-def list_letters(ctx: click.Context, limit: int) -> None:
+def list_letters(ctx: click.Context, limit: int, as_json: bool, utc: bool) -> None:
     """The newest dead letters first."""
     from streams.dead_letters import list_dead_letters
 
-    for letter in list_dead_letters(load_settings(ctx.obj).kafka, limit):
-        where = f"{letter.source_topic}/{letter.partition}/{letter.offset}"
-        click.echo(f"{letter.event_id}  {where:32} {letter.group:20} {letter.code}")
-        click.echo(f"  {letter.reason}")
+    letters = list_dead_letters(load_settings(ctx.obj).kafka, limit)
+    if as_json:
+        show_json(letters)
+        return
+    rows = [
+        (
+            letter.event_id,
+            moment(letter.occurred_at, utc),
+            letter.task or "–",
+            f"{letter.source_topic}/{letter.partition}/{letter.offset}",
+            letter.group,
+            letter.code,
+            " ".join(letter.reason.split()),
+        )
+        for letter in letters
+    ]
+    show_table(
+        ["letter", "when", "task", "record", "group", "code", "reason"],
+        rows,
+        empty="no dead letters: every event could be used",
+    )
 
 
 @dead_letters.command()
@@ -127,12 +180,17 @@ def list_letters(ctx: click.Context, limit: int) -> None:
 @click.pass_context
 def replay(ctx: click.Context, event_ids: tuple[str, ...], everything: bool) -> None:
     """Send the records of dead letters again to the topics they came from."""
+    from streams.dead_letters import all_letters
     from streams.dead_letters import replay as replay_letters
     from streams.publisher import KafkaPublisher
 
     if not event_ids and not everything:
         raise click.UsageError("name event ids (see `flywheel dead-letters list`), or use --all")
     settings = load_settings(ctx.obj)
+    if not everything:
+        known = [letter.event_id for letter in all_letters(settings.kafka)]
+        listing = "flywheel dead-letters list"
+        event_ids = tuple(full_id(one, known, "dead letter", listing) for one in event_ids)
     publisher = KafkaPublisher(settings.kafka, "flywheel-replay")
     try:
         done = replay_letters(settings.kafka, publisher, None if everything else event_ids)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from flywheel.cli.render import json_option, show_json, show_table
+from flywheel.cli.ids import full_id
+from flywheel.cli.render import json_option, moment, show_json, show_table, utc_option
 from flywheel.contracts.events import Split
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.errors import ConfigurationError, WorkspaceError
@@ -78,20 +79,35 @@ def ingest(
 
 @click.command()
 @click.argument("task", required=False)
+@json_option
+@utc_option
 @click.pass_context
-def review(ctx: click.Context, task: str | None) -> None:
+def review(ctx: click.Context, task: str | None, as_json: bool, utc: bool) -> None:
     """How the expert queue of TASK stands, and where to label."""
+    import msgspec
+
     from flywheel.bootstrap.process import open_database
+    from flywheel.bootstrap.supervisor import address
 
     settings = load_settings(ctx.obj)
     name = chosen_task(settings.tasks, task)
     with open_database(settings) as database, database.transaction(read_only=True) as tx:
         depth = tx.desk.depth(name, utc_now())
-    click.echo(
-        f"{depth.open} open, {depth.claimed} claimed, {depth.submitted} submitted, "
-        f"{depth.settled} settled\nlabel at http://{settings.console.host}:"
-        f"{settings.console.port}/review/{name}"
-    )
+    where = f"{address(settings.console.host, settings.console.port)}/review/{name}"
+    if as_json:
+        show_json({"task": name, **msgspec.to_builtins(depth), "url": where})
+        return
+    counts = {
+        "open": depth.open,
+        "claimed": depth.claimed,
+        "submitted": depth.submitted,
+        "settled": depth.settled,
+        "withdrawn": depth.withdrawn,
+    }
+    show_table(["state", "samples"], [(k, str(n)) for k, n in counts.items()], right=["samples"])
+    if depth.oldest_open is not None:
+        click.echo(f"the oldest waits since {moment(depth.oldest_open, utc)}")
+    click.echo(f"label at {where}")
 
 
 @click.command()
@@ -151,20 +167,38 @@ def datasets() -> None:
 
 @datasets.command("list")
 @click.argument("task", required=False)
+@json_option
+@utc_option
 @click.pass_context
-def list_datasets(ctx: click.Context, task: str | None) -> None:
+def list_datasets(ctx: click.Context, task: str | None, as_json: bool, utc: bool) -> None:
     """Every dataset version of TASK, oldest first."""
     from flywheel.bootstrap.process import open_database
 
     settings = load_settings(ctx.obj)
     name = chosen_task(settings.tasks, task)
     with open_database(settings) as database, database.transaction(read_only=True) as tx:
-        for row in tx.datasets.history(name):
-            click.echo(
-                f"{row.version}  {row.occurred_at:%Y-%m-%d %H:%M}  git {row.git_commit[:10]}  "
-                f"dvc {row.dvc_hash}  {row.expert_labels} expert, {row.auto_labels} auto, "
-                f"{row.holdout_labels} held out"
-            )
+        found = tx.datasets.history(name)
+    if as_json:
+        show_json(found)
+        return
+    rows = [
+        (
+            row.version,
+            moment(row.occurred_at, utc),
+            str(row.expert_labels),
+            str(row.auto_labels),
+            str(row.holdout_labels),
+            row.git_commit[:10],
+            row.dvc_hash,
+        )
+        for row in found
+    ]
+    show_table(
+        ["version", "made", "expert", "auto", "held out", "git", "dvc"],
+        rows,
+        right=["expert", "auto", "held out"],
+        empty=f"{name} has no dataset yet; the first turn makes one (`flywheel status`)",
+    )
 
 
 @datasets.command()
@@ -174,11 +208,15 @@ def list_datasets(ctx: click.Context, task: str | None) -> None:
 @click.pass_context
 def checkout(ctx: click.Context, version: str, folder: Path, task: str | None) -> None:
     """Write the bytes of dataset VERSION to FOLDER, which must not exist."""
+    from flywheel.bootstrap.process import open_database
     from flywheel.bootstrap.workspace import checkout_dataset
 
     settings = load_settings(ctx.obj)
     name = chosen_task(settings.tasks, task)
     if folder.exists():
         raise WorkspaceError(f"{folder} exists already: name a folder that does not")
+    with open_database(settings) as database, database.transaction(read_only=True) as tx:
+        known = [row.version for row in tx.datasets.history(name)]
+    version = full_id(version, known, "dataset", "flywheel datasets list")
     checkout_dataset(settings, name, version, folder)
     click.echo(f"{version} of {name} is in {folder}")

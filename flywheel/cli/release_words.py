@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from flywheel.cli.render import moment
 
 if TYPE_CHECKING:
     from flywheel.registry.diff import ReleaseDiff
+    from flywheel.registry.history import StatusChange
+    from flywheel.registry.lineage import Lineage
     from flywheel.registry.served import Served
 
 
@@ -49,14 +54,15 @@ def _number(value: Any) -> str:
     return f"{value['value']:.3f}{interval}"
 
 
-def served_lines(found: Served) -> list[str]:
+def served_lines(found: Served, utc: bool = False) -> list[str]:
     """What served at a moment, for people."""
     assert found.since is not None  # noqa: S101 - a release that serves began to
     settings = found.settings
     steps = ", ".join((settings.get("method", "?"), *settings.get("steps", ())))
     lines = [
-        f"{found.release}  champion since {found.since:%Y-%m-%d %H:%M:%S}, by {found.decided_by}: "
+        f"{found.release}  champion since {moment(found.since, utc)}, by {found.decided_by}: "
         f"{found.reason}",
+        f"asked of   {moment(found.at, utc)}",
         f"traffic    {found.champion_share:.0%} to the champion"
         + (
             f", {found.challenger_share:.0%} to {found.challenger} ({found.rollout_state})"
@@ -76,3 +82,82 @@ def served_lines(found: Served) -> list[str]:
     ]
     recipe = json.dumps(found.recipe, ensure_ascii=False, sort_keys=True)
     return [*lines, f"code       git {found.git_commit[:10]}", f"recipe     {recipe}"]
+
+
+# Of metrics.json, in the order of what people ask first; what is not there is left out.
+_METRICS = {
+    "macro_f1": "{:.3f}",
+    "chrf": "{:.1f}",
+    "token_f1": "{:.3f}",
+    "ece": "{:.3f}",
+    "nll": "{:.3f}",
+    "latency_p50_ms": "{:.1f} ms",
+    "latency_p95_ms": "{:.1f} ms",
+    "texts_per_second": "{:.0f}",
+}
+
+
+def release_facts(family: Lineage, status: str, utc: bool) -> list[tuple[str, dict[str, str]]]:
+    """(title, name → words) of each part of what is known of a release."""
+    found, data = family.release, family.dataset
+    interval = f"{found.accuracy_low:.1%} to {found.accuracy_high:.1%}"
+    asked = found.metrics.get("samples")
+    quality = {
+        "accuracy": f"{found.accuracy:.1%} ({interval}"
+        + (f", {asked} held-out samples)" if asked is not None else ")"),
+        **{
+            name.replace("_", " "): words.format(found.metrics[name])
+            for name, words in _METRICS.items()
+            if isinstance(found.metrics.get(name), int | float)
+        },
+    }
+    past = found.override
+    gate = {
+        "verdict": "passed" if found.gate_passed else "refused",
+        "why": found.gate_reason,
+        "put past it": f"by {past.by}: {past.why}" if past else "",
+    }
+    made_of = {
+        "dataset": found.dataset_version,
+        "labels": f"{found.expert_labels} expert and {found.auto_labels} automatic"
+        + (f", {data.holdout_labels} held out" if data else ""),
+        "label error": f"at most {found.auto_label_error:.1%} of the automatic ones"
+        if found.auto_label_error is not None
+        else "",
+        "git, dvc": f"{data.git_commit[:10]}, {data.dvc_hash}" if data else found.git_commit[:10],
+        "parent": found.parent or "none: it is the first",
+        "before that": ", ".join(one.release for one in family.ancestors[1:]),
+        "children": ", ".join(one.release for one in family.descendants),
+    }
+    about = {
+        "task": found.task,
+        "status": status.replace("_", " "),
+        "registered": moment(found.created_at, utc),
+        "size": f"{found.size_bytes / 1e6:.1f} MB in {found.path}",
+    }
+    return [
+        (found.release, about),
+        ("Quality", quality),
+        ("Gate", gate),
+        ("Made of", made_of),
+        ("Recipe", dict(_flat(found.recipe))),
+    ]
+
+
+def _flat(value: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
+    """Every key of nested tables, with dots, and its value in words."""
+    found: list[tuple[str, str]] = []
+    for key, one in value.items():
+        name = f"{above}.{key}" if above else str(key)
+        if isinstance(one, Mapping) and one:
+            found += _flat(one, name)
+        elif one not in ({}, [], "", None):
+            words = one if isinstance(one, str) else json.dumps(one, ensure_ascii=False)
+            found.append((name, words))
+    return found
+
+
+def history_cells(change: StatusChange) -> tuple[str, str, str, str]:
+    """A row of a release's history, after its time."""
+    share = f"{change.share:.0%}" if change.share else "–"
+    return change.status.replace("_", " "), share, change.by, change.reason

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,15 +11,24 @@ import click
 
 from flywheel.bootstrap.bases import PACKAGE
 from flywheel.cli.base_models import look_at
+from flywheel.cli.ids import find_release, full_id
 from flywheel.cli.operate import chosen_task
-from flywheel.cli.release_words import diff_lines, served_lines
+from flywheel.cli.release_words import diff_lines, history_cells, release_facts, served_lines
+from flywheel.cli.render import (
+    Moment,
+    json_option,
+    moment,
+    show_facts,
+    show_json,
+    show_table,
+    utc_option,
+)
 from flywheel.contracts.ids import new_id, utc_now
-from flywheel.errors import ArtefactError, Conflict, NotFound
+from flywheel.errors import ArtefactError, Conflict
 from flywheel.settings import FlywheelSettings, load_settings
 
 if TYPE_CHECKING:
-    from flywheel.contracts.release import Release
-    from storage.database import Database, Transaction
+    from storage.database import Database
 
 POLL_SECONDS = 0.5
 
@@ -32,104 +40,147 @@ def releases() -> None:
 
 @releases.command("list")
 @click.argument("task", required=False)
+@json_option
+@utc_option
 @click.pass_context
-def list_releases(ctx: click.Context, task: str | None) -> None:
+def list_releases(ctx: click.Context, task: str | None, as_json: bool, utc: bool) -> None:
     """Every release of TASK with its status, oldest first."""
+    import msgspec
+
     from flywheel.bootstrap.process import open_database
     from flywheel.registry.history import status_history, told
 
     settings = load_settings(ctx.obj)
     name = chosen_task(settings.tasks, task)
     with open_database(settings) as database, database.transaction(read_only=True) as tx:
-        champion = tx.rollouts.champion(name)
         rollouts = told(tx, name)
-        for row in tx.releases.history(name):
-            mark = "*" if row.release == champion else " "
-            status = status_history(row, rollouts)[-1].status.replace("_", " ")
-            click.echo(
-                f"{mark} {row.release}  {row.created_at:%Y-%m-%d %H:%M}  {status:11}  "
-                f"data {row.dataset_version}  accuracy {row.accuracy:.3f}  "
-                f"{row.size_bytes / 1e6:.1f} MB"
-            )
+        found = tx.releases.history(name)
+    status = {row.release: status_history(row, rollouts)[-1].status for row in found}
+    if as_json:
+        show_json([{**msgspec.to_builtins(row), "status": status[row.release]} for row in found])
+        return
+    rows = [
+        (
+            row.release,
+            moment(row.created_at, utc),
+            status[row.release].replace("_", " "),
+            row.dataset_version,
+            f"{row.accuracy:.1%}",
+            f"{row.size_bytes / 1e6:.1f} MB",
+        )
+        for row in found
+    ]
+    serving = [n for n, row in enumerate(found) if status[row.release] == "champion"]
+    show_table(
+        ["release", "registered", "status", "data", "accuracy", "size"],
+        rows,
+        right=["accuracy", "size"],
+        bold=serving,
+        empty=f"{name} has no release yet; the first turn makes one (`flywheel status`)",
+    )
 
 
 @releases.command("show")
 @click.argument("release")
+@json_option
+@utc_option
 @click.pass_context
-def show_release(ctx: click.Context, release: str) -> None:
-    """All that is known of RELEASE and what became of it, as JSON."""
+def show_release(ctx: click.Context, release: str, as_json: bool, utc: bool) -> None:
+    """What RELEASE scored, how the gate decided, what it was made of, and what became of it."""
     import msgspec
 
     from flywheel.bootstrap.process import open_database
     from flywheel.registry.history import read_history
+    from flywheel.registry.lineage import lineage
 
     settings = load_settings(ctx.obj)
     with open_database(settings) as database, database.transaction(read_only=True) as tx:
-        found = _get(tx, release)
+        found = find_release(tx, settings.tasks, release)
         history = read_history(tx, found)
-    shown = {**msgspec.to_builtins(found), "history": msgspec.to_builtins(history)}
-    click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+        family = lineage(tx, found.task, found.release)
+    if as_json:
+        show_json({**msgspec.to_builtins(found), "history": msgspec.to_builtins(history)})
+        return
+    for title, facts in release_facts(family, history[-1].status, utc):
+        show_facts(facts, title=title)
+        click.echo()
+    rows = [(moment(one.at, utc), *history_cells(one)) for one in history]
+    show_table(["since", "status", "share", "by", "why"], rows, right=["share"])
 
 
 @releases.command("diff")
 @click.argument("a")
 @click.argument("b")
-@click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
+@json_option
 @click.pass_context
 def diff_releases(ctx: click.Context, a: str, b: str, as_json: bool) -> None:
     """What differs from release A to release B: data, recipe, quality, size, prompt, answers."""
-    import msgspec
-
     from flywheel.bootstrap.process import open_database
     from flywheel.registry.diff import diff, read_files
     from flywheel.registry.release_folder import release_folder
 
     settings = load_settings(ctx.obj)
     with open_database(settings) as database, database.transaction(read_only=True) as tx:
-        found = [_get(tx, a), _get(tx, b)]
+        found = [find_release(tx, settings.tasks, given) for given in (a, b)]
     one, two = (read_files(row, release_folder(settings.state, row.release)) for row in found)
     difference = diff(one, two)
     if as_json:
-        click.echo(json.dumps(msgspec.to_builtins(difference), indent=2, ensure_ascii=False))
+        show_json(difference)
     else:
         click.echo("\n".join(diff_lines(difference)))
 
 
 @releases.command("served-at")
-@click.argument("at", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]))
+@click.argument("at", type=Moment())
 @click.argument("task", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
+@json_option
+@utc_option
 @click.pass_context
-def served_at(ctx: click.Context, at: datetime, task: str | None, as_json: bool) -> None:
-    """What served TASK at a moment (UTC): release, data, settings, and who shared traffic."""
-    import msgspec
+def served_at(ctx: click.Context, at: datetime, task: str | None, as_json: bool, utc: bool) -> None:
+    """What served TASK at a moment: release, data, settings, and who shared traffic.
 
+    AT is such as 2026-11-29T03:12+01:00; without a zone it is local time.
+    """
     from flywheel.bootstrap.process import open_database
     from flywheel.registry.served import served_at as what_served
 
     settings = load_settings(ctx.obj)
     name = chosen_task(settings.tasks, task)
     with open_database(settings) as database, database.transaction(read_only=True) as tx:
-        found = what_served(tx, name, at.replace(tzinfo=UTC))
+        found = what_served(tx, name, at)
     if as_json:
-        click.echo(json.dumps(msgspec.to_builtins(found), indent=2, ensure_ascii=False))
+        show_json(found)
     elif found.release is None:
-        click.echo("nothing served then")
+        click.echo(f"nothing served {name} at {moment(at, utc)}")
     else:
-        click.echo("\n".join(served_lines(found)))
+        click.echo("\n".join(served_lines(found, utc)))
 
 
 @releases.command()
 @click.argument("release")
+@json_option
 @click.pass_context
-def verify(ctx: click.Context, release: str) -> None:
+def verify(ctx: click.Context, release: str, as_json: bool) -> None:
     """Hash every file of RELEASE, and its base: is it exactly what was released?"""
     from flywheel.registry.release_folder import verify_release
 
     settings = load_settings(ctx.obj)
+    release = _on_disk(settings, release)
     found = verify_release(settings.state, release)
+    if as_json:
+        base = found.base.id if found.base else None
+        show_json({"release": release, "verified": True, "files": len(found.files), "base": base})
+        return
     base = f" and base {found.base.id}" if found.base else ""
     click.echo(f"{release} is exactly what was released: {len(found.files)} files{base}")
+
+
+def _on_disk(settings: FlywheelSettings, release: str) -> str:
+    """The id of a release whose folder is there, by its own or a short one."""
+    from flywheel.registry.release_folder import RELEASES
+
+    known = [folder.name for folder in sorted((settings.state / RELEASES).glob("[!.]*"))]
+    return full_id(release, known, "release", "flywheel releases list")
 
 
 @releases.command()
@@ -148,7 +199,8 @@ def restore(ctx: click.Context, release: str, by: str, why: str, wait: bool) -> 
     settings = load_settings(ctx.obj)
     with open_database(settings) as database:
         with database.transaction(read_only=True) as tx:
-            task = _get(tx, release).task
+            found = find_release(tx, settings.tasks, release)
+            task, release = found.task, found.release
             running = tx.rollouts.active(task)
         verify_release(settings.state, release)
         command = Command(
@@ -180,6 +232,7 @@ def export(ctx: click.Context, release: str, file: Path) -> None:
     from flywheel.registry.release_folder import BASES, release_folder
 
     settings = load_settings(ctx.obj)
+    release = _on_disk(settings, release)
     if file.exists():
         raise ArtefactError(f"{file} exists already: name a file that does not")
     manifest = export_release(
@@ -282,10 +335,3 @@ def _await_restore(database: Database, task: str, release: str, since: datetime)
     if mine[0].state != "promoted":
         raise ArtefactError(f"not restored: {mine[0].reason}")
     click.echo(f"{release} serves {task} again")
-
-
-def _get(tx: Transaction, release: str) -> Release:
-    found = tx.releases.get(release)
-    if found is None:
-        raise NotFound(f"no release {release!r}; see `flywheel releases list`")
-    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import sys
 import time
@@ -9,9 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from flywheel.cli.ids import find_release, full_id
 from flywheel.cli.operate import chosen_task
+from flywheel.cli.render import json_option, moment, show_json, show_table, utc_option
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.errors import Conflict, NotFound, Unavailable
+from flywheel.rollout.plan import final_share, percent
 from flywheel.settings import FlywheelSettings, load_settings
 
 if TYPE_CHECKING:
@@ -19,7 +23,6 @@ if TYPE_CHECKING:
     from storage.database import Database, Transaction
 
 POLL_SECONDS = 0.2
-FEWEST = 4  # characters of an id
 
 
 @click.group()
@@ -30,52 +33,86 @@ def rollout() -> None:
 @rollout.command()
 @click.argument("task", required=False)
 @click.option("--follow", is_flag=True, help="Go on until it ends.")
+@json_option
+@utc_option
 @click.pass_context
-def show(ctx: click.Context, task: str | None, follow: bool) -> None:
+def show(ctx: click.Context, task: str | None, follow: bool, as_json: bool, utc: bool) -> None:
     """The running rollout of TASK, how the latest ones ended, and what people asked for."""
     from flywheel.bootstrap.process import open_database
 
+    if follow and as_json:
+        raise click.UsageError("--follow is for people: use one of --follow and --json")
     settings = load_settings(ctx.obj)
     name = chosen_task(settings.tasks, task)
     with open_database(settings) as database:
+        if not follow:
+            with database.transaction(read_only=True) as tx:
+                _show(tx, name, as_json, utc)
+            return
         said = ""
         while True:
             with database.transaction(read_only=True) as tx:
-                rollouts = tx.rollouts.history(name, 10)
-                text = _line(rollouts[0]) if follow and rollouts else _shown(tx, name, rollouts)
+                newest = next(iter(tx.rollouts.history(name, 1)), None)
+            text = _line(newest, utc) if newest else f"{name} had no rollout yet"
             if text != said:
                 click.echo(text)
                 said = text
-            if not follow or (rollouts and rollouts[0].ended_at is not None):
+            if newest is not None and newest.ended_at is not None:
                 return
             time.sleep(1.0)
 
 
-def _shown(tx: Transaction, task: str, rollouts: list[Rollout]) -> str:
-    lines = [_line(row) for row in rollouts] or [f"{task} had no rollout yet"]
+def _show(tx: Transaction, task: str, as_json: bool, utc: bool) -> None:
+    rollouts = tx.rollouts.history(task, 10)
     waiting = [one for one in tx.challengers.waiting(task) if one != tx.rollouts.champion(task)]
+    asked = tx.commands.history(task, 10)
+    if as_json:
+        show_json({"task": task, "rollouts": rollouts, "waiting": waiting, "asked": asked})
+        return
+    rows = [
+        (
+            moment(row.started_at, utc),
+            row.rollout_id,
+            row.challenger,
+            row.state.replace("_", " "),
+            percent(final_share(row)),
+            str(row.revision),
+            row.reason,
+        )
+        for row in rollouts
+    ]
+    running = [n for n, row in enumerate(rollouts) if row.ended_at is None]
+    show_table(
+        ["started", "rollout", "challenger", "state", "share", "revision", "why"],
+        rows,
+        right=["share", "revision"],
+        bold=running,
+        empty=f"{task} had no rollout yet",
+    )
     if waiting:
-        lines.append(f"{waiting[-1]} waits: its rollout begins when none is running")
-    lines += [_asked(one) for one in tx.commands.history(task, 10)]
-    return "\n".join(lines)
+        click.echo(f"{waiting[-1]} waits: its rollout begins when none is running")
+    if asked:
+        click.echo()
+        show_table(
+            ["asked", "by", "for", "why", "outcome"],
+            [
+                (
+                    moment(one.command.at, utc),
+                    one.command.by,
+                    one.command.kind,
+                    one.command.why,
+                    one.outcome or "nobody has carried it out yet",
+                )
+                for one in asked
+            ],
+        )
 
 
-def _line(row: Rollout) -> str:
-    from flywheel.rollout.plan import final_share, percent
-
+def _line(row: Rollout, utc: bool) -> str:
     running = f" (rollout {row.rollout_id}, revision {row.revision})"
     return (
-        f"{row.started_at:%Y-%m-%d %H:%M:%S}  {row.challenger}  {row.state:12} "
+        f"{moment(row.started_at, utc)}  {row.challenger}  {row.state.replace('_', ' '):12} "
         f"{percent(final_share(row)):>5}  {row.reason}{'' if row.ended_at else running}"
-    )
-
-
-def _asked(asked: Asked) -> str:
-    command = asked.command
-    outcome = asked.outcome or "nobody has carried it out yet"
-    return (
-        f"{command.at:%Y-%m-%d %H:%M:%S}  {command.by} asked to {command.kind} "
-        f"({command.why}): {outcome}"
     )
 
 
@@ -143,16 +180,10 @@ def _command(kind: CommandKind, words: str) -> click.Command:
 
 def _named(tx: Transaction, task: str, named: str) -> Rollout:
     """The rollout whose id is, begins or ends with what a person wrote."""
-    found = tx.rollouts.find(named)
-    if found is not None and found.task == task:
-        return found
-    rows = tx.rollouts.history(task, 1000) if len(named) >= FEWEST else []
-    chosen = [row for row in rows if row.rollout_id.startswith(named)]
-    chosen = chosen or [row for row in rows if row.rollout_id.endswith(named)]
-    if len(chosen) != 1:
-        several = f"{len(chosen)} rollouts are called so" if chosen else "there is none"
-        raise NotFound(f"no rollout {named!r} of {task}: {several}; see `flywheel rollout show`")
-    return chosen[0]
+    known = [row.rollout_id for row in tx.rollouts.history(task, 1000)]
+    found = tx.rollouts.find(full_id(named, known, "rollout", "flywheel rollout show"))
+    assert found is not None  # noqa: S101 - it was in the list
+    return found
 
 
 def _confirm(kind: str, seen: Rollout) -> None:
@@ -201,6 +232,9 @@ def start(
     with open_database(settings) as database:
         with database.transaction(read_only=True) as tx:
             seen = next(iter(tx.rollouts.history(name, 1)), None)
+            # What is no release is the controller's to refuse.
+            with contextlib.suppress(NotFound):
+                release = find_release(tx, [name], release).release
         command = Command(
             command_id=new_id(),
             task=name,

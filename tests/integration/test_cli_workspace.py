@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -287,8 +288,28 @@ def test_a_start_without_a_release_is_a_usage_error(made: Path) -> None:
 
 def test_what_is_not_there_yet_is_said(made: Path) -> None:
     assert "had no rollout yet" in succeeds(made, "rollout", "show")
-    assert succeeds(made, "releases", "served-at", "2026-01-01") == "nothing served then\n"
-    assert succeeds(made, "review").startswith("0 open")
+    served = succeeds(made, "releases", "served-at", "2026-01-01T00:00Z", "--utc")
+    assert served == "nothing served species at 2026-01-01 00:00:00 UTC\n"
+    assert "has no release yet" in succeeds(made, "releases", "list")
+    assert "has no dataset yet" in succeeds(made, "datasets", "list")
+    assert re.search(r"^open +0$", succeeds(made, "review"), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("command", "keys"),
+    [
+        (["review"], {"task", "open", "claimed", "submitted", "settled", "url"}),
+        (["rollout", "show"], {"task", "rollouts", "waiting", "asked"}),
+        (["kafka", "status"], {"running", "pid", "port", "version"}),
+        (["releases", "served-at", "2026-01-01"], {"task", "at", "release"}),
+        (["releases", "list"], set()),
+        (["datasets", "list"], set()),
+    ],
+    ids=" ".join,
+)
+def test_programs_get_json(made: Path, command: list[str], keys: set[str]) -> None:
+    found = json.loads(succeeds(made, *command, "--json"))
+    assert keys <= set(found)
 
 
 def test_status_says_where_without_a_supervisor(made: Path) -> None:
