@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 # The largest record of any topic: what a producer must be allowed to send.
 LARGEST_RECORD_BYTES = max(topic.max_bytes for topic in TOPICS)
 
+# The broker unpacks what comes compressed: no record is larger than it looks, and none needs a
+# codec that a reader has not got.
+_GUARDS = {"compression.type": "uncompressed"}
+
 _log = structlog.get_logger(__name__)
 
 
@@ -33,16 +37,15 @@ def settings_of(spec: TopicSpec) -> dict[str, str]:
     hours = spec.retention_hours
     settings["retention.ms"] = "-1" if hours is None else str(hours * 3_600_000)
     settings["max.message.bytes"] = str(spec.max_bytes)
-    # The broker unpacks what comes compressed: no record is larger than it looks, and none needs a
-    # codec that a reader has not got.
-    settings["compression.type"] = "uncompressed"
-    return settings
+    return settings | _GUARDS
 
 
 def ensure_topics(kafka: KafkaSettings) -> None:
     """Make every topic that is not there yet; those that are keep the layout they have.
 
-    Raises BrokerError when the broker cannot be reached or refuses.
+    The local broker's, which an earlier version may have made, get the settings that guard who
+    reads them; those of another cluster are its operator's. Raises BrokerError when the broker
+    cannot be reached or refuses.
     """
     from kafka.admin import NewTopic
     from kafka.errors import KafkaError, TopicAlreadyExistsError
@@ -65,6 +68,8 @@ def ensure_topics(kafka: KafkaSettings) -> None:
         if missing:
             _await_leaders(admin, [spec.name for spec in missing])
             _log.info("topics made", topics=[spec.name for spec in missing])
+        if kafka.local:
+            _guard(admin, [spec.name for spec in TOPICS if spec.name in present])
     except KafkaError as error:
         raise BrokerError(f"Kafka at {kafka.servers} refused to make topics: {error}") from error
     finally:
@@ -108,6 +113,15 @@ def admin_client(kafka: KafkaSettings) -> Any:
         return KafkaAdminClient(**connection.kafka_python(kafka, "flywheel-admin"))
     except (KafkaError, OSError) as error:
         raise BrokerError(f"Kafka at {kafka.servers} does not answer: {error}") from error
+
+
+def _guard(admin: Any, names: list[str]) -> None:
+    from kafka.admin import ConfigResource, ConfigResourceType
+
+    if names:
+        admin.alter_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, name, configs=_GUARDS) for name in names]
+        )
 
 
 def _led(topic: Any) -> bool:

@@ -74,6 +74,21 @@ def test_topics_are_laid_out_by_the_table_and_made_once(kafka: KafkaSettings) ->
     assert found == {topic.name: topic.partitions for topic in TOPICS}
 
 
+def test_topics_of_an_earlier_version_get_what_guards_their_readers(kafka: KafkaSettings) -> None:
+    from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+
+    admin = KafkaAdminClient(bootstrap_servers=kafka.servers)
+    topic = ConfigResourceType.TOPIC
+    before = {"compression.type": "producer"}
+    try:
+        admin.alter_configs([ConfigResource(topic, "flywheel.traffic", configs=before)])
+        ensure_topics(kafka)
+        described = admin.describe_configs([ConfigResource(topic, "flywheel.traffic")])
+    finally:
+        admin.close()
+    assert "'uncompressed'" in repr(described)
+
+
 def test_a_topic_that_nobody_made_is_not_made_by_a_send(kafka: KafkaSettings) -> None:
     publisher = KafkaPublisher(kafka, "test", timeout=1.0)
     try:
