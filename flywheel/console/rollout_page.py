@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from flywheel.console.ports import ConsoleTransaction
-from flywheel.console.words import aware
+from flywheel.console.words import THIN, aware
 from flywheel.errors import NotFound
 from flywheel.rollout.analysis.evidence import Check
 from flywheel.rollout.config import RolloutSettings
-from flywheel.rollout.ports import Rollout
-from flywheel.rollout.view import RolloutView, rollout_view, task_view
+from flywheel.rollout.plan import final_share
+from flywheel.rollout.ports import Asked, Rollout, Transition
+from flywheel.rollout.view import RolloutView, TaskView, rollout_view, task_view
 
 WIDTH = 100.0  # of an axis: positions are percentages of whatever it measures on screen
 CHECK_GROUPS = (
@@ -22,6 +24,9 @@ CHECK_GROUPS = (
     ("step", "This step", "needed before the share rises"),
     ("promotion", "Promotion", "proof that it is no worse by more than the margins"),
 )
+GOING = ("warming", "shadow", "canary")
+LATE_SECONDS = 10.0  # after which whoever asked is told that nobody has carried it out
+RECENT_SECONDS = 120.0
 _TITLES = {"accuracy": "Accuracy", "errors": "Error rate", "latency": "p95 latency"}
 
 
@@ -58,6 +63,19 @@ class Step:
     note: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A command as the page tells of it, ``waited`` seconds after it was asked for."""
+
+    asked: Asked
+    waited: float
+
+    @property
+    def late(self) -> bool:
+        """Whether nobody has carried it out in a time that is none for a controller that runs."""
+        return self.asked.outcome is None and self.waited > LATE_SECONDS
+
+
 def rollout_page(
     tx: ConsoleTransaction, task: str, settings: RolloutSettings, rollout_id: str, now: datetime
 ) -> dict[str, Any]:
@@ -79,11 +97,14 @@ def rollout_page(
         "view": view,
         "shown": shown,
         "running": shown is not None and shown.rollout.ended_at is None,
-        "intervals": intervals(shown) if shown else [],
-        "steps": steps(shown.rollout) if shown else [],
+        "challenger_share": final_share(shown.rollout) if shown else 0.0,
+        "intervals": intervals(shown.checks) if shown else [],
+        "steps": steps(shown.rollout, shown.transitions, settings) if shown else [],
         "groups": _groups(shown) if shown else [],
-        "looks": looks(shown) if shown else [],
+        "proven": shown is not None and _proven(shown.checks),
+        "story": _story(shown) if shown else [],
         "in_state": _in_state(shown, now),
+        "outcomes": _outcomes(view, now),
         "rollout_settings": settings,
     }
 
@@ -91,7 +112,30 @@ def rollout_page(
 def _in_state(shown: RolloutView | None, now: datetime) -> float | None:
     if shown is None or shown.rollout.ended_at is not None:
         return None
-    return max(0.0, (now - aware(shown.rollout.step_started_at)).total_seconds())
+    began = [change.at for change in shown.transitions[-1:]] or [shown.rollout.step_started_at]
+    return max(0.0, (now - aware(began[0])).total_seconds())
+
+
+def _proven(checks: Sequence[Check]) -> bool:
+    promotion = [check for check in checks if check.kind == "promotion"]
+    return bool(promotion) and all(check.outcome == "passed" for check in promotion)
+
+
+def _story(view: RolloutView) -> list[tuple[datetime, Transition | None, Asked | None]]:
+    """Decisions, and what was asked for and not carried out, newest first."""
+    changes = [(aware(change.at), change, None) for change in view.transitions]
+    refused = [(aware(one.command.at), None, one) for one in view.refused]
+    return sorted([*changes, *refused], key=lambda one: one[0])[::-1]
+
+
+def _outcomes(view: TaskView, now: datetime) -> list[Outcome]:
+    """Commands that wait, and what became of those of the last minutes; newest first."""
+    return [
+        Outcome(one, waited)
+        for one in view.asked
+        if (waited := (now - aware(one.command.at)).total_seconds()) < RECENT_SECONDS
+        or one.outcome is None
+    ]
 
 
 def _groups(view: RolloutView) -> list[tuple[str, str, list[Check]]]:
@@ -103,39 +147,43 @@ def _groups(view: RolloutView) -> list[tuple[str, str, list[Check]]]:
     ]
 
 
-def steps(rollout: Rollout) -> list[Step]:
-    """Warm, shadow, each share, and the end, with where this rollout stands."""
-    names = ["Warm up", "Shadow"]
-    names += [f"{share * 100:.3g}\u202f%" for share in rollout.steps]
-    if not rollout.steps:
-        names = ["Load"]  # a former champion is restored
-    state = rollout.resume_to or rollout.state if rollout.state == "paused" else rollout.state
-    at = {"warming": 0, "shadow": 1}.get(state, 2 + max(rollout.step, 0))
-    if rollout.ended_at is not None and rollout.step < 0:
-        at = 1
-    at = min(at, len(names) - 1)
+def steps(
+    rollout: Rollout, transitions: Sequence[Transition], settings: RolloutSettings
+) -> list[Step]:
+    """Warm up, shadow where there is one, each share, and the end: what ran of them, as the
+    rollout's decisions say, and where it stands."""
+    went = [(one.state, one.share) for one in transitions if one.state in GOING]
+    shadowed = ("shadow", 0.0) in went
+    plan = [("warming", 0.0, "Warm up" if rollout.steps else "Load")]
+    if shadowed or (rollout.steps and settings.shadow_requests and rollout.ended_at is None):
+        plan.append(("shadow", 0.0, "Shadow"))
+    plan += [("canary", share, f"{share * 100:.3g}{THIN}%") for share in rollout.steps]
+    if rollout.state == "serving":
+        plan, went = [], []  # the first release had nobody to take over from
+    now = went[-1] if went else ("warming", 0.0)
+    at = next((i for i, (*key, _) in enumerate(plan) if tuple(key) == now), 0)
     result = []
-    for index, name in enumerate(names):
-        if rollout.state == "promoted" or index < at:
-            mark = "done"
-        elif index == at:
+    for index, (state, share, name) in enumerate(plan):
+        mark, note = "", "copies of requests" if state == "shadow" else ""
+        if index == at and rollout.state != "promoted":
             mark = {"rolled_back": "bad", "paused": "held"}.get(rollout.state, "now")
-        else:
-            mark = ""
-        note = {"held": "held here", "bad": "rolled back here"}.get(mark, "")
-        result.append(Step(name, mark, note or ("copies of requests" if index == 1 else "")))
-    result.append(Step("Champion", "done" if rollout.state == "promoted" else ""))
+        elif (state, share) in went:
+            mark = "done"
+        elif index < at or rollout.state == "promoted":
+            note = "skipped"
+        note = {"held": "held here", "bad": "rolled back here"}.get(mark, note)
+        result.append(Step(name, mark, note))
+    result.append(Step("Champion", "done" if rollout.state in ("promoted", "serving") else ""))
     return result
 
 
-def looks(view: RolloutView) -> list[tuple[int, bool]]:
-    """(audited samples, whether it was reached) of every scheduled look at promotion."""
-    return [(size, index < view.paired.looks_used) for index, size in enumerate(view.paired.looks)]
-
-
-def intervals(view: RolloutView) -> list[Interval]:
-    """Accuracy, errors and latency as proofs of non-inferiority, each on its own axis."""
-    found = {check.name: check for check in view.checks if check.kind == "promotion"}
+def intervals(checks: Sequence[Check]) -> list[Interval]:
+    """Accuracy, errors and latency, each on its own axis with the interval that decides: of the
+    harm where that is proven, else of the proof that it is no worse."""
+    found = {check.name: check for check in checks if check.kind == "promotion"}
+    found |= {
+        check.name: check for check in checks if check.kind == "harm" and check.outcome == "failed"
+    }
     return [
         _interval(found[name], _TITLES[name])
         for name in ("accuracy", "errors", "latency")

@@ -12,6 +12,7 @@ from flywheel.rollout import transitions
 from flywheel.rollout.analysis.assess import assess
 from flywheel.rollout.analysis.evidence import Facts
 from flywheel.rollout.config import RolloutSettings
+from flywheel.rollout.findings import findings
 from flywheel.rollout.plan import percent
 from flywheel.rollout.ports import REFUSED, Command, Rollout, RolloutTransaction
 
@@ -140,7 +141,8 @@ def carry_out(
         return None
     evidence: dict[str, object] | None = None
     if active is not None and seen is not None and active.rollout_id == seen.rollout_id:
-        evidence = transitions.snapshot(assess(seen, facts or Facts(), settings), facts or Facts())
+        known = facts or Facts()
+        evidence = findings(seen, known, assess(seen, known, settings), settings).kept()
     if command.kind == "restore":
         event = _restore(tx, command, active, settings, now, evidence)
     elif active is None:

@@ -153,10 +153,20 @@ def _next_challenger(
         tx.challengers.taken(passed)
     if not tx.challengers.taken(release):
         raise Conflict(f"another controller has taken up {release}")
-    reason = "first release" if champion is None else "newest release past the gate"
+    reason = "first release" if champion is None else _why(tx, release)
     if older:
         reason += f"; passed over for it, as older: {', '.join(older)}"
     return transitions.begin(tx, task, release, settings, now, CONTROLLER, reason)
+
+
+def _why(tx: RolloutTransaction, release: str) -> str:
+    found = tx.releases.get(release)
+    if found is None or found.gate_passed or found.override is None:
+        return "newest release that passed the gate"
+    return (
+        f"put past the gate by {found.override.by}: {found.override.why} "
+        f"(the gate: {found.gate_reason})"
+    )
 
 
 def _evaluate(

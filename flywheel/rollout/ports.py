@@ -11,7 +11,7 @@ import msgspec
 
 from flywheel.contracts.events import LabelRecorded, LabelSettled, ShadowRecorded, TrafficRecorded
 from flywheel.contracts.publishing import Outbox
-from flywheel.contracts.release import Override
+from flywheel.contracts.release import Override, Release
 from flywheel.contracts.split import RolloutState
 
 CommandKind = Literal["pause", "resume", "promote", "rollback", "start", "restore"]
@@ -23,12 +23,13 @@ class ArmSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     ``latency_buckets`` are (``latency_bucket`` of the latency, how many), over *all* live answers
     of the rollout that were no errors: tests that hold at any look need the whole, not a window.
-    ``shadow_requests`` and ``shadow_errors`` count what the arm answered without being seen.
+    ``audited`` live answers have an expert's label that was drawn uniformly; ``correct`` of them
+    are right. ``shadow_requests`` and ``shadow_errors`` count what it answered without being seen.
     """
 
     requests: int = 0
     errors: int = 0
-    labelled: int = 0
+    audited: int = 0
     correct: int = 0
     latencies_ms: tuple[float, ...] = ()
     latency_buckets: tuple[tuple[int, int], ...] = ()
@@ -257,8 +258,21 @@ class Challengers(Protocol):
         ...
 
 
+class ReleaseReader(Protocol):
+    """The registry, as far as it says what the gate decided and how a release is served."""
+
+    def get(self, release: str) -> Release | None:
+        """One release, or None."""
+        ...
+
+
 class RolloutTransaction(Protocol):
     """What one transaction of the controller offers."""
+
+    @property
+    def releases(self) -> ReleaseReader:
+        """The registry."""
+        ...
 
     rollouts: RolloutStore
     commands: CommandStore

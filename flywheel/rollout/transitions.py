@@ -8,9 +8,10 @@ import msgspec
 
 from flywheel.contracts.events import RolloutChanged
 from flywheel.contracts.ids import new_id
-from flywheel.rollout.analysis.evidence import Assessment, Facts
+from flywheel.rollout.analysis.evidence import Facts
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.decide import CONTROLLER, Decision, Servers
+from flywheel.rollout.findings import findings
 from flywheel.rollout.plan import split_of
 from flywheel.rollout.ports import Rollout, RolloutTransaction, Transition
 
@@ -71,7 +72,8 @@ def apply(
     by = CONTROLLER
     if after.state == "promoted" and not after.steps:
         by = tx.rollouts.transitions(after.rollout_id)[0].decided_by
-    return record(tx, after, settings, now, by, snapshot(decision.assessment, facts))
+    found = findings(rollout, facts, decision.assessment, settings)
+    return record(tx, after, settings, now, by, found.kept())
 
 
 def moved(rollout: Rollout, state: str, reason: str, now: datetime) -> Rollout:
@@ -146,17 +148,3 @@ def with_readiness(rollout: Rollout, servers: Servers, now: datetime) -> Rollout
 def with_looks(rollout: Rollout, decision: Decision) -> Rollout:
     """The rollout with the number of scheduled looks that have been taken."""
     return msgspec.structs.replace(rollout, looks_used=decision.assessment.looks_used)
-
-
-def snapshot(assessment: Assessment, facts: Facts) -> dict[str, object]:
-    """The evidence of a decision as JSON-able values, to be kept with its transition."""
-    return {
-        "pairs": assessment.pairs,
-        "looks_used": assessment.looks_used,
-        "requests": {
-            "champion": facts.champion.requests,
-            "challenger": facts.challenger.requests,
-        },
-        "errors": {"champion": facts.champion.errors, "challenger": facts.challenger.errors},
-        "checks": [msgspec.to_builtins(check) for check in assessment.checks],
-    }

@@ -5,83 +5,52 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Protocol
 
 import msgspec
 
-from flywheel.contracts.release import Release
+from flywheel.contracts.release import Override
 from flywheel.contracts.split import RolloutState, TrafficSplit
-from flywheel.rollout.analysis import latency
 from flywheel.rollout.analysis.adapter import adapter_note
-from flywheel.rollout.analysis.assess import assess
-from flywheel.rollout.analysis.evidence import Assessment, Check, Facts
+from flywheel.rollout.analysis.evidence import Check
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.control import gather
 from flywheel.rollout.decide import Decision, decide
-from flywheel.rollout.plan import look_sizes, split_of
-from flywheel.rollout.ports import ArmSummary, Command, Rollout, RolloutTransaction, Transition
+from flywheel.rollout.findings import ArmView, Findings, PairedView, decided_on, findings
+from flywheel.rollout.plan import split_of
+from flywheel.rollout.ports import Asked, Command, Rollout, RolloutTransaction, Transition
+
+ASKED = 500  # commands of a task that are looked through for those of one rollout
+
+Viewing = Callable[[], AbstractContextManager[RolloutTransaction]]
 
 
-class ReleaseReader(Protocol):
-    """The registry, as far as it says how a release is served."""
+class GateView(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gate said of a challenger, and who put it past a failed one and why."""
 
-    def get(self, release: str) -> Release | None:
-        """One release, or None."""
-        ...
-
-
-class ViewTransaction(RolloutTransaction, Protocol):
-    """What is read for a view: the controller's stores, and the releases."""
-
-    @property
-    def releases(self) -> ReleaseReader:
-        """The registry."""
-        ...
-
-
-Viewing = Callable[[], AbstractContextManager[ViewTransaction]]
-
-
-class ArmView(msgspec.Struct, frozen=True, kw_only=True):
-    """One arm's live traffic; latencies in ms, accuracy on its labelled live answers."""
-
-    release: str
-    requests: int
-    errors: int
-    error_rate: float | None
-    shadow_requests: int
-    labelled: int
-    accuracy: float | None
-    p50_ms: float | None
-    p95_ms: float | None
-
-
-class PairedView(msgspec.Struct, frozen=True, kw_only=True):
-    """The paired comparison: what it counts, the difference and its confidence sequence."""
-
-    n: int
-    both_right: int
-    only_champion_right: int
-    only_challenger_right: int
-    both_wrong: int
-    difference: float | None
-    low: float | None
-    high: float | None
-    margin: float
-    looks: tuple[int, ...]
-    looks_used: int
-    next_look: int | None
+    passed: bool
+    reason: str
+    override: Override | None = None
 
 
 class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
-    """One rollout: itself, how it came here, its evidence, and (if it runs) what comes next."""
+    """One rollout: itself, how it came here, its evidence, and (if it runs) what comes next.
+
+    The evidence of one that has ended is what was kept when ``decided_on`` was decided: labels
+    that came later don't change what a decision was made from. Its last decision may have kept
+    none, and one of long ago none at all: then arms and pairs are None. ``refused`` are the
+    commands on it that were not carried out. ``gate`` is None where the registry has no such
+    release.
+    """
 
     rollout: Rollout
     transitions: tuple[Transition, ...]
-    champion: ArmView
-    challenger: ArmView
-    paired: PairedView
+    gate: GateView | None
+    refused: tuple[Asked, ...]
+    champion: ArmView | None
+    challenger: ArmView | None
+    paired: PairedView | None
     checks: tuple[Check, ...]
+    decided_on: Transition | None
     next: str
 
 
@@ -108,9 +77,12 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     waiting: tuple[str, ...]
     pending: tuple[Command, ...]
     next: str
+    asked: tuple[Asked, ...]
 
 
-def task_view(tx: ViewTransaction, task: str, settings: RolloutSettings, now: datetime) -> TaskView:
+def task_view(
+    tx: RolloutTransaction, task: str, settings: RolloutSettings, now: datetime
+) -> TaskView:
     """Read the whole state of a task."""
     active = tx.rollouts.active(task)
     champion = tx.rollouts.champion(task)
@@ -123,7 +95,7 @@ def task_view(tx: ViewTransaction, task: str, settings: RolloutSettings, now: da
     elif champion is None:
         idle = "the first registered release becomes the champion"
     else:
-        idle = "the next release past the gate is rolled out"
+        idle = "the next release that passes the gate is rolled out"
     return TaskView(
         task=task,
         champion=champion,
@@ -133,31 +105,62 @@ def task_view(tx: ViewTransaction, task: str, settings: RolloutSettings, now: da
         waiting=waiting,
         pending=tuple(tx.commands.pending(task)),
         next=view.next if view else idle,
+        asked=tuple(tx.commands.history(task, 20)),
     )
 
 
 def rollout_view(
-    tx: ViewTransaction, rollout: Rollout, settings: RolloutSettings, now: datetime
+    tx: RolloutTransaction, rollout: Rollout, settings: RolloutSettings, now: datetime
 ) -> RolloutView:
-    """One rollout with its evidence as it is now (late labels of a past one included)."""
-    facts = gather(tx.evidence, rollout)
+    """One rollout with its evidence: as it is now, or as it was when it was decided."""
+    transitions = tuple(tx.rollouts.transitions(rollout.rollout_id))
+    found: Findings | None = None
+    change: Transition | None = None
     if rollout.ended_at is None:
+        facts = gather(tx.evidence, rollout)
         decision = decide(rollout, facts, settings, now)
-        seen, what_next = decision.assessment, _next(rollout, decision)
+        found = findings(rollout, facts, decision.assessment, settings)
+        what_next = _next(rollout, decision)
     else:
-        seen, what_next = assess(rollout, facts, settings), f"ended: {rollout.reason}"
+        what_next = f"ended: {rollout.reason}"
+        found, change = decided_on(rollout, transitions) or (None, None)
     return RolloutView(
         rollout=rollout,
-        transitions=tuple(tx.rollouts.transitions(rollout.rollout_id)),
-        champion=_arm(rollout.champion, facts.champion),
-        challenger=_arm(rollout.challenger, facts.challenger),
-        paired=_paired(facts, seen, settings),
-        checks=_noted(tx, rollout, seen.checks),
+        transitions=transitions,
+        gate=_gate(tx, rollout),
+        refused=_refused(tx, rollout),
+        champion=found.champion if found else None,
+        challenger=found.challenger if found else None,
+        paired=found.paired if found else None,
+        checks=_noted(tx, rollout, found.checks) if found else (),
+        decided_on=change,
         next=what_next,
     )
 
 
-def _noted(tx: ViewTransaction, rollout: Rollout, checks: tuple[Check, ...]) -> tuple[Check, ...]:
+def _gate(tx: RolloutTransaction, rollout: Rollout) -> GateView | None:
+    release = tx.releases.get(rollout.challenger)
+    if release is None:
+        return None
+    return GateView(
+        passed=release.gate_passed, reason=release.gate_reason, override=release.override
+    )
+
+
+def _refused(tx: RolloutTransaction, rollout: Rollout) -> tuple[Asked, ...]:
+    """Oldest first."""
+    return tuple(
+        asked
+        for asked in reversed(tx.commands.history(rollout.task, ASKED))
+        if asked.command.rollout_id == rollout.rollout_id
+        and asked.outcome is not None
+        and not asked.accepted
+    )
+
+
+def _noted(
+    tx: RolloutTransaction, rollout: Rollout, checks: tuple[Check, ...]
+) -> tuple[Check, ...]:
     """The checks, with what people must know to read those of latency."""
     note = adapter_note(tx.releases.get(rollout.champion), tx.releases.get(rollout.challenger))
     if not note:
@@ -174,43 +177,6 @@ def _next(rollout: Rollout, decision: Decision) -> str:
     if decision.changes(rollout):
         return f"becomes {decision.state.replace('_', ' ')} at once: {decision.reason}"
     return decision.next
-
-
-def _arm(release: str, arm: ArmSummary) -> ArmView:
-    latencies = latency.of_arm(arm)
-    return ArmView(
-        release=release,
-        requests=arm.requests,
-        errors=arm.errors,
-        error_rate=arm.errors / arm.requests if arm.requests else None,
-        shadow_requests=arm.shadow_requests,
-        labelled=arm.labelled,
-        accuracy=arm.correct / arm.labelled if arm.labelled else None,
-        p50_ms=latencies.quantile(0.5),
-        p95_ms=latencies.quantile(0.95),
-    )
-
-
-def _paired(facts: Facts, seen: Assessment, settings: RolloutSettings) -> PairedView:
-    def count(champion: bool, challenger: bool) -> int:
-        wanted = (champion, challenger)
-        return sum((p.champion_correct, p.challenger_correct) == wanted for p in facts.pairs)
-
-    check = next(check for check in seen.of("harm") if check.name == "accuracy")
-    return PairedView(
-        n=seen.pairs,
-        both_right=count(True, True),
-        only_champion_right=count(True, False),
-        only_challenger_right=count(False, True),
-        both_wrong=count(False, False),
-        difference=check.value,
-        low=check.low,
-        high=check.high,
-        margin=-settings.accuracy_margin,
-        looks=look_sizes(settings),
-        looks_used=seen.looks_used,
-        next_look=seen.next_look,
-    )
 
 
 def _item(rollout: Rollout) -> HistoryItem:

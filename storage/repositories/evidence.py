@@ -33,10 +33,10 @@ class SqlEvidence:
     def arms(self, rollout_id: str) -> tuple[ArmSummary, ArmSummary]:
         """(champion, challenger) on live traffic of this rollout."""
         counts = {row.arm: row for row in self._work.rows(_counts(rollout_id))}
-        labels = self._labels(rollout_id)
+        audits = self._audits(rollout_id)
         return (
-            self._arm(rollout_id, "champion", counts.get("champion"), labels["champion"]),
-            self._arm(rollout_id, "challenger", counts.get("challenger"), labels["challenger"]),
+            self._arm(rollout_id, "champion", counts.get("champion"), audits["champion"]),
+            self._arm(rollout_id, "challenger", counts.get("challenger"), audits["challenger"]),
         )
 
     def pairs(self, rollout_id: str) -> list[Pair]:
@@ -99,12 +99,12 @@ class SqlEvidence:
             challenger_units=units.get("challenger", 0),
         )
 
-    def _labels(self, rollout_id: str) -> dict[str, tuple[int, int]]:
-        """Arm → (labelled, correct) of its live answers; the most trusted label counts."""
+    def _audits(self, rollout_id: str) -> dict[str, tuple[int, int]]:
+        """Arm → (audited, correct) of its live answers. What experts were asked because the model
+        was unsure, and what users object to, is harder than the traffic is, and left out."""
         found = self._work.rows(
             select(
                 _scores.c.arm,
-                _scores.c.release,
                 _scores.c.output,
                 _scores.c.scores,
                 *_truth_columns,
@@ -114,23 +114,18 @@ class SqlEvidence:
                 _scores.c.rollout_id == rollout_id,
                 _scores.c.live.is_(True),
                 _scores.c.output.is_not(None),
-                _truths.c.value.is_not(None),
+                *_audited(),
             )
         )
-        best: dict[tuple[str, str], Row[Any]] = {}
-        for row in found:
-            key = (row.sample_id, row.release)
-            if key not in best or row.rank < best[key].rank:
-                best[key] = row
         totals = {"champion": (0, 0), "challenger": (0, 0)}
-        for row in best.values():
+        for row in found:
             if row.arm in totals:
-                labelled, correct = totals[row.arm]
-                totals[row.arm] = (labelled + 1, correct + _right(row))
+                audited, correct = totals[row.arm]
+                totals[row.arm] = (audited + 1, correct + _right(row))
         return totals
 
     def _arm(
-        self, rollout_id: str, arm: str, counts: Row[Any] | None, labels: tuple[int, int]
+        self, rollout_id: str, arm: str, counts: Row[Any] | None, audits: tuple[int, int]
     ) -> ArmSummary:
         if counts is None:
             return ArmSummary()
@@ -156,8 +151,8 @@ class SqlEvidence:
         return ArmSummary(
             requests=counts.requests,
             errors=counts.errors,
-            labelled=labels[0],
-            correct=labels[1],
+            audited=audits[0],
+            correct=audits[1],
             shadow_requests=counts.shadow_requests,
             shadow_errors=counts.shadow_errors,
             latencies_ms=tuple(row[0] for row in self._work.rows(newest)),

@@ -26,7 +26,7 @@ def test_an_arm_is_right_whatever_the_spelling(database: Database, truth: str, r
         champion, _ = tx.evidence.arms("rollout")
         [audit] = tx.audits.audits(TASK, "r1")
     assert (pair.champion_correct, pair.challenger_correct) == (right, False)
-    assert (champion.labelled, champion.correct) == (1, int(right))
+    assert (champion.audited, champion.correct) == (1, int(right))
     assert audit.correct is right
 
 

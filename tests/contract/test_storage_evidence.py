@@ -53,16 +53,16 @@ def test_arms_count_live_requests_errors_and_labels(database: Database) -> None:
         shadow("s1"),
         shadow("s2", output=None, error="timeout"),
         traffic("elsewhere", rollout_id="another", arm="champion"),
-        label("s1", "a", "user"),
-        label("s2", "a", "outcome"),
-        label("s3", "a", "user"),
+        settled("s1", "a"),
+        settled("s2", "a"),
+        settled("s3", "a"),
         label("s4", "b", "auto"),
     )
     champion, challenger = arms(database)
     assert champion == ArmSummary(
         requests=3,
         errors=1,
-        labelled=2,
+        audited=2,
         correct=1,
         latencies_ms=(30.0, 10.0),
         latency_buckets=((latency_bucket(10.0), 1), (latency_bucket(30.0), 1)),
@@ -87,12 +87,20 @@ def test_the_newest_2000_latencies_and_buckets_over_all(database: Database) -> N
     assert sum(count for _, count in champion.latency_buckets) == 2100
 
 
-def test_an_expert_outranks_a_user_and_undo_gives_way_again(database: Database) -> None:
-    record(database, traffic("s1", **CHAMPION), label("s1", "a", "user", 5))
-    record(database, settled("s1", "b", 1))
-    assert arms(database)[0].correct == 0
-    record(database, settled("s1", None, 2))
-    assert (arms(database)[0].labelled, arms(database)[0].correct) == (1, 1)
+def test_only_uniformly_drawn_samples_say_how_often_an_arm_is_right(database: Database) -> None:
+    right, wrong = "a", "b"
+    record(
+        database,
+        *(traffic(f"s{number}", **CHAMPION) for number in range(1, 6)),
+        label("s1", wrong, "user"),
+        label("s2", wrong, "outcome"),
+        settled("s3", wrong, audit=False),
+        settled("s4", right),
+        settled("s5", wrong),
+    )
+    assert (arms(database)[0].audited, arms(database)[0].correct) == (2, 1)
+    record(database, settled("s5", None, 9))
+    assert (arms(database)[0].audited, arms(database)[0].correct) == (1, 1)
 
 
 def test_a_repeated_request_counts_once_as_it_went_at_first(database: Database) -> None:

@@ -219,8 +219,8 @@ def _compare(loop: Loop, rollout_id: str) -> Rollout:
     assert len(facts.pairs) == 260
     assert share == [pytest.approx(0.65, abs=0.1), pytest.approx(0.95, abs=0.05)]
     live = facts.challenger
-    assert live.labelled == live.requests
-    assert live.correct / live.labelled == pytest.approx(0.95, abs=0.08)
+    assert live.audited == live.requests
+    assert live.correct / live.audited == pytest.approx(0.95, abs=0.08)
     decision = decide_rollout(rollout, facts, ROLLOUT, datetime.now(UTC))
     assert decision.state == "promoted", decision.next
     return rollout

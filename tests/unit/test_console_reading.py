@@ -14,7 +14,8 @@ from flywheel.console.rollout_page import WIDTH, steps
 from flywheel.console.rollout_page import _interval as interval
 from flywheel.console.words import count, duration, percent, points, share, short, size
 from flywheel.rollout.analysis.evidence import Check
-from flywheel.rollout.ports import Rollout
+from flywheel.rollout.config import RolloutSettings
+from flywheel.rollout.ports import Rollout, Transition
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -102,21 +103,80 @@ def test_a_measure_without_data_shows_its_margin_alone(name: str) -> None:
     assert drawn.value_words == "no data yet"
 
 
+def told(*states: tuple[str, float]) -> list[Transition]:
+    return [
+        Transition(rollout_id="r", at=NOW, state=state, share=share, decided_by="x", reason="")  # type: ignore[arg-type]
+        for state, share in states
+    ]
+
+
+WARM, SHADOW = ("warming", 0.0), ("shadow", 0.0)
+FIRST, SECOND, THIRD = ("canary", 0.05), ("canary", 0.25), ("canary", 0.5)
+
+
 @pytest.mark.parametrize(
-    ("changes", "expected"),
+    ("changes", "went", "expected"),
     [
-        ({"state": "warming", "step": -1}, ["now", "", "", "", "", ""]),
-        ({"state": "shadow", "step": -1}, ["done", "now", "", "", "", ""]),
-        ({}, ["done", "done", "done", "now", "", ""]),
-        ({"state": "paused", "resume_to": "canary"}, ["done", "done", "done", "held", "", ""]),
-        ({"state": "rolled_back", "ended_at": NOW}, ["done", "done", "done", "bad", "", ""]),
-        ({"state": "promoted", "step": 2, "ended_at": NOW}, ["done"] * 6),
+        ({"state": "warming", "step": -1}, [WARM], "Warm up:now 5: 25: 50: Champion:"),
+        (
+            {"state": "shadow", "step": -1},
+            [WARM, SHADOW],
+            "Warm up:done Shadow:now 5: 25: 50: Champion:",
+        ),
+        ({}, [WARM, FIRST, SECOND], "Warm up:done 5:done 25:now 50: Champion:"),
+        (
+            {"state": "paused", "resume_to": "canary"},
+            [WARM, FIRST, SECOND, ("paused", 0.25)],
+            "Warm up:done 5:done 25:held 50: Champion:",
+        ),
+        (
+            {"state": "rolled_back", "ended_at": NOW},
+            [WARM, FIRST, ("rolled_back", 0.0)],
+            "Warm up:done 5:bad 25: 50: Champion:",
+        ),
+        (
+            {"state": "rolled_back", "ended_at": NOW, "step": -1},
+            [WARM, ("rolled_back", 0.0)],
+            "Warm up:bad 5: 25: 50: Champion:",
+        ),
+        (
+            {"state": "promoted", "step": 2, "ended_at": NOW},
+            [WARM, FIRST, SECOND, THIRD, ("promoted", 0.0)],
+            "Warm up:done 5:done 25:done 50:done Champion:done",
+        ),
+        (
+            {"state": "promoted", "step": 0, "ended_at": NOW},
+            [WARM, FIRST, ("promoted", 0.0)],
+            "Warm up:done 5:done 25:skipped 50:skipped Champion:done",
+        ),
+        (
+            {"state": "promoted", "step": -1, "ended_at": NOW, "steps": ()},
+            [WARM, ("promoted", 0.0)],
+            "Load:done Champion:done",
+        ),
+        (
+            {"state": "serving", "step": -1, "ended_at": NOW},
+            [("serving", 0.0)],
+            "Champion:done",
+        ),
     ],
 )
-def test_the_plan_shows_where_a_rollout_stands(
-    changes: dict[str, object], expected: list[str]
+def test_the_plan_shows_what_ran_and_where_a_rollout_stands(
+    changes: dict[str, object], went: list[tuple[str, float]], expected: str
 ) -> None:
-    assert [step.state for step in steps(rollout(**changes))] == expected
+    found = steps(rollout(**changes), told(*went), RolloutSettings())
+    shown = [
+        f"{step.name.replace(chr(0x202F) + '%', '')}:"
+        + (step.state or ("skipped" if step.note == "skipped" else ""))
+        for step in found
+    ]
+    assert " ".join(shown) == expected
+
+
+def test_a_shadow_that_is_still_to_come_is_in_the_plan() -> None:
+    asked = RolloutSettings(shadow_requests=10)
+    found = steps(rollout(state="warming", step=-1), told(WARM), asked)
+    assert [step.name for step in found][:2] == ["Warm up", "Shadow"]
 
 
 def test_a_release_is_what_its_latest_rollout_made_of_it() -> None:

@@ -14,6 +14,14 @@ function link(state, words) {
 
 function swap(page) {
   let changed = false;
+  document.title = page.title;
+  // Where the page tells of something else than before, its parts are others too.
+  for (const fresh of page.querySelectorAll("[data-live-key][id]")) {
+    const old = document.getElementById(fresh.id);
+    if (!old || old.dataset.liveKey === fresh.dataset.liveKey) continue;
+    old.replaceWith(document.importNode(fresh, true));
+    changed = true;
+  }
   for (const fresh of page.querySelectorAll("[data-live][id]")) {
     const old = document.getElementById(fresh.id);
     if (!old || seen.get(fresh.id) === fresh.outerHTML) continue;

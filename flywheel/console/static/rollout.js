@@ -8,20 +8,25 @@ const el = (id) => document.getElementById(id);
 const words = {
   pause: ["Pause this rollout?", "The challenger keeps its present share until someone resumes, promotes or rolls back. Harm still rolls it back.", "Pause"],
   resume: ["Resume this rollout?", "It goes on from where it was held; the checks decide its next step.", "Resume"],
-  promote: ["Promote the challenger now?", "It becomes the champion and gets all traffic, whatever the evidence says so far.", "Promote"],
+  promote: ["Promote the challenger now?", "It becomes the champion and gets all traffic.", "Promote"],
   rollback: ["Roll the challenger back?", "The champion gets all traffic again within a second. The challenger stays in the registry.", "Roll back"],
 };
-let kind = "";
+// What was seen when the dialog was opened: it names that rollout, whatever runs meanwhile.
+let command = {};
 
 document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-command]");
   if (!button) return;
-  kind = button.dataset.command;
+  const kind = button.dataset.command;
+  const { rollout, revision } = el("commands").dataset;
+  command = { kind, rollout, revision: Number(revision) };
   const [title, explained, verb] = words[kind];
   el("command-title").textContent = title;
   el("command-words").textContent = explained;
   el("command-do").textContent = verb;
   el("command-do").classList.toggle("danger", kind === "rollback");
+  el("command-verdict").replaceChildren();
+  if (kind === "promote") el("command-verdict").innerHTML = el("verdict").innerHTML;
   el("command-problem").hidden = true;
   el("command-by").value = localStorage.getItem(NAME) ?? "";
   el("command").showModal();
@@ -37,7 +42,7 @@ el("command-form").addEventListener("submit", async (event) => {
   el("command-do").disabled = true;
   let problem = "";
   try {
-    const answer = await post(`/api/rollouts/${el("commands").dataset.task}/commands`, { kind, by, why });
+    const answer = await post(`/api/rollouts/${el("commands").dataset.task}/commands`, { ...command, by, why });
     if (!answer.ok) problem = await problemOf(answer);
   } catch {
     problem = "The console cannot be reached. Nothing was changed; try again.";
