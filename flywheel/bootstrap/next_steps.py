@@ -12,6 +12,7 @@ from flywheel.errors import ConfigurationError
 from flywheel.retraining.config import RetrainingSettings
 from flywheel.retraining.ports import Turn, TurnRequest
 from flywheel.review.ports import QueueDepth
+from flywheel.rollout.plan import percent
 from flywheel.rollout.ports import Rollout
 
 
@@ -59,7 +60,7 @@ def next_steps(
         found.append(f"no labelled samples to train on yet: {command('ingest seed.jsonl')}")
     found += _turn(facts, retraining, given, now, command)
     if facts.rollout is not None:
-        found.append(f"rollout at {facts.rollout.share:.0%}: {command('rollout show')}")
+        found.append(f"rollout at {percent(facts.rollout.share)}: {command('rollout show')}")
     if facts.queue.open:
         found.append(f"{facts.queue.open} samples wait for an expert: {review_url}")
     return found

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flywheel.cli.render import moment
+from flywheel.rollout.plan import percent
 
 if TYPE_CHECKING:
     from flywheel.registry.diff import ReleaseDiff
@@ -63,9 +64,9 @@ def served_lines(found: Served, utc: bool = False) -> list[str]:
         f"{found.release}  champion since {moment(found.since, utc)}, by {found.decided_by}: "
         f"{found.reason}",
         f"asked of   {moment(found.at, utc)}",
-        f"traffic    {found.champion_share:.0%} to the champion"
+        f"traffic    {percent(found.champion_share)} to the champion"
         + (
-            f", {found.challenger_share:.0%} to {found.challenger} ({found.rollout_state})"
+            f", {percent(found.challenger_share)} to {found.challenger} ({found.rollout_state})"
             if found.challenger
             else ""
         ),
@@ -159,5 +160,5 @@ def _flat(value: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
 
 def history_cells(change: StatusChange) -> tuple[str, str, str, str]:
     """A row of a release's history, after its time."""
-    share = f"{change.share:.0%}" if change.share else "–"
+    share = percent(change.share) if change.share else "–"
     return change.status.replace("_", " "), share, change.by, change.reason

@@ -266,7 +266,7 @@ def carried_out(
         raise Conflict(f"refused: {refused}")
     asked = _await(settings, database, command, seconds)
     if not asked.accepted:
-        raise Conflict(asked.outcome)
+        raise Conflict(asked.outcome or "refused")
     with database.transaction(read_only=True) as tx:
         one = next(iter(tx.rollouts.history(command.task, 1)), None)
         if command.rollout_id and command.kind not in ("start", "restore"):

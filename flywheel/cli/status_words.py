@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from flywheel.rollout.plan import percent
+
 if TYPE_CHECKING:
     from flywheel.bootstrap.standing import ProcessStanding, Standing, TaskStanding
 
@@ -48,7 +50,9 @@ def _process(process: ProcessStanding) -> str:
 def _task(name: str, task: TaskStanding) -> list[str]:
     lines = [f"{name}: {task.champion or 'nothing'} serves"]
     if (rollout := task.rollout) is not None:
-        lines.append(f"  {rollout['challenger']} at {rollout['share']:.0%} ({rollout['state']})")
+        lines.append(
+            f"  {rollout['challenger']} at {percent(rollout['share'])} ({rollout['state']})"
+        )
     lines += [f"  {line}" for line in _turn(task.turn)]
     shown = [f for f in task.failures if task.turn is None or f.reason != task.turn["error"]]
     lines += [

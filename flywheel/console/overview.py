@@ -68,7 +68,7 @@ def overview(
             "enabled": settings.retraining.enabled,
         },
         "turn": _turn(tx.turns.history(task, 1), now),
-        "rollout": _rollout(active, now),
+        "rollout": _rollout(tx, active, now),
         "releases": [_release(release, champion, active) for release in releases],
         "split": _split(tx, rollouts, now),
     }
@@ -162,9 +162,14 @@ def _turn(turns: Sequence[Turn], now: datetime) -> dict[str, Any] | None:
     }
 
 
-def _rollout(rollout: Rollout | None, now: datetime) -> dict[str, Any] | None:
+def _rollout(
+    tx: ConsoleTransaction, rollout: Rollout | None, now: datetime
+) -> dict[str, Any] | None:
     if rollout is None:
         return None
+    # Of a pause too, during which the step goes on.
+    changes = tx.rollouts.transitions(rollout.rollout_id)
+    began = changes[-1].at if changes else rollout.step_started_at
     return {
         "rollout_id": rollout.rollout_id,
         "challenger": rollout.challenger,
@@ -175,7 +180,7 @@ def _rollout(rollout: Rollout | None, now: datetime) -> dict[str, Any] | None:
         "steps": list(rollout.steps),
         "reason": rollout.reason,
         "elapsed": _since(rollout.started_at, now),
-        "in_step": _since(rollout.step_started_at, now),
+        "in_state": _since(began, now),
     }
 
 

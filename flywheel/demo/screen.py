@@ -12,6 +12,7 @@ from rich.text import Text
 
 from flywheel.demo.expert import SimulatedExpert
 from flywheel.demo.traffic import Traffic
+from flywheel.rollout.plan import percent
 
 Json = dict[str, Any]
 _QUIET_SECONDS = 5.0
@@ -70,7 +71,7 @@ def summary(state: Json, traffic: Traffic, expert: SimulatedExpert) -> dict[str,
     split = "champion 100 %" if state.get("champion") else "nothing serves yet"
     if rollout:
         share = rollout["share"]
-        split = f"champion {1 - share:.0%}, challenger {share:.0%} ({rollout['state']})"
+        split = f"champion {percent(1 - share)}, challenger {percent(share)} ({rollout['state']})"
     stage = "idle"
     if turn and turn["state"] == "running":
         stage = f"{turn['stage']} for {turn['elapsed']:.0f} s"

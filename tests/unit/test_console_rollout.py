@@ -1,0 +1,148 @@
+"""What the rollout page says of a rollout, and what it does not say."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from rollout_memory import Fleet
+
+from flywheel.console.app import create_app
+from flywheel.contracts.ids import new_id, utc_now
+from flywheel.rollout.config import RolloutSettings
+from flywheel.rollout.control import tick
+from flywheel.rollout.ports import Command, CommandKind
+from storage.database import Database
+
+sys.path.append(str(Path(__file__).parents[1] / "browser"))
+from console_places import vendored_assets
+from console_seed import TASK, console_settings, opened, release_id, seed
+
+
+class World:
+    """The console over a story in which release 4 is at 25 %, its controller, and a person."""
+
+    def __init__(self, folder: Path, database: Database) -> None:
+        self.database = database
+        self.app: FastAPI = create_app(
+            console_settings(folder),
+            partial(database.transaction, "console"),
+            vendored_assets(),
+            reading=partial(database.transaction, read_only=True),
+        )
+
+    def get(self, path: str) -> httpx.Response:
+        async def send() -> httpx.Response:
+            transport = httpx.ASGITransport(self.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+                return await http.get(path)
+
+        return asyncio.run(send())
+
+    def words(self, rollout: str = "") -> str:
+        """The page's text."""
+        page = self.get(f"/rollout/{TASK}?rollout={rollout}")
+        assert page.status_code == 200
+        return " ".join(re.sub(r"<[^>]*>", " ", page.text).split())
+
+    def asks(self, kind: CommandKind, ago: float = 0) -> None:
+        with self.database.transaction("console") as tx:
+            running = tx.rollouts.active(TASK)
+            assert running is not None
+            values: dict[str, Any] = {"rollout_id": running.rollout_id}
+            tx.commands.add(
+                Command(
+                    command_id=new_id(),
+                    task=TASK,
+                    kind=kind,
+                    by="ada",
+                    why="the move",
+                    at=utc_now() - timedelta(seconds=ago),
+                    revision=running.revision,
+                    **values,
+                )
+            )
+
+    def tick(self) -> None:
+        tick(
+            partial(self.database.transaction, "controller"),
+            partial(self.database.transaction, read_only=True),
+            TASK,
+            RolloutSettings(min_requests=10**6),
+            Fleet(),
+            utc_now(),
+        )
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    database = opened(f"sqlite:///{tmp_path / 'flywheel.db'}", seed)
+    yield World(tmp_path, database)
+    database.dispose()
+
+
+def test_a_canary_that_failed_its_gate_says_so_and_who_put_it_past(world: World) -> None:
+    words = world.words("broken")
+    assert "Failed its gate: accuracy 40.2% is worse" in words
+    assert "ada put it past: “fire drill: must be rolled back”" in words
+    assert "Failed its gate" not in world.words()
+
+
+def test_evidence_that_was_not_kept_is_not_made_up(world: World) -> None:
+    words = world.words("broken")
+    assert "No evidence was kept" in words
+    assert (
+        "audited samples"
+        not in words.split("How it ended")[1].split("Evidence")[1].split("What was decided")[0]
+    )
+
+
+def test_a_command_that_nobody_carries_out_is_told_apart_from_one_that_waits(world: World) -> None:
+    world.asks("pause")
+    assert "waits for the controller" in world.words()
+    world.asks("rollback", ago=30)
+    assert "nobody has carried it out for 30 s. Is the controller running?" in world.words()
+
+
+def test_a_release_that_waits_is_named(world: World) -> None:
+    assert "waits: it is rolled out when" not in world.words()
+    with world.database.transaction("controller") as tx:
+        tx.challengers.enqueue(TASK, "questions-abcdef123456", utc_now(), True)
+    assert "abcdef1 waits: it is rolled out when this one has ended" in world.words()
+
+
+def test_a_pause_is_timed_from_where_it_began(world: World) -> None:
+    world.asks("pause")
+    world.tick()
+    assert re.search(r"paused for \d s", world.words())
+    assert world.get(f"/api/overview/{TASK}").json()["rollout"]["in_state"] < 60
+
+
+def test_whoever_was_promoted_has_all_the_traffic(world: World) -> None:
+    world.asks("promote")
+    world.tick()
+    page = world.get(f"/rollout/{TASK}").text
+    assert 'aria-label="Champion 0\u202f%, challenger 100\u202f%"' in page
+    assert "Promoted · Rollout" in page
+    assert release_id(4)[-12:][:7] in world.words()
+
+
+def test_only_audits_say_how_often_an_arm_is_right(world: World) -> None:
+    found = world.get(f"/api/rollouts/{TASK}").json()["active"]
+    audited = found["champion"]["audited"] + found["challenger"]["audited"]
+    assert audited == found["paired"]["n"]
+
+
+def test_harm_that_is_not_proven_has_not_passed_anything(world: World) -> None:
+    harm = world.words().split("Harm ·")[1].split("Validity ·")[0]
+    assert harm.count("not proven") == 3
+    assert "passed" not in harm
