@@ -37,4 +37,6 @@ def text_problem(text: str) -> str | None:
         return "the text is empty"
     if len(text) > LONGEST_TEXT:
         return f"the text has {len(text)} characters; at most {LONGEST_TEXT} are accepted"
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return "the text holds half of a surrogate pair"
     return None

@@ -43,7 +43,8 @@ Milliseconds = Annotated[float, Meta(ge=0.0, le=1e9)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Moment = Annotated[datetime, Meta(tz=True)]
 
-_control = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# And halves of surrogate pairs, which JSON can spell and UTF-8 can't.
+_control = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def id_problem(value: str) -> str | None:

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from flywheel.contracts.bounds import release_problem
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.release import Override
 from flywheel.errors import ArtefactError, Conflict, NotFound
@@ -20,6 +21,13 @@ from flywheel.rollout.ports import Command, CommandKind
 from flywheel.rollout.view import Viewing, rollout_view, task_view
 
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+
+
+def _release(name: str) -> str:
+    problem = release_problem(name)
+    if problem is not None:
+        raise ValueError(problem)
+    return name
 
 
 class CommandRequest(BaseModel):
@@ -38,7 +46,7 @@ class CommandRequest(BaseModel):
     why: Words
     rollout: str | None = Field(None, max_length=200)
     revision: int | None = None
-    release: str | None = None
+    release: Annotated[str, AfterValidator(_release)] | None = None
     override: bool = False
 
 

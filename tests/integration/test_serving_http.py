@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import pytest
 from gateway_harness import (
     KeywordClassifier,
     client,
@@ -16,6 +18,8 @@ from gateway_harness import (
     running,
     split_event,
 )
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from flywheel.errors import ArtefactError
 from flywheel.monitoring.http_server import HttpServer
@@ -236,3 +240,46 @@ def test_a_generator_answers_chats_and_classifies_nothing() -> None:
         assert "generates text" in refused.json()["detail"]
         assert HttpModelServers([url]).ready("w1").ready == 1
     releases.stop()
+
+
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+_bodies = st.fixed_dictionaries(
+    {},
+    optional={
+        "model": st.sampled_from(["r1", "", "..", "r\x00"]) | _values,
+        "input": st.lists(st.text(max_size=5), max_size=3) | _values,
+        "messages": st.lists(
+            st.fixed_dictionaries({"role": st.just("user"), "content": _values}), max_size=2
+        )
+        | _values,
+    },
+).map(json.dumps)
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[httpx.Client]:
+    with model_server(split_event("r1")) as (url, _), client(url) as http:
+        yield http
+
+
+@settings(
+    deadline=None,
+    max_examples=80,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    st.sampled_from(["/classify", "/v1/chat/completions"]),
+    st.binary(max_size=60) | _bodies,
+)
+@example("/classify", '{"x":' + "[" * 5_000 + "]" * 5_000 + "}")
+@example("/v1/chat/completions", "[" * 5_000)
+@example("/classify", '{"model": "r1", "input": ["\\ud800"]}')
+def test_no_body_is_answered_with_an_internal_error(served, path: str, body: str | bytes) -> None:
+    answer = served.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (200, 400, 404, 413)
+    if answer.status_code != 200:
+        assert answer.json()["error"]["message"]

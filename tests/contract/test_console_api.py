@@ -1,0 +1,89 @@
+"""The console's API on both databases: asked whatever it allows, no error of the server's."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+from api_sweep import sweep
+
+from flywheel.console.app import create_app
+from flywheel.monitoring.http_server import HttpServer
+
+sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("browser", "integration")]
+from console_places import vendored_assets
+from console_seed import TASK, console_settings, opened, release_id, seed
+from gateway_harness import client, running
+
+KEY = "a-key-that-is-long"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def http(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[httpx.Client]:
+    """A client, with a key, of a console with a story in its database."""
+    url = f"sqlite:///{tmp_path / 'flywheel.db'}"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("fresh_postgres")
+    database = opened(url, seed)
+    app = create_app(
+        console_settings(tmp_path, console={"api_keys": (KEY,)}),
+        partial(database.transaction, "console"),
+        vendored_assets(),
+        reading=partial(database.transaction, "console", read_only=True),
+    )
+    try:
+        with running(HttpServer(app, "127.0.0.1", 0)) as served, client(served) as http:
+            http.headers["Authorization"] = f"Bearer {KEY}"
+            yield http
+    finally:
+        database.dispose()
+
+
+def test_the_api_is_as_it_describes_itself(http: httpx.Client) -> None:
+    document = http.get("/api/openapi.json").json()
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            for one in operation.get("parameters", []):
+                if one["name"] == "task":
+                    one["schema"] = {"enum": [TASK, "nonsense"]}
+    headers = {"Authorization": f"Bearer {KEY}"}
+    asked = sweep(str(http.base_url), document, headers, examples=12)
+    assert "POST /api/review/{task}/{sample_id}/answer" in asked
+
+
+@pytest.mark.parametrize("odd", [r"\u0000", r"\ud800", "\x7f", r"\uffff", "x" * 200_000])
+def test_odd_text_breaks_nothing(http: httpx.Client, odd: str) -> None:
+    commands = f"/api/rollouts/{TASK}/commands"
+    review = f"/api/review/{TASK}"
+    bodies = [
+        (commands, '{"kind": "start", "by": "a%s", "why": "b", "release": "r"}'),
+        (commands, '{"kind": "start", "by": "a", "why": "b%s", "release": "r"}'),
+        (commands, '{"kind": "start", "by": "a", "why": "b", "release": "r%s"}'),
+        (commands, '{"kind": "restore", "by": "a", "why": "b", "release": "r%s"}'),
+        (commands, '{"kind": "pause", "by": "a%s", "why": "b%s"}'),
+        (commands, '{"kind": "pause", "by": "a", "why": "b", "x%s": 1}'),
+        (f"{review}/s/answer", '{"annotator": "a%s", "value": "HUM"}'),
+        (f"{review}/s/answer", '{"annotator": "a", "value": "HUM%s"}'),
+        (f"{review}/s/skip", '{"annotator": "a%s"}'),
+        (f"{review}/undo", '{"annotator": "a", "%s": "%s"}'),
+    ]
+    for path, body in bodies:
+        content = body.replace("%s", odd).encode()
+        answer = http.post(path, content=content, headers={"Content-Type": "application/json"})
+        assert answer.status_code < 500, (path, body, answer.text)
+        answer.json()
+    for path in (f"{review}/%s/answer", f"{review}/%s/skip"):
+        for name in ("%00", "%ED%A0%80", "%FF", "..%2F..%2F", "a" * 9000):
+            answer = http.post(path.replace("%s", name), json={"annotator": "a", "value": "HUM"})
+            assert answer.status_code < 500
+    releases = f"/api/releases/{TASK}"
+    for path in (
+        *(f"{releases}/{name}" for name in ("%ED%A0%80", "%2e%2e", "%FF")),
+        f"{releases}/diff?a={release_id(1)}&b=%ED%A0%80",
+        f"/api/rollouts/{TASK}/%FF",
+    ):
+        assert http.get(path).status_code < 500
