@@ -216,8 +216,9 @@ def _release(release: Release, champion: str | None, active: Rollout | None) -> 
 
 def _split(
     tx: ConsoleTransaction, rollouts: Sequence[Rollout], now: datetime
-) -> dict[str, list[float]]:
-    """The challenger's share of live traffic over the latest rollouts, as steps."""
+) -> dict[str, list[Any]]:
+    """The challenger's share of live traffic over the latest rollouts, as steps, and ``paused``:
+    (from, to) of every time that a rollout was held."""
     changes: list[Transition] = []
     for rollout in rollouts[:12]:
         changes += tx.rollouts.transitions(rollout.rollout_id)
@@ -230,4 +231,8 @@ def _split(
     if at:
         at.append(max(now.timestamp(), at[-1]))
         share.append(share[-1])
-    return {"at": at, "challenger": share}
+    ends = at[1:]
+    paused = [
+        (at[index], ends[index]) for index, change in enumerate(changes) if change.state == "paused"
+    ]
+    return {"at": at, "challenger": share, "paused": paused}

@@ -25,6 +25,7 @@ from flywheel.console.loop import edges, nodes
 from flywheel.console.overview import STAGES, overview, release_status
 from flywheel.console.ports import ConsoleTransaction, Transactions
 from flywheel.console.recent import Recent
+from flywheel.console.release_page import confusions, heat
 from flywheel.console.rollout_page import rollout_page
 from flywheel.console.words import share
 from flywheel.contracts.answers import LONGEST_TEXT
@@ -167,6 +168,7 @@ class Pages:
         with self.reading() as tx:
             found = lineage(tx, task, release)
             history = read_history(tx, found.release)
+            mistakes = confusions(tx.overview, found.release)
             champion, rollouts = tx.rollouts.champion(task), tx.rollouts.history(task)
             frame = self._frame(tx, request, task, "releases")
         mine = [one for one in rollouts if one.challenger == release]
@@ -180,7 +182,8 @@ class Pages:
             history=history,
             comparison=found.release.metrics.get("comparison"),
             classes=found.release.metrics.get("classes", {}),
-            confusion=_heat(found.release.metrics.get("confusion", {})),
+            confusions=mistakes,
+            confusion=heat(found.release.metrics.get("confusion", {})),
             labels=self._task(task).labels,
             titles=self._task(task).label_titles,
             metric_names=_METRICS,
@@ -240,8 +243,9 @@ class Pages:
         """What the frame around every page shows."""
         depth = tx.desk.depth(task, self.now())
         active = tx.rollouts.active(task)
-        moving = None
+        moving, moving_kind = None, "challenger"
         if active is not None:
+            moving_kind = "warn" if active.state == "paused" else "challenger"
             moving = share(active.share) if active.state == "canary" else active.state
         releases = len(tx.releases.history(task))
         return {
@@ -253,7 +257,7 @@ class Pages:
             "nav": [
                 ("overview", "Overview", f"/?task={task}", None, ""),
                 ("review", "Review", f"/review/{task}", depth.open + depth.claimed or None, ""),
-                ("rollout", "Rollout", f"/rollout/{task}", moving, "challenger"),
+                ("rollout", "Rollout", f"/rollout/{task}", moving, moving_kind),
                 ("releases", "Releases", f"/releases/{task}", releases or None, ""),
             ],
         }
@@ -280,17 +284,3 @@ def _moment(text: str) -> tuple[datetime | None, str]:
     except (ValueError, OverflowError):
         return None, f"“{text}” is no time; write it like 2026-03-31T14:00"
     return moment, ""
-
-
-def _heat(
-    confusion: dict[str, dict[str, int]],
-) -> list[tuple[str, list[tuple[int, int, bool]]]]:
-    """Each row of a confusion matrix as (count, heat 0–4 within its row, whether it is right)."""
-    rows = []
-    for truth, answers in confusion.items():
-        total = sum(answers.values()) or 1
-        counts = [(answers.get(label, 0), label == truth) for label in confusion]
-        rows.append(
-            (truth, [(n, min(4, math.ceil(n / total * 10)) if n else 0, ok) for n, ok in counts])
-        )
-    return rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol
@@ -29,6 +29,10 @@ class TrafficOverview(Protocol):
 
     def coverage(self, task: str) -> dict[str, int]:
         """Samples by who labelled them: auto, expert, none."""
+        ...
+
+    def texts(self, task: str, sample_ids: Sequence[str]) -> dict[str, str]:
+        """The texts of a few samples, of those that are known."""
         ...
 
 

@@ -104,6 +104,15 @@ class Overview:
         )
         return {row.value: (row.train, row.holdout) for row in found}
 
+    def texts(self, task: str, sample_ids: Sequence[str]) -> dict[str, str]:
+        """The texts of a few samples, of those that are known."""
+        found = self._work.rows(
+            select(traffic.c.sample_id, traffic.c.text).where(
+                traffic.c.task == task, traffic.c.sample_id.in_(sample_ids)
+            )
+        )
+        return {row.sample_id: row.text for row in found}
+
     def label_series(
         self, task: str, bucket_seconds: int, limit: int
     ) -> list[tuple[int, int, int, int]]:

@@ -142,6 +142,36 @@ def seed(database: Database, now: datetime | None = None, *, running_turn: bool 
     return world
 
 
+def champion_alone(database: Database) -> None:
+    """A champion that has served all traffic so far; nothing was ever rolled out beside it."""
+    world = World(database, datetime.now(UTC))
+    _release(world, 1, None)
+    _champion(world, release_id(1), 58)
+    _traffic(world, 58, 1, 400, release_id(1), quality=0.79)
+
+
+def pause(database: Database) -> None:
+    """A person has held the running rollout for two minutes."""
+    at = datetime.now(UTC) - timedelta(minutes=2)
+    with database.transaction() as tx:
+        held = msgspec.structs.replace(
+            tx.rollouts.active(TASK),
+            state="paused",
+            resume_to="canary",
+            step_started_at=at,
+            reason="held by ada: the data centre moves",
+        )
+        change = Transition(
+            rollout_id=held.rollout_id,
+            at=at,
+            state="paused",
+            share=held.share,
+            decided_by="ada",
+            reason=held.reason,
+        )
+        tx.rollouts.save(held, change)
+
+
 def release_id(number: int) -> str:
     return f"{TASK}-{random.Random(number).getrandbits(48):012x}"
 

@@ -11,7 +11,7 @@ import pytest
 from console_places import browser_binary
 from console_seed import LABELS, TASK, opened, release_id, seed
 from console_site import Site, serving
-from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.rollout.config import RolloutSettings
@@ -26,17 +26,6 @@ pytestmark = pytest.mark.skipif(
     browser_binary() is None,
     reason="no Chromium here: install Debian's `chromium`, or `playwright install chromium`",
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=browser_binary(),
-            args=["--no-sandbox", "--disable-background-networking", "--disable-gpu"],
-        )
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from console_places import browser_binary
 from console_seed import opened
 from console_site import Site, serving
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from flywheel.contracts.events import LabelSettled, ReviewRequested, TrafficRecorded
 from flywheel.contracts.ids import new_id
@@ -119,17 +119,6 @@ def site(tmp_path: Path) -> Iterator[Site]:
     opened(f"sqlite:///{story}", fill).dispose()
     with serving(tmp_path, story, settings(tmp_path)) as site:
         yield site
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=browser_binary(),
-            args=["--no-sandbox", "--disable-background-networking", "--disable-gpu"],
-        )
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

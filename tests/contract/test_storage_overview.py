@@ -128,3 +128,10 @@ def test_settled_values_by_what_they_are_good_for(database: Database) -> None:
     with database.transaction(read_only=True) as tx:
         assert tx.overview.settled_values(TASK) == {"a": (2, 1), "b": (1, 0), "c": (0, 1)}
         assert tx.overview.settled_values("none") == {}
+
+
+def test_the_texts_of_a_few_samples(database: Database) -> None:
+    record(database, traffic("s1", 0), traffic("s2", 9), traffic("s1", 5, task="other"))
+    with database.transaction(read_only=True) as tx:
+        assert tx.overview.texts(TASK, ["s2", "unknown"]) == {"s2": traffic("s2", 9).text}
+        assert tx.overview.texts(TASK, []) == {}

@@ -12,7 +12,8 @@ export function colour(name, alpha = 1) {
   return `rgba(${r}, ${g}, ${b}, ${alpha})`;
 }
 
-const FONT = '11.5px Inter, "Segoe UI", Roboto, "Noto Sans", "Liberation Sans", system-ui, sans-serif';
+// Whole pixels: uPlot scales the digits before "px" for a dense screen, and would scale only the 5 of 11.5.
+const FONT = '12px Inter, "Segoe UI", Roboto, "Noto Sans", "Liberation Sans", system-ui, sans-serif';
 
 function axis(more) {
   return {
@@ -107,9 +108,19 @@ export class Chart {
     }
   }
 
+  // A chart is an ornament: one that cannot be drawn says so and takes nothing else with it.
   show(data) {
     this.box.hidden = !data[0].length;
     if (this.box.hidden) return;
+    try {
+      this.draw(data);
+    } catch (error) {
+      this.box.textContent = "This chart cannot be drawn in this browser.";
+      console.warn(error);
+    }
+  }
+
+  draw(data) {
     if (this.plot) {
       this.plot.setData(data);
       return;

@@ -1,6 +1,8 @@
 // Answers on their way to the server: kept in localStorage until acknowledged, sent in order.
 // A server that is down is tried again; one that refuses an answer leaves it here for the person.
 
+import { local } from "./store.js";
+
 const FIRST_WAIT = 1000;
 const LONGEST_WAIT = 15000;
 
@@ -13,20 +15,17 @@ export class Outbox extends EventTarget {
     this.problem = "";
     this.retryAt = 0;
     this.sending = null;
+    this.lasting = true; // whether what waits would outlast the page
   }
 
   // Read on every use: another tab may have sent or added some.
   get entries() {
-    try {
-      return JSON.parse(localStorage.getItem(this.key)) ?? [];
-    } catch {
-      return [];
-    }
+    return local.read(this.key, []);
   }
 
   keep(entries) {
-    if (entries.length) localStorage.setItem(this.key, JSON.stringify(entries));
-    else localStorage.removeItem(this.key);
+    if (entries.length) this.lasting = local.set(this.key, JSON.stringify(entries));
+    else local.remove(this.key);
     this.dispatchEvent(new Event("change"));
   }
 
@@ -39,7 +38,7 @@ export class Outbox extends EventTarget {
   }
 
   add(entry) {
-    this.keep([...this.entries, { ...entry, id: crypto.randomUUID() }]);
+    this.keep([...this.entries, { ...entry, id: drawId() }]);
     this.flush();
   }
 
@@ -70,7 +69,7 @@ export class Outbox extends EventTarget {
       try {
         outcome = await this.send(entry);
       } catch (error) {
-        outcome = { again: error.name === "TimeoutError" ? "the console took too long to answer" : "the console cannot be reached" };
+        outcome = { again: silence(error) };
       }
       this.sending = null;
       if (outcome.again) {
@@ -111,6 +110,16 @@ export class Outbox extends EventTarget {
   }
 }
 
+// crypto.randomUUID is there in secure contexts alone: not over plain http from another machine.
+function drawId() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+// Why a request got no answer.
+export function silence(error) {
+  return error.name === "TimeoutError" ? "the console took too long to answer" : "the console cannot be reached";
+}
+
 export function post(url, body) {
   return fetch(url, {
     method: "POST",
@@ -123,7 +132,7 @@ export function post(url, body) {
 export async function problemOf(answer) {
   try {
     const { detail, title } = await answer.json();
-    return detail || title;
+    return detail || title || `HTTP ${answer.status}`;
   } catch {
     return `HTTP ${answer.status}`;
   }

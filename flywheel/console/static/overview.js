@@ -6,6 +6,7 @@ import { live } from "./live.js";
 const percent = (value) => `${Math.round(value * 1000) / 10}`;
 const short = (release) => release.split("-").at(-1).slice(0, 7);
 let releases = [];
+let paused = []; // [from, to] in seconds since 1970, of every time a rollout was held
 
 function tint(release) {
   if (release.champion) return "champion";
@@ -89,6 +90,14 @@ const line = (name, fill) => ({
   fill: fill ? () => colour(name, 0.16) : undefined,
 });
 
+// The upper edge of the challenger's band, no wider than the challenger: where it got nothing the
+// sum is the champion's line, and must not be drawn over in the challenger's colour. A bucket to
+// either side is kept, from which and to which the band rises and falls.
+function edge(sums, shares) {
+  return sums.map((sum, index) =>
+    shares[index] || shares[index - 1] || shares[index + 1] ? sum : null);
+}
+
 // Stacked: the first line is the champion's, the second the sum of both; the band between them
 // is the challenger.
 const traffic = new Chart(
@@ -103,12 +112,38 @@ const traffic = new Chart(
     const [at, champion, sum, errors] = plot.data.map((row) => row[index]);
     return [
       `${clock(at)} UTC`,
-      ["challenger", `challenger ${(sum - champion).toFixed(1)}/s`],
+      ...(sum === null ? [] : [["challenger", `challenger ${(sum - champion).toFixed(1)}/s`]]),
       ["champion", `champion ${champion.toFixed(1)}/s`],
       ...(errors ? [["fail", `failed ${errors.toFixed(1)}/s`]] : []),
     ];
   },
 );
+
+const held = (at) => paused.some(([from, to]) => at >= from && at < to);
+
+// A share that stood still because a person held it: two bars and a tinted stretch.
+const pauses = {
+  hooks: {
+    draw(plot) {
+      const { ctx } = plot;
+      const { top, left, width, height } = plot.bbox;
+      const unit = devicePixelRatio;
+      ctx.save();
+      ctx.beginPath();
+      ctx.rect(left, top, width, height);
+      ctx.clip();
+      for (const [from, to] of paused) {
+        const start = plot.valToPos(from, "x", true);
+        ctx.fillStyle = colour("warn", 0.22);
+        ctx.fillRect(start, top, Math.max(plot.valToPos(to, "x", true) - start, 2 * unit), height);
+        ctx.fillStyle = colour("warn");
+        ctx.fillRect(start, top, 1.5 * unit, height);
+        for (const bar of [5, 9]) ctx.fillRect(start + bar * unit, top + 6 * unit, 2.5 * unit, 9 * unit);
+      }
+      ctx.restore();
+    },
+  },
+};
 
 const stepped = (options) => ({ ...options, paths: (...given) => uPlot.paths.stepped({ align: 1 })(...given) });
 const split = new Chart(
@@ -118,11 +153,13 @@ const split = new Chart(
     axes: [timeAxis(), valueAxis("share of requests, %", percent)],
     series: [{}, stepped(line("champion", true)), stepped({ ...line("challenger"), width: 0 })],
     bands,
+    plugins: [pauses],
   },
   (plot, index) => {
     const [at, champion] = plot.data.map((row) => row[index]);
     return [
       `${clock(at)} UTC`,
+      ...(held(at) ? [["warn", "paused"]] : []),
       ["challenger", `challenger ${percent(1 - champion)} %`],
       ["champion", `champion ${percent(champion)} %`],
     ];
@@ -134,11 +171,12 @@ function draw() {
   releases = read.releases;
   accuracy.show([releases.map((_, index) => index), releases.map((release) => release.accuracy)]);
   const { at, champion, challenger, errors } = read.traffic.series;
-  traffic.show([at, champion, champion.map((value, index) => value + challenger[index]),
-    errors.map((value) => value || null)]);
+  const sums = champion.map((value, index) => value + challenger[index]);
+  traffic.show([at, champion, edge(sums, challenger), errors.map((value) => value || null)]);
+  ({ paused } = read.split);
   split.show([read.split.at, read.split.challenger.map((share) => 1 - share),
     read.split.at.map(() => 1)]);
 }
 
-draw();
 live(draw);
+draw();

@@ -1,8 +1,9 @@
 // The expert queue by keyboard: the next sample is here before this one is answered.
 
-import { Outbox, post, problemOf } from "./outbox.js";
+import { Outbox, post, problemOf, silence } from "./outbox.js";
 import { LabelAnswer } from "./review-labels.js";
 import { TextAnswer } from "./review-text.js";
+import { local, session as tab } from "./store.js";
 
 const el = (id) => document.getElementById(id);
 const root = el("review");
@@ -14,19 +15,23 @@ const NAME = "flywheel.annotator";
 const SESSION = `flywheel.review.${task}.session`;
 
 const outbox = new Outbox(task);
-let annotator = localStorage.getItem(NAME) ?? "";
+let annotator = local.get(NAME) ?? "";
 let queue = []; // the first is on screen
 let shownAt = 0;
 let away = 0; // milliseconds the page was hidden while this sample was shown
 let hiddenAt = 0;
 let fetching = null;
+let askedAt = -Infinity;
 let undoing = false;
 // Answered here. A load that left before the acknowledgement came may still offer these.
 const answered = new Set();
-let session = { seconds: [], started: 0, undoable: 0, recent: [], ...JSON.parse(sessionStorage.getItem(SESSION) ?? "{}") };
-
-// What was answered in free text and then taken back: nobody should have to write it twice.
-const drafts = new Map();
+// ``given`` is what was answered to each of the latest samples, [id, value]: taken back, an answer is
+// there to be corrected, and nobody has to choose or write it twice.
+const fresh = () => ({ seconds: [], started: 0, undoable: 0, recent: [], given: [] });
+const REMEMBERED = 50;
+let session = { ...fresh(), ...tab.read(SESSION, {}) };
+let lost = ""; // why the console cannot be asked
+let depth = null;
 
 const say = (words) => { el("say").textContent = words; };
 const changed = () => { el("submit").disabled = answerBox.value === null; };
@@ -49,6 +54,13 @@ function chip(words, kind = "") {
   return node;
 }
 
+// Words of others within ours, in whatever direction they are written.
+function isolated(words) {
+  const node = document.createElement("bdi");
+  node.textContent = words;
+  return node;
+}
+
 // What is on screen ------------------------------------------------------------------------
 
 function render() {
@@ -64,7 +76,7 @@ function render() {
   el("sample-text").textContent = item.text;
   el("sample-text").scrollTop = 0;
   renderMeta(item);
-  answerBox.show(item, drafts.get(item.sample_id));
+  answerBox.show(item, session.given.find(([id]) => id === item.sample_id)?.[1]);
   shownAt = performance.now();
   away = 0;
   if (document.activeElement === document.body || el("answer").contains(document.activeElement)) {
@@ -77,15 +89,18 @@ function render() {
 function renderMeta(item) {
   const meta = el("sample-meta");
   meta.replaceChildren(chip(item.audit ? "Random audit" : "Chosen", item.audit ? "accent" : "warn"));
-  const reason = document.createElement("span");
-  reason.className = "soft";
-  reason.textContent = item.reason;
-  meta.append(reason);
+  if (!item.audit) {
+    const reason = document.createElement("span");
+    reason.className = "soft";
+    reason.dir = "auto";
+    reason.textContent = item.reason;
+    meta.append(reason);
+  }
   // The audits of a rollout that ended are ordinary ones, and have an ordinary priority.
   if (item.audit && item.rollout_id && item.priority > 80) meta.append(chip("decides a rollout", "challenger"));
   const rest = document.createElement("span");
-  rest.textContent = `priority ${Math.round(item.priority)} · from ${item.source} · ${ago(item.requested_at)} old`;
-  rest.style.marginLeft = "auto";
+  rest.className = "whence";
+  rest.append(`priority ${Math.round(item.priority)} · from `, isolated(item.source), ` · ${ago(item.requested_at)} old`);
   meta.append(rest);
 }
 
@@ -96,12 +111,30 @@ function renderDone() {
     el("done-title").textContent = "Say who you are to begin";
     return;
   }
-  el("done-title").textContent = "Nothing waits for you";
-  el("done-words").textContent = outbox.waiting.length
-    ? "Your last answers are still on their way."
-    : "New samples appear here by themselves as triage sends them.";
   el("undo-done").hidden = !session.undoable;
+  const unsent = outbox.waiting.length;
+  if (lost) {
+    el("done-title").textContent = "The next samples cannot be fetched";
+    el("done-words").textContent = `${capitalised(lost)}. ${unsent ? "Your answers are kept here and sent by themselves. " : ""}Samples appear again as soon as it answers.`;
+    return;
+  }
+  el("done-title").textContent = "Nothing waits for you";
+  el("done-words").textContent = unsent
+    ? "Your last answers are still on their way."
+    : `${othersWait()}New samples appear here by themselves as triage sends them.`;
 }
+
+const capitalised = (words) => words[0].toUpperCase() + words.slice(1);
+
+// What the queue still holds is not for this expert, and why.
+function othersWait() {
+  const { open, claimed, submitted } = depth ?? {};
+  const count = open + claimed + submitted;
+  if (!count) return "";
+  return `${grouped(count)} in the queue ${count === 1 ? "is" : "are"} for others: held by another expert, or answered or skipped by you. `;
+}
+
+const grouped = (number) => number.toLocaleString("en").replaceAll(",", "\u202f");
 
 function renderSession() {
   const { seconds } = session;
@@ -114,7 +147,7 @@ function renderSession() {
   el("stat-median").textContent = sorted.length ? median.toFixed(1) : "–";
   el("undo").disabled = !session.undoable;
   renderRecent();
-  sessionStorage.setItem(SESSION, JSON.stringify(session));
+  tab.set(SESSION, JSON.stringify(session));
 }
 
 // The latest answers, with a dot that fills once the server has them.
@@ -129,15 +162,16 @@ function renderRecent() {
     const words = document.createElement("span");
     words.textContent = words.title = text;
     const label = document.createElement("b");
+    words.dir = label.dir = "auto";
     label.textContent = label.title = value ?? "skipped";
     row.append(dot, words, label);
     return row;
   }));
 }
 
-function renderDepth(depth) {
+function renderDepth() {
   for (const state of ["open", "claimed", "submitted", "settled"]) {
-    el(`queue-${state}`).textContent = depth[state].toLocaleString("en").replaceAll(",", "\u202f");
+    el(`queue-${state}`).textContent = grouped(depth[state]);
   }
   const badge = document.querySelector("#nav-review .badge");
   if (badge) badge.textContent = depth.open + depth.claimed || "";
@@ -150,8 +184,8 @@ function renderUnsaved() {
     const row = document.createElement("div");
     row.className = "notice fail";
     const words = document.createElement("span");
-    const did = entry.value === null ? "Your skip" : `Your answer “${entry.value.slice(0, 60)}”`;
-    words.textContent = `${did} to “${entry.item.text.slice(0, 60)}” was refused: ${entry.refused}`;
+    const did = entry.value === null ? ["Your skip"] : ["Your answer “", isolated(entry.value.slice(0, 60)), "”"];
+    words.append(...did, " to “", isolated(entry.item.text.slice(0, 60)), `” was refused: ${entry.refused}`);
     row.append(words, buttons(["Answer again", () => reopen(entry)], ["Drop it", () => outbox.remove(entry.id)]));
     return row;
   });
@@ -161,7 +195,10 @@ function renderUnsaved() {
     row.className = "notice warn";
     row.id = "retrying";
     const words = document.createElement("span");
-    words.textContent = `${waiting.length} ${waiting.length === 1 ? "answer is" : "answers are"} not saved yet: ${outbox.problem}. Kept in this browser and sent again by itself.`;
+    const keeping = outbox.lasting
+      ? "Kept in this browser and sent again by itself."
+      : "This browser refuses to keep anything: leave the page open until they are sent.";
+    words.textContent = `${waiting.length} ${waiting.length === 1 ? "answer is" : "answers are"} not saved yet: ${outbox.problem}. ${keeping}`;
     row.append(words, buttons(["Send now", () => outbox.retryNow()]));
     rows.unshift(row);
   }
@@ -188,16 +225,18 @@ function buttons(...pairs) {
 // Doing ------------------------------------------------------------------------------------
 
 function leave(value) {
-  const item = queue.shift();
+  const item = queue[0];
   if (!item) return;
-  const seconds = Math.round((performance.now() - shownAt - away) / 10) / 100;
+  const seconds = Math.max(0, Math.round((performance.now() - shownAt - away) / 10) / 100);
+  // Kept first, and only then off the screen.
+  outbox.add({ item, value, annotator, seconds });
+  queue.shift();
   session.started ||= Date.now() - seconds * 1000;
   if (value !== null) session.seconds.push(seconds);
   session.undoable += 1;
   answered.add(item.sample_id);
-  if (freely && value !== null) drafts.set(item.sample_id, value);
+  session.given = [[item.sample_id, value], ...session.given].slice(0, REMEMBERED);
   session.recent = [{ id: item.sample_id, text: item.text, value }, ...session.recent].slice(0, 6);
-  outbox.add({ item, value, annotator, seconds });
   renderSession();
   render();
   fill();
@@ -221,7 +260,7 @@ async function undo() {
   try {
     const unsent = outbox.takeBack();
     if (unsent) {
-      undone(unsent.item, unsent.value);
+      undone(unsent.item);
       return;
     }
     await outbox.flush();
@@ -229,7 +268,7 @@ async function undo() {
     const answer = await post(`/api/review/${task}/undo`, { annotator });
     if (!answer.ok) throw new Error(await problemOf(answer));
     const { item } = await answer.json();
-    if (item) undone(item, undefined);
+    if (item) undone(item);
     else session.undoable = 0;
   } catch (error) {
     say("");
@@ -240,15 +279,17 @@ async function undo() {
   }
 }
 
-function undone(item, value) {
+function undone(item) {
+  const value = session.given.find(([id]) => id === item.sample_id)?.[1];
   session.undoable = Math.max(0, session.undoable - 1);
   answered.delete(item.sample_id);
   session.recent = session.recent.filter((one) => one.id !== item.sample_id);
   if (value !== null) session.seconds.pop();
   queue = [item, ...queue.filter((other) => other.sample_id !== item.sample_id)];
+  el("sample").dataset.id = ""; // shown anew, even where it is on screen
   renderSession();
   render();
-  say("Undone. Answer it again.");
+  say(value ? `Undone. Your answer was ${value}: send it again or change it.` : "Undone. Answer it again.");
 }
 
 function flash(words) {
@@ -263,8 +304,10 @@ function flash(words) {
 
 async function fill() {
   if (!annotator || fetching) return fetching;
-  fetching = load().catch(() => {
-    link("lost", "Console not reachable, trying again");
+  askedAt = performance.now();
+  fetching = load().catch((error) => {
+    lost = error.refused ?? silence(error);
+    link("lost", `${capitalised(lost)}, trying again`);
   });
   await fetching;
   fetching = null;
@@ -284,14 +327,16 @@ async function load() {
     location.reload();
     return;
   }
-  if (!answer.ok) throw new Error(await problemOf(answer));
-  const { items, depth } = await answer.json();
+  if (!answer.ok) throw Object.assign(new Error(), { refused: await problemOf(answer) });
+  const { items, depth: counts } = await answer.json();
+  lost = "";
+  depth = counts;
   const gone = new Set([...answered, ...outbox.entries.map((entry) => entry.item.sample_id)]);
-  const fresh = items.filter((item) => !gone.has(item.sample_id));
+  const unseen = items.filter((item) => !gone.has(item.sample_id));
   // What is on screen stays, whatever became more urgent meanwhile.
   const current = queue[0] && !gone.has(queue[0].sample_id) ? [queue[0]] : [];
-  queue = [...current, ...fresh.filter((item) => item.sample_id !== current[0]?.sample_id)];
-  renderDepth(depth);
+  queue = [...current, ...unseen.filter((item) => item.sample_id !== current[0]?.sample_id)];
+  renderDepth();
   link("live", "Live");
 }
 
@@ -300,9 +345,11 @@ function link(state, words) {
   el("link").textContent = words;
 }
 
+// With samples at hand only their lease has to be renewed; without any, the next may come at once.
 async function keepFilled() {
-  if (!document.hidden && annotator) await fill();
-  setTimeout(keepFilled, queue.length ? Math.min(LEASE / 3, 20000) : IDLE_POLL);
+  const rest = queue.length ? Math.min(LEASE / 3, 20000) : IDLE_POLL;
+  if (!document.hidden && annotator && performance.now() - askedAt >= rest) await fill();
+  setTimeout(keepFilled, IDLE_POLL / 4);
 }
 
 // Who ---------------------------------------------------------------------------------------
@@ -314,7 +361,7 @@ function askName() {
 
 function named(name) {
   annotator = name;
-  localStorage.setItem(NAME, name);
+  local.set(NAME, name);
   el("rename").textContent = name;
   el("rename").title = "Change your name";
 }
@@ -325,7 +372,7 @@ el("who-form").addEventListener("submit", () => {
   if (!name) return;
   if (name !== annotator) {
     queue = [];
-    session = { seconds: [], started: 0, undoable: 0, recent: [] };
+    session = fresh();
   }
   named(name);
   renderSession();
@@ -345,6 +392,16 @@ const keys = {
   "?": () => el("help").showModal(),
 };
 
+// A key by its character; where a layout has another one there, by its place: digits on a French
+// keyboard, letters on a Greek one.
+function keyOf(event) {
+  const key = event.key.toLowerCase();
+  if (keys[key]) return key;
+  if (!event.shiftKey && /^Digit\d$/.test(event.code)) return event.code.slice(-1);
+  if (/^[^\x00-\x7f]$/.test(key) && /^Key[A-Z]$/.test(event.code)) return event.code.slice(-1).toLowerCase();
+  return key;
+}
+
 document.addEventListener("keydown", (event) => {
   if (freely && event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.isComposing
       && !event.repeat && !document.querySelector("dialog[open]")) {
@@ -359,7 +416,7 @@ document.addEventListener("keydown", (event) => {
   }
   const { target } = event;
   if (target.matches("select, textarea, input:not([type=radio])")) return;
-  const key = event.key.toLowerCase();
+  const key = keyOf(event);
   const button = target.closest("a, button");
   if (button && button.id !== "submit" && (key === "enter" || key === " ")) return;
   if (target.id === "sample-text" && key.startsWith("arrow") && target.scrollHeight > target.clientHeight) return;
@@ -382,11 +439,14 @@ window.addEventListener("storage", renderUnsaved);
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) hiddenAt = performance.now();
   else if (hiddenAt) {
-    away += performance.now() - hiddenAt;
+    away += performance.now() - Math.max(hiddenAt, shownAt);
     hiddenAt = 0;
     fill();
   }
 });
+
+// From the page cache the page would show what was true when it was left.
+window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
 
 renderUnsaved();
 renderSession();

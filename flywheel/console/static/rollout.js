@@ -2,6 +2,7 @@
 
 import { live } from "./live.js";
 import { post, problemOf } from "./outbox.js";
+import { local } from "./store.js";
 
 const NAME = "flywheel.annotator";
 const el = (id) => document.getElementById(id);
@@ -28,7 +29,7 @@ document.addEventListener("click", (event) => {
   el("command-verdict").replaceChildren();
   if (kind === "promote") el("command-verdict").innerHTML = el("verdict").innerHTML;
   el("command-problem").hidden = true;
-  el("command-by").value = localStorage.getItem(NAME) ?? "";
+  el("command-by").value = local.get(NAME) ?? "";
   el("command").showModal();
   el(el("command-by").value ? "command-why" : "command-by").focus();
 });
@@ -53,7 +54,7 @@ el("command-form").addEventListener("submit", async (event) => {
     el("command-problem").hidden = false;
     return;
   }
-  localStorage.setItem(NAME, by);
+  local.set(NAME, by);
   el("command-why").value = "";
   el("command").close();
 });

@@ -3,9 +3,21 @@ const KEY = "flywheel.theme";
 const root = document.documentElement;
 const order = ["auto", "light", "dark"];
 
+let chosen = "auto"; // where the browser keeps nothing, a choice lasts as long as the page
+
 function kept() {
-  const theme = localStorage.getItem(KEY);
+  let theme = chosen;
+  try {
+    theme = localStorage.getItem(KEY) ?? chosen;
+  } catch { /* refused */ }
   return order.includes(theme) ? theme : "auto";
+}
+
+function keep(theme) {
+  chosen = theme;
+  try {
+    localStorage.setItem(KEY, theme);
+  } catch { /* refused */ }
 }
 
 function apply(theme) {
@@ -22,7 +34,7 @@ document.addEventListener("DOMContentLoaded", () => {
   apply(kept());
   document.getElementById("theme")?.addEventListener("click", () => {
     const theme = order[(order.indexOf(kept()) + 1) % order.length];
-    localStorage.setItem(KEY, theme);
+    keep(theme);
     apply(theme);
   });
   document.getElementById("task")?.addEventListener("change", (event) => {
