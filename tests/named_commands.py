@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -136,7 +137,10 @@ def problem(named: Named) -> str | None:
     """Why this could not be run, or None."""
     program, *words = named.words
     if program == "flywheel":
-        return _flywheel_problem(words, named.complete)
+        # "rollout pause|resume" names one command for each.
+        several = itertools.product(*(word.split("|") for word in words))
+        found = (_flywheel_problem(list(one), named.complete) for one in several)
+        return next((one for one in found if one is not None), None)
     if program == "make":
         return _make_problem(words)
     addressed = any(word.startswith("http://127.0.0.1:") for word in words)

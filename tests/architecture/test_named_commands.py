@@ -30,6 +30,8 @@ def test_commands_are_found_where_people_read_them() -> None:
         ("flywheel ingest FILE --split test", False, "not one of"),
         ("flywheel rollout", True, "needs a command"),
         ("flywheel rolout show", False, "knows no 'rolout'"),
+        ("flywheel rollout pause|resume", False, None),
+        ("flywheel rollout pause|resum", False, "knows no 'resum'"),
         ("flywheel serve --folder", False, None),
         ("flywheel serve --folder", True, "requires an argument"),
         ("flywheel -w support up &", True, None),
