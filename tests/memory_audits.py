@@ -55,6 +55,6 @@ class MemoryAuditLog:
             )
             for truth in sorted(latest.values(), key=lambda e: (e.occurred_at, e.event_id))
             for answer in [said.get(truth.sample_id)]
-            if truth.audit and truth.value is not None and truth.sample_id in texts
+            if truth.audit and not truth.withdraws and truth.sample_id in texts
             if answer is not None and answer.output is not None
         ]

@@ -117,7 +117,12 @@ class ReviewRequested(Event, frozen=True, kw_only=True):
 
 
 class LabelSettled(Event, frozen=True, kw_only=True):
-    """The review queue's agreed label. ``value`` None withdraws an earlier settlement (undo)."""
+    """The review queue's agreed label.
+
+    ``value`` None withdraws an earlier settlement (undo), unless ``unlabelable``: then experts
+    agreed that no answer fits, and the sample stays settled without one. An event of before there
+    was such an answer has it False; to a reader of that time both mean that there is no label.
+    """
 
     sample_id: Id
     value: Label | None
@@ -126,6 +131,12 @@ class LabelSettled(Event, frozen=True, kw_only=True):
     inclusion_probability: Chance
     audit: bool
     reason: Text = ""
+    unlabelable: bool = False
+
+    @property
+    def withdraws(self) -> bool:
+        """Whether it takes an earlier settlement back."""
+        return self.value is None and not self.unlabelable
 
 
 class DatasetVersioned(Event, frozen=True, kw_only=True):

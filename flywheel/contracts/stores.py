@@ -97,12 +97,15 @@ class ReleaseStore(Protocol):
 class AuditedPrediction(msgspec.Struct, frozen=True, kw_only=True):
     """A uniformly audited sample with what a release said of it and what experts settled.
 
-    ``text`` tells which audits a rule of triage would have decided instead of the release."""
+    ``label`` None: experts agreed that nobody can label it. Whatever a release says of it is then
+    no label, so it counts as wrong: left out, it would make what is labelled automatically look
+    better than it is. ``text`` tells which audits a rule of triage would have decided instead of
+    the release."""
 
     sample_id: str
     text: str
     prediction: str
-    label: str
+    label: str | None
     confidence: float
     scores: dict[str, float]
     inclusion_probability: float
@@ -111,7 +114,7 @@ class AuditedPrediction(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def correct(self) -> bool:
         """Whether the release was right."""
-        return is_right(self.prediction, self.label, self.scores)
+        return self.label is not None and is_right(self.prediction, self.label, self.scores)
 
 
 class AuditLog(Protocol):

@@ -12,9 +12,10 @@ from flywheel.review.ports import Answer
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The agreed answer, who gave it, and the share of all answers (by weight) that it got."""
+    """The agreed answer (None: it can't be labelled), who gave it, and the share of all answers
+    (by weight) that it got."""
 
-    value: str
+    value: str | None
     annotators: tuple[str, ...]
     agreement: float
     unanimous: bool
@@ -38,17 +39,19 @@ def verdict(
 ) -> Verdict | None:
     """The settled answer of one sample, or None while more answers are needed.
 
-    Answers for which ``same`` gives the same agree; of those the first one's words are kept.
-    Skips do not count. A label settles when ``answers_needed`` experts gave it and it leads. After
-    ``answers_at_most`` answers the leading label settles whatever its support. A tie never settles:
-    the sample stays open for one more expert, and each further answer is judged in the same way.
+    Answers for which ``same`` gives the same agree; of those the first one's words are kept. That
+    a sample can't be labelled is an answer like any other. Skips do not count. A label settles when
+    ``answers_needed`` experts gave it and it leads. After ``answers_at_most`` answers the leading
+    label settles whatever its support. A tie never settles: the sample stays open for one more
+    expert, and each further answer is judged in the same way.
     """
-    given = [(answer.annotator, answer.value) for answer in answers if answer.value is not None]
-    words: dict[str, str] = {}
-    support: dict[str, float] = {}
+    given = [(answer.annotator, answer.value) for answer in answers if not answer.skipped]
+    words: dict[str | None, str | None] = {}
+    support: dict[str | None, float] = {}
     for annotator, value in given:
-        words.setdefault(same(value), value)
-        support[same(value)] = support.get(same(value), 0.0) + weight(annotator)
+        key = _key(value, same)
+        words.setdefault(key, value)
+        support[key] = support.get(key, 0.0) + weight(annotator)
     if not support:
         return None
     ordered = sorted(support.items(), key=lambda item: -item[1])
@@ -57,5 +60,9 @@ def verdict(
     enough = most >= settings.answers_needed or len(given) >= settings.answers_at_most
     if not enough or most <= runner_up:
         return None
-    supporters = tuple(annotator for annotator, value in given if same(value) == agreed)
+    supporters = tuple(annotator for annotator, value in given if _key(value, same) == agreed)
     return Verdict(words[agreed], supporters, most / sum(support.values()), len(support) == 1)
+
+
+def _key(value: str | None, same: Callable[[str], str]) -> str | None:
+    return None if value is None else same(value)

@@ -53,6 +53,13 @@ class AnswerBody(BaseModel):
     seconds: float = Field(0.0, ge=0, le=86_400, allow_inf_nan=False)
 
 
+class UnlabelableBody(BaseModel):
+    """Who says that a sample can't be labelled."""
+
+    annotator: Annotator
+    seconds: float = Field(0.0, ge=0, le=86_400, allow_inf_nan=False)
+
+
 class AnnotatorBody(BaseModel):
     """Who skips or undoes."""
 
@@ -87,6 +94,7 @@ def router(
     routes.post("/{task}/undo", responses=settled)(desk.undo)
     # A sample's id is the client's to choose and may hold slashes.
     routes.post("/{task}/{sample_id:path}/answer", responses=settled)(desk.answer)
+    routes.post("/{task}/{sample_id:path}/unlabelable", responses=settled)(desk.unlabelable)
     routes.post("/{task}/{sample_id:path}/skip", responses=settled)(desk.skip)
     return routes
 
@@ -132,20 +140,31 @@ class _Desk:
 
     def answer(self, task: str, sample_id: str, body: AnswerBody) -> Standing:
         """Answer a sample. Sending the same answer again is safe."""
-        labels, settings = self._task(task)
-        answer = Answer(
-            sample_id=sample_id,
-            annotator=body.annotator,
-            value=body.value,
-            answered_at=self.now(),
-            seconds=body.seconds,
+        return self._submit(
+            task,
+            Answer(
+                sample_id=sample_id,
+                annotator=body.annotator,
+                value=body.value,
+                answered_at=self.now(),
+                seconds=body.seconds,
+            ),
         )
-        with self.transactions() as tx:
-            submitted = submit.submit_answer(tx, task, labels, settings, answer)
-        self._count(task, "settled" if submitted.settled else "answered", submitted)
-        if body.seconds and not submitted.repeated:
-            _seconds.labels(task).observe(body.seconds)
-        return Standing(state=submitted.state, settled=submitted.settled)
+
+    def unlabelable(self, task: str, sample_id: str, body: UnlabelableBody) -> Standing:
+        """Say that no answer fits a sample. It is settled without one when as many experts agree
+        as on a label, and is never trained on."""
+        return self._submit(
+            task,
+            Answer(
+                sample_id=sample_id,
+                annotator=body.annotator,
+                value=None,
+                unlabelable=True,
+                answered_at=self.now(),
+                seconds=body.seconds,
+            ),
+        )
 
     def skip(self, task: str, sample_id: str, body: AnnotatorBody) -> Standing:
         """Leave a sample to other experts."""
@@ -166,6 +185,15 @@ class _Desk:
         if sample is not None:
             _answers.labels(task, "undone").inc()
         return {"item": None if sample is None else _before_answering(sample)}
+
+    def _submit(self, task: str, answer: Answer) -> Standing:
+        labels, settings = self._task(task)
+        with self.transactions() as tx:
+            submitted = submit.submit_answer(tx, task, labels, settings, answer)
+        self._count(task, "settled" if submitted.settled else "answered", submitted)
+        if answer.seconds and not submitted.repeated:
+            _seconds.labels(task).observe(answer.seconds)
+        return Standing(state=submitted.state, settled=submitted.settled)
 
     def _count(self, task: str, outcome: str, submitted: submit.Submitted) -> None:
         _answers.labels(task, "repeated" if submitted.repeated else outcome).inc()

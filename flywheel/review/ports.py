@@ -35,22 +35,31 @@ class ReviewTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """One expert's answer. ``value`` None is a skip: the sample is not offered to them again."""
+    """One expert's answer. Without a ``value`` it says that the sample can't be labelled
+    (``unlabelable``), or it is a skip: the sample is not offered to them again."""
 
     sample_id: str
     annotator: str
     value: str | None
     answered_at: datetime
     seconds: float = 0.0
+    unlabelable: bool = False
+
+    @property
+    def skipped(self) -> bool:
+        """Whether it says nothing of the sample."""
+        return self.value is None and not self.unlabelable
 
 
 class QueueDepth(msgspec.Struct, frozen=True, kw_only=True):
-    """How many samples are in each state, and since when the oldest open one waits."""
+    """How many samples are in each state, how many of the settled ones can't be labelled, and since
+    when the oldest open one waits."""
 
     open: int = 0
     claimed: int = 0
     submitted: int = 0
     settled: int = 0
+    unlabelable: int = 0
     withdrawn: int = 0
     oldest_open: datetime | None = None
 

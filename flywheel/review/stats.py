@@ -13,9 +13,9 @@ from flywheel.review.ports import JudgedAnswer
 
 @dataclass(frozen=True, slots=True)
 class AnnotatorStats:
-    """One annotator's answers in a period.
+    """One annotator's answers in a period; that a sample can't be labelled is one.
 
-    ``agreement`` is the share of their answers that equal the settled label, over samples that
+    ``agreement`` is the share of their labels that equal the settled label, over samples that
     others answered as well (None without any: agreeing with oneself says nothing). ``seconds`` is
     the median time of an answer as clients measured it (None if none did). ``per_hour`` counts the
     hour up to now.
@@ -39,7 +39,7 @@ def annotators(
     by_name: dict[str, list[JudgedAnswer]] = {}
     for judged in history:
         by_name.setdefault(judged.answer.annotator, []).append(judged)
-        if judged.answer.value is not None:
+        if not judged.answer.skipped:
             sample = judged.answer.sample_id
             answered[sample] = answered.get(sample, 0) + 1
     figures = [
@@ -55,11 +55,13 @@ def _one(
     now: datetime,
     same: Callable[[str], str],
 ) -> AnnotatorStats:
-    given = [judged for judged in history if judged.answer.value is not None]
+    given = [judged for judged in history if not judged.answer.skipped]
     compared = [
         judged
         for judged in given
-        if judged.settled is not None and answered[judged.answer.sample_id] > 1
+        if judged.answer.value is not None
+        and judged.settled is not None
+        and answered[judged.answer.sample_id] > 1
     ]
     agreed = sum(
         same(judged.answer.value or "") == same(judged.settled or "") for judged in compared

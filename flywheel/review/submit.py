@@ -46,27 +46,24 @@ def submit_answer(
 ) -> Submitted:
     """Record an answer; settle the sample when experts agree. The same answer again is no error.
 
-    A task without ``labels`` is answered with free text. Raises UnknownLabel, RequestError for a
-    text that cannot be one, NotFound, and Conflict when the sample is settled or withdrawn already
-    or this annotator answered otherwise.
+    A task without ``labels`` is answered with free text; any sample by that it can't be labelled
+    (``answer.unlabelable``), which is no label and settles without one. Raises UnknownLabel,
+    RequestError for a text that cannot be one, NotFound, and Conflict when the sample is settled or
+    withdrawn already or this annotator answered otherwise.
     """
-    if labels and answer.value not in labels:
-        raise UnknownLabel(f"{answer.value!r} is no label of {task!r}: use {', '.join(labels)}")
-    problem = None if labels else text_problem(answer.value or "")
-    if problem:
-        raise RequestError(f"value: {problem}")
+    if not answer.unlabelable:
+        _check_value(task, labels, answer.value)
     sample = _find(tx, task, answer.sample_id)
     answers = tx.desk.answers(task, answer.sample_id)
     earlier = _of(answers, answer.annotator)
-    if earlier is not None and earlier.value == answer.value:
+    if earlier is not None and _said(earlier) == _said(answer):
         return Submitted(sample.state, repeated=True)
     _refuse_if_closed(sample)
     if earlier is not None:
-        did = "skipped this sample" if earlier.value is None else _answered(earlier.value)
-        raise Conflict(f"{answer.annotator} {did} already: undo that first")
+        raise Conflict(f"{answer.annotator} {_did(earlier)} already: undo that first")
     settled = _settlement(sample, [*answers, answer], labels, settings, answer.answered_at)
     tx.desk.answer(task, answer, settled)
-    events: list[Event] = [_label(sample, answer)]
+    events: list[Event] = [] if answer.unlabelable else [_label(sample, answer)]
     if settled is not None:
         events.append(settled)
     tx.outbox.add(events)
@@ -80,7 +77,7 @@ def skip(
     settings: ReviewSettings,
     answer: Answer,
 ) -> Submitted:
-    """Record that this annotator does not want the sample (``answer.value`` is None).
+    """Record that this annotator does not want the sample (``answer`` is a skip).
 
     A skip of a sample that is settled or withdrawn, or was skipped before, changes nothing. Raises
     NotFound, and Conflict when this annotator answered it.
@@ -88,9 +85,8 @@ def skip(
     sample = _find(tx, task, answer.sample_id)
     answers = tx.desk.answers(task, answer.sample_id)
     earlier = _of(answers, answer.annotator)
-    if earlier is not None and earlier.value is not None:
-        did = _answered(earlier.value)
-        raise Conflict(f"{answer.annotator} {did} already: undo that first")
+    if earlier is not None and not earlier.skipped:
+        raise Conflict(f"{answer.annotator} {_did(earlier)} already: undo that first")
     if earlier is not None or sample.state in ("settled", "withdrawn"):
         return Submitted(sample.state, repeated=True)
     # The others' answers may be enough without this one, after an undo of a deciding answer.
@@ -140,6 +136,24 @@ def _of(answers: Sequence[Answer], annotator: str) -> Answer | None:
     return next((answer for answer in answers if answer.annotator == annotator), None)
 
 
+def _check_value(task: str, labels: Sequence[str], value: str | None) -> None:
+    if labels and value not in labels:
+        raise UnknownLabel(f"{value!r} is no label of {task!r}: use {', '.join(labels)}")
+    problem = None if labels else text_problem(value or "")
+    if problem:
+        raise RequestError(f"value: {problem}")
+
+
+def _said(answer: Answer) -> tuple[str | None, bool]:
+    return answer.value, answer.unlabelable
+
+
+def _did(answer: Answer) -> str:
+    if answer.value is not None:
+        return _answered(answer.value)
+    return "said that it can't be labelled" if answer.unlabelable else "skipped this sample"
+
+
 def _answered(value: str) -> str:
     shown = value if len(value) <= _SHOWN else value[:_SHOWN] + "…"
     return f"answered {shown!r}"
@@ -170,6 +184,7 @@ def _settlement(
         task=sample.task,
         sample_id=sample.sample_id,
         value=agreed.value,
+        unlabelable=agreed.value is None,
         annotators=agreed.annotators,
         agreement=agreed.agreement,
         inclusion_probability=sample.inclusion_probability,

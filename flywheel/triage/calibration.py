@@ -21,7 +21,8 @@ def fit_temperature(audits: Sequence[AuditedPrediction]) -> float:
     minimised by golden-section search over log T. Only routing and what people see use it: the
     auto-label certificate does not (see ``policy``), so no audit is used twice.
     """
-    rows = [audit for audit in audits if len(audit.scores) > 1]
+    # One that nobody can label says nothing of how sure the others should be.
+    rows = [audit for audit in audits if len(audit.scores) > 1 and audit.label is not None]
     if not rows:
         return 1.0
     width = max(len(audit.scores) for audit in rows)
@@ -30,7 +31,7 @@ def fit_temperature(audits: Sequence[AuditedPrediction]) -> float:
     for index, audit in enumerate(rows):
         logs = np.log(np.maximum(np.fromiter(audit.scores.values(), float), _FLOOR))
         logits[index, : len(logs)] = logs
-        truth[index] = np.log(max(audit.scores.get(audit.label, 0.0), _FLOOR))
+        truth[index] = np.log(max(audit.scores.get(audit.label or "", 0.0), _FLOOR))
 
     def loss(log_t: float) -> float:
         scale = np.exp(-log_t)

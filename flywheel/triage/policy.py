@@ -17,6 +17,7 @@ How it holds, and what it leans on:
 - The first threshold accepts half of the audits (or as many as one clean test needs). Started at
   fewer, the sequence is often ended by one unlucky mistake; at more, a mediocre release gets
   nothing. Where it starts depends on how many audits there are, never on what they say.
+- An audited sample that nobody can label counts as wrong: an automatic label of it would be.
 - If the audit rate changed over time, audits are unequal evidence about the traffic as a whole.
   Each bound must then hold twice: counting audits, and weighting them by 1 / inclusion probability
   with Kish's effective sample size. The larger of the two counts, which can only be stricter.
@@ -138,6 +139,10 @@ def certify(audits: Sequence[AuditedPrediction], settings: TriageSettings) -> Au
         policy = _unless_drifted(_describe(ranked, accepted, settings), audits, settings)
     else:
         policy = _nothing(ranked, settings)
+    unlabelable = sum(audit.label is None for audit in audits)
+    if unlabelable:
+        words = f"{unlabelable} of all audits can't be labelled and count as wrong"
+        policy = replace(policy, reason=f"{policy.reason}; {words}")
     return replace(policy, temperature=temperature)
 
 

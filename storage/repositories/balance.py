@@ -123,7 +123,7 @@ class SqlBalance:
 
     def doubled_settlements(self) -> list[str]:
         """Samples that experts settled more often than they took it back, by more than once."""
-        step = func.sum(case((labels.c.value.is_(None), -1), else_=1))
+        step = func.sum(case((labels.c.value.is_(None) & ~labels.c.unlabelable, -1), else_=1))
         found = self._work.rows(
             select(labels.c.task, labels.c.sample_id)
             .where(labels.c.settles, labels.c.source == "expert")

@@ -21,6 +21,7 @@ from storage.repositories.review import (
     queue_order,
     review_task,
     same_sample,
+    says_something,
     state_at,
     tasks,
 )
@@ -86,6 +87,7 @@ class SqlReviewDesk:
                 sample_id=row.sample_id,
                 annotator=row.annotator,
                 value=row.value,
+                unlabelable=row.unlabelable,
                 answered_at=row.answered_at,
                 seconds=row.seconds,
             )
@@ -101,6 +103,7 @@ class SqlReviewDesk:
             "sample_id": answer.sample_id,
             "annotator": answer.annotator,
             "value": answer.value,
+            "unlabelable": answer.unlabelable,
             "answered_at": answer.answered_at,
             "seconds": answer.seconds,
         }
@@ -111,7 +114,7 @@ class SqlReviewDesk:
                 _of_sample(claims, task, answer.sample_id), claims.c.annotator == answer.annotator
             )
         )
-        if settled is not None and settled.value is not None:
+        if settled is not None and not settled.withdraws:
             outcome = {
                 "task": task,
                 "sample_id": settled.sample_id,
@@ -233,8 +236,6 @@ def _of_sample(table: Table, task: str, sample_id: str) -> ColumnElement[bool]:
 def _answers_missing(answers_needed: int) -> ColumnElement[int]:
     """How many more experts a sample waits for: one at least, as long as it is not settled."""
     given = (
-        select(func.count())
-        .where(same_sample(answers, tasks), answers.c.value.is_not(None))
-        .scalar_subquery()
+        select(func.count()).where(same_sample(answers, tasks), says_something).scalar_subquery()
     )
     return case((given < answers_needed, answers_needed - given), else_=1)

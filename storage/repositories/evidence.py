@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, case, func, select
+from sqlalchemy import ColumnElement, Row, Select, and_, case, func, or_, select
 
 from flywheel.contracts.answers import is_right
 from flywheel.contracts.stores import AuditedPrediction
@@ -40,7 +40,11 @@ class SqlEvidence:
         )
 
     def pairs(self, rollout_id: str) -> list[Pair]:
-        """Audited samples scored by both arms in this rollout, in the order they were labelled."""
+        """Audited samples scored by both arms in this rollout, in the order they were labelled.
+
+        One that nobody can label is left out: whether it can be is its own, not an arm's, and
+        neither answer to it is the better one.
+        """
         found = self._work.rows(
             select(
                 _scores.c.arm,
@@ -53,6 +57,7 @@ class SqlEvidence:
             )
             .join(_truths, _same_sample)
             .where(_scores.c.rollout_id == rollout_id, _scores.c.output.is_not(None), *_audited())
+            .where(_truths.c.value.is_not(None))
         )
         answers: dict[tuple[str, str], Row[Any]] = {}
         # Live before shadow; of several of a kind, the first.
@@ -101,7 +106,8 @@ class SqlEvidence:
 
     def _audits(self, rollout_id: str) -> dict[str, tuple[int, int]]:
         """Arm → (audited, correct) of its live answers. What experts were asked because the model
-        was unsure, and what users object to, is harder than the traffic is, and left out."""
+        was unsure, and what users object to, is harder than the traffic is, and left out; one that
+        nobody can label says nothing of either arm."""
         found = self._work.rows(
             select(
                 _scores.c.arm,
@@ -115,6 +121,7 @@ class SqlEvidence:
                 _scores.c.live.is_(True),
                 _scores.c.output.is_not(None),
                 *_audited(),
+                _truths.c.value.is_not(None),
             )
         )
         totals = {"champion": (0, 0), "challenger": (0, 0)}
@@ -167,7 +174,8 @@ class SqlAuditLog:
         self._work = work
 
     def audits(self, task: str, release: str) -> list[AuditedPrediction]:
-        """Uniformly audited samples that ``release`` scored, live or shadow, oldest label first.
+        """Uniformly audited samples that ``release`` scored, live or shadow, oldest label first;
+        also those that nobody can label.
 
         One whose text is not known (yet) is left out: nobody can tell who decides about it.
         """
@@ -190,6 +198,7 @@ class SqlAuditLog:
                 _scores.c.release == release,
                 _scores.c.output.is_not(None),
                 *_audited(),
+                _is_word,
             )
             .order_by(_truths.c.occurred_at, _truths.c.event_id)
         )
@@ -211,6 +220,8 @@ class SqlAuditLog:
         ]
 
 
+# Not withdrawn: a value, or that there can be none.
+_is_word = or_(_truths.c.value.is_not(None), _truths.c.unlabelable)
 # What the expert read; without a queue (a database that was filled by hand), what was sent first.
 _text = func.coalesce(
     _queued.c.text,
@@ -259,5 +270,4 @@ def _audited() -> list[Any]:
     return [
         _truths.c.source == "expert",
         _truths.c.audit.is_(True),
-        _truths.c.value.is_not(None),
     ]

@@ -104,6 +104,9 @@ def _truth_values(event: LabelRecorded | LabelSettled) -> dict[str, Any]:
         "rank": rank("expert" if isinstance(event, LabelSettled) else event.source),
         "event_id": event.event_id,
         "value": event.value,
+        "unlabelable": isinstance(event, LabelSettled)
+        and event.value is None
+        and event.unlabelable,
         "audit": event.audit,
         "inclusion_probability": event.inclusion_probability,
         "occurred_at": event.occurred_at,

@@ -66,7 +66,7 @@ class SqlLabelIntake:
             resettle(self._work, task, seq, [e.sample_id for e in batch])
 
     def record_settlements(self, events: Sequence[LabelSettled]) -> None:
-        """Keep what experts agreed; the latest settlement of a sample counts, None withdraws."""
+        """Keep what experts agreed; the latest settlement of a sample counts, one may withdraw."""
         for task, batch in _by_task(events):
             seq = self._work.tick(clocks, task)
             self._work.add(labels, [_settlement_values(e, seq) for e in batch], ["event_id"])
@@ -222,6 +222,7 @@ def _label_values(event: LabelRecorded, seq: int) -> dict[str, Any]:
         "release": event.release,
         "reason": event.reason,
         "split": event.split,
+        "unlabelable": False,
         "occurred_at": event.occurred_at,
     }
 
@@ -244,5 +245,6 @@ def _settlement_values(event: LabelSettled, seq: int) -> dict[str, Any]:
         "release": None,
         "reason": event.reason,
         "split": None,
+        "unlabelable": event.value is None and event.unlabelable,
         "occurred_at": event.occurred_at,
     }

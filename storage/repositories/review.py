@@ -186,9 +186,9 @@ def same_sample(one: FromClause, other: FromClause) -> ColumnElement[bool]:
 
 is_settled: ColumnElement[bool] = exists().where(same_sample(outcomes, tasks))
 is_withdrawn: ColumnElement[bool] = exists().where(same_sample(_withdrawals, tasks))
-is_answered: ColumnElement[bool] = exists().where(
-    same_sample(answers, tasks), answers.c.value.is_not(None)
-)
+# Not a skip.
+says_something: ColumnElement[bool] = or_(answers.c.value.is_not(None), answers.c.unlabelable)
+is_answered: ColumnElement[bool] = exists().where(same_sample(answers, tasks), says_something)
 
 
 def state_at(now: datetime) -> ColumnElement[str]:
@@ -216,6 +216,10 @@ def queue_depth(work: Work, task: str, now: datetime) -> QueueDepth:
         ).group_by(states.c.state)
     )
     counts = {row.state: row.n for row in found}
+    given_up = work.row(
+        select(func.count()).where(outcomes.c.task == task, outcomes.c.value.is_(None))
+    )
+    counts["unlabelable"] = int(given_up[0]) if given_up else 0
     oldest = next((row.oldest for row in found if row.state == "open"), None)
     return QueueDepth(**counts, oldest_open=oldest)
 

@@ -35,7 +35,8 @@ def winner(words: Iterable[Row[Any]]) -> Row[Any] | None:
     """The row of ``labels`` that counts, of all rows of one sample; None without any.
 
     Of each source the latest word counts, by time, then by event id; a withdrawn one does not. Of
-    these the most trusted source wins. The order in which rows came in plays no part.
+    these the most trusted source wins; where it says that the sample can't be labelled, no label
+    counts. The order in which rows came in plays no part.
     """
     latest: dict[str, Row[Any]] = {}
     for word in words:
@@ -43,8 +44,9 @@ def winner(words: Iterable[Row[Any]]) -> Row[Any] | None:
             known = latest.get(word.source)
             if known is None or _when(word) > _when(known):
                 latest[word.source] = word
-    standing = [word for word in latest.values() if word.value is not None]
-    return min(standing, key=lambda word: word.rank, default=None)
+    standing = [w for w in latest.values() if w.value is not None or w.unlabelable]
+    best = min(standing, key=lambda word: word.rank, default=None)
+    return None if best is None or best.value is None else best
 
 
 def split_of(words: Iterable[Row[Any]]) -> Split | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, Index
+from sqlalchemy import JSON, Index, false
 from sqlmodel import Field, SQLModel
 
 from storage.tables.columns import UtcDateTime
@@ -39,7 +39,8 @@ class ScoreRow(SQLModel, table=True):
 
 
 class TruthRow(SQLModel, table=True):
-    """The latest word of one trusted source on a sample (``value`` None: withdrawn)."""
+    """The latest word of one trusted source on a sample (``value`` None: withdrawn, or
+    ``unlabelable``)."""
 
     __tablename__ = "evidence_truths"
     __table_args__: ClassVar[Any] = (Index("ix_evidence_truths_audit", "task", "audit"),)
@@ -50,6 +51,7 @@ class TruthRow(SQLModel, table=True):
     rank: int
     event_id: str
     value: str | None = None
+    unlabelable: bool = Field(sa_column_kwargs={"server_default": false()})
     audit: bool
     inclusion_probability: float
     occurred_at: datetime = Field(sa_type=UtcDateTime)

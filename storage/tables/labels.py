@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, Index, Text
+from sqlalchemy import JSON, BigInteger, Index, Text, false
 from sqlmodel import Field, SQLModel
 
 from storage.tables.columns import UtcDateTime
@@ -45,7 +45,8 @@ class LabelRow(SQLModel, table=True):
     """One LabelRecorded or LabelSettled. Rows are only ever added.
 
     ``settles`` marks those that may decide the sample's label: LabelSettled (``value`` None
-    withdraws), and LabelRecorded of a source that settles alone. ``rank`` is its source's.
+    withdraws, or says that the sample has none: ``unlabelable``), and LabelRecorded of a source
+    that settles alone. ``rank`` is its source's.
     """
 
     __tablename__ = "labels"
@@ -70,6 +71,7 @@ class LabelRow(SQLModel, table=True):
     release: str | None = None
     reason: str = Field(sa_type=Text)
     split: str | None = None
+    unlabelable: bool = Field(sa_column_kwargs={"server_default": false()})
     occurred_at: datetime = Field(sa_type=UtcDateTime)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, Index, Integer, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Index, Integer, Text, UniqueConstraint, false
 from sqlmodel import Field, SQLModel
 
 from storage.tables.columns import UtcDateTime
@@ -89,7 +89,8 @@ class ReviewClaimRow(SQLModel, table=True):
 
 
 class ReviewAnswerRow(SQLModel, table=True):
-    """An annotator's answer to a sample (``value`` None: they skipped it): the console's."""
+    """An annotator's answer to a sample (without ``value``: it can't be labelled, or they skipped
+    it): the console's."""
 
     __tablename__ = "review_answers"
     __table_args__: ClassVar[Any] = (
@@ -107,17 +108,18 @@ class ReviewAnswerRow(SQLModel, table=True):
     sample_id: str
     annotator: str
     value: str | None = None
+    unlabelable: bool = Field(sa_column_kwargs={"server_default": false()})
     answered_at: datetime = Field(sa_type=UtcDateTime)
     seconds: float
 
 
 class ReviewOutcomeRow(SQLModel, table=True):
-    """What the experts agreed on a sample: the console's."""
+    """What the experts agreed on a sample (``value`` None: it can't be labelled): the console's."""
 
     __tablename__ = "review_outcomes"
 
     task: str = Field(primary_key=True)
     sample_id: str = Field(primary_key=True)
     event_id: str
-    value: str
+    value: str | None = None
     settled_at: datetime = Field(sa_type=UtcDateTime)

@@ -30,7 +30,7 @@ class MemoryDesk:
         self.tasks: dict[Sample, ReviewTask] = {}
         self.claims: dict[tuple[Sample, str], datetime] = {}
         self.given: list[tuple[str, Answer]] = []
-        self.settled: dict[Sample, str] = {}
+        self.settled: dict[Sample, str | None] = {}
         self.withdrawn: set[Sample] = set()
 
     def open(self, requests: Sequence[ReviewRequested]) -> int:
@@ -64,7 +64,7 @@ class MemoryDesk:
             if sample.task != task or key in closed:
                 continue
             holders = self._holders(key, now)
-            given = sum(answer.value is not None for answer in self.answers(*key))
+            given = sum(not answer.skipped for answer in self.answers(*key))
             if annotator in holders:
                 mine.append(sample)
             elif len(holders) < max(1, answers_needed - given):
@@ -87,7 +87,7 @@ class MemoryDesk:
             state = "withdrawn"
         elif any(held == key for held, _ in self.claims):
             state = "claimed"
-        elif any(answer.value for answer in self.answers(*key)):
+        elif any(not answer.skipped for answer in self.answers(*key)):
             state = "submitted"
         else:
             state = "open"
@@ -102,7 +102,7 @@ class MemoryDesk:
             raise Conflict("answered already")
         self.given.append((task, answer))
         self.claims.pop((key, answer.annotator), None)
-        if settled is not None and settled.value is not None:
+        if settled is not None and not settled.withdraws:
             self.settled[key] = settled.value
 
     def undo(
@@ -125,7 +125,8 @@ class MemoryDesk:
         for sample in states:
             if sample is not None:
                 counts[sample.state] = counts.get(sample.state, 0) + 1
-        return QueueDepth(**counts)
+        given_up = [key for key, value in self.settled.items() if key[0] == task and value is None]
+        return QueueDepth(**counts, unlabelable=len(given_up))
 
     def _holders(self, key: Sample, now: datetime) -> set[str]:
         return {who for (held, who), until in self.claims.items() if held == key and until > now}

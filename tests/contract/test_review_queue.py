@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -53,7 +54,7 @@ class Queue(RuleBasedStateMachine):
         self.answers: dict[str, list[Answer]] = {}
         self.log: list[Answer] = []
         self.held: dict[tuple[str, str], datetime] = {}
-        self.settled: dict[str, str] = {}
+        self.settled: dict[str, str | None] = {}
         self.withdrawn: set[str] = set()
         self.accepted = self.settlements = self.withdrawals = 0
 
@@ -109,7 +110,7 @@ class Queue(RuleBasedStateMachine):
             assert all(answer.annotator != person for answer in self.answers[sample_id])
             others = self.holders(sample_id) - {person}
             if person not in self.holders(sample_id):
-                cast = sum(answer.value is not None for answer in self.answers[sample_id])
+                cast = sum(not answer.skipped for answer in self.answers[sample_id])
                 assert len(others) < max(1, self.settings.answers_needed - cast)
             self.held[sample_id, person] = self.now + timedelta(seconds=LEASE)
         if len(given) < limit:
@@ -138,6 +139,23 @@ class Queue(RuleBasedStateMachine):
         assert done.settled == (sample_id in self.settled)
 
     @rule(sample_id=samples, person=people)
+    def give_up(self, sample_id: str, person: str) -> None:
+        self.tick()
+        answer = msgspec.structs.replace(self.given(sample_id, person, None), unlabelable=True)
+        earlier = self.earlier(sample_id, person)
+        try:
+            with self.db.transaction() as tx:
+                done = submit_answer(tx, "task", LABELS, self.settings, answer)
+        except Conflict:
+            closed = sample_id in self.settled or sample_id in self.withdrawn
+            assert closed or (earlier is not None and not earlier.unlabelable)
+            return
+        assert done.repeated == (earlier is not None)
+        if not done.repeated:
+            self.record(answer)
+        assert done.settled == (sample_id in self.settled)
+
+    @rule(sample_id=samples, person=people)
     def skip(self, sample_id: str, person: str) -> None:
         self.tick()
         earlier = self.earlier(sample_id, person)
@@ -147,7 +165,7 @@ class Queue(RuleBasedStateMachine):
                 done = skip(tx, "task", LABELS, self.settings, answer)
         except Conflict:
             assert earlier is not None
-            assert earlier.value is not None
+            assert not earlier.skipped
             return
         if not done.repeated:
             self.record(answer)
@@ -167,7 +185,8 @@ class Queue(RuleBasedStateMachine):
         self.log.remove(mine[-1])
         self.answers[sample.sample_id].remove(mine[-1])
         self.held[sample.sample_id, person] = self.now + timedelta(seconds=LEASE)
-        if self.settled.pop(sample.sample_id, None) is not None:
+        if sample.sample_id in self.settled:
+            del self.settled[sample.sample_id]
             self.withdrawals += 1
 
     @rule(sample_id=samples)
@@ -185,12 +204,13 @@ class Queue(RuleBasedStateMachine):
         sent = self.db.sent()
         assert sum(isinstance(event, LabelRecorded) for event in sent) == self.accepted
         settlements = [event for event in sent if isinstance(event, LabelSettled)]
-        told = [event for event in settlements if event.value is not None]
+        told = [event for event in settlements if not event.withdraws]
         assert len(told) == self.settlements
         assert len(settlements) - len(told) == self.withdrawals
         assert len({event.event_id for event in sent}) == len(sent)
-        latest = {event.sample_id: event.value for event in settlements}
-        assert {s: v for s, v in latest.items() if v is not None} == self.settled
+        latest = {event.sample_id: event for event in settlements}
+        stands = {s: event.value for s, event in latest.items() if not event.withdraws}
+        assert stands == self.settled
 
     @invariant()
     def depth_adds_up(self) -> None:
@@ -199,6 +219,7 @@ class Queue(RuleBasedStateMachine):
         total = depth.open + depth.claimed + depth.submitted + depth.settled + depth.withdrawn
         assert total == len(self.answers)
         assert depth.settled == len(self.settled)
+        assert depth.unlabelable == list(self.settled.values()).count(None)
 
     def given(self, sample_id: str, person: str, value: str | None) -> Answer:
         return Answer(sample_id=sample_id, annotator=person, value=value, answered_at=self.now)
@@ -224,7 +245,7 @@ class Queue(RuleBasedStateMachine):
         if self.earlier(sample_id, person) is not None:
             return False
         holders = self.holders(sample_id)
-        cast = sum(answer.value is not None for answer in self.answers[sample_id])
+        cast = sum(not answer.skipped for answer in self.answers[sample_id])
         missing = max(1, self.settings.answers_needed - cast)
         return person in holders or len(holders) < missing
 

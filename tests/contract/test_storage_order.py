@@ -74,10 +74,13 @@ _label = st.builds(
     _splits,
 )
 _settlement = st.builds(
-    lambda sample, value, seconds, audit: settled(sample, value, seconds, audit=audit),
+    lambda sample, value, seconds, audit, none_fits: settled(
+        sample, value, seconds, audit=audit, unlabelable=value is None and none_fits
+    ),
     _samples,
     st.sampled_from([None, "a", "b"]),
     _seconds,
+    st.booleans(),
     st.booleans(),
 )
 _events = st.lists(st.one_of(_traffic, _shadow, _label, _settlement), max_size=14)

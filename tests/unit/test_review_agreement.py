@@ -97,3 +97,34 @@ def test_a_name_once_accepted_stays_as_it_is(name: str) -> None:
 
 def test_one_person_is_one_name_however_it_was_typed() -> None:
     assert annotator_name(" Zoe\u0308 ") == annotator_name("Zo\u00eb")
+
+
+@pytest.mark.parametrize(
+    ("given_values", "needed", "at_most", "settles", "expected"),
+    [
+        (("?",), 1, 3, True, None),
+        (("?",), 2, 3, False, None),
+        (("?", "?"), 2, 3, True, None),
+        (("A", "?"), 2, 3, False, None),
+        (("A", "?", "?"), 2, 3, True, None),
+        (("A", "?", "A"), 2, 3, True, "A"),
+        (("A", None, "?"), 1, 3, False, None),
+        (("A", "B", "?", "?"), 3, 4, True, None),
+    ],
+)
+def test_that_it_cannot_be_labelled_is_an_answer_like_any_other(
+    given_values: tuple[str | None, ...],
+    needed: int,
+    at_most: int,
+    settles: bool,
+    expected: str | None,
+) -> None:
+    given_answers = [
+        Answer(sample_id="s", annotator=f"expert {i}", value=None if value == "?" else value,
+               answered_at=AT, unlabelable=value == "?")
+        for i, value in enumerate(given_values)
+    ]  # fmt: skip
+    found = verdict(given_answers, ReviewSettings(answers_needed=needed, answers_at_most=at_most))
+    assert (found is not None) is settles
+    if found is not None:
+        assert found.value == expected
