@@ -188,7 +188,7 @@ def test_it_says_nothing_of_either_arm_of_a_rollout(database: Database) -> None:
     with database.transaction() as tx:
         assert [pair.sample_id for pair in tx.evidence.pairs("rollout")] == ["t"]
         arm, _ = tx.evidence.arms("rollout")
-    assert (arm.labelled, arm.correct) == (1, 1)
+    assert (arm.audited, arm.correct) == (1, 1)
 
 
 def test_the_queue_counts_it_and_gives_it_to_nobody(database: Database) -> None:
