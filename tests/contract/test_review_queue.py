@@ -64,7 +64,7 @@ class Queue(RuleBasedStateMachine):
     @initialize(needed=st.integers(1, 3), at_most=st.integers(1, 4))
     def policy(self, needed: int, at_most: int) -> None:
         self.settings = ReviewSettings(
-            answers_needed=needed, answers_at_most=at_most, lease_seconds=LEASE
+            answers_needed=needed, answers_at_most=max(needed, at_most), lease_seconds=LEASE
         )
 
     def tick(self) -> None:
