@@ -87,14 +87,14 @@ def served_lines(found: Served, utc: bool = False) -> list[str]:
 
 # Of metrics.json, in the order of what people ask first; what is not there is left out.
 _METRICS = {
-    "macro_f1": "{:.3f}",
-    "chrf": "{:.1f}",
-    "token_f1": "{:.3f}",
-    "ece": "{:.3f}",
-    "nll": "{:.3f}",
-    "latency_p50_ms": "{:.1f} ms",
-    "latency_p95_ms": "{:.1f} ms",
-    "texts_per_second": "{:.0f}",
+    "macro_f1": ("macro F1", "{:.3f}"),
+    "chrf": ("chrF", "{:.1f}"),
+    "token_f1": ("token F1", "{:.3f}"),
+    "ece": ("calibration", "{:.3f} expected error (ECE)"),
+    "nll": ("log loss", "{:.3f}"),
+    "latency_p50_ms": ("p50", "{:.1f} ms"),
+    "latency_p95_ms": ("p95", "{:.1f} ms"),
+    "texts_per_second": ("throughput", "{:.0f} texts/s"),
 }
 
 
@@ -107,8 +107,8 @@ def release_facts(family: Lineage, status: str, utc: bool) -> list[tuple[str, di
         "accuracy": f"{found.accuracy:.1%} ({interval}"
         + (f", {asked} held-out samples)" if asked is not None else ")"),
         **{
-            name.replace("_", " "): words.format(found.metrics[name])
-            for name, words in _METRICS.items()
+            title: words.format(found.metrics[name])
+            for name, (title, words) in _METRICS.items()
             if isinstance(found.metrics.get(name), int | float)
         },
     }

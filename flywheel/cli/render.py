@@ -65,8 +65,9 @@ def show_table(
     for name in columns:
         table.add_column(name, justify="right" if name in right else "left", overflow="fold")
     for number, row in enumerate(rows):
+        cells = ["; ".join(cell.splitlines()) for cell in row] if piped else row
         # Brackets in a cell are no markup.
-        table.add_row(*(Text(cell) for cell in row), style="bold" if number in bold else "")
+        table.add_row(*(Text(cell) for cell in cells), style="bold" if number in bold else "")
     if not piped:
         screen = Console(highlight=False)
         Console(highlight=False, width=max(screen.width, _LEAST_WIDTH)).print(table)

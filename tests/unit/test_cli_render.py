@@ -21,11 +21,11 @@ IDS = ["tickets-0123456789ab", "tickets-01ffffffffff", "urgency-0123456789ab", "
 
 def test_a_piped_table_is_whole_and_aligned(capsys: pytest.CaptureFixture[str]) -> None:
     long = "why " * 100
-    show_table(["id", "n", "why"], [["[a]", "1", long.strip()], ["漢", "200", ""]], right=["n"])
+    show_table(["id", "n", "why"], [["[a]", "1", long.strip()], ["漢", "200", "a\nb"]], right=["n"])
     assert capsys.readouterr().out.splitlines() == [
         "id     n  why",
         f"[a]    1  {long.strip()}",
-        "漢   200",
+        "漢   200  a; b",
     ]
 
 
