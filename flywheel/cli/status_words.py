@@ -7,19 +7,32 @@ from typing import TYPE_CHECKING, Any
 from flywheel.rollout.plan import percent
 
 if TYPE_CHECKING:
-    from flywheel.bootstrap.standing import ProcessStanding, Standing, TaskStanding
+    from flywheel.bootstrap.standing import Standing, TaskStanding
 
 _FAILURES = 2
 _REASON = 300
 
 
-def status_text(found: Standing) -> str:
-    """Processes, agents, then each task; last what to do next."""
-    lines = [_process(process) for process in found.processes]
-    lines += [
-        f"{name:12} left by a killed supervisor, pid {', '.join(map(str, pids))}"
-        for name, pids in found.orphans.items()
+PROCESS_COLUMNS = ("process", "state", "pid", "up for", "")
+
+
+def process_rows(found: Standing) -> list[tuple[str, ...]]:
+    """A row for each process, and for each that a killed supervisor left."""
+    rows: list[tuple[str, ...]] = [
+        (process.name, process.state, str(process.pid or ""), process.since, process.problem or "")
+        for process in found.processes
+        if process.name not in found.orphans
     ]
+    left = "left by a killed supervisor"
+    rows += [
+        (name, left, ", ".join(map(str, pids)), "", "") for name, pids in found.orphans.items()
+    ]
+    return rows
+
+
+def status_text(found: Standing) -> str:
+    """Agents, then each task; last what to do next."""
+    lines = []
     if found.lag is not None:
         behind = ", ".join(
             f"{_agent(group)} {count}" for group, count in found.lag.items() if count
@@ -39,12 +52,6 @@ def status_text(found: Standing) -> str:
 
 def _agent(group: str) -> str:
     return group.removeprefix("flywheel.")
-
-
-def _process(process: ProcessStanding) -> str:
-    pid = f"pid {process.pid}, {process.since}" if process.pid else process.since
-    problem = f"  ({process.problem})" if process.problem else ""
-    return f"{process.name:12} {process.state:12} {pid}{problem}".rstrip()
 
 
 def _task(name: str, task: TaskStanding) -> list[str]:

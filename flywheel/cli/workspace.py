@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import click
-import msgspec
 
+from flywheel.cli.render import json_option, show_json, show_table
 from flywheel.errors import WorkspaceError
 from flywheel.settings import load_settings
 
@@ -81,7 +81,7 @@ def down(ctx: click.Context) -> None:
 
 @click.command()
 @click.option("--urls", is_flag=True, help="Only where gateway and console are, as JSON.")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@json_option
 @click.option("--wait", type=float, metavar="SECONDS", help="First wait until all is healthy.")
 @click.pass_context
 def status(ctx: click.Context, urls: bool, as_json: bool, wait: float | None) -> None:
@@ -91,7 +91,7 @@ def status(ctx: click.Context, urls: bool, as_json: bool, wait: float | None) ->
     """
     from flywheel.bootstrap.standing import standing
     from flywheel.bootstrap.supervisor import Supervisor, address
-    from flywheel.cli.status_words import status_text
+    from flywheel.cli.status_words import PROCESS_COLUMNS, process_rows, status_text
 
     settings = load_settings(ctx.obj)
     if urls:
@@ -104,13 +104,17 @@ def status(ctx: click.Context, urls: bool, as_json: bool, wait: float | None) ->
     if wait is not None:
         Supervisor(settings).wait_healthy(wait)
     found = standing(settings)
-    click.echo(json.dumps(msgspec.to_builtins(found)) if as_json else status_text(found))
+    if as_json:
+        show_json(found)
+    else:
+        show_table(PROCESS_COLUMNS, process_rows(found))
+        click.echo(status_text(found))
     if found.supervisor is None:
         sys.exit(1)
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@json_option
 @click.option(
     "--expect",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from datetime import timedelta
@@ -49,7 +50,7 @@ def found(settings: FlywheelSettings) -> dict[str, Any]:
 
 def test_status_of_what_is_down_says_so_and_how_to_start_it(down: FlywheelSettings) -> None:
     said = status(down)
-    assert "gateway      not running" in said
+    assert re.search(r"^gateway +not running$", said, re.MULTILINE)
     assert "problem: no Kafka takes connections" in said
     assert "species: nothing serves" in said
     assert f"nothing runs: start it with `flywheel -w {down.workspace} up`" in said
@@ -92,11 +93,12 @@ def test_status_shows_the_turn_and_the_failures_before_it(down: FlywheelSettings
         tx.turns.save(failed)
         tx.turns.save(turn)
     said = status(down)
-    assert "turn: train, 4" in said  # some forty seconds
+    assert re.search(r"turn: train, \d+ s; \d+ s in all \(first labels\)", said)
     assert "before, in compress: compress@species: not enough memory" in said
-    assert "a turn is being made: train, 4" in said
+    assert re.search(r"a turn is being made: train, \d+ s", said)
     shown = found(down)["tasks"]["species"]
     assert shown["turn"]["stages"] == {"build": 60.0}
+    assert shown["turn"]["in_stage"] == pytest.approx(shown["turn"]["seconds"] - 60)
     assert [row["stage"] for row in shown["failures"]] == ["compress"]
 
 
