@@ -18,6 +18,21 @@ CommandKind = Literal["pause", "resume", "promote", "rollback", "start", "restor
 REFUSED, WITHDRAWN = "refused: ", "withdrawn: "
 
 
+class StepCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What one arm did of the requests that were assigned while the challenger had one ``share``
+    of live traffic: a step. None stands for those recorded before the share was.
+
+    The counts are those of ``ArmSummary``, of this step alone.
+    """
+
+    share: float | None = None
+    requests: int = 0
+    errors: int = 0
+    shadow_requests: int = 0
+    shadow_errors: int = 0
+    latency_buckets: tuple[tuple[int, int], ...] = ()
+
+
 class ArmSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Live traffic of one arm in one rollout. ``latencies_ms`` are the newest 2,000 or fewer.
 
@@ -25,6 +40,7 @@ class ArmSummary(msgspec.Struct, frozen=True, kw_only=True):
     of the rollout that were no errors: tests that hold at any look need the whole, not a window.
     ``audited`` live answers have an expert's label that was drawn uniformly; ``correct`` of them
     are right. ``shadow_requests`` and ``shadow_errors`` count what it answered without being seen.
+    ``steps`` are the same counts step by step, by rising share; arms compare within those only.
     """
 
     requests: int = 0
@@ -35,6 +51,7 @@ class ArmSummary(msgspec.Struct, frozen=True, kw_only=True):
     latency_buckets: tuple[tuple[int, int], ...] = ()
     shadow_requests: int = 0
     shadow_errors: int = 0
+    steps: tuple[StepCounts, ...] = ()
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):

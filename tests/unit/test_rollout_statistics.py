@@ -18,7 +18,7 @@ from flywheel.rollout.analysis.betting import (
     log_capital,
 )
 from flywheel.rollout.analysis.evidence import Facts
-from flywheel.rollout.analysis.latency import Latencies, log_e_slower, of_arm
+from flywheel.rollout.analysis.latency import Latencies, by_step, log_e_slower, of_arm
 from flywheel.rollout.analysis.promotion import promotion_checks
 from flywheel.rollout.analysis.proportions import difference_interval, log_e_difference
 from flywheel.rollout.analysis.simulation import Pairs, independent
@@ -186,8 +186,8 @@ def test_buckets_keep_quantiles_to_two_percent(values: list[float]) -> None:
 
 
 def test_no_latency_claim_without_both_arms() -> None:
-    assert log_e_slower(of_arm(arm(0)), of_arm(arm(50, ms=900)), 1.5, 0.05) == 0
-    assert log_e_slower(of_arm(arm(500)), of_arm(arm(0)), 1.5, 0.05) == 0
+    assert log_e_slower(by_step(arm(0), arm(50, ms=900)), 1.5) == 0
+    assert log_e_slower(by_step(arm(500), arm(0)), 1.5) == 0
     assert of_arm(arm(0)).quantile(0.95) is None
 
 

@@ -8,8 +8,9 @@ from flywheel.rollout.analysis import latency
 from flywheel.rollout.analysis.assignment import MISMATCH_ALPHA, log_e_mismatch
 from flywheel.rollout.analysis.betting import PairedEvidence, differences
 from flywheel.rollout.analysis.evidence import Assessment, Check, Facts
-from flywheel.rollout.analysis.harm import answered, harm_checks, points
+from flywheel.rollout.analysis.harm import harm_checks, points
 from flywheel.rollout.analysis.promotion import promotion_checks
+from flywheel.rollout.analysis.steps import steps_of
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.plan import look_sizes, percent, step_labels
 from flywheel.rollout.ports import Rollout
@@ -102,19 +103,22 @@ def _count(name: str, compares: str, got: int, need: int) -> Check:
 
 
 def _worries(facts: Facts, paired: PairedEvidence, settings: RolloutSettings) -> list[str]:
-    """Estimates beyond a margin by more than one standard error: no proof, but no step up."""
+    """Estimates beyond a margin by more than one standard error, errors and latency in the present
+    step: no proof, but no step up."""
     worries: list[str] = []
     if paired.n >= 5 and paired.mean + paired.standard_error < -settings.accuracy_margin:
         worries.append(f"accuracy looks worse ({points(paired.mean)} on {paired.n} samples)")
-    (x0, n0), (x1, n1) = answered(facts.champion), answered(facts.challenger)
+    steps = steps_of(facts.champion, facts.challenger)
+    if not steps:
+        return worries
+    (x0, n0), (x1, n1) = steps[-1].answered
     if n0 and n1:
         rise, error = x1 / n1 - x0 / n0, math.sqrt(x1 / n1 * (1 - x1 / n1) / n1)
         if rise - error > settings.error_margin:
             worries.append(f"errors look higher ({x1} of {n1} against {x0} of {n0})")
-    old, new = latency.of_arm(facts.champion), latency.of_arm(facts.challenger)
-    p95 = old.quantile(0.95)
-    if p95 is not None and new.n:
-        slow = new.slower(settings.latency_margin * p95, sure=True) / new.n
+    for old, new in latency.by_step(facts.champion, facts.challenger)[-1:]:
+        p95 = old.quantile(0.95)
+        slow = 0.0 if p95 is None else new.slower(settings.latency_margin * p95) / new.n
         if slow - math.sqrt(slow * (1 - slow) / new.n) > latency.TAIL:
             worries.append(
                 f"answers look slow ({slow:.0%} above {settings.latency_margin:g} × p95)"

@@ -8,11 +8,23 @@ a challenger that is no worse in any of the three is rolled back with a probabil
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from flywheel.rollout.analysis import latency
 from flywheel.rollout.analysis.betting import PairedEvidence
 from flywheel.rollout.analysis.evidence import Check, Facts, Outcome
-from flywheel.rollout.analysis.proportions import difference_interval, log_e_difference
+from flywheel.rollout.analysis.proportions import (
+    bounds,
+    log_e_by_step,
+    log_e_in_steps,
+    weighted_difference,
+)
+from flywheel.rollout.analysis.steps import Counts, steps_of
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.ports import ArmSummary
 
@@ -29,13 +41,6 @@ def harm_checks(
         _errors(facts.champion, facts.challenger, settings, alpha),
         _latency(facts.champion, facts.challenger, settings, alpha),
     )
-
-
-def answered(arm: ArmSummary) -> tuple[int, int]:
-    """(errors, requests) to judge an arm by: live ones, or shadow ones while there are no live."""
-    if arm.requests:
-        return arm.errors, arm.requests
-    return arm.shadow_errors, arm.shadow_requests
 
 
 def _outcome(proven: bool, n: int) -> Outcome:
@@ -75,13 +80,19 @@ def _accuracy(paired: PairedEvidence, settings: RolloutSettings, alpha: float) -
 def _errors(
     champion: ArmSummary, challenger: ArmSummary, settings: RolloutSettings, alpha: float
 ) -> Check:
-    margin = settings.error_margin
-    (x0, n0), (x1, n1) = answered(champion), answered(challenger)
-    proven = bool(
-        n0 and n1 and log_e_difference(x0, n0, x1, n1, margin, above=True) >= math.log(1 / alpha)
-    )
-    low, high = difference_interval(x0, n0, x1, n1, alpha)
+    margin, need = settings.error_margin, math.log(1 / alpha)
+    counts = columns([step.answered for step in steps_of(champion, challenger)])
+    rise = weighted_difference(*counts)
+    proven, low, high = False, -1.0, 1.0
+    if rise is not None:
+        higher = partial(_evidence, log_e_in_steps, counts, above=True)
+        lower = partial(_evidence, log_e_by_step, counts, above=False)
+        proven = bool(higher(np.array([margin]))[0] >= need)
+        low, high = bounds(higher, lower, rise, need)
+    x0, n0, x1, n1 = (int(column.sum()) for column in counts)
     found = f"{x1} of {n1} requests failed, {x0} of {n0} with the champion"
+    if rise is not None:
+        found += f" ({points(rise)} within each step)"
     words = (
         f"the error rate is proven to have risen by more than {margin * 100:.1f} points: {found}"
         if proven
@@ -90,10 +101,10 @@ def _errors(
     return Check(
         kind="harm",
         name="errors",
-        compares="share of failed requests, challenger − champion",
-        outcome=_outcome(proven, min(n0, n1)),
-        words=words if n0 and n1 else "both arms must have answered before errors compare",
-        value=x1 / n1 - x0 / n0 if n0 and n1 else None,
+        compares="share of failed requests, challenger − champion, within each step",
+        outcome=_outcome(proven, 0 if rise is None else n1),
+        words=words if rise is not None else "both arms must have answered before errors compare",
+        value=rise,
         low=low,
         high=high,
         margin=margin,
@@ -101,13 +112,30 @@ def _errors(
     )
 
 
+def _evidence(
+    test: Callable[..., NDArray[np.float64]],
+    counts: tuple[Any, ...],
+    differences: NDArray[np.float64],
+    *,
+    above: bool,
+) -> NDArray[np.float64]:
+    return test(*counts, differences[:, None], above=above)
+
+
+def columns(steps: Sequence[tuple[Counts, Counts]]) -> tuple[Any, Any, Any, Any]:
+    """(errors, requests) of the champion, then of the challenger, each an array over steps."""
+    table = np.array([[*old, *new] for old, new in steps], float).reshape(-1, 4)
+    return table[:, 0], table[:, 1], table[:, 2], table[:, 3]
+
+
 def _latency(
     champion: ArmSummary, challenger: ArmSummary, settings: RolloutSettings, alpha: float
 ) -> Check:
     margin = settings.latency_margin
-    old, new = latency.of_arm(champion), latency.of_arm(challenger)
-    proven = latency.log_e_slower(old, new, margin, alpha) >= math.log(2 / alpha)
-    low, high = latency.ratio_interval(old, new, alpha)
+    pairs = latency.by_step(champion, challenger)
+    old, new = latency.alike(pairs)
+    proven = latency.log_e_slower(pairs, margin) >= math.log(1 / alpha)
+    low, high = latency.ratio_interval(pairs, alpha)
     p95_old, p95_new = old.quantile(0.95), new.quantile(0.95)
     words = "both arms must have answered before latencies compare"
     if p95_old is not None and p95_new is not None:
@@ -120,8 +148,8 @@ def _latency(
     return Check(
         kind="harm",
         name="latency",
-        compares="95th percentile of latency, challenger ÷ champion",
-        outcome=_outcome(proven, min(old.n, new.n)),
+        compares="95th percentile of latency, challenger ÷ champion, within each step",
+        outcome=_outcome(proven, new.n),
         words=words,
         value=p95_new / p95_old if p95_old and p95_new else None,
         low=low,

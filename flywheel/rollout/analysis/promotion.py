@@ -11,14 +11,18 @@ same level. Errors and latency are shown by evidence that is valid at any look.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flywheel.rollout.analysis import latency
 from flywheel.rollout.analysis.betting import PairedEvidence
 from flywheel.rollout.analysis.evidence import Check, Facts
-from flywheel.rollout.analysis.harm import points
-from flywheel.rollout.analysis.proportions import difference_interval, log_e_difference
+from flywheel.rollout.analysis.harm import columns, points
+from flywheel.rollout.analysis.proportions import bounds, log_e_by_step, weighted_difference
+from flywheel.rollout.analysis.steps import Step, steps_of
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.plan import look_sizes
 from flywheel.rollout.ports import ArmSummary
@@ -99,22 +103,31 @@ def _proof(look: PairedEvidence, margin: float, alpha: float) -> str:
 
 
 def _errors(champion: ArmSummary, challenger: ArmSummary, settings: RolloutSettings) -> Check:
-    alpha, margin = settings.promote_alpha, settings.error_margin
-    proven = _log_e_errors(champion, challenger, margin) >= math.log(1 / alpha)
-    (x0, n0), (x1, n1) = _executed(champion), _executed(challenger)
-    low, high = difference_interval(x0, n0, x1, n1, 2 * alpha)
+    need, margin = math.log(1 / settings.promote_alpha), settings.error_margin
+    steps = steps_of(champion, challenger)
+    counts = columns([step.executed for step in steps])
+    x0, n0, x1, n1 = (int(column.sum()) for column in counts)
+    rise = weighted_difference(*counts)
+    proven, low, high = False, -1.0, 1.0
+    if rise is not None:
+        lower = partial(_log_e_errors, steps, above=False)
+        proven = bool(lower(np.array([margin]))[0] >= need)
+        low, high = bounds(partial(_log_e_errors, steps, above=True), lower, rise, need)
     found = f"{x1} of {n1} answers failed, {x0} of {n0} with the champion"
+    if rise is not None:
+        found += f" ({points(rise)} within each step)"
     return Check(
         kind="promotion",
         name="errors",
-        compares="share of failed answers (live and shadow), challenger − champion",
+        compares="share of failed answers (live and shadow), challenger − champion, within each "
+        "step",
         outcome="passed" if proven else "waiting",
         words=(
             f"the error rate is proven within {margin * 100:.1f} points of the champion's: {found}"
             if proven
             else f"a rise of the error rate by {margin * 100:.1f} points is not excluded: {found}"
         ),
-        value=x1 / n1 - x0 / n0 if n0 and n1 else None,
+        value=rise,
         low=low,
         high=high,
         margin=margin,
@@ -122,32 +135,29 @@ def _errors(champion: ArmSummary, challenger: ArmSummary, settings: RolloutSetti
     )
 
 
-def _executed(arm: ArmSummary) -> tuple[int, int]:
-    """(errors, requests), live and shadow: both show whether a release can answer."""
-    return arm.errors + arm.shadow_errors, arm.requests + arm.shadow_requests
-
-
-def _log_e_errors(champion: ArmSummary, challenger: ArmSummary, margin: float) -> float:
+def _log_e_errors(
+    steps: Sequence[Step], differences: NDArray[np.float64], *, above: bool
+) -> NDArray[np.float64]:
     """Log of the mean of two e-values, which is an e-value: from live answers alone, and from
     shadow ones too. The latter are many more, but under load they fail first."""
-    live = ((champion.errors, champion.requests), (challenger.errors, challenger.requests))
-    every = (_executed(champion), _executed(challenger))
-    found = [
-        float(log_e_difference(x0, n0, x1, n1, margin, above=False)) if n0 and n1 else 0.0
-        for (x0, n0), (x1, n1) in (live, every)
-    ]
-    return float(np.logaddexp(found[0], found[1])) - math.log(2)
+    live, every = (
+        log_e_by_step(*columns(counts), differences[:, None], above=above)
+        for counts in ([step.live for step in steps], [step.executed for step in steps])
+    )
+    value: NDArray[np.float64] = np.logaddexp(live, every) - math.log(2)
+    return value
 
 
 def _latency(champion: ArmSummary, challenger: ArmSummary, settings: RolloutSettings) -> Check:
     alpha, margin = settings.promote_alpha, settings.latency_margin
-    old, new = latency.of_arm(champion), latency.of_arm(challenger)
-    proven = latency.log_e_not_slower(old, new, margin, alpha) >= math.log(2 / alpha)
-    low, high = latency.ratio_interval(old, new, alpha)
+    pairs = latency.by_step(champion, challenger)
+    old, new = latency.alike(pairs)
+    proven = latency.log_e_not_slower(pairs, margin) >= math.log(1 / alpha)
+    low, high = latency.ratio_interval(pairs, alpha)
     p95_old, p95_new = old.quantile(0.95), new.quantile(0.95)
     words = "both arms must have answered before latencies compare"
     if p95_old is not None and p95_new is not None:
-        found = f"p95 {p95_new:.0f} ms on {new.n} answers against {p95_old:.0f} ms on {old.n}"
+        found = f"p95 {p95_new:.0f} ms against {p95_old:.0f} ms, on {new.n} of its answers"
         words = (
             f"p95 latency is proven below {margin:g} times the champion's: {found}"
             if proven
@@ -156,7 +166,7 @@ def _latency(champion: ArmSummary, challenger: ArmSummary, settings: RolloutSett
     return Check(
         kind="promotion",
         name="latency",
-        compares="95th percentile of latency, challenger ÷ champion",
+        compares="95th percentile of latency, challenger ÷ champion, within each step",
         outcome="passed" if proven else "waiting",
         words=words,
         value=p95_new / p95_old if p95_old and p95_new else None,

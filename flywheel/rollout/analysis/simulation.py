@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +12,13 @@ from numpy.typing import NDArray
 from flywheel.rollout.analysis import latency
 from flywheel.rollout.analysis.assignment import MISMATCH_ALPHA, log_e_mismatch
 from flywheel.rollout.analysis.betting import log_capital
+from flywheel.rollout.analysis.evidence import Facts
 from flywheel.rollout.analysis.harm import CHECKS
-from flywheel.rollout.analysis.proportions import log_e_difference
+from flywheel.rollout.analysis.proportions import log_e_by_step, log_e_in_steps
 from flywheel.rollout.config import RolloutSettings
+from flywheel.rollout.decide import decide
 from flywheel.rollout.plan import look_sizes
-from flywheel.rollout.ports import latency_bucket
+from flywheel.rollout.ports import ArmSummary, Rollout, StepCounts, latency_bucket
 from flywheel.statistics.noninferiority import exact_p, score
 
 Array = NDArray[np.float64]
@@ -95,13 +98,82 @@ def errors(
     n0 = 10 * np.arange(1, looks + 1) - n1
     x1 = np.cumsum(rng.binomial(np.diff(n1, axis=1, prepend=0), rates[1]), axis=1)
     x0 = np.cumsum(rng.binomial(np.diff(n0, axis=1, prepend=0), rates[0]), axis=1)
-    found = []
-    for above, alpha in ((True, settings.harm_alpha / CHECKS), (False, settings.promote_alpha)):
-        evidence = log_e_difference(x0, n0, x1, n1, settings.error_margin, above=above)
+    counts = (x0[..., None], n0[..., None], x1[..., None], n1[..., None])
+    margin, found = settings.error_margin, []
+    for evidence, alpha in (
+        (log_e_in_steps(*counts, difference=margin, above=True), settings.harm_alpha / CHECKS),
+        (log_e_by_step(*counts, difference=margin, above=False), settings.promote_alpha),
+    ):
         at = _first((evidence >= math.log(1 / alpha)) & (n0 > 0) & (n1 > 0))
         index = np.where(np.isfinite(at), at - 1, 0).astype(int)
         found.append(np.where(np.isfinite(at), n1[np.arange(rollouts), index], NEVER))
     return found[0], found[1]
+
+
+def incident(
+    settings: RolloutSettings,
+    rollouts: int,
+    failures: int,
+    seed: int,
+    *,
+    error_rate: float = 0.01,
+    by_step: bool = True,
+) -> float:
+    """The share of harmless challengers that the controller's decision rolls back, when
+    ``failures`` requests in a row fail in both arms during the last step.
+
+    Both arms fail at ``error_rate`` otherwise. It is decided after every tenth request of the
+    incident; without ``by_step`` the evidence says nothing of steps.
+    """
+    rng = np.random.default_rng(seed)
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    rolled_back = 0
+    for _ in range(rollouts):
+        # Of both arms: one row a step, (requests, errors).
+        steps = []
+        for share in settings.steps:
+            seen = math.ceil(settings.min_requests / share)
+            mine = int(rng.binomial(seen, share))
+            steps.append([[n, int(rng.binomial(n, error_rate))] for n in (seen - mine, mine)])
+        for _ in range(failures // 10):
+            mine = int(rng.binomial(10, settings.steps[-1]))
+            for arm, n in zip(steps[-1], (10 - mine, mine), strict=True):
+                arm[0], arm[1] = arm[0] + n, arm[1] + n
+            champion, challenger = (
+                _arm(settings, [step[index] for step in steps], by_step=by_step) for index in (0, 1)
+            )
+            facts = Facts(champion=champion, challenger=challenger)
+            if decide(_last_step(settings, now), facts, settings, now).state == "rolled_back":
+                rolled_back += 1
+                break
+    return rolled_back / rollouts
+
+
+def _arm(settings: RolloutSettings, steps: list[list[int]], *, by_step: bool) -> ArmSummary:
+    counts = tuple(
+        StepCounts(share=share, requests=n, errors=failed)
+        for share, (n, failed) in zip(settings.steps, steps, strict=True)
+    )
+    return ArmSummary(
+        requests=sum(n for n, _ in steps),
+        errors=sum(failed for _, failed in steps),
+        steps=counts if by_step else (),
+    )
+
+
+def _last_step(settings: RolloutSettings, now: datetime) -> Rollout:
+    return Rollout(
+        rollout_id="simulated",
+        task="simulated",
+        champion="champion",
+        challenger="challenger",
+        state="canary",
+        step=len(settings.steps) - 1,
+        share=settings.steps[-1],
+        started_at=now,
+        step_started_at=now,
+        steps=settings.steps,
+    )
 
 
 def slowness(
@@ -133,12 +205,11 @@ def slowness(
             if not new.n or not old.n:
                 continue
             if math.isinf(harm[r]):
-                evidence = latency.log_e_slower(old, new, margin, alpha)
-                harm[r] = new.n if evidence >= math.log(2 / alpha) else NEVER
+                evidence = latency.log_e_slower([(old, new)], margin)
+                harm[r] = new.n if evidence >= math.log(1 / alpha) else NEVER
             if math.isinf(proof[r]):
-                evidence = latency.log_e_not_slower(old, new, margin, settings.promote_alpha)
-                enough = evidence >= math.log(2 / settings.promote_alpha)
-                proof[r] = new.n if enough else NEVER
+                evidence = latency.log_e_not_slower([(old, new)], margin)
+                proof[r] = new.n if evidence >= math.log(1 / settings.promote_alpha) else NEVER
     return harm, proof
 
 
