@@ -20,6 +20,7 @@ from flywheel.contracts.bounds import (
     ReleaseId,
     Score,
     Scores,
+    Share,
     Text,
 )
 from flywheel.contracts.release import Override
@@ -44,7 +45,10 @@ class TrafficRecorded(Event, frozen=True, kw_only=True):
 
     ``scores`` maps each label to a probability as the release reported it (already calibrated by
     the release's own temperature); ``confidence`` is the largest. ``unit`` is what assignment is
-    sticky by. ``arm`` and ``rollout_id`` are None outside a rollout and for ingested samples.
+    sticky by. ``arm`` and ``rollout_id`` are None outside a rollout and for ingested samples, and
+    where the champion stood in for an arm that failed. ``challenger_share`` is the challenger's
+    share of live traffic when the arm was chosen. ``outage`` marks a failure while no model server
+    answered anything: it says nothing of the arm.
     """
 
     sample_id: Id
@@ -55,6 +59,8 @@ class TrafficRecorded(Event, frozen=True, kw_only=True):
     release: ReleaseId | None = None
     arm: Arm | None = None
     rollout_id: Id | None = None
+    challenger_share: Share | None = None
+    outage: bool = False
     output: Text | None = None
     scores: Scores = {}
     confidence: Score | None = None
@@ -73,6 +79,7 @@ class ShadowRecorded(Event, frozen=True, kw_only=True):
     release: ReleaseId
     arm: Arm
     rollout_id: Id
+    challenger_share: Share | None = None
     output: Text | None = None
     scores: Scores = {}
     confidence: Score | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -9,7 +11,7 @@ from sqlalchemy import ColumnElement, Row, Select, and_, case, func, or_, select
 
 from flywheel.contracts.answers import is_right
 from flywheel.contracts.stores import AuditedPrediction
-from flywheel.rollout.ports import ArmSummary, Assignment, Pair
+from flywheel.rollout.ports import ArmSummary, Assignment, Pair, StepCounts
 from storage.tables.columns import table_of
 from storage.tables.evidence import ScoreRow, TruthRow
 from storage.tables.labels import TrafficRow
@@ -32,11 +34,11 @@ class SqlEvidence:
 
     def arms(self, rollout_id: str) -> tuple[ArmSummary, ArmSummary]:
         """(champion, challenger) on live traffic of this rollout."""
-        counts = {row.arm: row for row in self._work.rows(_counts(rollout_id))}
+        counts = self._work.rows(_counts(rollout_id))
         audits = self._audits(rollout_id)
         return (
-            self._arm(rollout_id, "champion", counts.get("champion"), audits["champion"]),
-            self._arm(rollout_id, "challenger", counts.get("challenger"), audits["challenger"]),
+            self._arm(rollout_id, "champion", counts, audits["champion"]),
+            self._arm(rollout_id, "challenger", counts, audits["challenger"]),
         )
 
     def pairs(self, rollout_id: str) -> list[Pair]:
@@ -132,9 +134,10 @@ class SqlEvidence:
         return totals
 
     def _arm(
-        self, rollout_id: str, arm: str, counts: Row[Any] | None, audits: tuple[int, int]
+        self, rollout_id: str, arm: str, every: Sequence[Row[Any]], audits: tuple[int, int]
     ) -> ArmSummary:
-        if counts is None:
+        counts = [row for row in every if row.arm == arm]
+        if not counts:
             return ArmSummary()
         # A cached answer's latency says nothing of the model, and only the older arm has a warm
         # cache.
@@ -151,20 +154,45 @@ class SqlEvidence:
             .order_by(_scores.c.occurred_at.desc())
             .limit(_NEWEST)
         )
-        bucket = _scores.c.latency_bucket
-        buckets = (
-            select(bucket, func.count().label("n")).where(*timed).group_by(bucket).order_by(bucket)
+        share, bucket = _scores.c.challenger_share, _scores.c.latency_bucket
+        buckets = self._work.rows(
+            select(share, bucket, func.count().label("n")).where(*timed).group_by(share, bucket)
         )
+        steps = [_step(row, buckets) for row in counts]
+        steps.sort(key=lambda step: -1.0 if step.share is None else step.share)
         return ArmSummary(
-            requests=counts.requests,
-            errors=counts.errors,
+            requests=sum(step.requests for step in steps),
+            errors=sum(step.errors for step in steps),
             audited=audits[0],
             correct=audits[1],
-            shadow_requests=counts.shadow_requests,
-            shadow_errors=counts.shadow_errors,
+            shadow_requests=sum(step.shadow_requests for step in steps),
+            shadow_errors=sum(step.shadow_errors for step in steps),
             latencies_ms=tuple(row[0] for row in self._work.rows(newest)),
-            latency_buckets=tuple((row.latency_bucket, row.n) for row in self._work.rows(buckets)),
+            latency_buckets=_summed(buckets),
+            # Evidence from before shares were recorded knows of no steps.
+            steps=() if {step.share for step in steps} == {None} else tuple(steps),
         )
+
+
+def _step(counts: Row[Any], buckets: Sequence[Row[Any]]) -> StepCounts:
+    return StepCounts(
+        share=counts.challenger_share,
+        requests=counts.requests,
+        errors=counts.errors,
+        shadow_requests=counts.shadow_requests,
+        shadow_errors=counts.shadow_errors,
+        latency_buckets=_summed(
+            [row for row in buckets if row.challenger_share == counts.challenger_share]
+        ),
+    )
+
+
+def _summed(buckets: Sequence[Row[Any]]) -> tuple[tuple[int, int], ...]:
+    """(bucket, how many), by rising bucket."""
+    total: Counter[int] = Counter()
+    for row in buckets:
+        total[row.latency_bucket] += row.n
+    return tuple(sorted(total.items()))
 
 
 class SqlAuditLog:
@@ -247,7 +275,8 @@ def _right(row: Row[Any]) -> bool:
 
 
 def _counts(rollout_id: str) -> Select[Any]:
-    """Requests of each arm in a rollout: live and in shadow, and how many of them failed."""
+    """Requests of each arm in each step of a rollout: live and in shadow, and how many of them
+    failed."""
     live = _scores.c.live.is_(True)
 
     def total(condition: ColumnElement[bool]) -> ColumnElement[int]:
@@ -256,13 +285,14 @@ def _counts(rollout_id: str) -> Select[Any]:
     return (
         select(
             _scores.c.arm,
+            _scores.c.challenger_share,
             total(live).label("requests"),
             total(live & _scores.c.failed).label("errors"),
             total(~_scores.c.live).label("shadow_requests"),
             total(~_scores.c.live & _scores.c.failed).label("shadow_errors"),
         )
         .where(_scores.c.rollout_id == rollout_id)
-        .group_by(_scores.c.arm)
+        .group_by(_scores.c.arm, _scores.c.challenger_share)
     )
 
 

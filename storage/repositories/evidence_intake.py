@@ -28,9 +28,11 @@ class SqlEvidenceIntake:
         """Keep what each live request says of its release and arm (one row a sample, release).
 
         A request that was repeated under the same sample id counts as it went at first: a
-        failure is not undone by trying again.
+        failure is not undone by trying again. A failure while no model server answered anything
+        says nothing of the arm, and is not kept.
         """
-        self._put_scores([_live_values(e) for e in events if e.release is not None])
+        kept = [e for e in events if e.release is not None and not e.outage]
+        self._put_scores([_live_values(e) for e in kept])
 
     def record_shadow(self, events: Sequence[ShadowRecorded]) -> None:
         """Keep what the other arm would have answered (one row a sample, release)."""
@@ -62,6 +64,7 @@ def _live_values(event: TrafficRecorded) -> dict[str, Any]:
         "event_id": event.event_id,
         "arm": event.arm,
         "rollout_id": event.rollout_id,
+        "challenger_share": event.challenger_share,
         "output": event.output,
         "confidence": event.confidence,
         "scores": event.scores,
@@ -83,6 +86,7 @@ def _shadow_values(event: ShadowRecorded) -> dict[str, Any]:
         "event_id": event.event_id,
         "arm": event.arm,
         "rollout_id": event.rollout_id,
+        "challenger_share": event.challenger_share,
         "output": event.output,
         "confidence": event.confidence,
         "scores": event.scores,

@@ -12,7 +12,9 @@ from storage.tables.columns import UtcDateTime
 
 
 class ScoreRow(SQLModel, table=True):
-    """What a release said of a sample, live or in shadow. The earliest event of each is kept."""
+    """What a release said of a sample, live or in shadow. The earliest event of each is kept.
+
+    ``challenger_share`` is that of the step in which it was assigned; None: not recorded then."""
 
     __tablename__ = "evidence_scores"
     __table_args__: ClassVar[Any] = (
@@ -27,6 +29,7 @@ class ScoreRow(SQLModel, table=True):
     event_id: str
     arm: str | None = None
     rollout_id: str | None = None
+    challenger_share: float | None = None
     output: str | None = None
     confidence: float | None = None
     scores: dict[str, float] = Field(sa_type=JSON)

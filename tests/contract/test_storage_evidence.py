@@ -6,7 +6,7 @@ from typing import Any
 
 from storage_events import at, label, settled, shadow, traffic
 
-from flywheel.rollout.ports import ArmSummary, Assignment, Pair, latency_bucket
+from flywheel.rollout.ports import ArmSummary, Assignment, Pair, StepCounts, latency_bucket
 from storage.database import Database
 
 CHAMPION = {"release": "r1", "arm": "champion", "rollout_id": "rollout"}
@@ -74,6 +74,55 @@ def test_arms_count_live_requests_errors_and_labels(database: Database) -> None:
         shadow_requests=2,
         shadow_errors=1,
     )
+
+
+def test_arms_count_step_by_step_what_was_assigned_at_each_share(database: Database) -> None:
+    first, second = {"challenger_share": 0.05}, {"challenger_share": 0.5}
+    failure = {"output": None, "confidence": None, "scores": {}, "status": 503, "error": "none"}
+    record(
+        database,
+        traffic("s1", 1, latency_ms=10.0, **CHAMPION, **first),
+        traffic("s2", 2, latency_ms=30.0, **CHAMPION, **first),
+        # A step is that of the assignment, whenever the answer came.
+        traffic("s3", 9, latency_ms=20.0, **CHALLENGER, **first),
+        traffic("s4", 3, latency_ms=10.0, **CHAMPION, **second),
+        traffic("s5", 4, **(CHALLENGER | failure | second)),
+        shadow("s1", **first),
+        shadow("s4", output=None, error="timeout", **second),
+    )
+    champion, challenger = arms(database)
+    ten, twenty, thirty = (latency_bucket(ms) for ms in (10.0, 20.0, 30.0))
+    assert champion.steps == (
+        StepCounts(share=0.05, requests=2, latency_buckets=((ten, 1), (thirty, 1))),
+        StepCounts(share=0.5, requests=1, latency_buckets=((ten, 1),)),
+    )
+    assert champion.latency_buckets == ((ten, 2), (thirty, 1))
+    assert challenger.steps == (
+        StepCounts(share=0.05, requests=1, shadow_requests=1, latency_buckets=((twenty, 1),)),
+        StepCounts(share=0.5, requests=1, errors=1, shadow_requests=1, shadow_errors=1),
+    )
+    assert (challenger.requests, challenger.errors) == (2, 1)
+    assert (challenger.shadow_requests, challenger.shadow_errors) == (2, 1)
+
+
+def test_evidence_from_before_shares_were_recorded_stands_beside_that_of_later(
+    database: Database,
+) -> None:
+    record(database, traffic("s1", 1, latency_ms=10.0, **CHAMPION))
+    assert arms(database)[0].steps == ()
+    record(database, traffic("s2", 2, latency_ms=10.0, **CHAMPION, challenger_share=0.25))
+    steps = arms(database)[0].steps
+    assert [(step.share, step.requests) for step in steps] == [(None, 1), (0.25, 1)]
+
+
+def test_a_failure_in_an_outage_counts_for_no_arm_and_its_repeat_counts(
+    database: Database,
+) -> None:
+    lost = {"output": None, "confidence": None, "scores": {}, "status": 503, "error": "none"}
+    record(database, traffic("s1", 1, **(CHALLENGER | lost), outage=True))
+    assert arms(database) == (ArmSummary(), ArmSummary())
+    record(database, traffic("s1", 2, **CHALLENGER))
+    assert (arms(database)[1].requests, arms(database)[1].errors) == (1, 0)
 
 
 def test_the_newest_2000_latencies_and_buckets_over_all(database: Database) -> None:
