@@ -6,6 +6,8 @@ import time
 import uuid
 from dataclasses import dataclass
 
+import msgspec
+
 from flywheel.contracts.events import TrafficRecorded
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.split import TrafficSplit
@@ -13,7 +15,7 @@ from flywheel.errors import FlywheelError, Unavailable
 from flywheel.gateway.calls import Call, Prediction
 from flywheel.gateway.capture import Capture
 from flywheel.gateway.choose_variant import Variant, choose_shadow, choose_variant
-from flywheel.gateway.forward import ModelServers
+from flywheel.gateway.forward import PATIENCE, FailsAtText, ModelServers, Unreachable
 from flywheel.gateway.metrics import observe
 from flywheel.gateway.shadow import Copy, Shadow
 from flywheel.gateway.splits import Splits
@@ -51,23 +53,20 @@ def traffic_event_id(task: str, sample_id: str) -> str:
 class Answers:
     """The use case behind both endpoints that answer.
 
-    A challenger that does not answer within ``challenger_patience`` seconds is recorded as failed,
-    and the champion answers in its place.
+    In a rollout each arm has the same patience. An arm that does not answer within it is recorded
+    as failed, and the champion stands in for it with the time that is left; what it answers then
+    counts for no arm, as nobody chose it by lot. A failure while no model server answered anything
+    to anyone is recorded as an outage, which says nothing of the arm. Whether it was one is judged
+    alike for both arms, so that equal arms lose equal shares of their failures by it.
     """
 
     def __init__(
-        self,
-        splits: Splits,
-        servers: ModelServers,
-        capture: Capture,
-        shadow: Shadow,
-        challenger_patience: float,
+        self, splits: Splits, servers: ModelServers, capture: Capture, shadow: Shadow
     ) -> None:
         self._splits = splits
         self._servers = servers
         self._capture = capture
         self._shadow = shadow
-        self._challenger_patience = challenger_patience
 
     async def answer(self, ask: Ask) -> Answered:
         """The prediction, recorded before this returns. A failure is recorded and raised."""
@@ -79,28 +78,55 @@ class Answers:
             )
         self._capture.ensure_room()
         variant = choose_variant(split, ask.unit)
-        try:
-            prediction = await self._predict(ask, split, variant)
-        except Unavailable:
-            if variant.arm != "challenger":
-                raise
-            # The failure counts against the challenger; the caller need not feel the trial.
-            variant = Variant(split.champion, "champion")
-            prediction = await self._predict(ask, split, variant)
-        self._capture.record(_served(ask, split, variant, prediction))
+        if variant.arm is None:
+            counted, prediction = variant, await self._predict(ask, split, variant)
+        else:
+            counted, prediction = await self._in_rollout(ask, split, variant)
+        self._capture.record(_served(ask, split, counted, prediction))
         await self._capture.durable()
         seconds = time.perf_counter() - ask.received
+        if counted is not variant:
+            variant = Variant(counted.release, "champion")
         observe(ask.task, variant.arm, 200, seconds, prediction.model_seconds)
-        self._copy(ask, split, variant)
+        self._copy(ask, split, counted)
         return Answered(prediction, variant)
 
     async def _predict(self, ask: Ask, split: TrafficSplit, variant: Variant) -> Prediction:
-        within = self._challenger_patience if variant.arm == "challenger" else None
         try:
-            return await self._servers.ask(ask.call, variant.release, ask.text, within)
+            return await self._servers.ask(ask.call, variant.release, ask.text)
         except FlywheelError as error:
             self._failed(ask, split, variant, error)
             raise
+
+    async def _in_rollout(
+        self, ask: Ask, split: TrafficSplit, variant: Variant
+    ) -> tuple[Variant, Prediction]:
+        """The answer, and what it counts for: the arm, or none where the champion stood in."""
+        servers, started = self._servers, time.monotonic()
+        deadline = started + servers.timeout
+        try:
+            within = PATIENCE * servers.timeout
+            return variant, await servers.ask(ask.call, variant.release, ask.text, within)
+        except Unavailable as error:
+            failure = self._failure(ask, split, variant, error)
+            unheard = isinstance(error, Unreachable) and not servers.answered_since(started)
+            if isinstance(error, FailsAtText) and variant.release == split.champion:
+                self._capture.record(failure)
+                raise
+        except FlywheelError as error:
+            self._failed(ask, split, variant, error)
+            raise
+        stand_in = Variant(split.champion, None)
+        left = deadline - time.monotonic()
+        try:
+            prediction = await servers.ask(ask.call, stand_in.release, ask.text, left)
+        except FlywheelError:
+            self._capture.record(msgspec.structs.replace(failure, outage=unheard))
+            raise
+        # One that answers at once says that the servers were there when the arm gave up.
+        outage = unheard and prediction.attempts > 1
+        self._capture.record(msgspec.structs.replace(failure, outage=outage))
+        return stand_in, prediction
 
     def _copy(self, ask: Ask, split: TrafficSplit, variant: Variant) -> None:
         other = choose_shadow(split, variant, ask.sample_id)
@@ -115,31 +141,37 @@ class Answers:
                 other.release,
                 other.arm,
                 split.rollout_id,
+                split.challenger_share,
             )
         )
 
     def _failed(
         self, ask: Ask, split: TrafficSplit, variant: Variant, error: FlywheelError
     ) -> None:
+        self._capture.record(self._failure(ask, split, variant, error))
+
+    def _failure(
+        self, ask: Ask, split: TrafficSplit, variant: Variant, error: FlywheelError
+    ) -> TrafficRecorded:
+        """The event of a failure that happens now."""
         seconds = time.perf_counter() - ask.received
         observe(ask.task, variant.arm, error.status, seconds, 0.0)
         # A failure has an id of its own: a retry that succeeds must not be taken for its repeat.
-        self._capture.record(
-            TrafficRecorded(
-                event_id=new_id(),
-                occurred_at=utc_now(),
-                task=ask.task,
-                sample_id=ask.sample_id,
-                text=ask.text,
-                source=ask.source,
-                unit=ask.unit,
-                release=variant.release,
-                arm=variant.arm,
-                rollout_id=split.rollout_id if variant.arm else None,
-                latency_ms=seconds * 1000,
-                status=error.status,
-                error=f"{error.code}: {error}",
-            )
+        return TrafficRecorded(
+            event_id=new_id(),
+            occurred_at=utc_now(),
+            task=ask.task,
+            sample_id=ask.sample_id,
+            text=ask.text,
+            source=ask.source,
+            unit=ask.unit,
+            release=variant.release,
+            arm=variant.arm,
+            rollout_id=split.rollout_id if variant.arm else None,
+            challenger_share=split.challenger_share if variant.arm else None,
+            latency_ms=seconds * 1000,
+            status=error.status,
+            error=f"{error.code}: {error}",
         )
 
 
@@ -157,6 +189,7 @@ def _served(
         release=variant.release,
         arm=variant.arm,
         rollout_id=split.rollout_id if variant.arm else None,
+        challenger_share=split.challenger_share if variant.arm else None,
         output=prediction.output,
         scores=prediction.scores,
         confidence=prediction.confidence,

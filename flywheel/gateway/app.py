@@ -93,7 +93,7 @@ def create_app(
     app.add_exception_handler(FlywheelError, _counted_problem)
     endpoints = _Endpoints(
         tasks=tasks,
-        answers=Answers(splits, servers, capture, shadow, limits.challenger_patience_seconds),
+        answers=Answers(splits, servers, capture, shadow),
         capture=capture,
         keys=keys or Keys(),
         source_limits=source_limits,

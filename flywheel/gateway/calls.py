@@ -14,7 +14,8 @@ class Prediction(msgspec.Struct, frozen=True):
     """What a release said of one text: a label with ``scores``, or free text without.
 
     ``confidence`` is the largest score, or what the server reported of the text. ``finish`` is
-    OpenAI's reason for the end of the answer; ``model_seconds`` the time of the call that answered.
+    OpenAI's reason for the end of the answer; ``model_seconds`` the time of the call that answered,
+    ``attempts`` how many calls it took.
     """
 
     output: str
@@ -24,6 +25,7 @@ class Prediction(msgspec.Struct, frozen=True):
     tokens_out: int
     model_seconds: float
     finish: str = "stop"
+    attempts: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ class GatewayLimits:
 
     max_body_bytes: int = 256 * 1024
     max_text_chars: int = 20_000
-    challenger_patience_seconds: float = 5.0
     shadow_concurrency: int = 4
     shadow_queue: int = 1_000
     drain_seconds: float = 5.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from flywheel.gateway.calls import Call, Prediction
 
 _retries = Counter("flywheel_gateway_retries_total", "Calls to a model server that were retried.")
 
+# An arm of a rollout has this share of the timeout to answer in, the same for both arms; who stands
+# in for one that did not has the rest.
+PATIENCE = 0.5
 FIRST_BACK_OFF_SECONDS = 0.02
 LONGEST_BACK_OFF_SECONDS = 0.5
 SKIP_SECONDS = 1.0
@@ -26,20 +30,36 @@ class ModelRefused(RequestError):
     """The model server says that the request itself is wrong; asking again would not help."""
 
 
+class Unreachable(Unavailable):
+    """No model server said anything in all the time that there was."""
+
+
+class FailsAtText(Unavailable):
+    """Model servers fail at this very text; asking again would not help."""
+
+
 class _Retry(Exception):
     """Why a call should be made again, and for how long its endpoint is better left alone.
 
     ``whole`` leaves it alone for every release, not for this one only. ``about_text`` says that
-    the server failed at this very text, which no amount of repeating will change.
+    the server failed at this very text, which no amount of repeating will change; ``silent`` that
+    it said nothing at all.
     """
 
     def __init__(
-        self, why: str, skip_seconds: float, *, whole: bool = False, about_text: bool = False
+        self,
+        why: str,
+        skip_seconds: float,
+        *,
+        whole: bool = False,
+        about_text: bool = False,
+        silent: bool = False,
     ) -> None:
         super().__init__(why)
         self.skip_seconds = skip_seconds
         self.whole = whole
         self.about_text = about_text
+        self.silent = silent
 
 
 @dataclass(slots=True)
@@ -68,12 +88,13 @@ class ModelServers:
         self, endpoints: Sequence[str], timeout_seconds: float, max_connections: int = 256
     ) -> None:
         self._endpoints = [_Endpoint(url.rstrip("/")) for url in endpoints]
-        self._timeout = timeout_seconds
+        self.timeout = timeout_seconds
         # A replica that hangs must leave time to ask another one.
         self._attempt_timeout = timeout_seconds / min(3, 1 + len(endpoints))
         self._max_connections = max_connections
         self._session: aiohttp.ClientSession | None = None
         self._turn = 0
+        self._answered_at = -math.inf
 
     async def open(self) -> None:
         """Make the connection pool."""
@@ -89,6 +110,10 @@ class ModelServers:
         if self._session is not None:
             await self._session.close()
 
+    def answered_since(self, moment: float) -> bool:
+        """Whether any release has answered anything since ``moment`` of time.monotonic()."""
+        return self._answered_at >= moment
+
     async def ask(
         self, call: Call, release: str, text: str, within: float | None = None
     ) -> Prediction:
@@ -96,26 +121,32 @@ class ModelServers:
 
         Inference changes nothing, so a call that failed is repeated on another replica, with
         growing pauses, for ``within`` seconds (never longer than the timeout). Raises Unavailable
-        when no replica answered by then or all fail at this text, and ModelRefused when one says
-        that the request is wrong.
+        when no replica answered by then (Unreachable: nor said anything), FailsAtText when all fail
+        at this text, and ModelRefused when one says that the request is wrong.
         """
         body = call.body(release, text)
-        seconds = self._timeout if within is None else min(within, self._timeout)
+        seconds = self.timeout if within is None else min(within, self.timeout)
         deadline = time.monotonic() + seconds
         back_off = FIRST_BACK_OFF_SECONDS
         failures = text_failures = 0
+        silent = True
         while True:
             endpoint = self._choose(release)
             try:
-                return await self._attempt(call, endpoint, body, deadline)
+                prediction = await self._attempt(call, endpoint, body, deadline)
+                self._answered_at = time.monotonic()
+                if failures:
+                    prediction = msgspec.structs.replace(prediction, attempts=failures + 1)
+                return prediction
             except _Retry as retry:
                 endpoint.leave_alone(release, retry)
                 failures += 1
+                silent = silent and retry.silent
                 text_failures += retry.about_text
                 if text_failures > len(self._endpoints):
-                    raise Unavailable(f"{release} fails at this text: {retry}") from None
+                    raise FailsAtText(f"{release} fails at this text: {retry}") from None
                 if time.monotonic() + back_off >= deadline:
-                    raise Unavailable(
+                    raise (Unreachable if silent else Unavailable)(
                         f"no model server answered for {release} within {seconds:g} s; "
                         f"the last one said: {retry}"
                     ) from None
@@ -149,9 +180,11 @@ class ModelServers:
                     content = await response.read()
                     status = response.status
         except TimeoutError:
-            raise _Retry(f"{url} did not answer in time", SKIP_SECONDS, whole=True) from None
+            raise _Retry(
+                f"{url} did not answer in time", SKIP_SECONDS, whole=True, silent=True
+            ) from None
         except aiohttp.ClientError as error:
-            raise _Retry(f"{url}: {error}", SKIP_SECONDS, whole=True) from None
+            raise _Retry(f"{url}: {error}", SKIP_SECONDS, whole=True, silent=True) from None
         finally:
             endpoint.in_flight -= 1
         if status != 200:
@@ -165,18 +198,20 @@ class ModelServers:
 
 
 def _refusal(url: str, status: int, content: bytes) -> Exception:
+    own = True
     try:
         detail = str(msgspec.json.decode(content).get("detail", ""))
-    except (msgspec.DecodeError, UnicodeDecodeError, AttributeError, RecursionError):
-        detail = content[:200].decode(errors="replace")
+    except (msgspec.DecodeError, AttributeError):
+        own, detail = False, content[:200].decode(errors="replace")
     said = f"{url} answered {status}: {detail}"
     if status == 429:
         return _Retry(said, BUSY_SECONDS)
     if status in (404, 503):
-        # It does not have this release (yet), or could not load it: it is well otherwise.
-        return _Retry(said, SKIP_SECONDS)
+        # It does not have this release (yet), or could not load it: it is well otherwise. A 503
+        # that is no model server's is a proxy's before one that is away.
+        return _Retry(said, SKIP_SECONDS, silent=status == 503 and not own)
     if status == 500:
         return _Retry(said, BUSY_SECONDS, about_text=True)
     if status > 500:
-        return _Retry(said, SKIP_SECONDS, whole=True)
+        return _Retry(said, SKIP_SECONDS, whole=True, silent=True)
     return ModelRefused(f"the model server refused the request: {detail}")

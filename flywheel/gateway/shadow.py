@@ -15,7 +15,7 @@ from flywheel.contracts.ids import utc_now
 from flywheel.errors import FlywheelError, RequestError
 from flywheel.gateway.calls import Call
 from flywheel.gateway.capture import Capture
-from flywheel.gateway.forward import ModelServers
+from flywheel.gateway.forward import PATIENCE, ModelServers, Unreachable
 
 _log = structlog.get_logger(__name__)
 _scored = Counter("flywheel_gateway_shadow_scored_total", "Copies that the other arm scored.")
@@ -33,6 +33,7 @@ class Copy(NamedTuple):
     release: str
     arm: Arm
     rollout_id: str
+    challenger_share: float
 
 
 class Shadow:
@@ -81,9 +82,17 @@ class Shadow:
                 self._queue.task_done()
 
     async def _score(self, copy: Copy) -> None:
-        started = time.perf_counter()
+        started, since = time.perf_counter(), time.monotonic()
         try:
-            prediction = await self._servers.ask(copy.call, copy.release, copy.text)
+            prediction = await self._servers.ask(
+                copy.call, copy.release, copy.text, PATIENCE * self._servers.timeout
+            )
+        except Unreachable as error:
+            if not self._servers.answered_since(since):
+                _dropped.inc()  # no model server is there: that says nothing of this arm
+                return
+            self._capture.record(_recorded(copy, started, error=str(error)))
+            return
         except RequestError as error:
             self._capture.record(_recorded(copy, started, error=str(error)))
             return
@@ -117,6 +126,7 @@ def _recorded(
         release=copy.release,
         arm=copy.arm,
         rollout_id=copy.rollout_id,
+        challenger_share=copy.challenger_share,
         output=output,
         scores=scores or {},
         confidence=confidence,

@@ -7,9 +7,12 @@ import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -458,16 +461,102 @@ def test_when_no_model_answers_the_failure_is_recorded(gateway) -> None:
 
 
 def test_a_challenger_that_does_not_answer_costs_no_caller_an_answer(gateway, champion) -> None:
-    limits = GatewayLimits(challenger_patience_seconds=0.2)
-    gate = gateway([champion], split=split_event("r1", "nowhere", 1.0), limits=limits)
+    gate = gateway([champion], split=split_event("r1", "nowhere", 1.0), timeout=1.0)
     answer = gate.classify("Who?").json()
     assert (answer["label"], answer["release"], answer["arm"]) == ("HUM", "r1", "champion")
     eventually(lambda: len(gate.events(TrafficRecorded)) == 2)
     failed, served = gate.events(TrafficRecorded)
     assert (failed.release, failed.arm, failed.status) == ("nowhere", "challenger", 503)
-    assert (served.release, served.arm, served.status) == ("r1", "champion", 200)
+    assert (failed.challenger_share, failed.outage) == (1.0, False)
+    # Nobody drew the champion by lot here, so what it answers counts for no arm.
+    assert (served.release, served.arm, served.status) == ("r1", None, 200)
+    assert (served.rollout_id, served.challenger_share) == (None, None)
     assert failed.sample_id == served.sample_id
     assert failed.event_id != served.event_id
+
+
+def test_the_share_at_assignment_is_recorded_with_answers_and_copies(gateway, champion) -> None:
+    gate = gateway([champion], split=split_event("r1", "r2", 0.5, shadow=1.0))
+    gate.classify("Who?")
+    eventually(lambda: gate.events(ShadowRecorded))
+    assert [event.challenger_share for event in gate.events(TrafficRecorded)] == [0.5]
+    assert [event.challenger_share for event in gate.events(ShadowRecorded)] == [0.5]
+
+
+def test_while_no_model_server_answers_the_failures_count_for_neither_arm(gateway) -> None:
+    gate = gateway(["http://127.0.0.1:9"], split=split_event("r1", "r2", 0.5), timeout=0.4)
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda n: gate.classify("Who?", user=f"u{n}"), range(12)))
+    assert {answer.status_code for answer in answers} == {503}
+    eventually(lambda: len(gate.events(TrafficRecorded)) == 12)
+    events = gate.events(TrafficRecorded)
+    assert {event.arm for event in events} == {"champion", "challenger"}
+    assert all(event.outage and event.status == 503 for event in events)
+
+
+def test_both_arms_wait_for_a_model_server_that_comes_back(gateway) -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+    split = split_event("r1", "r2", 0.5)
+    gate = gateway([f"http://127.0.0.1:{port}"], split=split, timeout=60.0)
+    with ThreadPoolExecutor(12) as pool:
+        asked = [pool.submit(gate.classify, "Who?", user=f"u{n}") for n in range(12)]
+        # Longer than a challenger was once waited for.
+        time.sleep(6.0)
+        with model_server(split, port=port):
+            answers = [one.result() for one in asked]
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.json()["arm"] for answer in answers} == {"champion", "challenger"}
+    eventually(lambda: len(gate.events(TrafficRecorded)) == 12)
+    assert {event.status for event in gate.events(TrafficRecorded)} == {200}
+
+
+def test_a_challenger_that_hangs_alone_has_failed_however_little_traffic_there_is(
+    gateway,
+) -> None:
+    ended = threading.Event()
+
+    class OneHangs(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if asked["model"] == "r2":
+                ended.wait(30)
+                return
+            body = json.dumps({"data": [{"probs": [0.1, 0.8, 0.1], "labels": LABELS}]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), OneHangs) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        gate = gateway([url], split=split_event("r1", "r2", 1.0), timeout=2.0)
+        assert gate.classify("Who?").json()["release"] == "r1"
+        ended.set()
+        server.shutdown()
+    eventually(lambda: len(gate.events(TrafficRecorded)) == 2)
+    failed, served = gate.events(TrafficRecorded)
+    assert (failed.arm, failed.outage) == ("challenger", False)
+    assert (served.arm, served.status) == (None, 200)
+
+
+def test_a_copy_that_no_model_server_answered_says_nothing_of_its_arm(gateway) -> None:
+    split = split_event("r1", "r2", 0.5, shadow=1.0)
+    with model_server(split) as (url, _):
+        gate = gateway([url], split=split, timeout=2.0)
+        gate.classify("Who?")
+        eventually(lambda: gate.events(ShadowRecorded))
+        held = len(gate.events(ShadowRecorded))
+    # The servers are gone: the answer fails, and there is no copy of it.
+    assert gate.classify("Where?").status_code == 503
+    eventually(lambda: len(gate.events(TrafficRecorded)) == 2)
+    assert gate.events(TrafficRecorded)[-1].outage
+    assert len(gate.events(ShadowRecorded)) == held
 
 
 def test_a_text_that_every_model_fails_at_is_given_up_early(gateway, champion) -> None:
