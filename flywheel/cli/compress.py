@@ -108,6 +108,7 @@ def run(
     from flywheel.bootstrap.compress import compare_variants
     from flywheel.bootstrap.variants import Bench
     from flywheel.compression.config import CompressionSettings
+    from flywheel.contracts.configuration import refusal
     from flywheel.monitoring.logs import configure_logging
     from flywheel.training.config import TrainingSettings
 
@@ -120,9 +121,7 @@ def run(
     try:
         settings = CompressionSettings.model_validate(told)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"]) or "variants"
-        raise ConfigurationError(key, first["msg"].removeprefix("Value error, ")) from error
+        raise refusal(error, CompressionSettings) from error
     configure_logging("compress", "warning")
     with tempfile.TemporaryDirectory(prefix="flywheel-variants-") as scratch:
         bench = Bench(

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import ValidationError
 
+from flywheel.cli.render import show_table
+from flywheel.contracts.configuration import refusal
 from flywheel.errors import ArtefactError, Unavailable
 from flywheel.settings import CONFIG_FILE, FlywheelSettings, ServingSettings, load_settings
 
@@ -79,7 +82,6 @@ def serve(
 def tune(ctx: click.Context, folder: Path, bases: Path | None, seconds: float) -> None:
     """Try vLLM's settings on this machine, with real requests, and say which to write."""
     from rich.console import Console
-    from rich.table import Table
 
     from flywheel.bootstrap.tune import best
     from flywheel.bootstrap.tune import tune as run
@@ -91,21 +93,20 @@ def tune(ctx: click.Context, folder: Path, bases: Path | None, seconds: float) -
         trials.append(trial)
         said = trial.problem or "measured"
         console.print(f"· {trial.dtype}, {trial.threads or 'all'} threads: {said}", highlight=False)
-    table = Table("dtype", "threads", "ready s", "p50 ms alone", "requests/s", "memory GiB")
+    rows = []
     for trial in trials:
         speed = trial.speed
-        if speed is None:
-            table.add_row(trial.dtype, str(trial.threads), "–", "–", "–", "–")
-            continue
-        table.add_row(
-            trial.dtype,
-            str(trial.threads),
-            f"{trial.ready_seconds:.1f}",
-            f"{speed.p50_ms:.1f}",
-            f"{speed.per_second:.1f}",
-            f"{speed.memory_bytes / 2**30:.2f}",
-        )
-    Console().print(table)
+        measured = ("–", "–", "–", "–")
+        if speed is not None:
+            measured = (
+                f"{trial.ready_seconds:.1f}",
+                f"{speed.p50_ms:.1f}",
+                f"{speed.per_second:.1f}",
+                f"{speed.memory_bytes / 2**30:.2f}",
+            )
+        rows.append((trial.dtype, str(trial.threads), *measured))
+    numbers = ["ready s", "p50 ms alone", "requests/s", "memory GiB"]
+    show_table(["dtype", "threads", *numbers], rows, right=["threads", *numbers])
     chosen = best(trials)
     if chosen is None:
         raise Unavailable(f"none of {len(trials)} settings could be served")
@@ -171,4 +172,7 @@ def _changed(serving: ServingSettings, changes: dict[str, Any]) -> ServingSettin
         found["threads"] = found["vllm"]["threads"] = changes["threads"]
     if changes["dtype"] is not None:
         found["vllm"]["dtype"] = changes["dtype"]
-    return ServingSettings.model_validate(found)
+    try:
+        return ServingSettings.model_validate(found)
+    except ValidationError as error:
+        raise refusal(error, ServingSettings) from error

@@ -352,3 +352,23 @@ def test_the_installed_command_fails_in_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["serve", "--dtype", "float8"], "error: vllm.dtype: "),
+        (["compress", "run", "--model", ".", "--dataset", ".", "--variants", "int3"], "variants: "),
+        (
+            ["compress", "run", "--model", ".", "--dataset", ".", "--recipe", "none.teacher=x"],
+            "error: recipes.none.teacher: it teaches nobody without distil_to",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_an_option_that_is_a_setting_is_refused_as_one(
+    made: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    message = fails(capsys, made, *arguments)
+    assert said in message
+    assert message.count("variants: ") <= 1
