@@ -246,6 +246,9 @@ class HttpSettings(Settings):
     allowed_hosts: tuple[str, ...] = Field(
         (), description="Names that requests may call it by, besides this machine's own."
     )
+    max_connections: int = Field(
+        512, ge=1, description="Open at once; at most half of the files a process may open."
+    )
 
     @field_validator("api_keys")
     @classmethod

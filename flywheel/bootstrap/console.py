@@ -8,6 +8,7 @@ from pathlib import Path
 from flywheel.bootstrap.broker_watch import BrokerWatch
 from flywheel.bootstrap.process import begin, open_database
 from flywheel.console.app import create_app
+from flywheel.monitoring.connections import ConnectionLimits
 from flywheel.monitoring.http_server import HttpServer
 from flywheel.settings import FlywheelSettings
 from streams.publisher import KafkaPublisher
@@ -44,6 +45,7 @@ def run_console(settings: FlywheelSettings) -> int:
             settings.console.port,
             setting="console.port",
             behind_proxy=True,
+            limits=ConnectionLimits(connections=settings.console.max_connections),
         )
         broker.start()
         try:

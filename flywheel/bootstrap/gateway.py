@@ -15,6 +15,7 @@ from flywheel.gateway.forward import ModelServers
 from flywheel.gateway.limits import SourceLimits
 from flywheel.gateway.spill import SpillLog
 from flywheel.gateway.splits import Splits
+from flywheel.monitoring.connections import ConnectionLimits
 from flywheel.monitoring.http_server import HttpServer
 from flywheel.settings import FlywheelSettings
 from streams.follower import Follower
@@ -51,7 +52,13 @@ def run_gateway(settings: FlywheelSettings) -> int:
         source_limits=limits,
         names=own_names(gateway.host, keys=bool(gateway.api_keys), allowed=gateway.allowed_hosts),
     )
-    server = HttpServer(app, gateway.host, gateway.port, setting="gateway.port")
+    server = HttpServer(
+        app,
+        gateway.host,
+        gateway.port,
+        setting="gateway.port",
+        limits=ConnectionLimits(connections=gateway.max_connections),
+    )
     follower.start()
     stopped = threading.Event()
 

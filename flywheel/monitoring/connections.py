@@ -18,6 +18,8 @@ from flywheel.monitoring.problems import MEDIA_TYPE, problem_document
 
 _log = structlog.get_logger(__name__)
 _LINGER_SECONDS = 2.0
+# Where a connection stands: what comes next, and from whom.
+_HEAD, _BODY, _ANSWER, _IDLE = range(4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,9 @@ class Connection(HttpToolsProtocol):
         self._in_body = False
         self._head_bytes = 0
         self._refused = False
+        limits = connections.limits
+        self._seconds = (limits.head_seconds, limits.body_seconds, 0.0, limits.idle_seconds)
+        self._step = _HEAD
         self._late_at: float | None = None
         self._unread_at: float | None = None
         self.waiting_since: float | None = None
@@ -138,12 +143,12 @@ class Connection(HttpToolsProtocol):
             if self._head_bytes > self._limits.head_bytes:
                 most = self._limits.head_bytes
                 self._refuse(431, "head-too-large", f"the head is larger than {most} bytes")
+        self._stepped()
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
         self._in_head = True
-        self._stepped()
 
     def on_headers_complete(self) -> None:
         """The head is there: the app is asked, and reads the body as it comes."""
@@ -151,14 +156,12 @@ class Connection(HttpToolsProtocol):
         self._in_body = True
         self._head_bytes = 0
         super().on_headers_complete()
-        self._stepped()
 
     def on_message_complete(self) -> None:
         """The request is whole: from here on, time is ours and not the client's."""
         self._in_body = False
         self._head_bytes = 0
         super().on_message_complete()
-        self._stepped()
 
     def on_response_complete(self) -> None:
         """The answer is written."""
@@ -202,17 +205,22 @@ class Connection(HttpToolsProtocol):
         return bool(self.pipeline) or cycle.response_started or not cycle.more_body
 
     def _stepped(self) -> None:
-        now = self.loop.time()
-        if self.pipeline or (self._answering and not self._awaits_body):
-            self.waiting_since = self._late_at = None
-            return
-        self.waiting_since = now
-        if self._awaits_body:
-            self._late_at = now + self._limits.body_seconds
-        elif self._in_head:
-            self._late_at = now + self._limits.head_seconds
+        """Note who is waited for from now on. What comes within one step wins no time."""
+        cycle = self.cycle
+        if cycle is None or (cycle.response_complete and self._in_head):
+            step = _HEAD
+        elif cycle.response_complete:
+            step = _IDLE
         else:
-            self._late_at = now + self._limits.idle_seconds
+            step = _BODY if cycle.more_body and not self.pipeline else _ANSWER
+        if step == self._step or self._refused:
+            return
+        self._step = step
+        if step == _ANSWER:
+            self.waiting_since = self._late_at = None
+        else:
+            self.waiting_since = self.loop.time()
+            self._late_at = self.waiting_since + self._seconds[step]
 
     def _refuse(self, status: int, code: str, detail: str) -> None:
         if self._refused or self._answering:
