@@ -134,6 +134,7 @@ class WorkspacePipeline:
             dvc_hash=commit.dvc_hash,
             watermark=manifest.watermark,
             expert_labels=manifest.expert_labels,
+            seed_labels=manifest.seed_labels,
             auto_labels=manifest.auto_labels,
             holdout_labels=manifest.count("holdout"),
         )

@@ -186,6 +186,7 @@ def list_datasets(ctx: click.Context, task: str | None, as_json: bool, utc: bool
             row.version,
             moment(row.occurred_at, utc),
             str(row.expert_labels),
+            str(row.seed_labels),
             str(row.auto_labels),
             str(row.holdout_labels),
             row.git_commit[:10],
@@ -194,9 +195,9 @@ def list_datasets(ctx: click.Context, task: str | None, as_json: bool, utc: bool
         for row in found
     ]
     show_table(
-        ["version", "made", "expert", "auto", "held out", "git", "dvc"],
+        ["version", "made", "expert", "seed", "auto", "held out", "git", "dvc"],
         rows,
-        right=["expert", "auto", "held out"],
+        right=["expert", "seed", "auto", "held out"],
         empty=f"{name} has no dataset yet; the first turn makes one (`flywheel status`)",
     )
 

@@ -10,6 +10,8 @@ from flywheel.cli.render import moment
 from flywheel.rollout.plan import percent
 
 if TYPE_CHECKING:
+    from flywheel.contracts.events import DatasetVersioned
+    from flywheel.contracts.release import Release
     from flywheel.registry.diff import ReleaseDiff
     from flywheel.registry.history import StatusChange
     from flywheel.registry.lineage import Lineage
@@ -48,6 +50,11 @@ def diff_lines(found: ReleaseDiff) -> list[str]:
     ]
 
 
+def _labels(counted: DatasetVersioned | Release) -> str:
+    seed = f", {counted.seed_labels} seed" if counted.seed_labels else ""
+    return f"{counted.expert_labels} expert{seed} and {counted.auto_labels} automatic"
+
+
 def _number(value: Any) -> str:
     if value is None:
         return "–"
@@ -72,8 +79,8 @@ def served_lines(found: Served, utc: bool = False) -> list[str]:
         ),
         f"data       {found.dataset_version}"
         + (
-            f": {found.dataset.expert_labels} expert and {found.dataset.auto_labels} automatic "
-            f"labels, git {found.dataset.git_commit[:10]}, dvc {found.dataset.dvc_hash}"
+            f": {_labels(found.dataset)} labels, git {found.dataset.git_commit[:10]}, "
+            f"dvc {found.dataset.dvc_hash}"
             if found.dataset
             else ""
         ),
@@ -120,8 +127,7 @@ def release_facts(family: Lineage, status: str, utc: bool) -> list[tuple[str, di
     }
     made_of = {
         "dataset": found.dataset_version,
-        "labels": f"{found.expert_labels} expert and {found.auto_labels} automatic"
-        + (f", {data.holdout_labels} held out" if data else ""),
+        "labels": _labels(found) + (f", {data.holdout_labels} held out" if data else ""),
         "label error": f"at most {found.auto_label_error:.1%} of the automatic ones"
         if found.auto_label_error is not None
         else "",

@@ -57,15 +57,21 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def expert_labels(self) -> int:
-        """Labels from people (experts, and the seed) that training and calibration use."""
-        people: tuple[LabelSource, ...] = ("expert", "seed")
-        parts: tuple[Part, ...] = ("train", "calibration")
-        return sum(self.count(part, source) for part in parts for source in people)
+        """Labels of experts that training and calibration use."""
+        return self._learnt_from("expert")
+
+    @property
+    def seed_labels(self) -> int:
+        """Labels that were there to begin with, of those that training and calibration use."""
+        return self._learnt_from("seed")
 
     @property
     def auto_labels(self) -> int:
         """Automatic labels that training uses."""
         return self.count("train", "auto")
+
+    def _learnt_from(self, source: LabelSource) -> int:
+        return self.count("train", source) + self.count("calibration", source)
 
 
 def encode_lines(lines: Sequence[DatasetLine]) -> bytes:

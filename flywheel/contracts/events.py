@@ -147,7 +147,10 @@ class LabelSettled(Event, frozen=True, kw_only=True):
 
 
 class DatasetVersioned(Event, frozen=True, kw_only=True):
-    """A new immutable dataset: its version, where git and DVC hold it, and what it counts."""
+    """A new immutable dataset: its version, where git and DVC hold it, and what it counts.
+
+    In an event without ``seed_labels``, of an earlier version, experts' labels include them.
+    """
 
     version: Id
     parent: Name | None
@@ -157,6 +160,7 @@ class DatasetVersioned(Event, frozen=True, kw_only=True):
     expert_labels: Count
     auto_labels: Count
     holdout_labels: Count
+    seed_labels: Count = 0
 
 
 class ReleaseRegistered(Event, frozen=True, kw_only=True):

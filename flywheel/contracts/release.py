@@ -48,6 +48,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     override: Override | None = None
     metrics: dict[str, Any] = {}
     recipe: dict[str, Any] = {}
+    # Of a release made by an earlier version, the experts' labels include them.
+    seed_labels: int = 0
 
     def __post_init__(self) -> None:
         if not self.gate_passed and self.override is None:

@@ -97,7 +97,10 @@ def commit_dataset(root: Path, task: str, manifest: Manifest) -> DatasetCommit:
     if read_manifest(root / data_path(task)).version != manifest.version:
         raise WorkspaceError(f"{root / data_path(task)} holds another version than the one given")
     _push(root, task)
-    counts = f"{manifest.expert_labels} expert, {manifest.auto_labels} automatic labels"
+    counts = (
+        f"{manifest.expert_labels} expert, {manifest.seed_labels} seed, "
+        f"{manifest.auto_labels} automatic labels"
+    )
     _commit(
         root,
         f"{task}: dataset {manifest.version} ({counts}, {manifest.count('holdout')} held out)\n\n"

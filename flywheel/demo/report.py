@@ -28,6 +28,7 @@ def release_rows(releases: list[Json], rollouts: list[Json]) -> list[Json]:
                 "release": release["release"],
                 "dataset_version": release["dataset_version"],
                 "expert_labels": release["expert_labels"],
+                "seed_labels": release["seed_labels"],
                 "auto_labels": release["auto_labels"],
                 "auto_label_error": release["auto_label_error"],
                 "accuracy": release["accuracy"],
@@ -72,7 +73,8 @@ def print_table(report: Json, console: Console) -> None:
         table.add_row(
             row["release"],
             row["dataset_version"],
-            f"{row['expert_labels']} expert\n{row['auto_labels']} auto{audited}",
+            f"{row['expert_labels']} expert, {row['seed_labels']} seed\n"
+            f"{row['auto_labels']} auto{audited}",
             f"{row['accuracy']:.3f}\n[{row['accuracy_low']:.3f}, {row['accuracy_high']:.3f}]",
             f"{row['size_bytes'] / 1e6:.1f} MB",
             f"{_number(row['p50_ms'], '.1f')} / {_number(row['p95_ms'], '.1f', ' ms')}",

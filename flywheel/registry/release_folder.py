@@ -82,6 +82,7 @@ def assemble(
         accuracy_high=float(metrics["accuracy_high"]),
         size_bytes=description.size_bytes,
         expert_labels=manifest.expert_labels,
+        seed_labels=manifest.seed_labels,
         auto_labels=manifest.auto_labels,
         auto_label_error=auto_label_error,
         gate_passed=gate_passed,

@@ -26,6 +26,7 @@ class DatasetRow(SQLModel, table=True):
     watermark: str
     expert_labels: int
     auto_labels: int
+    seed_labels: int = Field(sa_column_kwargs={"server_default": "0"})
     holdout_labels: int
     occurred_at: datetime = Field(sa_type=UtcDateTime)
 
@@ -49,6 +50,7 @@ class ReleaseRow(SQLModel, table=True):
     size_bytes: int = Field(sa_type=BigInteger)
     expert_labels: int
     auto_labels: int
+    seed_labels: int = Field(sa_column_kwargs={"server_default": "0"})
     auto_label_error: float | None = None
     gate_passed: bool
     gate_reason: str = Field(sa_type=Text)

@@ -227,6 +227,7 @@ def _release(world: World, number: int, parent: int | None) -> None:
                 watermark=tx.labels.watermark(TASK) or "0",
                 expert_labels=expert,
                 auto_labels=auto,
+                seed_labels=40,
                 holdout_labels=500,
             )
         )
@@ -245,6 +246,7 @@ def _release(world: World, number: int, parent: int | None) -> None:
                 size_bytes=23_412_096 + number * 51_200,
                 expert_labels=expert,
                 auto_labels=auto,
+                seed_labels=40,
                 auto_label_error=error,
                 gate_passed=passed,
                 gate_reason=f"accuracy {accuracy:.1%} is "

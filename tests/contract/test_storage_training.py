@@ -27,6 +27,7 @@ def dataset(version: str, seconds: float, **other: Any) -> DatasetVersioned:
         "watermark": "000000000007",
         "expert_labels": 10,
         "auto_labels": 5,
+        "seed_labels": 4,
         "holdout_labels": 3,
     }
     return DatasetVersioned(**(values | other))
@@ -47,6 +48,7 @@ def release(name: str, seconds: float, **other: Any) -> Release:
         "size_bytes": 3 * 2**31,
         "expert_labels": 10,
         "auto_labels": 5,
+        "seed_labels": 4,
         "auto_label_error": None,
         "gate_passed": True,
         "gate_reason": "first release",

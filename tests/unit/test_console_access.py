@@ -197,6 +197,9 @@ def test_the_registry_answers_with_lineage_and_what_served_when(tmp_path: Path) 
         found = client.get(f"/api/releases/{TASK}/{release_id(4)}").json()
         assert [one["release"] for one in found["ancestors"]] == [release_id(2), release_id(1)]
         assert found["dataset"]["expert_labels"] == 371
+        assert found["dataset"]["seed_labels"] == 40
+        for page in (f"/releases/{TASK}", f"/releases/{TASK}/{release_id(4)}"):
+            assert "40 seed" in client.get(page, headers=PAGE).text, "no expert gave these"
         assert client.get(f"/api/releases/{TASK}/other").status_code == 404
         served = f"/api/releases/{TASK}/served-at"
         assert client.get(served, params={"at": "2000-01-01T00:00:00Z"}).json()["release"] is None

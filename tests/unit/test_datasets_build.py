@@ -284,3 +284,9 @@ def test_nobody_who_writes_texts_chooses_what_is_held_out(tmp_path: Path) -> Non
     assert 0.08 < len(first) / len(samples) < 0.25
     assert first != second
     assert first == held_out("one secret")
+
+
+def test_labels_that_were_there_to_begin_with_are_not_counted_as_experts(tmp_path: Path) -> None:
+    samples = [sample(n, source="seed" if n < 30 else "expert") for n in range(40)]
+    manifest = build(samples, tmp_path, holdout_share=0.0)
+    assert (manifest.expert_labels, manifest.seed_labels) == (10, 30)
