@@ -18,6 +18,7 @@ from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.control import tick
 from flywheel.rollout.decide import Readiness
 from flywheel.rollout.ports import Command
+from storage.database import Transaction
 
 REVIEW = f"/review/{TASK}"
 ROLLOUT = f"/rollout/{TASK}"
@@ -128,6 +129,33 @@ def test_undo_takes_back_the_answer_and_skip_leaves_the_sample_to_others(
     assert site.answers(first) == [None]
     with site.database.transaction(read_only=True) as tx:
         assert tx.desk.find(TASK, first).state == "open"
+
+
+def test_a_sample_that_nobody_can_label_leaves_the_queue_by_key_or_button(
+    site: Site, page: Page
+) -> None:
+    page.goto(REVIEW)
+    first = shown(page)
+    expect(page.locator("#queue-unlabelable")).to_have_text("0")
+    page.keyboard.press("x")
+    expect(page.locator("#sample")).not_to_have_attribute("data-id", first)
+    expect(page.locator("#recent li").first).to_contain_text("can’t be labelled")
+    second = shown(page)
+    page.get_by_role("button", name="Can’t be labelled").click()
+    expect(page.locator("#sample")).not_to_have_attribute("data-id", second)
+
+    def unlabelable(tx: Transaction) -> int:
+        return tx.desk.depth(TASK, utc_now()).unlabelable
+
+    assert site.until(unlabelable, lambda found: found == 2) == 2
+    with site.database.transaction(read_only=True) as tx:
+        assert {tx.desk.find(TASK, one).state for one in (first, second)} == {"settled"}
+        assert [one.unlabelable for one in tx.desk.answers(TASK, first)] == [True]
+    page.reload()
+    expect(page.locator("#queue-unlabelable")).to_have_text("2")
+    page.keyboard.press("u")
+    expect(page.locator("#sample")).to_have_attribute("data-id", second)
+    assert site.until(unlabelable, lambda found: found == 1) == 1
 
 
 def test_the_keys_are_shown_on_demand_and_the_model_only_when_asked_for(page: Page) -> None:

@@ -97,10 +97,10 @@ export class Outbox extends EventTarget {
   }
 
   async send(entry) {
-    const { annotator, value, seconds } = entry;
-    const kind = value === null ? "skip" : "answer";
+    const { annotator, value, seconds, unlabelable } = entry;
+    const kind = unlabelable ? "unlabelable" : value === null ? "skip" : "answer";
     const answer = await post(`/api/review/${this.task}/${encodeURIComponent(entry.item.sample_id)}/${kind}`,
-      value === null ? { annotator } : { annotator, value, seconds });
+      unlabelable ? { annotator, seconds } : value === null ? { annotator } : { annotator, value, seconds });
     if (answer.ok) return {};
     const words = await problemOf(answer);
     // 401: the session ran out; signing in again in another tab makes the next try pass.

@@ -170,7 +170,7 @@ function renderRecent() {
 }
 
 function renderDepth() {
-  for (const state of ["open", "claimed", "submitted", "settled"]) {
+  for (const state of ["open", "claimed", "submitted", "settled", "unlabelable"]) {
     el(`queue-${state}`).textContent = grouped(depth[state]);
   }
   const badge = document.querySelector("#nav-review .badge");
@@ -184,7 +184,8 @@ function renderUnsaved() {
     const row = document.createElement("div");
     row.className = "notice fail";
     const words = document.createElement("span");
-    const did = entry.value === null ? ["Your skip"] : ["Your answer “", isolated(entry.value.slice(0, 60)), "”"];
+    const without = entry.unlabelable ? "Your “can’t be labelled”" : "Your skip";
+    const did = entry.value === null ? [without] : ["Your answer “", isolated(entry.value.slice(0, 60)), "”"];
     words.append(...did, " to “", isolated(entry.item.text.slice(0, 60)), `” was refused: ${entry.refused}`);
     row.append(words, buttons(["Answer again", () => reopen(entry)], ["Drop it", () => outbox.remove(entry.id)]));
     return row;
@@ -224,19 +225,20 @@ function buttons(...pairs) {
 
 // Doing ------------------------------------------------------------------------------------
 
-function leave(value) {
+function leave(value, unlabelable = false) {
   const item = queue[0];
   if (!item) return;
   const seconds = Math.max(0, Math.round((performance.now() - shownAt - away) / 10) / 100);
   // Kept first, and only then off the screen.
-  outbox.add({ item, value, annotator, seconds });
+  outbox.add({ item, value, annotator, seconds, unlabelable });
   queue.shift();
   session.started ||= Date.now() - seconds * 1000;
   if (value !== null) session.seconds.push(seconds);
   session.undoable += 1;
   answered.add(item.sample_id);
   session.given = [[item.sample_id, value], ...session.given].slice(0, REMEMBERED);
-  session.recent = [{ id: item.sample_id, text: item.text, value }, ...session.recent].slice(0, 6);
+  const shown = unlabelable ? "can’t be labelled" : value;
+  session.recent = [{ id: item.sample_id, text: item.text, value: shown }, ...session.recent].slice(0, 6);
   renderSession();
   render();
   fill();
@@ -386,6 +388,7 @@ const keys = {
   ...answerBox.keys,
   enter: submit,
   s: () => queue[0] && leave(null),
+  x: () => queue[0] && leave(null, true),
   u: undo,
   m: () => queue[0] && answerBox.peek(),
   r: () => outbox.retryNow(),
@@ -420,13 +423,14 @@ document.addEventListener("keydown", (event) => {
   const button = target.closest("a, button");
   if (button && button.id !== "submit" && (key === "enter" || key === " ")) return;
   if (target.id === "sample-text" && key.startsWith("arrow") && target.scrollHeight > target.clientHeight) return;
-  if (keys[key] && !(event.repeat && ["enter", "s", "u", "a"].includes(key))) keys[key]();
+  if (keys[key] && !(event.repeat && ["enter", "s", "x", "u", "a"].includes(key))) keys[key]();
   else return;
   event.preventDefault();
 });
 
 el("answer").addEventListener("submit", (event) => { event.preventDefault(); submit(); });
 el("skip").addEventListener("click", () => leave(null));
+el("unlabelable").addEventListener("click", keys.x);
 el("undo").addEventListener("click", undo);
 el("undo-done").addEventListener("click", undo);
 el("peek").addEventListener("click", keys.m);
