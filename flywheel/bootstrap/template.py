@@ -14,12 +14,8 @@ from pydantic.fields import FieldInfo
 from flywheel.compression.config import USUAL
 from flywheel.contracts.configuration import Settings, nearest, table_of
 from flywheel.errors import ConfigurationError
-from flywheel.settings import (
-    ENVIRONMENT,
-    FlywheelSettings,
-    TaskSettings,
-    ignored_keys,
-)
+from flywheel.settings import ENVIRONMENT, FlywheelSettings
+from flywheel.task_settings import TaskSettings, ignored_keys
 
 _HEAD = """\
 # What this workspace does. Every key has a default unless it says "required"; the commented ones
