@@ -31,7 +31,7 @@ def pids(folder: Path) -> dict[str, int]:
 
 
 def traffic_flows(folder: Path) -> bool:
-    spill = list((folder / ".flywheel" / "spill").glob("*/*"))
+    spill = list((folder / ".flywheel" / "spill").glob("*/*.log"))
     return any(path.stat().st_size > 0 for path in spill)
 
 
