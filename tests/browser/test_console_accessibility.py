@@ -244,3 +244,32 @@ def findings(page: Page, theme: str, width: int, height: int) -> list[str]:
     ]
     across = page.evaluate("document.documentElement.scrollWidth")
     return found + ([f"{across} px wide"] if across > width else [])
+
+
+FOCUS = """(() => {
+  const { activeElement } = document;
+  if (activeElement === document.body) return null;
+  const style = getComputedStyle(activeElement.closest(".choice") ?? activeElement);
+  return [activeElement.outerHTML.slice(0, 120), style.outlineStyle, style.outlineWidth];
+})()"""
+
+
+@pytest.mark.parametrize("path", ["/", REVIEW, ROLLOUT, RELEASES, f"{RELEASES}/{release_id(4)}"])
+def test_focus_is_visible_wherever_tab_leads(
+    browser: Browser, sites: dict[str, Site], path: str
+) -> None:
+    with browser.new_context(base_url=sites["full"].url) as context:
+        context.set_default_timeout(20_000)
+        context.add_init_script("localStorage.setItem('flywheel.annotator', 'tabbing')")
+        page = context.new_page()
+        page.goto(path)
+        stops = []
+        for _ in range(45):
+            page.keyboard.press("Tab")
+            focus = page.evaluate(FOCUS)
+            if focus is None:
+                break
+            stops.append(focus)
+        assert len(stops) > 4
+        unseen = [stop for stop in stops if stop[1] == "none" or stop[2] == "0px"]
+        assert not unseen
