@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -107,6 +108,9 @@ def newcomer(tmp_path: Path) -> Iterator[Newcomer]:
         back = {topic: label for label, topic in LABELS.items()}
         lines = [json.dumps({"text": s.text, "label": back[s.label]}) for s in samples]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    written = re.search(r"cat > seed\.csv <<'END'\n(.*?)\n *END\n", HOW_TO.read_text(), re.DOTALL)
+    assert written is not None
+    (tmp_path / "seed.csv").write_text(textwrap.dedent(written.group(1)) + "\n", "utf-8")
     try:
         yield someone
     finally:
@@ -137,12 +141,10 @@ def test_a_newcomer_meets_no_error(newcomer: Newcomer) -> None:
     sets = [word for value in newcomer.sets for word in ("--set", value)]
     newcomer.run([*newcomer.filled(init), *sets])
     started = newcomer.up(newcomer.filled(next(c for c in how_to if c.endswith(" up &"))))
-    newcomer.run(["flywheel", "-w", "support", "status", "--wait", "180"])
+    newcomer.run(["flywheel", "-w", "support", "status", "--wait", "300"])
     follow_the_empty_console(newcomer)
-    ingest = [command for command in how_to if " ingest " in command]
-    assert len(ingest) == 2
-    for command in ingest:
-        newcomer.run(newcomer.filled(command))
+    (ingest,) = [command for command in how_to if " ingest " in command]
+    newcomer.run(newcomer.filled(ingest))
     champion = first_release(newcomer)
     answer = follow_curl(newcomer)
     assert answer in LABELS
@@ -159,7 +161,7 @@ def test_a_newcomer_meets_no_error(newcomer: Newcomer) -> None:
 def follow_the_empty_console(newcomer: Newcomer) -> None:
     """Its commands are typed in the workspace, where the files lie as well."""
     workspace = newcomer.home / "support"
-    for name in ("holdout.jsonl", "seed.jsonl"):
+    for name in ("holdout.jsonl", "seed.jsonl", "seed.csv"):
         shutil.copyfile(newcomer.home / name, workspace / name)
     page = httpx.get(f"http://127.0.0.1:{newcomer.ports['console']}/", follow_redirects=True)
     named = page_commands(page.text)
@@ -204,7 +206,6 @@ def follow_the_other_documents(newcomer: Newcomer) -> None:
     version = re.search(r"\bd-[0-9a-f]+", versions)
     assert version is not None
     newcomer.names |= {"d-1a2b3c…": version.group()}
-    shutil.copyfile(newcomer.home / "seed.jsonl", workspace / "seed.jsonl")
     done: set[tuple[str, ...]] = set()
     for path in (ROOT / "docs" / "on-call.md", ROOT / "docs" / "run-it.md", ROOT / "README.md"):
         for named in in_document(path):
