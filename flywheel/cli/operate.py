@@ -69,9 +69,9 @@ def ingest(
         rows = [(label, str(count)) for label, count in found.by_label.items()]
         show_table(["label", "samples"], rows, right=["samples"])
     if found.again:
-        click.echo(f"{found.again} lines stood there before, and count once")
+        click.echo(f"repeated lines, which count once: {found.again}")
     if found.relabelled:
-        click.echo(f"{found.relabelled} lines had another label further down, which counts")
+        click.echo(f"lines with another label further down, which counts: {found.relabelled}")
     missing = [label for label, count in found.by_label.items() if not count]
     if missing:
         click.echo(f"no sample of {', '.join(missing)}")
@@ -102,6 +102,7 @@ def review(ctx: click.Context, task: str | None, as_json: bool, utc: bool) -> No
         "claimed": depth.claimed,
         "submitted": depth.submitted,
         "settled": depth.settled,
+        "of these without a label": depth.unlabelable,
         "withdrawn": depth.withdrawn,
     }
     show_table(["state", "samples"], [(k, str(n)) for k, n in counts.items()], right=["samples"])

@@ -59,8 +59,8 @@ def test_a_file_comes_in_as_a_whole_and_is_counted(workspace: Path) -> None:
         "billing        2",
         "outage         2",
         "other          0",
-        "1 lines stood there before, and count once",
-        "1 lines had another label further down, which counts",
+        "repeated lines, which count once: 1",
+        "lines with another label further down, which counts: 1",
         "no sample of other",
     ]
     texts = [
