@@ -46,7 +46,7 @@ def run_controller(settings: FlywheelSettings) -> int:
         def step() -> None:
             for task, of_task in settings.tasks.items():
                 plan = of_task.rollout
-                if tick(transactions, reading, task, plan, servers, utc_now()) is not None:
+                if tick(*both, task, plan, servers, utc_now(), latest) is not None:
                     relay.wake()
             gauges.refresh()
             upkeep.refresh()

@@ -30,6 +30,7 @@ from flywheel.settings import FlywheelSettings, load_settings
 if TYPE_CHECKING:
     from storage.database import Database
 
+TAKEN_UP_SECONDS = 30.0  # that the controller has before a command is withdrawn
 POLL_SECONDS = 0.5
 
 
@@ -192,6 +193,7 @@ def _on_disk(settings: FlywheelSettings, release: str) -> str:
 def restore(ctx: click.Context, release: str, by: str, why: str, wait: bool) -> None:
     """Roll back to RELEASE, a former champion, once it is verified and loaded everywhere."""
     from flywheel.bootstrap.process import open_database
+    from flywheel.cli.rollout import carried_out
     from flywheel.registry.release_folder import verify_release
     from flywheel.rollout.commands import ask
     from flywheel.rollout.ports import Command
@@ -213,13 +215,17 @@ def restore(ctx: click.Context, release: str, by: str, why: str, wait: bool) -> 
             rollout_id=running.rollout_id if running else None,
             release=release,
         )
+        loads = f"{release} is exactly what was released; the controller loads it"
+        if wait:
+            carried_out(settings, database, command, TAKEN_UP_SECONDS)
+            click.echo(loads)
+            _await_restore(database, task, release, command.at)
+            return
         with database.transaction("cli") as tx:
             refused = ask(tx, command)
         if refused:
             raise Conflict(refused)
-        click.echo(f"{release} is exactly what was released; the controller loads it")
-        if wait:
-            _await_restore(database, task, release, command.at)
+        click.echo(loads)
 
 
 @releases.command("export")

@@ -105,6 +105,7 @@ def rollout_page(
         "story": _story(shown) if shown else [],
         "in_state": _in_state(shown, now),
         "outcomes": _outcomes(view, now),
+        "older": len(tx.rollouts.history(task, len(view.history) + 1)) > len(view.history),
         "rollout_settings": settings,
     }
 

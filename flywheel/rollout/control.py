@@ -48,10 +48,14 @@ def on_release_registered(transactions: Transactions, event: ReleaseRegistered) 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a tick read: the running rollout with its evidence, and whether there is more to do."""
+    """What a tick read: the running rollout with its evidence, and whether there is more to do.
+
+    ``fresh``: the evidence was collected now, not by the tick before.
+    """
 
     rollout: Rollout | None
     facts: Facts
+    fresh: bool
     commands: bool
     waiting: bool
 
@@ -63,18 +67,21 @@ def tick(
     settings: RolloutSettings,
     servers: ModelServers,
     now: datetime,
+    latest: dict[str, Facts] | None = None,
 ) -> RolloutChanged | None:
     """Carry one task's rollout one step on. Returns the change that was made, if any.
 
-    ``reading`` opens transactions that can't write.
+    ``reading`` opens transactions that can't write. ``latest`` (rollout id → evidence) is the
+    caller's, kept from tick to tick: with it a person's command does not wait until evidence is
+    collected once more, which takes seconds in a large rollout. It decides nothing.
     """
     with reading() as tx:
-        seen = _look(tx, task)
+        seen = _look(tx, task, {} if latest is None else latest)
     try:
         event = None
         if seen.commands or (seen.rollout is None and seen.waiting):
             event = _commands_or_start(transactions, task, settings, seen, now)
-        if event is None and seen.rollout is not None:
+        if event is None and seen.rollout is not None and seen.fresh:
             event = _evaluate(transactions, seen.rollout, seen.facts, settings, servers, now)
     except Conflict as error:
         _log.info("forestalled; the next tick decides anew", task=task, by=str(error))
@@ -86,12 +93,19 @@ def tick(
     return event
 
 
-def _look(tx: RolloutTransaction, task: str) -> Seen:
+def _look(tx: RolloutTransaction, task: str, latest: dict[str, Facts]) -> Seen:
     rollout = tx.rollouts.active(task)
+    commands = bool(tx.commands.pending(task))
+    known = latest.pop(rollout.rollout_id, None) if rollout else None
+    fresh = not (commands and known is not None)
+    facts = known or Facts()
+    if rollout is not None and fresh:
+        facts = latest[rollout.rollout_id] = gather(tx.evidence, rollout)
     return Seen(
         rollout=rollout,
-        facts=gather(tx.evidence, rollout) if rollout else Facts(),
-        commands=bool(tx.commands.pending(task)),
+        facts=facts,
+        fresh=fresh,
+        commands=commands,
         waiting=bool(tx.challengers.waiting(task)),
     )
 

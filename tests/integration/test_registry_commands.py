@@ -200,6 +200,16 @@ def damage(release: Release) -> None:
     (Path(release.path) / "model.safetensors").write_bytes(safetensors({"w": [2, 2]}, fill=7))
 
 
+def test_a_restore_that_nobody_carries_out_is_withdrawn(
+    served: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flywheel.cli.releases.TAKEN_UP_SECONDS", 0.2)
+    said = served.refusal(capsys, "releases", "restore", served.one.release, *WHO)
+    assert "nobody carried it out within 0.2 s, so it was withdrawn" in said
+    served.control(2)
+    assert served.champion == served.two.release
+
+
 def test_what_was_changed_is_not_restored(
     served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:

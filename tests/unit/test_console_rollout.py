@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from fastapi import FastAPI
 from rollout_memory import Fleet
@@ -146,3 +147,22 @@ def test_harm_that_is_not_proven_has_not_passed_anything(world: World) -> None:
     harm = world.words().split("Harm ·")[1].split("Validity ·")[0]
     assert harm.count("not proven") == 3
     assert "passed" not in harm
+
+
+def test_a_rollout_of_long_ago_is_found_and_the_list_says_that_it_is_none_of_all(
+    world: World,
+) -> None:
+    assert "All rollouts" in world.words()
+    with world.database.transaction("controller") as tx:
+        (first,) = [one for one in tx.rollouts.history(TASK) if one.rollout_id == "first"]
+        for number in range(60):
+            later = msgspec.structs.replace(
+                first,
+                rollout_id=f"later-{number}",
+                started_at=first.started_at + timedelta(seconds=number + 1),
+                revision=0,
+            )
+            tx.rollouts.save(later, None)
+    assert "The latest 50 rollouts" in world.words()
+    assert "ended 2" in world.words("first")
+    assert world.get(f"/api/rollouts/{TASK}/first").status_code == 200
