@@ -7,7 +7,7 @@ from flywheel.bootstrap.process import await_broker, begin, loop, open_database,
 from flywheel.contracts.events import Event, ReleaseRegistered
 from flywheel.contracts.ids import utc_now
 from flywheel.monitoring.health import HealthServer
-from flywheel.rollout.control import announce, on_release_registered, tick
+from flywheel.rollout.control import Latest, announce, on_release_registered, tick
 from flywheel.rollout.servers import HttpModelServers
 from flywheel.settings import FlywheelSettings
 from streams.follower import Follower
@@ -41,12 +41,14 @@ def run_controller(settings: FlywheelSettings) -> int:
             settings.kafka, ["flywheel.releases"], registered, "flywheel-controller"
         )
         servers = HttpModelServers(settings.serving.endpoints)
+        latest: Latest = {}
         gauges, upkeep = DatabaseGauges(database, settings.tasks), Upkeep(database)
 
         def step() -> None:
             for task, of_task in settings.tasks.items():
                 plan = of_task.rollout
-                if tick(*both, task, plan, servers, utc_now(), latest) is not None:
+                made = tick(transactions, reading, task, plan, servers, utc_now(), latest)
+                if made is not None:
                     relay.wake()
             gauges.refresh()
             upkeep.refresh()

@@ -29,6 +29,7 @@ from flywheel.rollout.ports import Evidence, Rollout, RolloutTransaction
 from flywheel.rollout.servers import ModelServers
 
 Transactions = Callable[[], AbstractContextManager[RolloutTransaction]]
+Latest = dict[str, tuple[str, Facts]]  # task → a rollout of it, and the evidence of a tick before
 
 # Requests routed by the split before last may still arrive so long after a step began; they are
 # left out of the step's own counts.
@@ -67,12 +68,12 @@ def tick(
     settings: RolloutSettings,
     servers: ModelServers,
     now: datetime,
-    latest: dict[str, Facts] | None = None,
+    latest: Latest | None = None,
 ) -> RolloutChanged | None:
     """Carry one task's rollout one step on. Returns the change that was made, if any.
 
-    ``reading`` opens transactions that can't write. ``latest`` (rollout id → evidence) is the
-    caller's, kept from tick to tick: with it a person's command does not wait until evidence is
+    ``reading`` opens transactions that can't write. ``latest`` is the caller's, kept
+    from tick to tick: with it a person's command does not wait until evidence is
     collected once more, which takes seconds in a large rollout. It decides nothing.
     """
     with reading() as tx:
@@ -93,14 +94,14 @@ def tick(
     return event
 
 
-def _look(tx: RolloutTransaction, task: str, latest: dict[str, Facts]) -> Seen:
+def _look(tx: RolloutTransaction, task: str, latest: Latest) -> Seen:
     rollout = tx.rollouts.active(task)
     commands = bool(tx.commands.pending(task))
-    known = latest.pop(rollout.rollout_id, None) if rollout else None
-    fresh = not (commands and known is not None)
-    facts = known or Facts()
+    of, facts = latest.pop(task, ("", Facts()))
+    fresh = not (commands and rollout is not None and of == rollout.rollout_id)
     if rollout is not None and fresh:
-        facts = latest[rollout.rollout_id] = gather(tx.evidence, rollout)
+        facts = gather(tx.evidence, rollout)
+        latest[task] = rollout.rollout_id, facts
     return Seen(
         rollout=rollout,
         facts=facts,

@@ -53,7 +53,8 @@ class World:
         """The page's text."""
         page = self.get(f"/rollout/{TASK}?rollout={rollout}")
         assert page.status_code == 200
-        return " ".join(re.sub(r"<[^>]*>", " ", page.text).split())
+        text = re.sub(r"</?bdi>", "", page.text)
+        return " ".join(re.sub(r"<[^>]*>", " ", text).split())
 
     def asks(self, kind: CommandKind, ago: float = 0) -> None:
         with self.database.transaction("console") as tx:

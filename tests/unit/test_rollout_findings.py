@@ -9,13 +9,14 @@ import msgspec
 import pytest
 from rollout_memory import START, Fleet, MemoryDatabase, arm, naming, pairs
 
+import flywheel.rollout.control
 from flywheel.contracts.ids import new_id
 from flywheel.contracts.release import Override, Release
 from flywheel.rollout.analysis.assess import assess
 from flywheel.rollout.analysis.evidence import Facts
 from flywheel.rollout.commands import ask
 from flywheel.rollout.config import RolloutSettings
-from flywheel.rollout.control import tick
+from flywheel.rollout.control import Latest, gather, tick
 from flywheel.rollout.ports import Assignment, Command, CommandKind, Rollout
 from flywheel.rollout.view import RolloutView, rollout_view
 
@@ -268,3 +269,39 @@ def test_no_share_rises_on_a_number_beyond_its_margin() -> None:
     assert latency.value > SETTINGS.latency_margin
     assert worry.outcome == "waiting"
     assert f"p95 {latency.value:.2f} × against 3 ×" in worry.words
+
+
+def test_a_command_does_not_wait_for_evidence_that_was_just_collected(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latest: Latest = {}
+
+    def ticks() -> None:
+        tick(world.db.transaction, world.db.reading, TASK, SETTINGS, Fleet(), world.now, latest)
+
+    world.db.state.pairs = pairs([0] * 9)
+    ticks()
+    world.asks("rollback")
+    monkeypatch.setattr(flywheel.rollout.control, "gather", None)
+    ticks()
+    found = world.view()
+    assert found.rollout.state == "rolled_back"
+    assert found.paired is not None
+    assert found.paired.n == 9
+
+
+def test_what_was_collected_before_decides_nothing(world: World) -> None:
+    latest: Latest = {}
+    world.db.state.pairs = pairs([-1] * 30)
+    running = world.newest
+    stale = Command(
+        command_id=new_id(), task=TASK, kind="promote", by="ana", why="x", at=world.now,
+        rollout_id=running.rollout_id, revision=0,
+    )  # fmt: skip
+    with world.db.transaction() as tx:
+        tx.commands.add(stale)
+    with world.db.reading() as tx:
+        latest[TASK] = running.rollout_id, gather(tx.evidence, running)
+    world.db.state.pairs = []
+    tick(world.db.transaction, world.db.reading, TASK, SETTINGS, Fleet(), world.now, latest)
+    assert world.newest.state == "canary"
