@@ -130,6 +130,10 @@ def other_rows(settings: RolloutSettings, rollouts: int) -> list[dict[str, Any]]
         harm, proof = simulation.slowness(settings, ratio, 100, 2000, 0.25, 300)
         add(f"p95 × {ratio:g}: rolled back", harm, "challenger requests")
         add(f"p95 × {ratio:g}: proven harmless", proof, "challenger requests")
+    for by_step, name in ((True, "within steps"), (False, "pooled over steps")):
+        share = simulation.incident(settings, min(rollouts, 20), 200, 500, by_step=by_step)
+        what = f"200 requests fail in both arms at 50 %, {name}: rolled back"
+        rows.append({"what": what, "share": share, "median": None, "unit": ""})
     for true in (0.05, 0.08, 0.10):
         at = simulation.mismatches(0.05, true, min(rollouts, 1000), 3000, 400)
         add(f"share 5 % is really {true:.0%}: found", at, "units")
