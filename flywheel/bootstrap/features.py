@@ -58,9 +58,9 @@ class FeatureRelay:
         with self._lock:
             self._dirty |= tasks
 
-    def online(self, sources: Sequence[str]) -> Mapping[str, Mapping[str, float]]:
-        """Source → feature → value; empty until the feature store is open."""
-        return self._store.online(sources) if self._store is not None else {}
+    def online(self, task: str, sources: Sequence[str]) -> Mapping[str, Mapping[str, float]]:
+        """Source → feature → value of a task; empty until the feature store is open."""
+        return self._store.online(task, sources) if self._store is not None else {}
 
     def problem(self) -> str | None:
         """Why features are not being written, or None."""
@@ -83,7 +83,7 @@ class FeatureRelay:
     def _flush(self, store: FeatureStore, task: str) -> None:
         with self._database.transaction(read_only=True) as tx:
             rows = tx.overview.source_history(task)
-        store.write_history(rows)
+        store.write_history(task, rows)
 
     def _guarded(self, action: Callable[[], None]) -> bool:
         """Run ``action``; False, and the reason kept for /healthz, when it failed."""

@@ -104,16 +104,16 @@ def _build(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> Non
         parent=params["parent_dataset"],
         folder=_empty(dataset_folder(settings.workspace, task)),
         shuffle_labels_seed=SHUFFLE_SEED if shuffled else None,
-        weights=automatic_weights(automatic, senders, _correction_rates(settings, moments)),
+        weights=automatic_weights(automatic, senders, _correction_rates(settings, task, moments)),
         salt=salt,
     )
     _log.info("dataset built", task=task, version=manifest.version)
 
 
 def _correction_rates(
-    settings: FlywheelSettings, moments: Iterable[tuple[str, datetime]]
+    settings: FlywheelSettings, task: str, moments: Iterable[tuple[str, datetime]]
 ) -> dict[tuple[str, datetime], float]:
-    """How often experts had corrected each source at each moment: a point-in-time join.
+    """How often a task's experts had corrected each source at each moment: a point-in-time join.
 
     The watermark does not bound it as it does the labels: a source's history is written seconds
     after what it tells. Rows are only added, and each holds nothing later than its moment, so a
@@ -134,9 +134,10 @@ def _correction_rates(
         part = entities[start : start + MOMENTS_AT_ONCE]
         sources, times = zip(*part, strict=True)
         found = store.historical(
+            task,
             pandas.DataFrame(
                 {"source": sources, "event_timestamp": pandas.to_datetime(list(times), utc=True)}
-            )
+            ),
         )
         known = zip(part, found["correction_rate"], strict=True)
         rates |= {moment: float(rate) for moment, rate in known if not pandas.isna(rate)}

@@ -16,6 +16,6 @@ class AuditReader(Protocol):
         ...
 
 
-# The online feature store: source → feature → value; unknown sources may be left out. Triage reads
-# ``expert_labels`` and ``corrections``.
-SourceFeatures = Callable[[Sequence[str]], Mapping[str, Mapping[str, float]]]
+# The online feature store: of a task's sources, source → feature → value; unknown sources may be
+# left out. Triage reads ``expert_labels`` and ``corrections``.
+SourceFeatures = Callable[[str, Sequence[str]], Mapping[str, Mapping[str, float]]]

@@ -34,7 +34,7 @@ _coverage = Gauge(
 )
 
 
-def no_features(_sources: Sequence[str]) -> dict[str, dict[str, float]]:
+def no_features(_task: str, _sources: Sequence[str]) -> dict[str, dict[str, float]]:
     """For a deployment without a feature store: nothing is known of any source."""
     return {}
 
@@ -110,7 +110,11 @@ class Triager:
         source's history, never on its company in the batch.
         """
         traffic = [event for event in batch if isinstance(event, TrafficRecorded)]
-        history = self._history({event.source for event in traffic if self._triaged(event)})
+        triaged_ones = [event for event in traffic if self._triaged(event)]
+        history = {
+            task: self._history(task, {e.source for e in triaged_ones if e.task == task})
+            for task in sorted({event.task for event in triaged_ones})
+        }
         made: list[ReviewRequested | LabelRecorded] = []
         counts: dict[tuple[str, str], int] = {}
         for event in traffic:
@@ -123,23 +127,21 @@ class Triager:
         return made
 
     def _decide(
-        self, event: TrafficRecorded, history: Mapping[str, Mapping[str, float]]
+        self, event: TrafficRecorded, history: Mapping[str, Mapping[str, Mapping[str, float]]]
     ) -> Decision:
         if not self._triaged(event):
             return Decision("not_triaged")
         reject_unusable(event, self._tasks)
         task = self._tasks[event.task]
         policy = self._policies.of(event.task, event.release or "", task)
-        return decide(event, task, policy, history.get(event.source, {}))
+        return decide(event, task, policy, history[event.task].get(event.source, {}))
 
     def _triaged(self, event: TrafficRecorded) -> bool:
         return triaged(event, self._tasks.get(event.task))
 
-    def _history(self, sources: set[str]) -> Mapping[str, Mapping[str, float]]:
-        if not sources:
-            return {}
+    def _history(self, task: str, sources: set[str]) -> Mapping[str, Mapping[str, float]]:
         try:
-            return self._features(sorted(sources))
+            return self._features(task, sorted(sources))
         except FlywheelError as error:
             # History only shifts who is asked first: traffic need not wait for it.
             _log.warning("no history of sources", code=error.code, detail=str(error))

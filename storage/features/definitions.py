@@ -26,7 +26,7 @@ def definitions(history: Path) -> list[Any]:
         name="source",
         join_keys=["source"],
         value_type=ValueType.STRING,
-        description="Who sends traffic: a user, an application, a queue.",
+        description="A task, and who sends traffic to it: a user, an application, a queue.",
     )
     files = FileSource(
         name="source_history_files",

@@ -45,7 +45,7 @@ class FeatureStore:
         self._history = path / "source_history"
         self._lock = threading.RLock()
         self._feast: Any = None
-        self._written: dict[str, SourceHistory] = {}
+        self._written: dict[str, SourceHistory] = {}  # by entity
 
     def ensure(self) -> None:
         """Make or update the repository; several processes may do so at once."""
@@ -56,25 +56,25 @@ class FeatureStore:
             with _feast_alone(), self._locked(), _failures_named():
                 self._feast = self._open()
 
-    def write_history(self, rows: Sequence[SourceHistory]) -> None:
-        """Make these the present features, and add them to the history.
+    def write_history(self, task: str, rows: Sequence[SourceHistory]) -> None:
+        """Make these the present features of a task's sources, and add them to the history.
 
         A repeated row changes nothing. Raises StorageError when the folder cannot be written.
         """
-        rows = [row for row in rows if self._written.get(row.source) != row]
+        rows = [row for row in rows if self._written.get(_entity(task, row.source)) != row]
         if not rows:
             return
         self.ensure()
-        frame = _frame(rows)
+        frame = _frame(task, rows)
         with self._lock, self._locked(), _failures_named():
             _write_parquet(frame, self._history / f"{new_id()}.parquet")
             self._feast.write_to_online_store("source_history", frame)
             if sum(1 for _ in self._history.glob("*.parquet")) >= _FILES_AT_MOST:
                 self._merge()
-            self._written |= {row.source: row for row in rows}
+            self._written |= {_entity(task, row.source): row for row in rows}
 
-    def online(self, sources: Sequence[str]) -> dict[str, dict[str, float]]:
-        """The present features by source; a source that was never seen is left out."""
+    def online(self, task: str, sources: Sequence[str]) -> dict[str, dict[str, float]]:
+        """The present features of a task by source; one that was never seen is left out."""
         if not sources:
             return {}
         self.ensure()
@@ -84,7 +84,7 @@ class FeatureStore:
         with self._lock, _failures_named():
             found = self._feast.get_online_features(
                 features=[f"{VIEW}:{name}" for name in FEATURES],
-                entity_rows=[{"source": source} for source in wanted],
+                entity_rows=[{"source": _entity(task, source)} for source in wanted],
             ).to_dict()
         return {
             source: {name: float(found[name][i]) for name in FEATURES}
@@ -92,23 +92,35 @@ class FeatureStore:
             if found["samples"][i] is not None
         }
 
-    def historical(self, entities: DataFrame) -> DataFrame:
-        """``entities`` (columns ``source`` and ``event_timestamp``) with the features as they
-        were at each moment; missing where nothing was known yet."""
+    def historical(self, task: str, entities: DataFrame) -> DataFrame:
+        """``entities`` (columns ``source`` and ``event_timestamp``) with the features that a task
+        had of them at each moment; missing where nothing was known yet.
+
+        Earlier versions kept one history of a source for all tasks: it counts up to the moment
+        from which a task has its own.
+        """
         self.ensure()
+        import numpy
+        import pandas
+
         from storage.features.definitions import FEATURES, VIEW
 
+        own = entities.assign(source=[_entity(task, source) for source in entities["source"]])
         with self._lock, self._locked(), _failures_named():
             # Feast's Dask store sorts rows without a match only within one file.
             self._merge()
             job = self._feast.get_historical_features(
-                entity_df=entities, features=[f"{VIEW}:{name}" for name in FEATURES]
+                entity_df=pandas.concat([own, entities], ignore_index=True),
+                features=[f"{VIEW}:{name}" for name in FEATURES],
             )
             found: DataFrame = job.to_df()
         # Feast leaves out moments before the first row of a source, and keeps no order.
         key = ["source", "event_timestamp"]
         known = found.drop_duplicates(key)[[*key, *FEATURES]]
-        return entities.merge(known, on=key, how="left")
+        mine, shared = (asked.merge(known, on=key, how="left") for asked in (own, entities))
+        there = mine["samples"].notna()
+        values = {name: numpy.where(there, mine[name], shared[name]) for name in FEATURES}
+        return entities.reset_index(drop=True).assign(**values)
 
     def _open(self) -> Any:
         import feast
@@ -120,7 +132,7 @@ class FeatureStore:
             configuration.write_text(_CONFIGURATION, "utf-8")
         if not any(self._history.glob("*.parquet")):
             # Reading a history of no file at all would fail.
-            _write_parquet(_frame([]), self._history / f"{new_id()}.parquet")
+            _write_parquet(_frame("", []), self._history / f"{new_id()}.parquet")
         store = feast.FeatureStore(repo_path=str(self._path))
         store.apply(definitions(self._history.resolve()))
         return store
@@ -152,11 +164,16 @@ class FeatureStore:
             yield
 
 
-def _frame(rows: Sequence[SourceHistory]) -> DataFrame:
+def _entity(task: str, source: str) -> str:
+    # A source may send to several tasks, and each corrects it by itself.
+    return f"{task}\x1f{source}"
+
+
+def _frame(task: str, rows: Sequence[SourceHistory]) -> DataFrame:
     import pandas
 
     columns = {
-        "source": pandas.array([row.source for row in rows], dtype=object),
+        "source": pandas.array([_entity(task, row.source) for row in rows], dtype=object),
         "samples": pandas.array([row.samples for row in rows], dtype="int64"),
         "mean_confidence": pandas.array([row.mean_confidence for row in rows], dtype="float64"),
         "expert_labels": pandas.array([row.expert_labels for row in rows], dtype="int64"),

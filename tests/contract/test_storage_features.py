@@ -44,12 +44,12 @@ def files(features: FeatureStore) -> int:
 
 
 def test_the_latest_features_are_online(features: FeatureStore) -> None:
-    assert features.online(["app"]) == {}
-    assert features.online([]) == {}
-    features.write_history([row("app", 1, 0, 1), row("batch", 7, 4, 1)])
-    features.write_history([row("app", 2, 1, 2)])
-    features.write_history([])
-    assert features.online(["app", "unknown", "batch", "app"]) == {
+    assert features.online("task", ["app"]) == {}
+    assert features.online("task", []) == {}
+    features.write_history("task", [row("app", 1, 0, 1), row("batch", 7, 4, 1)])
+    features.write_history("task", [row("app", 2, 1, 2)])
+    features.write_history("task", [])
+    assert features.online("task", ["app", "unknown", "batch", "app"]) == {
         "app": {
             "samples": 2.0,
             "mean_confidence": 0.5,
@@ -68,22 +68,46 @@ def test_the_latest_features_are_online(features: FeatureStore) -> None:
 
 
 def test_training_sees_features_as_they_were(features: FeatureStore) -> None:
-    features.write_history([row("app", 1, 0, 10), row("batch", 5, 1, 10)])
-    features.write_history([row("app", 2, 1, 20)])
-    features.write_history([row("app", 3, 2, 30)])
+    features.write_history("task", [row("app", 1, 0, 10), row("batch", 5, 1, 10)])
+    features.write_history("task", [row("app", 2, 1, 20)])
+    features.write_history("task", [row("app", 3, 2, 30)])
     moments = asked(
         ("app", 25), ("app", 9), ("app", 10), ("app", 99), ("batch", 99), ("unknown", 99)
     )
-    found = features.historical(moments)
+    found = features.historical("task", moments)
     assert list(found["source"]) == list(moments["source"])
     assert [None if pd.isna(n) else int(n) for n in found["samples"]] == [2, None, 1, 3, 5, None]
     assert found["correction_rate"][0] == 0.25
 
 
 def test_of_one_moment_what_was_written_last_counts(features: FeatureStore) -> None:
-    features.write_history([row("app", 1, 0, 10)])
-    features.write_history([row("app", 1, 3, 10)])
-    assert list(features.historical(asked(("app", 10)))["corrections"]) == [3]
+    features.write_history("task", [row("app", 1, 0, 10)])
+    features.write_history("task", [row("app", 1, 3, 10)])
+    assert list(features.historical("task", asked(("app", 10)))["corrections"]) == [3]
+
+
+def test_tasks_keep_their_own_history_of_a_source(features: FeatureStore) -> None:
+    features.write_history("topic", [row("app", 9, 4, 10)])
+    features.write_history("urgency", [row("app", 2, 0, 10)])
+    for task, samples, rate in (("topic", 9, 1.0), ("urgency", 2, 0.0)):
+        online = features.online(task, ["app"])["app"]
+        assert (online["samples"], online["correction_rate"]) == (samples, rate)
+        then = features.historical(task, asked(("app", 10)))
+        assert (then["samples"][0], then["correction_rate"][0]) == (samples, rate)
+    assert features.online("a third", ["app"]) == {}
+
+
+def test_a_history_of_an_earlier_version_counts_until_a_task_has_its_own(
+    features: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(store, "_entity", lambda _task, source: source)
+        features.write_history("", [row("app", 1, 1, 10), row("app", 2, 2, 20)])
+    features.write_history("topic", [row("app", 3, 3, 30)])
+    found = features.historical("topic", asked(("app", 9), ("app", 15), ("app", 25), ("app", 35)))
+    assert [None if pd.isna(n) else int(n) for n in found["corrections"]] == [None, 1, 2, 3]
+    other = features.historical("urgency", asked(("app", 35)))
+    assert list(other["corrections"]) == [2]
 
 
 def test_the_history_stays_in_few_files(
@@ -91,10 +115,10 @@ def test_the_history_stays_in_few_files(
 ) -> None:
     monkeypatch.setattr(store, "_FILES_AT_MOST", 5)
     for i in range(12):
-        features.write_history([row("app", i, 0, i), row("batch", 1, 0, 0)])
-        features.write_history([row("app", i, 0, i)])
+        features.write_history("task", [row("app", i, 0, i), row("batch", 1, 0, 0)])
+        features.write_history("task", [row("app", i, 0, i)])
     assert files(features) <= 5
-    found = features.historical(asked(("app", 3), ("app", 11), ("batch", 5)))
+    found = features.historical("task", asked(("app", 3), ("app", 11), ("batch", 5)))
     assert list(found["samples"]) == [3, 11, 1]
     assert files(features) == 1
 
@@ -105,15 +129,17 @@ def test_two_stores_on_one_folder(features: FeatureStore) -> None:
         list(pool.map(lambda one: one.ensure(), [features, other]))
         list(
             pool.map(
-                lambda i: (features, other)[i % 2].write_history([row(f"source {i}", i, 0, i)]),
+                lambda i: (features, other)[i % 2].write_history(
+                    "task", [row(f"source {i}", i, 0, i)]
+                ),
                 range(10),
             )
         )
-    assert set(features.online([f"source {i}" for i in range(10)])) == {
+    assert set(features.online("task", [f"source {i}" for i in range(10)])) == {
         f"source {i}" for i in range(10)
     }
     again = FeatureStore(features._path)
-    assert again.online(["source 9"])["source 9"]["samples"] == 9.0
+    assert again.online("task", ["source 9"])["source 9"]["samples"] == 9.0
 
 
 def test_neither_torch_nor_feast_is_imported_needlessly(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from sqlalchemy import event
 from storage_events import START, TASK, at, label, settled, traffic
 
 from storage.database import Database
+from storage.repositories.overview import Overview
 
 T0 = int(START.timestamp())
 
@@ -135,3 +137,17 @@ def test_the_texts_of_a_few_samples(database: Database) -> None:
     with database.transaction(read_only=True) as tx:
         assert tx.overview.texts(TASK, ["s2", "unknown"]) == {"s2": traffic("s2", 9).text}
         assert tx.overview.texts(TASK, []) == {}
+
+
+def test_the_senders_of_many_samples_are_one_question(database: Database) -> None:
+    record(database, *(traffic(f"s{i}", i, source=f"app {i % 3}") for i in range(60)))
+    asked: list[str] = []
+    with database.work(read_only=True) as work:
+        event.listen(
+            work.connection,
+            "before_cursor_execute",
+            lambda _connection, _cursor, statement, *_more: asked.append(statement),
+        )
+        found = Overview(work).senders(TASK, [f"s{i}" for i in range(900)])
+    assert found == {f"s{i}": [f"app {i % 3}"] for i in range(60)}
+    assert len(asked) == 1

@@ -114,8 +114,8 @@ def prepare(settings: FlywheelSettings, watermark: str | None, **dataset: object
 
 def write_history(settings: FlywheelSettings) -> None:
     store = FeatureStore(settings.state / "features")
-    store.write_history([history("app", 10, 4, 1), history("silent", 10, 0, 0)])
-    store.write_history([history("app", 20, 3, 2)])
+    store.write_history("questions", [history("app", 10, 4, 1), history("silent", 10, 0, 0)])
+    store.write_history("questions", [history("app", 20, 3, 2)])
 
 
 def built(settings: FlywheelSettings) -> tuple[Manifest, dict[str, DatasetLine]]:
@@ -164,7 +164,9 @@ def test_automatic_labels_weigh_what_was_known_of_their_source_then(
     assert "known of 5" in manifest.weight_rule
 
     # A row that is added later does not reach labels settled before its moment.
-    FeatureStore(settings.state / "features").write_history([history("app", 100, 9, 9)])
+    FeatureStore(settings.state / "features").write_history(
+        "questions", [history("app", 100, 9, 9)]
+    )
     again, _ = build(settings, reads_features=True)
     assert again == manifest
 

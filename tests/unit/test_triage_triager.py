@@ -85,18 +85,18 @@ def test_audits_that_a_rule_decides_do_not_vouch_for_the_release() -> None:
 
 
 def test_history_of_sources_is_read_once_a_batch_and_may_fail() -> None:
-    asked: list[list[str]] = []
+    asked: list[tuple[str, list[str]]] = []
 
-    def features(sources: Sequence[str]) -> Mapping[str, Mapping[str, float]]:
-        asked.append(list(sources))
+    def features(task: str, sources: Sequence[str]) -> Mapping[str, Mapping[str, float]]:
+        asked.append((task, list(sources)))
         return {"app": {"expert_labels": 20.0, "corrections": 20.0}}
 
-    def broken(_sources: Sequence[str]) -> Mapping[str, Mapping[str, float]]:
+    def broken(_task: str, _sources: Sequence[str]) -> Mapping[str, Mapping[str, float]]:
         raise StorageError("no feature store")
 
     batch = [answered(f"s{i}", 0.5, source="app" if i % 2 else "web") for i in range(10)]
     with_history = triager(audit_log(), features=features)(batch)
-    assert asked == [["app", "web"]]
+    assert asked == [("questions", ["app", "web"])]
     without = triager(audit_log(), features=broken)(batch)
     assert [e.sample_id for e in without] == [e.sample_id for e in with_history]
     raised = [
