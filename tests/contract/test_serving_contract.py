@@ -133,9 +133,18 @@ RELEASES: dict[str, Callable[[Path], Path]] = {
 }
 
 
-# How far an answer may be from that of the embedded engine for the same release: FP32 differs by
-# the order of sums, INT8 also by how each engine rounds what it quantises.
-TOLERANCES = {"vllm-fp32": 1e-4, "vllm-int8": 0.02, "vllm-int8-static-cls": 0.02}
+def tolerance(engine: str) -> float:
+    """How far an answer may be from that of the embedded engine for the same release.
+
+    FP32 differs by the order of sums, INT8 also by how each engine rounds what it quantises. On a
+    CPU without VNNI vLLM's kernels add pairs of INT8 products in 16 bits, where large ones
+    saturate; ours multiply in floating point there.
+    """
+    from flywheel.serving.encoder import integer_products_exact
+
+    if engine == "vllm-fp32":
+        return 1e-4
+    return 0.02 if integer_products_exact() else 0.05
 
 
 @pytest.fixture(scope="module", params=sorted(ENGINES))
@@ -218,17 +227,18 @@ def test_the_same_release_answers_alike_on_every_engine(
     from flywheel.serving.runtime import load_classifier
 
     name = request.node.callspec.params["engine"]
-    if name not in TOLERANCES:
+    if name not in RELEASES:
         pytest.skip("is what the others are compared with")
     folder = RELEASES[name](tmp_path / "same")
     texts = [
         f"What number {n} is {'very ' * (n % 40)}far, and who wrote {n * 7}?" for n in range(50)
     ]
     expected = load_classifier(folder, 1).predict(texts)
+    near = tolerance(name)
     found = engine.classify(texts).json()["data"]
     assert len({item["label"] for item in found}) > 1, "the texts must tell labels apart"
     for item, scores in zip(found, expected, strict=True):
-        assert item["probs"] == pytest.approx(list(scores.values()), abs=TOLERANCES[name])
+        assert item["probs"] == pytest.approx(list(scores.values()), abs=near)
         ranked = sorted(scores.values())
-        if ranked[-1] - ranked[-2] > 2 * TOLERANCES[name]:
+        if ranked[-1] - ranked[-2] > 2 * near:
             assert item["label"] == max(scores, key=scores.__getitem__)
