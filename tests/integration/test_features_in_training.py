@@ -26,6 +26,8 @@ title = "Questions"
 labels = ["NUM", "LOC"]
 [tasks.questions.training]
 base_model = "encoder"
+[tasks.questions.dataset]
+holdout_share = 0.0  # each workspace draws another holdout: one too large leaves automatic ones out
 """
 # Sample → its source, and when its automatic label was settled. Of "app" experts had corrected
 # 1 of 4 answers at 10 s and 2 of 3 at 20 s; "batch" has no history.
