@@ -77,6 +77,14 @@ class BrokerError(FlywheelError):
     title = "Broker not available"
 
 
+class RecordRefused(BrokerError):
+    """Kafka answered and takes no such record, now or later: too large, mostly."""
+
+    code = "record-refused"
+    retryable = False
+    title = "Record refused"
+
+
 class StorageError(FlywheelError):
     """The database could not be reached or refused the operation."""
 

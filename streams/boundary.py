@@ -20,7 +20,7 @@ from flywheel.contracts.events import Event
 from flywheel.errors import BrokerError, EventError, FlywheelError
 from streams import connection
 from streams.batches import Handle, RejectedEvents, handle_batch
-from streams.dead_letters import letter_of
+from streams.dead_letters import letter_of, record_of_letter
 from streams.quiet import quieten
 from streams.worker_app import build_app
 
@@ -255,7 +255,7 @@ class _Loop:
         letters = []
         for message, error, task in rejected:
             letter = letter_of(message, self.agent.group, error, task)
-            letters.append(encode(letter))
+            letters.append(record_of_letter(letter))
             _dead.labels(self.agent.group, error.code).inc()
             _log.warning(
                 "dead-lettered",

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from flywheel.contracts.bounds import LONGEST_NAME
-from flywheel.contracts.codec import Record, decode
+from flywheel.contracts.codec import Record, decode, encode
 from flywheel.contracts.events import Cut, DeadLettered
 from flywheel.contracts.ids import utc_now
 from flywheel.contracts.publishing import Publisher
-from flywheel.errors import EventError
+from flywheel.errors import BrokerError, EventError, MalformedEvent, RecordRefused
 from streams.reading import read_topic
 
 if TYPE_CHECKING:
@@ -27,19 +27,23 @@ ORIGIN_HEADER = "flywheel-origin"
 Selection = Collection[str] | Callable[[DeadLettered], bool] | None
 Headers = tuple[tuple[str, bytes | None], ...]
 
-# What a letter carries whole: in JSON, bytes take a third more, and a letter must always fit.
-_WHOLE_BYTES = 2 << 20
+# What a letter keeps of a record that it cannot carry whole; of headers, as they are in JSON.
 _KEPT_BYTES = 64 << 10
 _KEPT_KEY_BYTES = 1024
+_KEPT_HEADERS = 1000
+# Letters that are sent and then marked together in a replay.
+_BATCH = 100
 _LONGEST_REASON = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What became of a replay: records sent, and letters that do not hold their record whole."""
+    """What became of a replay: records sent, letters that do not hold their record whole, and
+    letters whose record Kafka refused, with the reason."""
 
     sent: int
     cut: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 def letter_of(message: Any, group: str, error: EventError, task: str) -> DeadLettered:
@@ -63,17 +67,26 @@ def letter_of(message: Any, group: str, error: EventError, task: str) -> DeadLet
         record_headers=headers,
         origin=_origin_in(headers, message.topic) or place,
     )
-    value, key = message.value or b"", message.key or b""
-    names = sum(len(name.encode()) + len(content or b"") for name, content in headers)
-    if len(value) + len(key) + names <= _WHOLE_BYTES:
-        return letter
-    return msgspec.structs.replace(
-        letter,
-        key=key[:_KEPT_KEY_BYTES],
-        value=value[:_KEPT_BYTES],
-        record_headers=headers if names <= _KEPT_BYTES else (),
-        cut=Cut(value_bytes=len(value), value_sha256=hashlib.sha256(value).hexdigest()),
-    )
+    return letter if _is_taken(letter) else _cut(letter)
+
+
+def record_of_letter(letter: DeadLettered) -> Record:
+    """The record that writes a letter; of one that still cannot be written, where its record is
+    and its code: a letter that is not written would stop its agent for ever."""
+    try:
+        return encode(letter)
+    except MalformedEvent as error:
+        bare = msgspec.structs.replace(
+            _cut(letter),
+            task="",
+            reason=_shortened(f"the letter cannot be written: {error}"),
+            key=None,
+            value=None,
+            headers={},
+            record_headers=None,
+            origin="",
+        )
+        return encode(bare)
 
 
 def all_letters(kafka: KafkaSettings) -> list[DeadLettered]:
@@ -106,25 +119,23 @@ def replay(kafka: KafkaSettings, publisher: Publisher, selection: Selection = No
     ``selection``: event ids of letters, a predicate, or None for all. Every group of the topic
     meets the record again; those that had handled it know it by its event id. Only letters that
     wait are sent, so that a replay which is repeated sends nothing: what was sent is marked as
-    replayed after the broker has it. Interrupted in between, a record may go twice, and if it
-    fails again its letters replace one another.
+    replayed after the broker has it, some letters at a time. Interrupted in between, a record may
+    go twice, and if it fails again its letters replace one another. A record that Kafka refuses
+    stays as it is, and the others go on. Raises BrokerError when Kafka does not answer.
     """
     waiting = _waiting(all_letters(kafka))
     chosen = [letter for letter in waiting if _selected(letter, selection)]
     # Several groups may have refused the same record: it goes back once.
-    records = {origin_of(letter): _record_of(letter) for letter in chosen if letter.cut is None}
-    publisher.publish_records(list(records.values()))
-    now = utc_now()
-    publisher.publish(
-        [
-            msgspec.structs.replace(
-                letter, key=None, value=None, headers={}, record_headers=None, replayed_at=now
-            )
-            for letter in waiting
-            if origin_of(letter) in records
-        ]
-    )
-    return Replay(len(records), tuple(one.event_id for one in chosen if one.cut is not None))
+    whole = list({origin_of(letter): letter for letter in chosen if letter.cut is None}.values())
+    refused: dict[str, str] = {}
+    for start in range(0, len(whole), _BATCH):
+        batch = whole[start : start + _BATCH]
+        reasons = _send(publisher, batch)
+        refused |= reasons
+        sent = {origin_of(letter) for letter in batch if letter.event_id not in reasons}
+        _mark(publisher, [letter for letter in waiting if origin_of(letter) in sent])
+    cut = tuple(letter.event_id for letter in chosen if letter.cut is not None)
+    return Replay(len(whole) - len(refused), cut, refused)
 
 
 def origin_of(letter: DeadLettered) -> str:
@@ -148,14 +159,94 @@ def _selected(letter: DeadLettered, selection: Selection) -> bool:
     return selection(letter) if callable(selection) else letter.event_id in selection
 
 
+def _send(publisher: Publisher, letters: Iterable[DeadLettered]) -> dict[str, str]:
+    """Publish the letters' records; of those refused, the letter's id and the reason."""
+    records = {letter.event_id: _record_of(letter) for letter in letters}
+    try:
+        publisher.publish_records(list(records.values()))
+    except BrokerError:
+        pass  # one may have been refused, and others with it: each by itself says which
+    else:
+        return {}
+    refused = {}
+    for event_id, record in records.items():
+        # At its topic's limit, a record has no room for the header that a replay adds.
+        for attempt in (record, _without_origin(record)):
+            try:
+                publisher.publish_records([attempt])
+            except RecordRefused as error:
+                refused[event_id] = str(error)
+            else:
+                refused.pop(event_id, None)
+                break
+    return refused
+
+
+def _mark(publisher: Publisher, letters: Iterable[DeadLettered]) -> None:
+    """Say of letters that their records went back."""
+    now = utc_now()
+    publisher.publish(
+        [
+            msgspec.structs.replace(
+                letter, key=None, value=None, headers={}, record_headers=None, replayed_at=now
+            )
+            for letter in letters
+        ]
+    )
+
+
+def _without_origin(record: Record) -> Record:
+    headers = tuple(header for header in record.headers if header[0] != ORIGIN_HEADER)
+    return replace(record, headers=headers)
+
+
 def _record_of(letter: DeadLettered) -> Record:
     # Letters of earlier versions: Latin-1 maps every byte to one character and back.
     headers: Headers = letter.record_headers or tuple(
         (name, text.encode("latin-1")) for name, text in letter.headers.items()
     )
     origin = (ORIGIN_HEADER, origin_of(letter).encode())
-    others = tuple(header for header in headers if header[0] != ORIGIN_HEADER)
-    return Record(letter.source_topic, letter.key, letter.value, (*others, origin))
+    record = _without_origin(Record(letter.source_topic, letter.key, letter.value, headers))
+    return replace(record, headers=(*record.headers, origin))
+
+
+def _is_taken(letter: DeadLettered) -> bool:
+    try:
+        encode(letter)
+    except MalformedEvent:
+        return False
+    return True
+
+
+def _cut(letter: DeadLettered) -> DeadLettered:
+    """The letter with what always fits of its record."""
+    value, headers = letter.value or b"", letter.record_headers or ()
+    kept = _kept(headers)
+    return msgspec.structs.replace(
+        letter,
+        key=(letter.key or b"")[:_KEPT_KEY_BYTES],
+        value=value[:_KEPT_BYTES],
+        record_headers=kept,
+        cut=letter.cut
+        or Cut(
+            value_bytes=len(value),
+            value_sha256=hashlib.sha256(value).hexdigest(),
+            headers_dropped=len(headers) - len(kept),
+        ),
+    )
+
+
+def _kept(headers: Headers) -> Headers:
+    """The first of the headers, as many as a letter that is cut has room for."""
+    room = _KEPT_BYTES
+    for count, header in enumerate(headers[:_KEPT_HEADERS]):
+        try:
+            room -= len(msgspec.json.encode(header))
+        except UnicodeEncodeError:
+            return headers[:count]
+        if room < 0:
+            return headers[:count]
+    return headers[:_KEPT_HEADERS]
 
 
 def _origin_in(headers: Headers, topic: str) -> str | None:
@@ -167,6 +258,8 @@ def _origin_in(headers: Headers, topic: str) -> str | None:
 
 
 def _shortened(reason: str) -> str:
+    # Half of a surrogate pair, which an error may repeat, cannot be written.
+    reason = reason.encode(errors="replace").decode()
     return reason if len(reason) <= _LONGEST_REASON else reason[:_LONGEST_REASON] + "…"
 
 

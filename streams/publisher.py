@@ -12,7 +12,7 @@ from prometheus_client import Counter
 
 from flywheel.contracts.codec import Record, encode
 from flywheel.contracts.events import Event
-from flywheel.errors import BrokerError
+from flywheel.errors import BrokerError, RecordRefused
 from streams import connection
 from streams.topics import LARGEST_RECORD_BYTES
 
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from flywheel.settings import KafkaSettings
 
 _published = Counter("flywheel_published_records", "Records acknowledged by Kafka.", ["topic"])
+
+
+# Kafka's numbers of what it says of a record that it will never take: too large, alone or with
+# others; no topic's name; not allowed; not valid in this topic.
+_REFUSALS = {10, 18, 17, 29, 87}
 
 
 class KafkaPublisher:
@@ -65,7 +70,7 @@ class KafkaPublisher:
                 future.get(timeout=max(0.001, deadline - time.monotonic()))
         except (KafkaError, RuntimeError) as error:
             self._discard(producer)
-            raise BrokerError(
+            raise _kind_of(error)(
                 f"Kafka at {self._kafka.servers} did not acknowledge {len(records)} record(s) "
                 f"within {self._timeout:.0f} s: {type(error).__name__}: {error}"
             ) from error
@@ -127,7 +132,7 @@ class KafkaPublisher:
         try:
             asyncio.run(asyncio.wait_for(send(), self._timeout))
         except (KafkaError, TimeoutError) as error:
-            raise BrokerError(
+            raise _kind_of(error)(
                 f"Kafka at {self._kafka.servers} did not acknowledge {len(records)} record(s): "
                 f"{type(error).__name__}: {error}"
             ) from error
@@ -138,3 +143,8 @@ class KafkaPublisher:
             if self._producer is producer:
                 self._producer = None
         producer.close(timeout=0)
+
+
+def _kind_of(error: Exception) -> type[BrokerError]:
+    """Both clients' errors have Kafka's number where the broker or its limits gave one."""
+    return RecordRefused if getattr(error, "errno", None) in _REFUSALS else BrokerError

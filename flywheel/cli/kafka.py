@@ -199,3 +199,7 @@ def replay(ctx: click.Context, event_ids: tuple[str, ...], everything: bool) -> 
     click.echo(f"sent {done.sent} records again")
     for event_id in done.cut:
         click.echo(f"{event_id} cannot be replayed: its record was too large to keep whole")
+    for event_id, reason in done.refused.items():
+        click.echo(f"{event_id} was not replayed: {reason}")
+    if done.refused:
+        ctx.exit(1)

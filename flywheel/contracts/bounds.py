@@ -65,6 +65,13 @@ def sample_problem(text: str) -> str | None:
     return None
 
 
+def name_problem(value: str) -> str | None:
+    """Why ``value`` cannot be a name for people to read, or None."""
+    if len(value) > LONGEST_NAME:
+        return f"it has {len(value)} characters; at most {LONGEST_NAME} are accepted"
+    return _name_problem(value)
+
+
 def release_problem(value: str) -> str | None:
     """Why ``value`` names no release, and so no folder, or None."""
     return id_problem(value) or _folder_problem(value)

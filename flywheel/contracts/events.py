@@ -192,10 +192,12 @@ class RolloutChanged(Event, frozen=True, kw_only=True):
 
 
 class Cut(msgspec.Struct, frozen=True, kw_only=True):
-    """What a record was before its letter was cut: the bytes of its value, and their SHA-256."""
+    """What a record was before its letter was cut: the bytes of its value, their SHA-256, and how
+    many of its headers the letter does not carry."""
 
     value_bytes: Count
     value_sha256: Name
+    headers_dropped: Count = 0
 
 
 class DeadLettered(Event, frozen=True, kw_only=True):

@@ -17,7 +17,8 @@ class Publisher(Protocol):
         ...
 
     def publish_records(self, records: Sequence[Record]) -> None:
-        """The same for records that are encoded already (outbox, spill file, replay)."""
+        """The same for records that are encoded already (outbox, spill file, replay). Raises
+        RecordRefused, a BrokerError, where the broker will never take one of them."""
         ...
 
     def close(self) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from flywheel.contracts.answers import text_problem
+from flywheel.contracts.bounds import name_problem
 from flywheel.contracts.configuration import Settings
 
 
@@ -22,6 +23,15 @@ class ExpertRule(Settings):
         description="Label (or text) to give; without it the sample goes to an expert.",
     )
     priority: float = Field(80, ge=0, le=100, description="Priority in the review queue.")
+
+    @field_validator("name")
+    @classmethod
+    def _names_an_annotator(cls, name: str) -> str:
+        # The labels that a rule gives have its name as their annotator.
+        problem = name_problem(name)
+        if problem is not None:
+            raise ValueError(problem)
+        return name
 
     @model_validator(mode="after")
     def _compiles(self) -> Self:

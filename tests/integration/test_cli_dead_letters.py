@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -92,3 +93,21 @@ def test_topics_are_a_table_and_json(workspace: Path) -> None:
     assert [row.split()[0] for row in rows] == [topic.name for topic in TOPICS]
     found = json.loads(run(workspace, "topics", "--json"))
     assert [one["topic"] for one in found] == [topic.name for topic in TOPICS]
+
+
+def test_a_replay_names_what_kafka_refuses_and_fails(
+    workspace: Path, kafka: KafkaSettings, letter: DeadLettered
+) -> None:
+    large = msgspec.structs.replace(
+        letter, event_id=new_id(), offset=1_000_001, value=b"x" * (2 << 20), cut=None
+    )
+    publisher = KafkaPublisher(kafka, "test-cli-letters")
+    try:
+        publisher.publish([large])
+    finally:
+        publisher.close()
+    arguments = ["-w", str(workspace), "dead-letters", "replay", large.event_id]
+    done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert done.exit_code == 1
+    assert "sent 0 records again" in done.output
+    assert f"{large.event_id} was not replayed" in done.output

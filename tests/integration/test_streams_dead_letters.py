@@ -167,3 +167,22 @@ def test_letters_of_earlier_versions_are_listed_and_replayed(
     again = records(kafka, key)[-1]
     assert again.headers[0] == ("schema", b"odd/\xe9")
     assert next(one for one in all_letters(kafka) if one.event_id == old.event_id).replayed_at
+
+
+def test_a_record_that_its_topic_refuses_stops_no_other(
+    kafka: KafkaSettings, publisher: KafkaPublisher, group: str
+) -> None:
+    # A topic that someone let grow once, and made small again.
+    class Large:
+        topic, partition, offset, timestamp, key = TOPIC, 0, 7, 1.0, b"k"
+        value, headers = b"x" * (2 << 20), ()
+
+    key = new_id().encode()
+    refuse(publisher, Large, group)
+    send(kafka, key, b"garbage", [])
+    refuse(publisher, records(kafka, key)[0], group)
+    large, _small = sorted(waiting(kafka, group), key=lambda letter: len(letter.value or b""))[::-1]
+    done = replay(kafka, publisher, of(group))
+    assert (done.sent, list(done.refused)) == (1, [large.event_id])
+    assert waiting(kafka, group) == [large]
+    assert len(records(kafka, key)) == 2

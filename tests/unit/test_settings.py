@@ -339,3 +339,11 @@ def test_a_value_that_the_template_does_not_have_is_refused() -> None:
 )
 def test_the_names_that_a_listener_answers_to(host, keys, allowed, names) -> None:
     assert own_names(host, keys=keys, allowed=allowed) == names
+
+
+@pytest.mark.parametrize("name", ["n" * 257, "a\\u0007b"], ids=["long", "control character"])
+def test_a_rule_is_named_as_an_annotator_can_be(tmp_path: Path, name: str) -> None:
+    rule = f'[[tasks.species.triage.rules]]\nname = "{name}"\npattern = "x"\n'
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, TASK + rule)
+    assert caught.value.key == "tasks.species.triage.rules.0.name"
