@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from flywheel.contracts.answers import text_problem
-from flywheel.contracts.bounds import sample_problem
+from flywheel.contracts.bounds import LONGEST_TEXT, sample_problem
 from flywheel.contracts.configuration import nearest
 from flywheel.errors import RejectedEvent
 
@@ -23,6 +23,8 @@ _DELIMITERS = (",", ";", "\t", "|")
 _LISTED = 20
 # As many letters of a line as show which one it is.
 _SHOWN = 60
+# Past the longest sample, for one that is too long to be told so. Python's own limit is below it.
+csv.field_size_limit(LONGEST_TEXT)
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -119,6 +121,8 @@ def _json_lines(lines: Sequence[bytes], problems: list[tuple[int, str]]) -> Iter
 def _delimiter(header: bytes) -> str | None:
     """What separates the columns of a header with text and label; None for no such header."""
     words = header.decode("utf-8", "replace")
+    if words.lstrip().startswith("{"):  # a JSON line
+        return None
     for delimiter in _DELIMITERS:
         if {"text", "label"} <= set(_columns(words, delimiter)):
             return delimiter
@@ -126,7 +130,11 @@ def _delimiter(header: bytes) -> str | None:
 
 
 def _columns(header: str, delimiter: str) -> list[str]:
-    return [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
+    try:
+        values = next(csv.reader([header], delimiter=delimiter), [])
+    except csv.Error:  # a line too long for a header, which is then said to be none
+        return []
+    return [name.strip().lower() for name in values]
 
 
 def _csv(

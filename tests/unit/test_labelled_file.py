@@ -120,6 +120,27 @@ def test_bad_lines_of_a_csv(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("before", "after", "name"),
+    [('{"text": "', '", "label": "other"}\n', "f.jsonl"), ("text,label\n", ",other\n", "f.csv")],
+)
+def test_a_long_text_is_read_and_one_too_long_is_named(
+    tmp_path: Path, before: str, after: str, name: str
+) -> None:
+    line = 1 + before.count("\n")
+    path = written(tmp_path, before + "a" * 150_000 + after, name)
+    assert read(path) == [(line, "a" * 150_000, "other")]
+    for length in (250_000, 1_500_000):
+        assert list(problems(written(tmp_path, before + "a" * length + after, name))) == [line]
+
+
+def test_a_first_line_too_long_for_a_header_is_named(tmp_path: Path) -> None:
+    endless = "a" * 1_500_000
+    assert list(problems(written(tmp_path, endless, "f.txt"))) == [1]
+    with pytest.raises(RejectedEvent, match="is no header that names"):
+        read_labelled(written(tmp_path, endless, "f.csv"), LABELS)
+
+
+@pytest.mark.parametrize(
     ("content", "name", "said"),
     [
         ("", "f.jsonl", "is empty: nothing was brought in"),
