@@ -110,3 +110,45 @@ def test_rollouts_and_commands_of_before_they_were_numbered_are_readable(
         assert found.revision == 2
         (pending,) = tx.commands.pending("t")
         assert (pending.rollout_id, pending.revision) == (None, None)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_pending_commands_are_of_the_rollout_that_stood_when_they_were_asked_for(
+    migrated: Database, ended: bool
+) -> None:
+    began, before, after = (f"2026-01-01 00:00:{second}" for second in ("10", "05", "20"))
+    ended_at = "'2026-01-01 00:00:15'" if ended else "NULL"
+    kinds = ("pause", "rollback", "promote", "resume", "restore", "start")
+    with migrated.work() as work:
+        downgrade(config(work.connection), "0004")
+        run = work.connection.exec_driver_sql
+        run(
+            "INSERT INTO rollouts (rollout_id, task, champion, challenger, state, step, share,"
+            " started_at, step_started_at, ended_at, reason, looks_used, steps) VALUES ('ro', 't',"
+            f" 'r1', 'r2', 'canary', 0, 0.05, '{began}', '{began}', {ended_at}, 'x', 0, '[0.05]')"
+        )
+        run(
+            "INSERT INTO rollout_transitions (rollout_id, at, state, share, decided_by, reason,"
+            f" evidence) VALUES ('ro', '{began}', 'canary', 0, 'controller', 'x', '{{}}')"
+        )
+        for when, at in (("before", before), ("after", after), ("done", after)):
+            for kind in kinds:
+                run(
+                    "INSERT INTO rollout_commands (command_id, task, kind, who, why, at)"
+                    f" VALUES ('{kind} {when}', 't', '{kind}', 'ada', 'why', '{at}')"
+                )
+        run(
+            "INSERT INTO rollout_command_outcomes (command_id, outcome, at)"
+            " SELECT command_id, 'x', at FROM rollout_commands"
+            " WHERE substr(command_id, length(command_id) - 3) = 'done'"
+        )
+    migrated.migrate()
+    with migrated.transaction(read_only=True) as tx:
+        asked = [one.command for one in tx.commands.history("t")]
+    named = {one.command_id for one in asked if (one.rollout_id, one.revision) == ("ro", 1)}
+    assert len(asked) == 3 * len(kinds)
+    if ended:
+        assert named == {"start after"}
+    else:
+        assert named == {f"{kind} after" for kind in kinds} | {"pause before", "rollback before"}
+    assert all(one.rollout_id is None for one in asked if one.command_id not in named)

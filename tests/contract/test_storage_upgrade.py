@@ -16,8 +16,10 @@ from typing import Any
 import msgspec
 import pytest
 from alembic.command import upgrade
-from sqlalchemy import MetaData, create_engine
+from sqlalchemy import MetaData, create_engine, func, select
 
+from flywheel.rollout.commands import carry_out
+from flywheel.rollout.config import RolloutSettings
 from storage.database import Database
 from storage.engine import make_engine
 from storage.migrations.upgrade import config
@@ -57,6 +59,11 @@ def _copy(file: Path, url: str, revision: str) -> None:
             rows = [_aware(row._asdict()) for row in reading.execute(table.select())]
             if rows and table.name != "alembic_version":
                 writing.execute(table.insert(), rows)
+            # What numbers its rows itself goes on after those.
+            if "id" in table.c and table.c.id.autoincrement is True and rows:
+                last = max(row["id"] for row in rows)
+                sequence = func.pg_get_serial_sequence(table.name, "id")
+                writing.execute(select(func.setval(sequence, last)))
     source.dispose()
     target.dispose()
 
@@ -162,6 +169,14 @@ def test_work_goes_on_where_it_stood(upgraded: Database) -> None:
         found = tx.desk.find("topic", "t1")
         assert found is not None
         assert found.state == "settled"
+
+
+def test_what_people_had_asked_of_a_rollout_is_carried_out(upgraded: Database) -> None:
+    with upgraded.transaction("controller") as tx:
+        pending = tx.commands.pending("topic")
+        done = [carry_out(tx, command, RolloutSettings(), NOW) for command in pending]
+        assert [event and event.state for event in done] == ["paused", "rolled_back"]
+        assert tx.rollouts.active("topic") is None
 
 
 def test_a_task_that_has_a_dataset_keeps_its_holdout(upgraded: Database) -> None:

@@ -274,6 +274,7 @@ CREATE TABLE rollout_commands (
 	PRIMARY KEY (command_id)
 );
 INSERT INTO "rollout_commands" VALUES('c1','topic','pause','ada','look','2026-03-01 12:00:50.000000',NULL,'null');
+INSERT INTO "rollout_commands" VALUES('c2','topic','rollback','bob','worse','2026-03-01 12:00:51.000000',NULL,'null');
 CREATE TABLE rollout_transitions (
 	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
 	rollout_id VARCHAR NOT NULL, 
