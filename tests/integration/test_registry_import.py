@@ -165,7 +165,7 @@ def test_without_a_holdout_it_takes_a_person(
     turn = bring(there, exported[1])
     assert turn.release is None
     assert turn.error is not None
-    assert "flywheel ingest --split holdout" in turn.error
+    assert "flywheel ingest FILE --split holdout" in turn.error
     turn = bring(there, exported[1], override=True)
     assert turn.release == exported[0].release
     with there.database.transaction(read_only=True) as tx:
