@@ -134,6 +134,7 @@ def page_commands(page: str) -> list[str]:
     return [html.unescape(command) for command in found]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_a_newcomer_meets_no_error(newcomer: Newcomer) -> None:
     how_to = commands(HOW_TO, "flywheel")

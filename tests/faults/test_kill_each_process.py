@@ -35,7 +35,8 @@ def traffic_flows(folder: Path) -> bool:
     return any(path.stat().st_size > 0 for path in spill)
 
 
-@pytest.mark.timeout(420)
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_kill_each_process_during_a_turn(tmp_path: Path) -> None:
     folder = tmp_path / "workspace"
     demo = start_demo(folder, "--turns", "1", "--no-drill", "--holdout", "200")
