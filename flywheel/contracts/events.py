@@ -47,8 +47,8 @@ class TrafficRecorded(Event, frozen=True, kw_only=True):
     the release's own temperature); ``confidence`` is the largest. ``unit`` is what assignment is
     sticky by. ``arm`` and ``rollout_id`` are None outside a rollout and for ingested samples, and
     where the champion stood in for an arm that failed. ``challenger_share`` is the challenger's
-    share of live traffic when the arm was chosen. ``outage`` marks a failure while no model server
-    answered anything: it says nothing of the arm.
+    share of live traffic when the arm was chosen. ``outage`` marks a failure that got through to no
+    model server while none answered anyone: it says nothing of the arm.
     """
 
     sample_id: Id

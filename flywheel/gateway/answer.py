@@ -55,9 +55,11 @@ class Answers:
 
     In a rollout each arm has the same patience. An arm that does not answer within it is recorded
     as failed, and the champion stands in for it with the time that is left; what it answers then
-    counts for no arm, as nobody chose it by lot. A failure while no model server answered anything
-    to anyone is recorded as an outage, which says nothing of the arm. Whether it was one is judged
-    alike for both arms, so that equal arms lose equal shares of their failures by it.
+    counts for no arm, as nobody chose it by lot. A failure none of whose attempts got through to a
+    model server, while none answered anyone, is recorded as an outage, which says nothing of the
+    arm; a server that ends or hangs with the request in hand may do so by the release. Whether
+    it was one is judged alike for both arms, so that equal arms lose equal shares of their failures
+    by it.
     """
 
     def __init__(
@@ -109,7 +111,7 @@ class Answers:
             return variant, await servers.ask(ask.call, variant.release, ask.text, within)
         except Unavailable as error:
             failure = self._failure(ask, split, variant, error)
-            unheard = isinstance(error, Unreachable) and not servers.answered_since(started)
+            unreached = isinstance(error, Unreachable) and not servers.answered_since(started)
             if isinstance(error, FailsAtText) and variant.release == split.champion:
                 self._capture.record(failure)
                 raise
@@ -121,10 +123,10 @@ class Answers:
         try:
             prediction = await servers.ask(ask.call, stand_in.release, ask.text, left)
         except FlywheelError:
-            self._capture.record(msgspec.structs.replace(failure, outage=unheard))
+            self._capture.record(msgspec.structs.replace(failure, outage=unreached))
             raise
         # One that answers at once says that the servers were there when the arm gave up.
-        outage = unheard and prediction.attempts > 1
+        outage = unreached and prediction.attempts > 1
         self._capture.record(msgspec.structs.replace(failure, outage=outage))
         return stand_in, prediction
 

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import aiohttp
 import msgspec
@@ -31,7 +32,7 @@ class ModelRefused(RequestError):
 
 
 class Unreachable(Unavailable):
-    """No model server said anything in all the time that there was."""
+    """Not one attempt got through to a model server in all the time that there was."""
 
 
 class FailsAtText(Unavailable):
@@ -42,8 +43,8 @@ class _Retry(Exception):
     """Why a call should be made again, and for how long its endpoint is better left alone.
 
     ``whole`` leaves it alone for every release, not for this one only. ``about_text`` says that
-    the server failed at this very text, which no amount of repeating will change; ``silent`` that
-    it said nothing at all.
+    the server failed at this very text, which no amount of repeating will change; ``unreached``
+    that the request was not sent to any: a server that ends or hangs with it may do so by it.
     """
 
     def __init__(
@@ -53,13 +54,13 @@ class _Retry(Exception):
         *,
         whole: bool = False,
         about_text: bool = False,
-        silent: bool = False,
+        unreached: bool = False,
     ) -> None:
         super().__init__(why)
         self.skip_seconds = skip_seconds
         self.whole = whole
         self.about_text = about_text
-        self.silent = silent
+        self.unreached = unreached
 
 
 @dataclass(slots=True)
@@ -103,6 +104,7 @@ class ModelServers:
             headers={"Content-Type": "application/json"},
             auto_decompress=False,
             trust_env=False,
+            trace_configs=[_tracing()],
         )
 
     async def close(self) -> None:
@@ -121,7 +123,7 @@ class ModelServers:
 
         Inference changes nothing, so a call that failed is repeated on another replica, with
         growing pauses, for ``within`` seconds (never longer than the timeout). Raises Unavailable
-        when no replica answered by then (Unreachable: nor said anything), FailsAtText when all fail
+        when no replica answered by then (Unreachable: nor was sent it), FailsAtText when all fail
         at this text, and ModelRefused when one says that the request is wrong.
         """
         body = call.body(release, text)
@@ -129,7 +131,7 @@ class ModelServers:
         deadline = time.monotonic() + seconds
         back_off = FIRST_BACK_OFF_SECONDS
         failures = text_failures = 0
-        silent = True
+        unreached = True
         while True:
             endpoint = self._choose(release)
             try:
@@ -141,12 +143,12 @@ class ModelServers:
             except _Retry as retry:
                 endpoint.leave_alone(release, retry)
                 failures += 1
-                silent = silent and retry.silent
+                unreached = unreached and retry.unreached
                 text_failures += retry.about_text
                 if text_failures > len(self._endpoints):
                     raise FailsAtText(f"{release} fails at this text: {retry}") from None
                 if time.monotonic() + back_off >= deadline:
-                    raise (Unreachable if silent else Unavailable)(
+                    raise (Unreachable if unreached else Unavailable)(
                         f"no model server answered for {release} within {seconds:g} s; "
                         f"the last one said: {retry}"
                     ) from None
@@ -173,18 +175,24 @@ class ModelServers:
         started = time.perf_counter()
         url = endpoint.url + call.path
         remaining = max(0.001, deadline - time.monotonic())
+        trace = SimpleNamespace(sent=False)
         endpoint.in_flight += 1
         try:
             async with asyncio.timeout(min(remaining, self._attempt_timeout)):
-                async with session.post(url, data=body) as response:
+                async with session.post(url, data=body, trace_request_ctx=trace) as response:
                     content = await response.read()
                     status = response.status
         except TimeoutError:
             raise _Retry(
-                f"{url} did not answer in time", SKIP_SECONDS, whole=True, silent=True
+                f"{url} did not answer in time",
+                SKIP_SECONDS,
+                whole=True,
+                unreached=not trace.sent,
             ) from None
         except aiohttp.ClientError as error:
-            raise _Retry(f"{url}: {error}", SKIP_SECONDS, whole=True, silent=True) from None
+            raise _Retry(
+                f"{url}: {error}", SKIP_SECONDS, whole=True, unreached=not trace.sent
+            ) from None
         finally:
             endpoint.in_flight -= 1
         if status != 200:
@@ -195,6 +203,21 @@ class ModelServers:
             raise _Retry(
                 f"{url} gave no usable answer: {error}", BUSY_SECONDS, about_text=True
             ) from None
+
+
+def _tracing() -> aiohttp.TraceConfig:
+    """Sets ``sent`` in a request's context once it begins to be sent over a connection."""
+
+    async def sent(
+        _session: aiohttp.ClientSession,
+        context: SimpleNamespace,
+        _params: aiohttp.TraceRequestHeadersSentParams,
+    ) -> None:
+        context.trace_request_ctx.sent = True
+
+    config = aiohttp.TraceConfig()
+    config.on_request_headers_sent.append(sent)
+    return config
 
 
 def _refusal(url: str, status: int, content: bytes) -> Exception:
@@ -209,9 +232,10 @@ def _refusal(url: str, status: int, content: bytes) -> Exception:
     if status in (404, 503):
         # It does not have this release (yet), or could not load it: it is well otherwise. A 503
         # that is no model server's is a proxy's before one that is away.
-        return _Retry(said, SKIP_SECONDS, silent=status == 503 and not own)
+        return _Retry(said, SKIP_SECONDS, unreached=status == 503 and not own)
     if status == 500:
         return _Retry(said, BUSY_SECONDS, about_text=True)
     if status > 500:
-        return _Retry(said, SKIP_SECONDS, whole=True, silent=True)
+        # A proxy's 502 or 504 may as well be a server that ended or hung with this request.
+        return _Retry(said, SKIP_SECONDS, whole=True)
     return ModelRefused(f"the model server refused the request: {detail}")

@@ -89,7 +89,7 @@ class Shadow:
             )
         except Unreachable as error:
             if not self._servers.answered_since(since):
-                _dropped.inc()  # no model server is there: that says nothing of this arm
+                _dropped.inc()  # no model server was there to ask: that says nothing of this arm
                 return
             self._capture.record(_recorded(copy, started, error=str(error)))
             return

@@ -88,7 +88,7 @@ class SpillLog:
         self._segment_bytes = segment_bytes
         self._fsync = fsync
         self._mutex = threading.Lock()
-        private_folder(folder)
+        _make_folder(folder, fsync)
         self._lock_fd = _exclusive(folder)
         self._done = self._read_offset()
         sizes = {_number(path): path.stat().st_size for path in folder.glob("*.log")}
@@ -201,11 +201,17 @@ class SpillLog:
                 self._path(number).unlink(missing_ok=True)
                 del self._sizes[number]
 
-    def _note(self, position: Position) -> bool:
-        """Remember ``position``, written over the one before; whether that worked."""
+    def _note(self, position: Position, *, durable: bool = False) -> bool:
+        """Remember ``position``, written over the one before; whether that worked.
+
+        With ``durable``, the disk has it on return. Without, a power cut may bring an older one
+        back, which costs no more than publishing again.
+        """
         try:
             os.pwrite(self._offset_fd, _offset_bytes(position), 0)
             os.ftruncate(self._offset_fd, _OFFSET_BYTES)
+            if durable:
+                os.fdatasync(self._offset_fd)
         except OSError as error:
             _log.warning("spill offset not written", problem=str(error))
             return False
@@ -214,11 +220,11 @@ class SpillLog:
     def _empty_segment(self) -> None:
         """Give back the room of the segment being written, all of which is published.
 
-        The position goes back to its beginning first: one that lay behind its end would skip what
-        is appended from now on.
+        The position goes back to its beginning first, and on the disk where that is asked for: one
+        that lay behind its end would skip what is appended from now on, after a power cut too.
         """
         start = Position(self._segment, 0)
-        if self._note(start):
+        if self._note(start, durable=self._fsync):
             os.ftruncate(self._fd, 0)
             self._sizes[self._segment] = 0
             self._done = start
@@ -275,6 +281,15 @@ class SpillLog:
 
 def _offset_bytes(position: Position) -> bytes:
     return msgspec.json.encode(position).ljust(_OFFSET_BYTES)
+
+
+def _make_folder(folder: Path, fsync: bool) -> None:
+    """Make the log's folder; with ``fsync``, have the disk know each folder that is new."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    private_folder(folder)
+    if fsync:
+        for one in missing:
+            _sync_folder(one.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -545,6 +545,66 @@ def test_a_challenger_that_hangs_alone_has_failed_however_little_traffic_there_i
     assert (served.arm, served.status) == (None, 200)
 
 
+@contextmanager
+def _dies_at_the_challenger() -> Iterator[str]:
+    """A model server that ends at each request for r2, and is back a second later."""
+    ended = threading.Event()
+
+    class Dies(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if asked["model"] == "r2":
+                self.server.shutdown()
+                return
+            body = json.dumps({"data": [{"probs": [0.1, 0.8, 0.1], "labels": LABELS}]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    servers = [ThreadingHTTPServer(("127.0.0.1", 0), Dies)]
+    address = servers[0].server_address
+
+    def supervise() -> None:
+        while not ended.is_set():
+            with servers[-1] as server:
+                server.serve_forever(poll_interval=0.01)
+            if not ended.wait(1.0):
+                servers.append(ThreadingHTTPServer(address, Dies))
+
+    supervisor = threading.Thread(target=supervise, daemon=True)
+    supervisor.start()
+    try:
+        yield f"http://127.0.0.1:{address[1]}"
+    finally:
+        ended.set()
+        servers[-1].shutdown()
+        supervisor.join(10)
+
+
+def test_a_challenger_that_kills_its_model_server_has_failed(gateway) -> None:
+    with _dies_at_the_challenger() as url:
+        gate = gateway([url], split=split_event("r1", "r2", 1.0), timeout=3.0)
+        assert gate.classify("Who?").json()["release"] == "r1"
+        eventually(lambda: len(gate.events(TrafficRecorded)) == 2)
+    failed, served = gate.events(TrafficRecorded)
+    assert (failed.arm, failed.status, failed.outage) == ("challenger", 503, False)
+    assert (served.arm, served.status) == (None, 200)
+
+
+def test_a_copy_that_kills_its_model_server_is_recorded_as_failed(gateway) -> None:
+    with _dies_at_the_challenger() as url:
+        gate = gateway([url], split=split_event("r1", "r2", 0.0, shadow=1.0), timeout=3.0)
+        assert gate.classify("Who?").json()["release"] == "r1"
+        eventually(lambda: gate.events(ShadowRecorded))
+    [copy] = gate.events(ShadowRecorded)
+    assert (copy.arm, copy.output) == ("challenger", None)
+    assert copy.error is not None
+
+
 def test_a_copy_that_no_model_server_answered_says_nothing_of_its_arm(gateway) -> None:
     split = split_event("r1", "r2", 0.5, shadow=1.0)
     with model_server(split) as (url, _):

@@ -195,6 +195,56 @@ def test_fsync_is_a_choice(tmp_path: Path) -> None:
     log.close()
 
 
+def test_a_power_cut_after_healing_skips_nothing_that_was_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = SpillLog(tmp_path, fsync=True)
+    numbered = [record(number) for number in range(10)]
+    for one in numbered:
+        log.append(one)
+    assert drain(log) == numbered
+    offset = tmp_path / "offset"
+    # The disk may have written this by itself; what comes later it has once it is told to.
+    on_disk = offset.read_bytes()
+    real_write, real_sync = os.write, os.fdatasync
+
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def sync(fd: int) -> None:
+        nonlocal on_disk
+        real_sync(fd)
+        if os.path.sameopenfile(fd, offset_fd):
+            on_disk = offset.read_bytes()
+
+    offset_fd = os.open(offset, os.O_RDONLY)
+    monkeypatch.setattr(os, "fdatasync", sync)
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        log.append(record(10))
+    monkeypatch.setattr(os, "write", real_write)
+    assert drain(log) == []
+    for one in numbered:
+        log.append(one)
+    log.sync()
+    log.close()
+    os.close(offset_fd)
+    offset.write_bytes(on_disk)
+    log = SpillLog(tmp_path, fsync=True)
+    assert drain(log) == numbered
+    log.close()
+
+
+def test_the_disk_is_told_of_each_folder_on_the_way_to_a_new_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[int] = set()
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.add(os.fstat(fd).st_ino))
+    folder = tmp_path / "spill" / "gateway-1"
+    SpillLog(folder, fsync=True).close()
+    assert {path.stat().st_ino for path in (tmp_path, folder.parent, folder)} <= synced
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 256 KiB, which only root can make."""
