@@ -5,6 +5,7 @@ FlywheelError
 ├── WorkspaceError            the workspace is missing, locked or damaged
 ├── ArtefactError             a download, cache or weights file is not what it should be
 ├── BrokerError               Kafka cannot be reached or refused something   (retryable)
+│   └── RecordRefused         a record that its topic does not take
 ├── StorageError              the database cannot be reached or refused      (retryable)
 ├── EventError
 │   ├── MalformedEvent        the bytes are not the event they claim to be
@@ -78,10 +79,9 @@ class BrokerError(FlywheelError):
 
 
 class RecordRefused(BrokerError):
-    """Kafka answered and takes no such record, now or later: too large, mostly."""
+    """Kafka answered and takes no such record as its topic is set up: too large, mostly."""
 
     code = "record-refused"
-    retryable = False
     title = "Record refused"
 
 

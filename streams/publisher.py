@@ -69,8 +69,10 @@ class KafkaPublisher:
             for future in futures:
                 future.get(timeout=max(0.001, deadline - time.monotonic()))
         except (KafkaError, RuntimeError) as error:
-            self._discard(producer)
-            raise _kind_of(error)(
+            kind = _kind_of(error)
+            # A broker that refuses is there, and the client can take its leave.
+            self._discard(producer, seconds=5 if kind is RecordRefused else 0)
+            raise kind(
                 f"Kafka at {self._kafka.servers} did not acknowledge {len(records)} record(s) "
                 f"within {self._timeout:.0f} s: {type(error).__name__}: {error}"
             ) from error
@@ -137,12 +139,12 @@ class KafkaPublisher:
                 f"{type(error).__name__}: {error}"
             ) from error
 
-    def _discard(self, producer: Any) -> None:
+    def _discard(self, producer: Any, seconds: float) -> None:
         """An idempotent producer that failed may refuse for ever after: the next call gets anew."""
         with self._lock:
             if self._producer is producer:
                 self._producer = None
-        producer.close(timeout=0)
+        producer.close(timeout=seconds)
 
 
 def _kind_of(error: Exception) -> type[BrokerError]:
