@@ -109,6 +109,9 @@ def _said(body: bytes) -> dict[str, Any]:
         fields: dict[str, Any] = msgspec.json.decode(body)
     except RecursionError:
         raise RequestError("the body is nested too deeply") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        # Fields that a request only carries are looked at here for the first time.
+        raise RequestError(f"the body is not valid JSON: {error}") from None
     return {
         name: value
         for name, value in fields.items()

@@ -11,13 +11,17 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 import structlog
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from flywheel.monitoring.problems import MEDIA_TYPE, problem_document
 
 _log = structlog.get_logger(__name__)
 _LINGER_SECONDS = 2.0
+# Requests that may wait on one connection while an earlier one is answered.
+_MOST_PIPELINED = 16
 # Where a connection stands: what comes next, and from whom.
 _HEAD, _BODY, _ANSWER, _IDLE = range(4)
 
@@ -28,7 +32,8 @@ class ConnectionLimits:
 
     ``head_seconds`` count from a request's begin (for the first one, from the connection's) to the
     end of its head, ``body_seconds`` from there to the end of its body, ``idle_seconds`` between
-    requests, and ``write_seconds`` while a client does not read its answer.
+    requests, and ``write_seconds`` while a client does not read its answer. ``head_bytes`` bound a
+    head, and apart from it what a chunked body has beside its content: trailers and extensions.
     """
 
     connections: int = 512
@@ -94,8 +99,22 @@ def longest_waiting(connections: Iterable[Connection]) -> Connection | None:
     return min(waiting, key=lambda one: (-held[one.peer], one.waiting_since or 0.0))
 
 
+class _Flow(FlowControl):
+    """uvicorn's flow control that reads no more while whole requests wait for their turn."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection.transport)
+        self._connection = connection
+
+    def resume_reading(self) -> None:
+        """Read on, unless there is enough to answer."""
+        if not self._connection.pipeline:
+            super().resume_reading()
+
+
 class Connection(HttpToolsProtocol):
-    """uvicorn's connection, bounded. ``waiting_since`` is None while a request is answered."""
+    """uvicorn's connection, bounded. ``waiting_since`` is None while a request is answered and its
+    client reads what is written."""
 
     def __init__(self, *args: Any, connections: Connections, **more: Any) -> None:
         super().__init__(*args, **more)
@@ -104,6 +123,8 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         self._in_body = False
         self._head_bytes = 0
+        self._beside_body = self._trailer_bytes = 0
+        self._upgrades = False
         self._refused = False
         limits = connections.limits
         self._seconds = (limits.head_seconds, limits.body_seconds, 0.0, limits.idle_seconds)
@@ -116,6 +137,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Find a place, or say that there is none."""
         super().connection_made(transport)
+        self.flow = _Flow(self)
         self.peer = self.client[0] if self.client else ""
         self.waiting_since = self.loop.time()
         self._late_at = self.waiting_since + self._limits.head_seconds
@@ -135,32 +157,80 @@ class Connection(HttpToolsProtocol):
         while data and not self._refused and not self.transport.is_closing():
             if self._in_body:
                 piece, data = data, b""
+                self._beside_body += len(piece)
             else:
                 room = self._limits.head_bytes + 1 - self._head_bytes
                 piece, data = data[:room], data[room:]
                 self._head_bytes += len(piece)
-            super().data_received(piece)
-            if self._head_bytes > self._limits.head_bytes:
-                most = self._limits.head_bytes
+            data = self._feed(piece) + data
+            most = self._limits.head_bytes
+            if self._head_bytes > most:
                 self._refuse(431, "head-too-large", f"the head is larger than {most} bytes")
+            elif max(self._beside_body, self._trailer_bytes) > most:
+                detail = f"the body has more than {most} bytes of trailers or extensions"
+                self._refuse(431, "trailers-too-large", detail)
         self._stepped()
+
+    def _feed(self, piece: bytes) -> bytes:
+        """Parse ``piece``; returns the rest of it that has to be parsed again."""
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._upgrades:
+                return self._without_upgrade() + piece[upgrade.args[0] :]
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+        return b""
+
+    def _without_upgrade(self) -> bytes:
+        """The head just parsed as it would be had its client not offered another protocol, for a
+        parser of its own: after an offer, the one that saw it takes the body for that protocol."""
+        self._upgrades = self._in_head = False
+        self._head_bytes = 0
+        version = self.parser.get_http_version().encode()
+        method = self.parser.get_method()
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        kept = (name + b":" + value for name, value in self.headers if name != b"upgrade")
+        return b"\r\n".join((method + b" " + self.url + b" HTTP/" + version, *kept, b"", b""))
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
         self._in_head = True
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A line of the head. One after the body, a trailer, is of use to no app: it is dropped."""
+        if self._in_body:
+            self._trailer_bytes += len(name) + len(value)
+        else:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """The head is there: the app is asked, and reads the body as it comes."""
+        self._upgrades = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        if self._upgrades:
+            return
+        if len(self.pipeline) >= _MOST_PIPELINED:
+            raise httptools.HttpParserError("more requests than may wait on one connection")
         self._in_head = False
         self._in_body = True
         self._head_bytes = 0
+        self._beside_body = self._trailer_bytes = 0
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Content of a body."""
+        self._beside_body = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is whole: from here on, time is ours and not the client's."""
+        if self._upgrades:
+            return
         self._in_body = False
-        self._head_bytes = 0
+        self._head_bytes = self._beside_body = 0
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -171,12 +241,17 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client does not read what was written."""
         super().pause_writing()
-        self._unread_at = self.loop.time() + self._limits.write_seconds
+        now = self.loop.time()
+        self._unread_at = now + self._limits.write_seconds
+        if self.waiting_since is None:
+            self.waiting_since = now
 
     def resume_writing(self) -> None:
         """The client reads again."""
         super().resume_writing()
         self._unread_at = None
+        if self._step == _ANSWER and not self._refused:
+            self.waiting_since = None
 
     def send_400_response(self, msg: str) -> None:
         """Bytes that are no HTTP request."""
@@ -217,7 +292,9 @@ class Connection(HttpToolsProtocol):
             return
         self._step = step
         if step == _ANSWER:
-            self.waiting_since = self._late_at = None
+            self._late_at = None
+            if self._unread_at is None:
+                self.waiting_since = None
         else:
             self.waiting_since = self.loop.time()
             self._late_at = self.waiting_since + self._seconds[step]

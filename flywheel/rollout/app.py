@@ -45,7 +45,7 @@ class CommandRequest(BaseModel):
     by: Words
     why: Words
     rollout: str | None = Field(None, max_length=200)
-    revision: int | None = None
+    revision: int | None = Field(None, ge=0, le=2**31 - 1)
     release: Annotated[str, AfterValidator(_release)] | None = None
     override: bool = False
 

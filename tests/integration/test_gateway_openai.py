@@ -30,6 +30,21 @@ def ask(gate: Gateway, **fields: Any) -> Any:
     return gate.http.post("/v1/chat/completions", json=body)
 
 
+@pytest.mark.parametrize(
+    "field",
+    [b'"temperature":1e999', b'"seed":1e400', b'"metadata":{"a":"\xff"}', b'"user":"\xff"'],
+)
+@pytest.mark.parametrize("task", [TASK, REPLIES])
+def test_what_is_no_json_is_refused_wherever_it_stands(
+    gate: Gateway, field: bytes, task: str
+) -> None:
+    message = b'{"role":"user","content":"Where is Ulm?"}'
+    body = b'{"model":"%s","messages":[%s],%s}' % (task.encode(), message, field)
+    answer = gate.http.post("/v1/chat/completions", content=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith("the body is not")
+
+
 def test_one_model_can_be_asked_for(gate: Gateway) -> None:
     listed = {one["id"]: one for one in gate.http.get("/v1/models").json()["data"]}
     for name, one in listed.items():

@@ -143,6 +143,75 @@ def test_a_client_that_does_not_read_its_answer_loses_its_place() -> None:
         eventually(lambda: answers(url))
 
 
+def test_a_client_that_reads_no_answer_and_asks_on_makes_room_for_others() -> None:
+    with served(connections=1) as (url, port), opened(port) as connection:
+        connection.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
+        connection.recv(1)
+        eventually(lambda: answers(url), 10)
+
+
+def test_few_requests_wait_on_one_connection() -> None:
+    held = threading.Event()
+    ask = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    hold = ask.replace(b"/ ", b"/held ", 1)
+    with served(held) as (url, port):
+        with opened(port, hold + ask * 40) as connection:
+            assert said(connection) == b""
+        with opened(port, ask + hold + ask * 10) as connection:
+            assert connection.recv(12) == b"HTTP/1.1 200"
+            # The rest is read when those before it are answered.
+            connection.sendall(ask * 10 + ask[:-2] + b"Connection: close\r\n\r\n")
+            held.set()
+            assert said(connection).count(b"HTTP/1.1 200 ") == 22
+        assert answers(url)
+
+
+CHUNKED = b"POST /size HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (b"0\r\n" + b"a: b\r\n" * 500, b"a: b\r\n"),
+        (b"0\r\n", b"a: " + b"b" * 2000),
+        (b"", b"1;" + b"a" * 2000),
+    ],
+    ids=["many trailers", "a long trailer", "a long extension"],
+)
+def test_what_is_beside_a_chunked_body_is_bounded(first: bytes, then: bytes) -> None:
+    with served(head_bytes=600) as (url, port):
+        with opened(port, CHUNKED + first) as connection:
+            for start in range(0, len(then), 500):
+                try:
+                    connection.sendall(then[start : start + 500])
+                except OSError:
+                    break
+            assert said(connection).startswith(b"HTTP/1.1 431 ")
+        last = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        with opened(port, CHUNKED + b"0\r\na: b\r\n\r\n" + last) as connection:
+            assert said(connection).count(b"HTTP/1.1 200 ") == 2
+        assert answers(url)
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+def test_a_body_beside_an_offer_to_upgrade_is_read(framing: str) -> None:
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    post = b"POST /size HTTP/1.1\r\nHost: x\r\n" + offer
+    body = {
+        "length": b"Content-Length: 900\r\n\r\n" + b"b" * 900,
+        "chunks": b"Transfer-Encoding: chunked\r\n\r\n384\r\n" + b"b" * 900 + b"\r\n0\r\n\r\n",
+    }[framing]
+    last = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with served() as (_url, port):
+        with opened(port, (post + body) * 2 + last) as connection:
+            answer = said(connection)
+            assert answer.count(b"\r\n\r\n900") == 2
+            assert answer.endswith(b"home")
+        with opened(port, post) as connection:
+            connection.sendall(body + last)
+            assert b"\r\n\r\n900" in said(connection)
+
+
 def answers(url: str) -> bool:
     try:
         return httpx.get(url, timeout=PATIENCE, trust_env=False).status_code == 200

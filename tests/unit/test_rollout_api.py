@@ -149,6 +149,8 @@ def test_commands_without_a_rollout_conflict(console: Console, kind: str) -> Non
         {"kind": "pause", "by": "ana"},
         {"kind": "explode", "by": "ana", "why": "x"},
         {"kind": "pause", "by": "ana", "why": "x", "extra": 1},
+        {"kind": "pause", "by": "ana", "why": "x", "revision": 2**70},
+        {"kind": "pause", "by": "ana", "why": "x", "revision": -1},
     ],
 )
 def test_who_and_why_are_required(console: Console, body: dict[str, object]) -> None:
