@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from demo_run import report, start_demo
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
 
 @pytest.fixture(scope="module")
 def turned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
@@ -18,7 +20,7 @@ def turned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     folder = tmp_path_factory.mktemp("turn") / "workspace"
     demo = start_demo(folder, "--turns", "1", "--no-drill", "--holdout", "200")
     try:
-        return folder, demo.wait(280)
+        return folder, demo.wait(600)
     finally:
         if demo.poll() is None:
             demo.terminate()
