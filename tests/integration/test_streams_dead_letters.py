@@ -185,4 +185,5 @@ def test_a_record_that_its_topic_refuses_stops_no_other(
     done = replay(kafka, publisher, of(group))
     assert (done.sent, list(done.refused)) == (1, [large.event_id])
     assert waiting(kafka, group) == [large]
-    assert len(records(kafka, key)) == 2
+    # At least once: the batch that was refused may have stored it already.
+    assert len(records(kafka, key)) in (2, 3)
