@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +145,9 @@ class KafkaPublisher:
         with self._lock:
             if self._producer is producer:
                 self._producer = None
-        producer.close(timeout=seconds)
+        # It may run out of time itself; what matters is the error that it is thrown away for.
+        with suppress(Exception):
+            producer.close(timeout=seconds)
 
 
 def _kind_of(error: Exception) -> type[BrokerError]:
