@@ -142,12 +142,19 @@ class KafkaPublisher:
 
     def _discard(self, producer: Any, seconds: float) -> None:
         """An idempotent producer that failed may refuse for ever after: the next call gets anew."""
+        from kafka.errors import KafkaError
+
         with self._lock:
             if self._producer is producer:
                 self._producer = None
-        # It may run out of time itself; what matters is the error that it is thrown away for.
-        with suppress(Exception):
+        try:
             producer.close(timeout=seconds)
+        except KafkaError:
+            # kafka-python flushes before it closes, and closes nothing when that takes too long: its
+            # thread would go on, and its finalizer raise. What is in flight is given up first.
+            producer._sender.force_close()
+            with suppress(KafkaError):
+                producer.close(timeout=5)
 
 
 def _kind_of(error: Exception) -> type[BrokerError]:
