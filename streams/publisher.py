@@ -150,7 +150,7 @@ class KafkaPublisher:
         try:
             producer.close(timeout=seconds)
         except KafkaError:
-            # kafka-python flushes before it closes, and closes nothing when that takes too long: its
+            # kafka-python flushes first, and closes nothing when that takes too long: its
             # thread would go on, and its finalizer raise. What is in flight is given up first.
             producer._sender.force_close()
             with suppress(KafkaError):
