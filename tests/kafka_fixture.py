@@ -10,6 +10,7 @@ import socket
 import subprocess
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -63,14 +64,10 @@ def free_port() -> int:
             return port
 
 
-@pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
-    """Settings of a running local broker with all topics.
-
-    It is shared: a test must use consumer groups and ids of its own, and expect foreign events.
-    """
-    port = free_port()
-    broker = LocalBroker(tmp_path_factory.mktemp("kafka"), port)
+@contextlib.contextmanager
+def local_kafka(folder: Path) -> Iterator[KafkaSettings]:
+    """Settings of a local broker with all topics, which runs until the end of the block."""
+    broker = LocalBroker(folder, port := free_port())
     end_with_parent(broker.start().pid or 0)
     try:
         settings = KafkaSettings(local_port=port)
@@ -79,3 +76,13 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
     finally:
         broker.stop()
         forget_dead_sockets()
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
+    """Settings of a running local broker with all topics.
+
+    It is shared: a test must use consumer groups and ids of its own, and expect foreign events.
+    """
+    with local_kafka(tmp_path_factory.mktemp("kafka")) as settings:
+        yield settings

@@ -25,6 +25,19 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.2
 
 
+# Of every command that decides.
+_by = click.option("--by", required=True, help="Who decides.")
+_why = click.option("--why", required=True, help="Recorded with the transition.")
+_wait = click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the controller has; after that the command is withdrawn.",
+)
+
+
 @click.group()
 def rollout() -> None:
     """Watch a rollout, and decide in its place."""
@@ -120,22 +133,15 @@ def _command(kind: CommandKind, words: str) -> click.Command:
     sees = kind in ("promote", "resume")
 
     @click.argument("task", required=False)
-    @click.option("--by", required=True, help="Who decides.")
-    @click.option("--why", required=True, help="Recorded with the transition.")
+    @_by
+    @_why
     @click.option(
         "--rollout",
         "named",
         help="Which one (see `flywheel rollout show`); its beginning or end will do. "
         + ("Asked for where a person types." if sees else "Default: the running one."),
     )
-    @click.option(
-        "--wait",
-        type=click.FloatRange(min=0),
-        default=30.0,
-        show_default=True,
-        metavar="SECONDS",
-        help="How long the controller has; after that the command is withdrawn.",
-    )
+    @_wait
     @click.pass_context
     def run(
         ctx: click.Context,
@@ -200,18 +206,11 @@ def _confirm(kind: str, seen: Rollout) -> None:
 
 @rollout.command()
 @click.argument("task", required=False)
-@click.option("--by", required=True, help="Who decides.")
-@click.option("--why", required=True, help="Recorded with the transition.")
+@_by
+@_why
 @click.option("--release", required=True, help="The challenger (see `flywheel releases list`).")
 @click.option("--override", is_flag=True, help="Even if the gate said no.")
-@click.option(
-    "--wait",
-    type=click.FloatRange(min=0),
-    default=30.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long the controller has; after that the command is withdrawn.",
-)
+@_wait
 @click.pass_context
 def start(
     ctx: click.Context,

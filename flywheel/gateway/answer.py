@@ -159,29 +159,18 @@ class Answers:
         seconds = time.perf_counter() - ask.received
         observe(ask.task, variant.arm, error.status, seconds, 0.0)
         # A failure has an id of its own: a retry that succeeds must not be taken for its repeat.
-        return TrafficRecorded(
-            event_id=new_id(),
-            occurred_at=utc_now(),
-            task=ask.task,
-            sample_id=ask.sample_id,
-            text=ask.text,
-            source=ask.source,
-            unit=ask.unit,
-            release=variant.release,
-            arm=variant.arm,
-            rollout_id=split.rollout_id if variant.arm else None,
-            challenger_share=split.challenger_share if variant.arm else None,
+        return msgspec.structs.replace(
+            _asked(ask, split, variant, new_id()),
             latency_ms=seconds * 1000,
             status=error.status,
             error=f"{error.code}: {error}",
         )
 
 
-def _served(
-    ask: Ask, split: TrafficSplit, variant: Variant, prediction: Prediction
-) -> TrafficRecorded:
+def _asked(ask: Ask, split: TrafficSplit, variant: Variant, event_id: str) -> TrafficRecorded:
+    """What is recorded of a request, whatever came of it."""
     return TrafficRecorded(
-        event_id=traffic_event_id(ask.task, ask.sample_id),
+        event_id=event_id,
         occurred_at=utc_now(),
         task=ask.task,
         sample_id=ask.sample_id,
@@ -192,6 +181,14 @@ def _served(
         arm=variant.arm,
         rollout_id=split.rollout_id if variant.arm else None,
         challenger_share=split.challenger_share if variant.arm else None,
+    )
+
+
+def _served(
+    ask: Ask, split: TrafficSplit, variant: Variant, prediction: Prediction
+) -> TrafficRecorded:
+    return msgspec.structs.replace(
+        _asked(ask, split, variant, traffic_event_id(ask.task, ask.sample_id)),
         output=prediction.output,
         scores=prediction.scores,
         confidence=prediction.confidence,

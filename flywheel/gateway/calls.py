@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from flywheel.contracts.bounds import Count
+from flywheel.contracts.bounds import Count, Score
 
 
 class Prediction(msgspec.Struct, frozen=True):
@@ -44,7 +44,7 @@ class _Usage(msgspec.Struct):
 
 
 class _Classification(msgspec.Struct):
-    probs: list[float]
+    probs: list[Score]
     labels: list[str]
 
 
@@ -59,7 +59,7 @@ class _Message(msgspec.Struct):
 
 class _Choice(msgspec.Struct):
     message: _Message
-    confidence: float
+    confidence: Score
     finish_reason: str | None = None
 
 
@@ -67,9 +67,6 @@ class _Generated(msgspec.Struct):
     choices: list[_Choice]
     usage: _Usage | None = None
 
-
-# By how much the mean of log-probabilities may come out above 0.
-_ROUNDING = 1e-6
 
 _encode = msgspec.json.Encoder().encode
 _classified = msgspec.json.Decoder(_Classified)
@@ -87,9 +84,6 @@ def _read_classified(content: bytes, seconds: float) -> Prediction:
     first = answer.data[0]
     scores = dict(zip(first.labels, first.probs, strict=True))
     label = max(scores, key=scores.__getitem__)
-    outside = [score for score in first.probs if not 0.0 <= score <= 1.0 + _ROUNDING]
-    if outside:
-        raise ValueError(f"a probability of {outside[0]}")
     tokens = answer.usage.prompt_tokens if answer.usage else 0
     return Prediction(label, scores, scores[label], tokens, 0, seconds)
 
@@ -104,8 +98,6 @@ def _read_generated(content: bytes, seconds: float) -> Prediction:
     if not answer.choices:
         raise ValueError("there is no choice in it")
     first, usage = answer.choices[0], answer.usage or _Usage()
-    if not 0.0 <= first.confidence <= 1.0 + _ROUNDING:
-        raise ValueError(f"a confidence of {first.confidence}")
     return Prediction(
         output=first.message.content,
         scores={},

@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from kafka_fixture import free_port
+from kafka_fixture import free_port, local_kafka
 
 from flywheel.contracts.codec import decode, encode
 from flywheel.contracts.events import Event, TrafficRecorded
@@ -249,23 +249,14 @@ def run(count: int, runs: int) -> dict[str, Any]:
 @contextlib.contextmanager
 def traffic_broker(state: Path, events: Sequence[Event]) -> Iterator[int]:
     """The port of a broker that holds ``events`` and nothing else."""
-    from streams.local_broker import LocalBroker
     from streams.publisher import KafkaPublisher
-    from streams.topics import ensure_topics
 
-    port = free_port()
-    broker = LocalBroker(state / "kafka", port)
-    broker.start()
-    try:
-        settings = KafkaSettings(local_port=port)
-        ensure_topics(settings)
-        publisher = KafkaPublisher(settings, "bench")
+    with local_kafka(state / "kafka") as kafka:
+        publisher = KafkaPublisher(kafka, "bench")
         for start in range(0, len(events), BATCH):
             publisher.publish(events[start : start + BATCH])
         publisher.close()
-        yield port
-    finally:
-        broker.stop()
+        yield kafka.local_port
 
 
 def main() -> None:

@@ -11,30 +11,20 @@ import msgspec
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from adapters_server import split
-from kafka_fixture import free_port
+from kafka_fixture import free_port, local_kafka
 from servers import KEY, Server, start
 
-from flywheel.settings import KafkaSettings
-from streams.local_broker import LocalBroker
 from streams.publisher import KafkaPublisher
-from streams.topics import ensure_topics
 
 
 @contextlib.contextmanager
 def broker(folder: Path, release: str) -> Iterator[int]:
     """The port of a broker whose rollouts topic gives ``release`` all traffic of task ``t``."""
-    port = free_port()
-    local = LocalBroker(folder / "kafka", port)
-    local.start()
-    try:
-        kafka = KafkaSettings(local_port=port)
-        ensure_topics(kafka)
+    with local_kafka(folder / "kafka") as kafka:
         publisher = KafkaPublisher(kafka, "bench")
         publisher.publish([split([release])])
         publisher.close()
-        yield port
-    finally:
-        local.stop()
+        yield kafka.local_port
 
 
 def start_gateway(

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from console_places import vendored_assets
 from console_seed import TASK, console_settings, opened
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from flywheel.console.app import create_app
 from flywheel.settings import FlywheelSettings
@@ -69,3 +71,26 @@ def serving(
         server.should_exit = True
         thread.join()
         database.dispose()
+
+
+@contextmanager
+def expert_context(browser: Browser, url: str, **options: Any) -> Iterator[BrowserContext]:
+    """A browser of the expert ada; ``options`` are Playwright's for a context."""
+    with browser.new_context(base_url=url, **options) as context:
+        context.set_default_timeout(10_000)
+        context.add_init_script("localStorage.setItem('flywheel.annotator', 'ada')")
+        yield context
+
+
+@contextmanager
+def watched_page(context: BrowserContext, *, console: bool = True) -> Iterator[Page]:
+    """A page whose errors fail the test, those that it logs too unless ``console`` is False; a
+    test that provokes some clears ``page.problems``."""
+    page = context.new_page()
+    problems: list[str] = []
+    if console:
+        page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.problems = problems
+    yield page
+    assert not problems

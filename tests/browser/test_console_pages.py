@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from console_places import browser_binary
 from console_seed import LABELS, TASK, opened, release_id, seed
-from console_site import Site, serving
+from console_site import Site, expert_context, serving, watched_page
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from flywheel.contracts.ids import new_id, utc_now
@@ -45,24 +45,14 @@ def site(tmp_path: Path, story: Path) -> Iterator[Site]:
 
 @pytest.fixture
 def context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
-    context = browser.new_context(base_url=site.url, viewport={"width": 1440, "height": 900})
-    context.set_default_timeout(10_000)
-    context.add_init_script("localStorage.setItem('flywheel.annotator', 'ada')")
-    yield context
-    context.close()
+    with expert_context(browser, site.url, viewport={"width": 1440, "height": 900}) as context:
+        yield context
 
 
 @pytest.fixture
 def page(context: BrowserContext) -> Iterator[Page]:
-    """A page whose errors fail the test; a test that provokes some clears ``page.problems``."""
-    page = context.new_page()
-    problems: list[str] = []
-    page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.problems = problems
-    yield page
-    assert not problems
-    page.close()
+    with watched_page(context) as page:
+        yield page
 
 
 def shown(page: Page) -> str:

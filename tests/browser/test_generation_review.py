@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from console_places import browser_binary
 from console_seed import opened
-from console_site import Site, serving
+from console_site import Site, expert_context, serving, watched_page
 from playwright.sync_api import Browser, Page, expect
 
 from flywheel.contracts.events import LabelSettled, ReviewRequested, TrafficRecorded
@@ -123,16 +123,11 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture
 def page(browser: Browser, site: Site) -> Iterator[Page]:
-    """A page whose errors fail the test."""
-    with browser.new_context(base_url=site.url, viewport={"width": 1280, "height": 860}) as context:
-        context.set_default_timeout(10_000)
-        context.add_init_script("localStorage.setItem('flywheel.annotator', 'ada')")
-        page = context.new_page()
-        problems: list[str] = []
-        page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: problems.append(str(error)))
+    with (
+        expert_context(browser, site.url, viewport={"width": 1280, "height": 860}) as context,
+        watched_page(context) as page,
+    ):
         yield page
-        assert not problems
 
 
 def shows(page: Page, sample: str) -> None:

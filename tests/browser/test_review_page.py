@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from console_places import browser_binary
 from console_seed import LABELS, TASK, console_settings, opened, release_id, seed
-from console_site import Site, serving
+from console_site import Site, expert_context, serving, watched_page
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from flywheel.contracts.events import ReviewRequested
@@ -42,19 +42,14 @@ def site(tmp_path: Path, story: Path) -> Iterator[Site]:
 
 @pytest.fixture
 def context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
-    with browser.new_context(base_url=site.url) as context:
-        context.set_default_timeout(10_000)
-        context.add_init_script("localStorage.setItem('flywheel.annotator', 'ada')")
+    with expert_context(browser, site.url) as context:
         yield context
 
 
 @pytest.fixture
 def page(context: BrowserContext) -> Iterator[Page]:
-    page = context.new_page()
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    yield page
-    assert not problems
+    with watched_page(context, console=False) as page:
+        yield page
 
 
 def shown(page: Page) -> str:

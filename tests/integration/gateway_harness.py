@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,11 @@ from flywheel.contracts.events import Event, RolloutChanged
 from flywheel.contracts.ids import new_id, unit_fraction, utc_now
 from flywheel.contracts.split import TrafficSplit
 from flywheel.errors import ArtefactError, BrokerError
+from flywheel.gateway.app import create_app
+from flywheel.gateway.capture import Capture
+from flywheel.gateway.forward import ModelServers
+from flywheel.gateway.spill import SpillLog
+from flywheel.gateway.splits import Splits
 from flywheel.monitoring.http_server import HttpServer
 from flywheel.serving.app import create_app as create_model_server
 from flywheel.serving.engine import InProcess
@@ -165,3 +171,49 @@ def model_server(
 
 def client(url: str) -> httpx.Client:
     return httpx.Client(base_url=url, timeout=30, trust_env=False)
+
+
+@dataclass
+class Gateway:
+    """A gateway that answers, and what it has recorded."""
+
+    http: httpx.Client
+    splits: Splits
+    publisher: FilePublisher
+    spill: Path
+
+    def events(self, kind: type) -> list:
+        return [event for event in self.publisher.events() if isinstance(event, kind)]
+
+    def classify(self, text: str, **extra: str) -> httpx.Response:
+        return self.http.post("/v1/classify", json={"task": TASK, "text": text, **extra})
+
+
+@contextmanager
+def started_gateway(
+    folder: Path,
+    endpoints: list[str],
+    *,
+    split=None,
+    timeout: float = 10.0,
+    spill_bytes: int = 64 << 20,
+    down: bool = False,
+    **options,
+) -> Iterator[Gateway]:
+    """The gateway over ``endpoints``, what it publishes in a file; ``options`` are its app's."""
+    splits = Splits(folder / "splits.json")
+    if split is not None:
+        splits.update(split)
+    splits.mark_caught_up()
+    publisher = FilePublisher(folder / "published")
+    publisher.down = down
+    capture = Capture(SpillLog(folder / "spill"), publisher, max_bytes=spill_bytes)
+    app = create_app(
+        tasks={TASK: LABELS},
+        splits=splits,
+        servers=ModelServers(endpoints, timeout),
+        capture=capture,
+        **options,
+    )
+    with running(HttpServer(app, "127.0.0.1", 0)) as url, client(url) as http:
+        yield Gateway(http, splits, publisher, folder / "spill")

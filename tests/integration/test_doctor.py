@@ -10,30 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka_fixture import end_with_parent, forget_dead_sockets, free_port
+from kafka_fixture import free_port, local_kafka
 from streams_harness import traffic
 from tiny_encoder import make_encoder
 
 from flywheel.bootstrap.template import flywheel_toml
 from flywheel.settings import KafkaSettings
-from streams.local_broker import LocalBroker
 from streams.publisher import KafkaPublisher
-from streams.topics import ensure_topics
 
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
     """A broker of this module alone: doctor looks at every event there is."""
-    port = free_port()
-    broker = LocalBroker(tmp_path_factory.mktemp("kafka"), port)
-    end_with_parent(broker.start().pid or 0)
-    try:
-        settings = KafkaSettings(local_port=port)
-        ensure_topics(settings)
+    with local_kafka(tmp_path_factory.mktemp("kafka")) as settings:
         yield settings
-    finally:
-        broker.stop()
-        forget_dead_sockets()
 
 
 @pytest.fixture
