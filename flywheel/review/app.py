@@ -178,10 +178,11 @@ class _Desk:
         return Standing(state=submitted.state, settled=submitted.settled)
 
     def undo(self, task: str, body: AnnotatorBody) -> dict[str, Any]:
-        """Take back the annotator's latest answer or skip."""
-        _, settings = self._task(task)
+        """Take back the annotator's latest answer or skip. The item's state says whether it is
+        theirs again (claimed) or closed without it (settled by the others, or withdrawn)."""
+        labels, settings = self._task(task)
         with self.transactions() as tx:
-            sample = submit.undo(tx, task, body.annotator, self.now(), settings)
+            sample = submit.undo(tx, task, labels, body.annotator, self.now(), settings)
         if sample is not None:
             _answers.labels(task, "undone").inc()
         return {"item": None if sample is None else _before_answering(sample)}

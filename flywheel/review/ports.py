@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Literal, Protocol
 
@@ -49,6 +49,19 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     def skipped(self) -> bool:
         """Whether it says nothing of the sample."""
         return self.value is None and not self.unlabelable
+
+
+class Undone(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer that was taken back: its sample as it stands now, and what became of the
+    settlement (None: it stays as it was)."""
+
+    sample: ReviewTask
+    settled: LabelSettled | None = None
+
+
+# The sample before, the answer taken back and those that remain → what becomes of the settlement:
+# None when it stays as it was; a LabelSettled that withdraws when nothing is settled any more.
+Resettle = Callable[[ReviewTask, Answer, Sequence[Answer]], LabelSettled | None]
 
 
 class QueueDepth(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,11 +132,11 @@ class ReviewDesk(Protocol):
         ...
 
     def undo(
-        self, task: str, annotator: str, now: datetime, lease_seconds: float
-    ) -> ReviewTask | None:
-        """Take back this annotator's latest answer or skip in a task; the sample is claimed by
-        them again and no longer settled. Returns the sample as it was before (its state says
-        whether it was settled), or None when there is nothing to undo."""
+        self, task: str, annotator: str, now: datetime, lease_seconds: float, resettle: Resettle
+    ) -> Undone | None:
+        """Take back this annotator's latest answer or skip in a task, and record what ``resettle``
+        makes of the settlement. Unless the sample is settled or withdrawn then, this annotator
+        claims it again. None when there is nothing to undo."""
         ...
 
     def depth(self, task: str, now: datetime) -> QueueDepth:

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-import msgspec
-
 from flywheel.contracts.answers import text_problem
 from flywheel.contracts.events import Event, LabelRecorded, LabelSettled
 from flywheel.contracts.ids import new_id
@@ -89,7 +87,7 @@ def skip(
         raise Conflict(f"{answer.annotator} {_did(earlier)} already: undo that first")
     if earlier is not None or sample.state in ("settled", "withdrawn"):
         return Submitted(sample.state, repeated=True)
-    # The others' answers may be enough without this one, after an undo of a deciding answer.
+    # An undo in an earlier version left a sample open that the others' answers settle.
     settled = _settlement(sample, answers, labels, settings, answer.answered_at)
     tx.desk.answer(task, answer, settled)
     if settled is not None:
@@ -98,31 +96,38 @@ def skip(
 
 
 def undo(
-    tx: ReviewTransaction, task: str, annotator: str, now: datetime, settings: ReviewSettings
+    tx: ReviewTransaction,
+    task: str,
+    labels: Sequence[str],
+    annotator: str,
+    now: datetime,
+    settings: ReviewSettings,
 ) -> ReviewTask | None:
-    """Take back the annotator's latest answer or skip; the sample is theirs to answer again.
+    """Take back the annotator's latest answer or skip.
 
-    A label it had settled is withdrawn by a LabelSettled without value. Returns the sample, or
-    None when there is nothing to undo in this task.
+    What is settled then is the verdict of the answers that remain: where it is another one, a
+    LabelSettled says so, or withdraws. Returns the sample, which is the annotator's to answer again
+    unless the others' answers settle it or it was labelled elsewhere (its state says so), or None
+    when there is nothing to undo in this task.
     """
-    before = tx.desk.undo(task, annotator, now, settings.lease_seconds)
-    if before is None:
+
+    def resettle(
+        sample: ReviewTask, taken_back: Answer, remaining: Sequence[Answer]
+    ) -> LabelSettled | None:
+        # A skip had no part in the settlement, whatever the settings have become since.
+        if sample.state == "withdrawn" or (sample.state == "settled" and taken_back.skipped):
+            return None
+        settled = _settlement(sample, remaining, labels, settings, now)
+        if settled is None and sample.state == "settled":
+            return _withdrawal(sample, annotator, now)
+        return settled
+
+    undone = tx.desk.undo(task, annotator, now, settings.lease_seconds, resettle)
+    if undone is None:
         return None
-    if before.state == "settled":
-        withdrawal = LabelSettled(
-            event_id=new_id(),
-            occurred_at=now,
-            task=task,
-            sample_id=before.sample_id,
-            value=None,
-            annotators=(annotator,),
-            agreement=0.0,
-            inclusion_probability=before.inclusion_probability,
-            audit=before.audit,
-            reason=f"undone by {annotator}",
-        )
-        tx.outbox.add([withdrawal])
-    return msgspec.structs.replace(before, state="claimed")
+    if undone.settled is not None:
+        tx.outbox.add([undone.settled])
+    return undone.sample
 
 
 def _find(tx: ReviewTransaction, task: str, sample_id: str) -> ReviewTask:
@@ -190,6 +195,21 @@ def _settlement(
         inclusion_probability=sample.inclusion_probability,
         audit=sample.audit,
         reason=sample.reason,
+    )
+
+
+def _withdrawal(sample: ReviewTask, annotator: str, now: datetime) -> LabelSettled:
+    return LabelSettled(
+        event_id=new_id(),
+        occurred_at=now,
+        task=sample.task,
+        sample_id=sample.sample_id,
+        value=None,
+        annotators=(annotator,),
+        agreement=0.0,
+        inclusion_probability=sample.inclusion_probability,
+        audit=sample.audit,
+        reason=f"undone by {annotator}",
     )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 from sqlalchemy import ColumnElement, Table, and_, case, delete, exists, func, select
 
 from flywheel.contracts.events import LabelSettled
 from flywheel.contracts.ids import utc_now
 from flywheel.errors import Conflict
-from flywheel.review.ports import Answer, QueueDepth, ReviewTask
+from flywheel.review.ports import Answer, QueueDepth, Resettle, ReviewTask, Undone
 from storage.repositories.review import (
     answers,
     claims,
@@ -114,39 +115,54 @@ class SqlReviewDesk:
                 _of_sample(claims, task, answer.sample_id), claims.c.annotator == answer.annotator
             )
         )
-        if settled is not None and not settled.withdraws:
-            outcome = {
-                "task": task,
-                "sample_id": settled.sample_id,
-                "event_id": settled.event_id,
-                "value": settled.value,
-                "settled_at": settled.occurred_at,
-            }
-            self._work.put(outcomes, [outcome], ["task", "sample_id"])
+        self._record(task, settled)
 
     def undo(
-        self, task: str, annotator: str, now: datetime, lease_seconds: float
-    ) -> ReviewTask | None:
-        """Take back this annotator's latest answer or skip in a task; the sample is claimed by
-        them again and no longer settled. Returns the sample as it was before (its state says
-        whether it was settled), or None when there is nothing to undo."""
+        self, task: str, annotator: str, now: datetime, lease_seconds: float, resettle: Resettle
+    ) -> Undone | None:
+        """Take back this annotator's latest answer or skip in a task, and record what ``resettle``
+        makes of the settlement. Unless the sample is settled or withdrawn then, this annotator
+        claims it again. None when there is nothing to undo."""
         latest = self._work.row(
             select(answers.c.id, answers.c.sample_id)
             .where(answers.c.task == task, answers.c.annotator == annotator)
             .order_by(answers.c.answered_at.desc(), answers.c.id.desc())
             .limit(1)
         )
-        if latest is None:
+        before = None if latest is None else self.find(task, latest.sample_id)
+        if latest is None or before is None:
             return None
-        before = self.find(task, latest.sample_id)
+        given = self.answers(task, latest.sample_id)
+        taken_back = next((one for one in given if one.annotator == annotator), None)
+        if taken_back is None:  # another request of theirs did, before the lock was ours
+            return self.undo(task, annotator, now, lease_seconds, resettle)
         self._work.run(delete(answers).where(answers.c.id == latest.id))
-        self._work.run(delete(outcomes).where(_of_sample(outcomes, task, latest.sample_id)))
-        self._hold(task, [latest.sample_id], annotator, now + timedelta(seconds=lease_seconds))
-        return before
+        settled = resettle(before, taken_back, [one for one in given if one != taken_back])
+        self._record(task, settled)
+        sample = self.find(task, latest.sample_id) or before
+        if sample.state not in ("settled", "withdrawn"):
+            self._hold(task, [latest.sample_id], annotator, now + timedelta(seconds=lease_seconds))
+            sample = msgspec.structs.replace(sample, state="claimed")
+        return Undone(sample=sample, settled=settled)
 
     def depth(self, task: str, now: datetime) -> QueueDepth:
         """Counts by state."""
         return queue_depth(self._work, task, now)
+
+    def _record(self, task: str, settled: LabelSettled | None) -> None:
+        if settled is None:
+            return
+        if settled.withdraws:
+            self._work.run(delete(outcomes).where(_of_sample(outcomes, task, settled.sample_id)))
+            return
+        outcome = {
+            "task": task,
+            "sample_id": settled.sample_id,
+            "event_id": settled.event_id,
+            "value": settled.value,
+            "settled_at": settled.occurred_at,
+        }
+        self._work.put(outcomes, [outcome], ["task", "sample_id"])
 
     @property
     def _locks(self) -> bool:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from postgres_server import PostgresServer
+from postgres_server import PostgresServer, empty
 
 from storage.database import Database
-from storage.tables import metadata
 
 
 @pytest.fixture(scope="session")
@@ -58,13 +57,6 @@ def database(request: pytest.FixtureRequest) -> Database:
     """An empty database at the newest schema."""
     made: Database = request.getfixturevalue(f"{request.param}_database")
     return made
-
-
-def empty(database: Database) -> None:
-    """Delete every row of a database."""
-    names = ", ".join(table.name for table in metadata().sorted_tables)
-    with database.work() as work:
-        work.connection.exec_driver_sql(f"TRUNCATE {names} RESTART IDENTITY")
 
 
 @pytest.fixture

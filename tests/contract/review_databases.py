@@ -14,6 +14,7 @@ from review_memory_desk import MemoryDatabase
 
 from flywheel.contracts.codec import decode
 from flywheel.contracts.events import Event
+from storage.database import Database
 
 
 class ReviewDatabase(Protocol):
@@ -22,12 +23,11 @@ class ReviewDatabase(Protocol):
     def sent(self) -> list[Event]: ...
 
 
-class SqliteDatabase:
-    def __init__(self, folder: Path) -> None:
-        from storage.database import Database
+class StoredDatabase:
+    """The real one, on SQLite or PostgreSQL."""
 
-        self.database = Database(f"sqlite:///{folder / 'review.db'}")
-        self.database.migrate()
+    def __init__(self, database: Database) -> None:
+        self.database = database
 
     def transaction(self) -> AbstractContextManager[Any]:
         return self.database.transaction("console")
@@ -42,11 +42,12 @@ def opened(kind: str, folder: Path) -> Iterator[ReviewDatabase]:
     if kind == "memory":
         yield MemoryDatabase()
         return
-    database = SqliteDatabase(folder)
+    database = Database(f"sqlite:///{folder / 'review.db'}")
+    database.migrate()
     try:
-        yield database
+        yield StoredDatabase(database)
     finally:
-        database.database.dispose()
+        database.dispose()
 
 
 class Client:

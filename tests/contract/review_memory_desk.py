@@ -11,7 +11,7 @@ import msgspec
 
 from flywheel.contracts.events import Event, LabelSettled, ReviewRequested
 from flywheel.errors import Conflict
-from flywheel.review.ports import Answer, QueueDepth, ReviewTask
+from flywheel.review.ports import Answer, QueueDepth, Resettle, ReviewTask, Undone
 
 
 class MemoryOutbox:
@@ -102,22 +102,26 @@ class MemoryDesk:
             raise Conflict("answered already")
         self.given.append((task, answer))
         self.claims.pop((key, answer.annotator), None)
-        if settled is not None and not settled.withdraws:
-            self.settled[key] = settled.value
+        self._record(key, settled)
 
     def undo(
-        self, task: str, annotator: str, now: datetime, lease_seconds: float
-    ) -> ReviewTask | None:
+        self, task: str, annotator: str, now: datetime, lease_seconds: float, resettle: Resettle
+    ) -> Undone | None:
         mine = [a for of, a in reversed(self.given) if (of, a.annotator) == (task, annotator)]
         if not mine:
             return None
         latest = mine[0]
         key = (task, latest.sample_id)
         before = self.find(*key)
+        assert before is not None
         self.given.remove((task, latest))
-        self.settled.pop(key, None)
-        self._hold(key, annotator, now, lease_seconds)
-        return before
+        settled = resettle(before, latest, self.answers(*key))
+        self._record(key, settled)
+        if key not in self.settled and key not in self.withdrawn:
+            self._hold(key, annotator, now, lease_seconds)
+        sample = self.find(*key)
+        assert sample is not None
+        return Undone(sample=sample, settled=settled)
 
     def depth(self, task: str, now: datetime) -> QueueDepth:
         states = [self.find(*key) for key in self.tasks if key[0] == task]
@@ -127,6 +131,12 @@ class MemoryDesk:
                 counts[sample.state] = counts.get(sample.state, 0) + 1
         given_up = [key for key, value in self.settled.items() if key[0] == task and value is None]
         return QueueDepth(**counts, unlabelable=len(given_up))
+
+    def _record(self, key: Sample, settled: LabelSettled | None) -> None:
+        if settled is not None and settled.withdraws:
+            self.settled.pop(key, None)
+        elif settled is not None:
+            self.settled[key] = settled.value
 
     def _holders(self, key: Sample, now: datetime) -> set[str]:
         return {who for (held, who), until in self.claims.items() if held == key and until > now}

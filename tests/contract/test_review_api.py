@@ -247,6 +247,36 @@ def test_undo_with_nothing_to_undo_and_undo_of_a_skip(
     assert answer(client, "a", "ada", "NUM").json()["settled"]
 
 
+def test_a_skip_taken_back_leaves_the_label_that_a_colleague_settled(
+    client: Client, database: ReviewDatabase
+) -> None:
+    request_review(database, "a")
+    client.post("/api/review/one/a/skip", json={"annotator": "ada"})
+    assert answer(client, "a", "bob", "NUM").json()["settled"]
+    before = database.sent()
+    item = client.post("/api/review/one/undo", json={"annotator": "ada"}).json()["item"]
+    assert (item["sample_id"], item["state"]) == ("a", "settled")
+    assert database.sent() == before
+    assert client.get("/api/review/one/depth").json()["settled"] == 1
+    assert ids(client, "ada") == []
+
+
+def test_an_answer_taken_back_leaves_what_the_others_agree_on(
+    client: Client, database: ReviewDatabase
+) -> None:
+    request_review(database, "a", task="two")
+    for annotator, value in (("ada", "NUM"), ("bob", "LOC"), ("cy", "NUM")):
+        answer(client, "a", annotator, value, "two")
+    item = client.post("/api/review/two/undo", json={"annotator": "bob"}).json()["item"]
+    assert item["state"] == "settled"
+    stands = database.sent()[-1]
+    assert isinstance(stands, LabelSettled)
+    assert (stands.value, stands.annotators, stands.agreement) == ("NUM", ("ada", "cy"), 1.0)
+    item = client.post("/api/review/two/undo", json={"annotator": "ada"}).json()["item"]
+    assert item["state"] == "claimed"
+    assert database.sent()[-1].withdraws
+
+
 def test_undo_takes_back_the_latest_answer_of_the_task_asked_for(
     client: Client, database: ReviewDatabase
 ) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from review_databases import opened
+from postgres_server import empty
+from review_databases import StoredDatabase, opened
 
 from flywheel.contracts.events import LabelRecorded, LabelSettled, ReviewRequested
 from flywheel.contracts.ids import new_id
@@ -29,6 +31,7 @@ from flywheel.review.claim import claim_next
 from flywheel.review.config import ReviewSettings
 from flywheel.review.ports import Answer
 from flywheel.review.submit import skip, submit_answer, undo
+from storage.database import Database
 
 LABELS = ("NUM", "LOC", "HUM")
 PEOPLE = ("ada", "bob", "cy", "di")
@@ -42,13 +45,14 @@ class Queue(RuleBasedStateMachine):
     """What the test keeps of its own: who answered what, in order, and who holds what."""
 
     kind = "memory"
+    opened = staticmethod(opened)
     samples = Bundle("samples")
 
     def __init__(self) -> None:
         super().__init__()
         self.open = ExitStack()
         folder = Path(self.open.enter_context(tempfile.TemporaryDirectory()))
-        self.db = self.open.enter_context(opened(self.kind, folder))
+        self.db = self.open.enter_context(self.opened(self.kind, folder))
         # Storage reads the present time for a sample's state, so the machine's clock is ahead.
         self.now = datetime(2100, 1, 1, tzinfo=UTC)
         self.answers: dict[str, list[Answer]] = {}
@@ -176,18 +180,24 @@ class Queue(RuleBasedStateMachine):
         self.tick()
         mine = [answer for answer in self.log if answer.annotator == person]
         with self.db.transaction() as tx:
-            sample = undo(tx, "task", person, self.now, self.settings)
+            sample = undo(tx, "task", LABELS, person, self.now, self.settings)
         if not mine:
             assert sample is None
             return
         assert sample is not None
         assert sample.sample_id == mine[-1].sample_id
-        self.log.remove(mine[-1])
-        self.answers[sample.sample_id].remove(mine[-1])
-        self.held[sample.sample_id, person] = self.now + timedelta(seconds=LEASE)
-        if sample.sample_id in self.settled:
-            del self.settled[sample.sample_id]
-            self.withdrawals += 1
+        taken_back, sample_id = mine[-1], sample.sample_id
+        self.log.remove(taken_back)
+        self.answers[sample_id].remove(taken_back)
+        if not taken_back.skipped:
+            self.settle_anew(sample_id)
+        if sample_id in self.settled:
+            assert sample.state == "settled"
+        elif sample_id in self.withdrawn:
+            assert sample.state == "withdrawn"
+        else:
+            assert sample.state == "claimed"
+            self.held[sample_id, person] = self.now + timedelta(seconds=LEASE)
 
     @rule(sample_id=samples)
     def label_elsewhere(self, sample_id: str) -> None:
@@ -213,6 +223,13 @@ class Queue(RuleBasedStateMachine):
         assert stands == self.settled
 
     @invariant()
+    def the_settlement_is_the_verdict_of_the_answers(self) -> None:
+        for sample_id in set(self.answers) - self.withdrawn:
+            agreed = verdict(self.answers[sample_id], self.settings)
+            assert (sample_id in self.settled) == (agreed is not None)
+            assert self.settled.get(sample_id) == (agreed.value if agreed else None)
+
+    @invariant()
     def depth_adds_up(self) -> None:
         with self.db.transaction() as tx:
             depth = tx.desk.depth("task", self.now)
@@ -228,10 +245,18 @@ class Queue(RuleBasedStateMachine):
         self.answers[answer.sample_id].append(answer)
         self.log.append(answer)
         self.held.pop((answer.sample_id, answer.annotator), None)
-        agreed = verdict(self.answers[answer.sample_id], self.settings)
-        if agreed is not None:
-            self.settled[answer.sample_id] = agreed.value
+        self.settle_anew(answer.sample_id)
+
+    def settle_anew(self, sample_id: str) -> None:
+        """What is settled is the verdict of the answers there are."""
+        agreed = verdict(self.answers[sample_id], self.settings)
+        closed = sample_id in self.withdrawn and sample_id not in self.settled
+        if agreed is not None and not closed:
+            self.settled[sample_id] = agreed.value
             self.settlements += 1
+        elif sample_id in self.settled:
+            del self.settled[sample_id]
+            self.withdrawals += 1
 
     def earlier(self, sample_id: str, person: str) -> Answer | None:
         return next((a for a in self.answers[sample_id] if a.annotator == person), None)
@@ -260,6 +285,22 @@ class SqliteQueue(Queue):
     ids=["memory", "sqlite"],
 )
 def test_the_queue(machine: type[Queue], examples: int, steps: int) -> None:
+    walk(machine, examples, steps)
+
+
+def test_the_queue_on_postgresql(postgresql_database: Database) -> None:
+    @contextmanager
+    def emptied(kind: str, folder: Path) -> Iterator[StoredDatabase]:
+        empty(postgresql_database)
+        yield StoredDatabase(postgresql_database)
+
+    class PostgresqlQueue(Queue):
+        opened = staticmethod(emptied)
+
+    walk(PostgresqlQueue, 10, 30)
+
+
+def walk(machine: type[Queue], examples: int, steps: int) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,8 +13,9 @@ import msgspec
 import pytest
 from storage_events import TASK, at, request, settled
 
+from flywheel.contracts.events import LabelSettled
 from flywheel.errors import Conflict
-from flywheel.review.ports import Answer, QueueDepth
+from flywheel.review.ports import Answer, QueueDepth, ReviewTask
 from storage.database import Database
 
 LEASE = 60.0
@@ -39,6 +40,10 @@ def answer(
     given = Answer(sample_id=sample, annotator=who, value=value, answered_at=at(now), seconds=2.5)
     with database.transaction() as tx:
         tx.desk.answer(TASK, given, settled(sample, value) if end else None)
+
+
+def nothing_settled(sample: ReviewTask, *_: object) -> LabelSettled:
+    return settled(sample.sample_id, None)
 
 
 def state(database: Database, sample: str) -> str:
@@ -138,19 +143,46 @@ def test_undo_takes_back_the_latest_and_gives_the_sample_again(database: Databas
     answer(database, "s2", "ada", "b", now=2, end=True)
     answer(database, "s1", "bob", "b", now=3)
     with database.transaction() as tx:
-        before = tx.desk.undo(TASK, "ada", at(4), LEASE)
-    assert before is not None
-    assert (before.sample_id, before.state) == ("s2", "settled")
+        undone = tx.desk.undo(TASK, "ada", at(4), LEASE, nothing_settled)
+    assert undone is not None
+    assert (undone.sample.sample_id, undone.sample.state) == ("s2", "claimed")
     assert claim(database, "ada", now=5, limit=1) == ["s2"]
     assert claim(database, "cleo", now=5) == ["s1"]
     with database.transaction() as tx:
-        earlier = tx.desk.undo(TASK, "ada", at(6), LEASE)
-        assert tx.desk.undo(TASK, "ada", at(7), LEASE) is None
-        assert tx.desk.undo(TASK, "nobody", at(7), LEASE) is None
+        earlier = tx.desk.undo(TASK, "ada", at(6), LEASE, nothing_settled)
+        assert tx.desk.undo(TASK, "ada", at(7), LEASE, nothing_settled) is None
+        assert tx.desk.undo(TASK, "nobody", at(7), LEASE, nothing_settled) is None
     assert earlier is not None
-    assert earlier.sample_id == "s1"
+    assert earlier.sample.sample_id == "s1"
     answer(database, "s2", "ada", "a", now=8, end=True)
     assert state(database, "s2") == "settled"
+
+
+def test_undo_leaves_a_settlement_that_stays_and_records_another(database: Database) -> None:
+    opened(database, request("s1"))
+    answer(database, "s1", "ada", None, now=1)
+    answer(database, "s1", "bob", "a", now=2)
+    answer(database, "s1", "cleo", "b", now=3, end=True)
+    judged = []
+
+    def stays(sample: ReviewTask, taken_back: Answer, remaining: Sequence[Answer]) -> None:
+        judged.append((sample.state, taken_back.annotator, [one.annotator for one in remaining]))
+
+    with database.transaction() as tx:
+        undone = tx.desk.undo(TASK, "ada", at(4), LEASE, stays)
+    assert judged == [("settled", "ada", ["bob", "cleo"])]
+    assert undone is not None
+    assert (undone.sample.state, undone.settled) == ("settled", None)
+    assert claim(database, "ada", now=5) == [], "nobody is to answer what is settled"
+    with database.transaction() as tx:
+        undone = tx.desk.undo(TASK, "cleo", at(6), LEASE, lambda *_: settled("s1", "a"))
+    assert undone is not None
+    assert undone.sample.state == state(database, "s1") == "settled"
+    with database.transaction() as tx:
+        tx.intake.withdraw(TASK, ["s1"])
+        undone = tx.desk.undo(TASK, "bob", at(7), LEASE, nothing_settled)
+    assert undone is not None
+    assert undone.sample.state == "withdrawn"
 
 
 def test_several_experts_hold_a_sample_only_as_far_as_needed(database: Database) -> None:
@@ -215,7 +247,7 @@ def test_what_was_done_long_ago_is_out_of_the_way_and_comes_back_by_undo(
         assert [row[0] for row in work.connection.exec_driver_sql(closed)] == ["s1", "s2"]
     assert (state(database, "s1"), state(database, "s2")) == ("settled", "withdrawn")
     with database.transaction() as tx:
-        assert tx.desk.undo(TASK, "ada", at(0), LEASE) is not None
+        assert tx.desk.undo(TASK, "ada", at(0), LEASE, nothing_settled) is not None
     assert claim(database, "ada", now=1, limit=1) == ["s1"]
     opened(database, request("s5", 5))
     assert claim(database, "bob", now=LEASE + 2, limit=2) == ["s1", "s3"]

@@ -48,7 +48,7 @@ class Loop:
 
     def undo(self, task: str) -> None:
         with self.database.transaction("console") as tx:
-            assert undo(tx, task, "ada", self._later(), REVIEW) is not None
+            assert undo(tx, task, LABELS[task], "ada", self._later(), REVIEW) is not None
         self.relay()
 
     def found(self, task: str, sample: str = "shared") -> ReviewTask:

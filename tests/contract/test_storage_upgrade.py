@@ -18,6 +18,8 @@ import pytest
 from alembic.command import upgrade
 from sqlalchemy import MetaData, create_engine, func, select
 
+from flywheel.review.config import ReviewSettings
+from flywheel.review.submit import undo
 from flywheel.rollout.commands import carry_out
 from flywheel.rollout.config import RolloutSettings
 from storage.database import Database
@@ -26,6 +28,8 @@ from storage.migrations.upgrade import config
 
 OLD = Path(__file__).parent / "old_databases"
 TASKS = ("topic", "urgency")
+LABELS = ()  # whatever they were, answers agree by their words
+REVIEW = ReviewSettings()
 NOW = datetime(2026, 3, 1, 12, 0, 45, tzinfo=UTC)
 # Those queued for the first task; the last two are the second's.
 QUEUED = ("t1", "t2", "t3", "t4", "shared", "u1", "u2")
@@ -163,9 +167,9 @@ def test_work_goes_on_where_it_stood(upgraded: Database) -> None:
     with upgraded.transaction("console") as tx:
         mine = tx.desk.claim("topic", "cy", NOW, 300, 9, answers_needed=2)
         assert [one.sample_id for one in mine] == ["t3", "t4"], "held ones first"
-        assert tx.desk.undo("urgency", "bob", NOW + timedelta(seconds=1), 300) is not None
-        assert tx.desk.undo("urgency", "bob", NOW + timedelta(seconds=2), 300) is None
-        assert tx.desk.undo("topic", "bob", NOW + timedelta(seconds=2), 300) is not None
+        assert undo(tx, "urgency", LABELS, "bob", NOW + timedelta(seconds=1), REVIEW) is not None
+        assert undo(tx, "urgency", LABELS, "bob", NOW + timedelta(seconds=2), REVIEW) is None
+        assert undo(tx, "topic", LABELS, "bob", NOW + timedelta(seconds=2), REVIEW) is not None
         found = tx.desk.find("topic", "t1")
         assert found is not None
         assert found.state == "settled"

@@ -154,7 +154,7 @@ def test_an_undone_answer_is_no_evidence_until_it_is_given_again(loop: Loop) -> 
     undone = 0
     while before == len(audits.audits(TASK, "r1")):
         with loop.database.transaction("console") as tx:
-            item = undo(tx, TASK, "ada", datetime.now(UTC), REVIEW)
+            item = undo(tx, TASK, LABELS, "ada", datetime.now(UTC), REVIEW)
         assert item is not None
         undone += 1
         loop.relay()
