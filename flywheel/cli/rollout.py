@@ -19,6 +19,7 @@ from flywheel.rollout.plan import final_share, percent
 from flywheel.settings import FlywheelSettings, load_settings
 
 if TYPE_CHECKING:
+    from flywheel.rollout.analysis.units import UnitsView
     from flywheel.rollout.ports import Asked, Command, CommandKind, Rollout
     from storage.database import Database, Transaction
 
@@ -60,7 +61,7 @@ def show(ctx: click.Context, task: str | None, follow: bool, as_json: bool, utc:
     with open_database(settings) as database:
         if not follow:
             with database.transaction(read_only=True) as tx:
-                _show(tx, name, as_json, utc)
+                _show(tx, settings, name, as_json, utc)
             return
         said = ""
         while True:
@@ -75,12 +76,20 @@ def show(ctx: click.Context, task: str | None, follow: bool, as_json: bool, utc:
             time.sleep(1.0)
 
 
-def _show(tx: Transaction, task: str, as_json: bool, utc: bool) -> None:
+def _show(tx: Transaction, settings: FlywheelSettings, task: str, as_json: bool, utc: bool) -> None:
+    from flywheel.rollout.analysis.units import units_view
+    from flywheel.rollout.control import of_step
+
     rollouts = tx.rollouts.history(task, 10)
+    active = tx.rollouts.active(task)
+    units = None
+    if active is not None:
+        units = units_view(active, of_step(tx.evidence, active), settings.task(task).rollout)
     waiting = [one for one in tx.challengers.waiting(task) if one != tx.rollouts.champion(task)]
     asked = tx.commands.history(task, 10)
     if as_json:
-        show_json({"task": task, "rollouts": rollouts, "waiting": waiting, "asked": asked})
+        found = {"task": task, "rollouts": rollouts, "waiting": waiting, "asked": asked}
+        show_json({**found, "units": units})
         return
     rows = [
         (
@@ -102,6 +111,8 @@ def _show(tx: Transaction, task: str, as_json: bool, utc: bool) -> None:
         bold=running,
         empty=f"{task} had no rollout yet",
     )
+    if units is not None and units.share_of_requests is not None:
+        click.echo(_of_step(units))
     if waiting:
         click.echo(f"{waiting[-1]} waits: its rollout begins when none is running")
     if asked:
@@ -119,6 +130,17 @@ def _show(tx: Transaction, task: str, as_json: bool, utc: bool) -> None:
                 for one in asked
             ],
         )
+
+
+def _of_step(seen: UnitsView) -> str:
+    """What share of the step's requests the challenger answered, and what to know of it."""
+    assert seen.share_of_requests is not None  # noqa: S101 - its caller has looked
+    lines = [
+        f"in this step the challenger answered {seen.challenger_requests} of {seen.requests} "
+        f"requests ({percent(seen.share_of_requests)}); {seen.challenger_units} of {seen.units} "
+        f"units fell to it, {percent(seen.share)} expected (assigned by {seen.assign_by})"
+    ]
+    return "\n  ".join([*lines, *seen.warnings, *filter(None, [seen.way_out])])
 
 
 def _line(row: Rollout, utc: bool) -> str:

@@ -8,6 +8,9 @@ import msgspec
 
 from flywheel.contracts.bounds import Id, ReleaseId, Share
 
+# What the lot is drawn by: each user (sticky), or each request by itself.
+AssignBy = Literal["user", "request"]
+
 RolloutState = Literal[
     "serving",  # no rollout: the champion has all traffic
     "warming",  # the challenger is being loaded and answers no one
@@ -24,6 +27,7 @@ class TrafficSplit(msgspec.Struct, frozen=True, kw_only=True):
 
     ``challenger_share`` is the share of units (0–1) that the challenger answers live;
     ``shadow_share`` the share of requests (0–1) that the arm which did not answer scores as well.
+    A unit is a user, as the client names them, or by ``assign_by`` each request.
     """
 
     task: Id
@@ -32,3 +36,4 @@ class TrafficSplit(msgspec.Struct, frozen=True, kw_only=True):
     rollout_id: Id | None = None
     challenger_share: Share = 0.0
     shadow_share: Share = 0.0
+    assign_by: AssignBy = "user"

@@ -14,7 +14,7 @@ from flywheel.contracts.split import TrafficSplit
 from flywheel.errors import FlywheelError, Unavailable
 from flywheel.gateway.calls import Call, Prediction
 from flywheel.gateway.capture import Capture
-from flywheel.gateway.choose_variant import Variant, choose_shadow, choose_variant
+from flywheel.gateway.choose_variant import Variant, choose_shadow, choose_variant, unit_of
 from flywheel.gateway.forward import PATIENCE, FailsAtText, ModelServers, Unreachable
 from flywheel.gateway.metrics import observe
 from flywheel.gateway.shadow import Copy, Shadow
@@ -26,7 +26,8 @@ _EVENT_IDS = uuid.UUID("0d5ad0b7-6e0c-5c49-8c0c-8e6b7a1f4c21")
 @dataclass(frozen=True, slots=True)
 class Ask:
     """A checked request. ``received`` is time.perf_counter() at its arrival; ``call`` is what a
-    task of this kind asks of a model server."""
+    task of this kind asks of a model server. ``unit`` is the user whom the client names, or the
+    sample where it names nobody."""
 
     task: str
     call: Call
@@ -79,7 +80,7 @@ class Answers:
                 retry_after=5.0,
             )
         self._capture.ensure_room()
-        variant = choose_variant(split, ask.unit)
+        variant = choose_variant(split, unit_of(split, ask.unit, ask.sample_id))
         if variant.arm is None:
             counted, prediction = variant, await self._predict(ask, split, variant)
         else:
@@ -176,7 +177,7 @@ def _asked(ask: Ask, split: TrafficSplit, variant: Variant, event_id: str) -> Tr
         sample_id=ask.sample_id,
         text=ask.text,
         source=ask.source,
-        unit=ask.unit,
+        unit=unit_of(split, ask.unit, ask.sample_id),
         release=variant.release,
         arm=variant.arm,
         rollout_id=split.rollout_id if variant.arm else None,

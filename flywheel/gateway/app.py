@@ -256,6 +256,8 @@ class _Endpoints:
         else:
             check_id(SAMPLE_HEADER, sample_id)
             self._chosen_ids.take(task, sample_id, text)
+        if user and user.isspace():
+            user = None  # that names nobody, and would make one unit of all who send it
         if user:
             check_id("user", user)
         return Ask(task, call, text, sample_id, user or sample_id, caller.source, received)

@@ -16,8 +16,13 @@ class Variant(NamedTuple):
     arm: Arm | None
 
 
+def unit_of(split: TrafficSplit, user: str, sample_id: str) -> str:
+    """What the lot is drawn by: the user, or the request where a person chose that."""
+    return sample_id if split.assign_by == "request" else user
+
+
 def choose_variant(split: TrafficSplit, unit: str) -> Variant:
-    """The release that answers ``unit`` under ``split``.
+    """The release that answers ``unit``, which is ``unit_of`` the request, under ``split``.
 
     A unit's fraction is fixed for a rollout, so a rising share only ever moves units from the
     champion to the challenger, and never back.

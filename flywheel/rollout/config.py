@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from flywheel.contracts.configuration import Contradiction, Settings
+from flywheel.contracts.split import AssignBy
 
 
 class RolloutSettings(Settings):
@@ -21,7 +22,22 @@ class RolloutSettings(Settings):
     shadow_requests: int = Field(
         0, ge=0, description="Shadow answers needed before any live traffic; 0: no shadow state."
     )
+    assign_by: AssignBy = Field(
+        "user",
+        description='What a lot is drawn for. "user": whoever the client names as its user meets '
+        'one model throughout; one who sends most of the traffic is then one unit. "request": each '
+        "request by itself; the shares are exact, but one user may meet both models in turn.",
+    )
     min_requests: int = Field(50, ge=1, description="Challenger requests needed at each step.")
+    min_units: int = Field(
+        5,
+        ge=1,
+        description="Users (or requests, by assign_by) that the challenger has answered needed at "
+        "each step.",
+    )
+    heavy_unit_share: float = Field(
+        0.2, gt=0, le=1, description="One unit with more of a step's requests is warned of."
+    )
     min_labels: int = Field(60, ge=1, description="Audited labels needed before promotion.")
     accuracy_margin: float = Field(0.05, gt=0, lt=1, description="Non-inferiority margin.")
     harm_margin: float = Field(

@@ -25,7 +25,7 @@ from flywheel.rollout.analysis.evidence import Facts
 from flywheel.rollout.commands import carry_out
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.decide import CONTROLLER, Servers, decide
-from flywheel.rollout.ports import Evidence, Rollout, RolloutTransaction
+from flywheel.rollout.ports import Assignment, Evidence, Rollout, RolloutTransaction
 from flywheel.rollout.servers import ModelServers
 
 Transactions = Callable[[], AbstractContextManager[RolloutTransaction]]
@@ -127,19 +127,22 @@ def announce(
 def gather(evidence: Evidence, rollout: Rollout) -> Facts:
     """What is known of a rollout now."""
     champion, challenger = evidence.arms(rollout.rollout_id)
-    began = rollout.step_started_at
-    step = evidence.assignment(rollout.rollout_id, began + SETTLE)
-    since = step
+    since = step = of_step(evidence, rollout)
     # Whoever resumed it has seen the assignment until then.
-    if rollout.resumed_at is not None and rollout.resumed_at > began:
+    if rollout.resumed_at is not None and rollout.resumed_at > rollout.step_started_at:
         since = evidence.assignment(rollout.rollout_id, rollout.resumed_at + SETTLE)
     return Facts(
         champion=champion,
         challenger=challenger,
         pairs=tuple(evidence.pairs(rollout.rollout_id)),
         assignment=since,
-        step_requests=step.challenger_requests,
+        step=step,
     )
+
+
+def of_step(evidence: Evidence, rollout: Rollout) -> Assignment:
+    """Requests and units of the present step."""
+    return evidence.assignment(rollout.rollout_id, rollout.step_started_at + SETTLE)
 
 
 def _commands_or_start(

@@ -57,4 +57,5 @@ def split_of(rollout: Rollout, settings: RolloutSettings) -> TrafficSplit:
         rollout_id=rollout.rollout_id,
         challenger_share=rollout.share,
         shadow_share=settings.shadow_share if scored else 0.0,
+        assign_by=settings.assign_by,
     )

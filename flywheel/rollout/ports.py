@@ -55,12 +55,26 @@ class ArmSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
-    """Live requests and the distinct ``unit``s that sent them, per arm, since some moment."""
+    """Live requests and the distinct ``unit``s that sent them, per arm, since some moment.
+
+    ``heaviest_requests`` are those of the one unit that sent most.
+    """
 
     champion_requests: int = 0
     challenger_requests: int = 0
     champion_units: int = 0
     challenger_units: int = 0
+    heaviest_requests: int = 0
+
+    @property
+    def units(self) -> int:
+        """Of both arms."""
+        return self.champion_units + self.challenger_units
+
+    @property
+    def requests(self) -> int:
+        """Of both arms."""
+        return self.champion_requests + self.challenger_requests
 
 
 def latency_bucket(latency_ms: float) -> int:

@@ -12,6 +12,7 @@ from flywheel.contracts.release import Override
 from flywheel.contracts.split import RolloutState, TrafficSplit
 from flywheel.rollout.analysis.adapter import adapter_note
 from flywheel.rollout.analysis.evidence import Check
+from flywheel.rollout.analysis.units import UnitsView, units_view
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.control import gather
 from flywheel.rollout.decide import Decision, decide
@@ -39,7 +40,7 @@ class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
     that came later don't change what a decision was made from. Its last decision may have kept
     none, and one of long ago none at all: then arms and pairs are None. ``refused`` are the
     commands on it that were not carried out. ``gate`` is None where the registry has no such
-    release.
+    release. ``units`` are those of the present step, None of one that has ended.
     """
 
     rollout: Rollout
@@ -49,6 +50,7 @@ class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
     champion: ArmView | None
     challenger: ArmView | None
     paired: PairedView | None
+    units: UnitsView | None
     checks: tuple[Check, ...]
     decided_on: Transition | None
     next: str
@@ -116,10 +118,12 @@ def rollout_view(
     transitions = tuple(tx.rollouts.transitions(rollout.rollout_id))
     found: Findings | None = None
     change: Transition | None = None
+    units: UnitsView | None = None
     if rollout.ended_at is None:
         facts = gather(tx.evidence, rollout)
         decision = decide(rollout, facts, settings, now)
         found = findings(rollout, facts, decision.assessment, settings)
+        units = units_view(rollout, facts.step, settings)
         what_next = _next(rollout, decision)
     else:
         what_next = f"ended: {rollout.reason}"
@@ -132,6 +136,7 @@ def rollout_view(
         champion=found.champion if found else None,
         challenger=found.challenger if found else None,
         paired=found.paired if found else None,
+        units=units,
         checks=_noted(tx, rollout, found.checks) if found else (),
         decided_on=change,
         next=what_next,

@@ -84,26 +84,32 @@ class SqlEvidence:
 
     def assignment(self, rollout_id: str, since: datetime) -> Assignment:
         """What each arm got live of the requests that occurred at ``since`` or later."""
-        found = self._work.rows(
-            select(
-                _scores.c.arm,
-                func.count().label("requests"),
-                func.count(_scores.c.unit.distinct()).label("units"),
-            )
+        by_unit = (
+            select(_scores.c.arm, _scores.c.unit, func.count().label("requests"))
             .where(
                 _scores.c.rollout_id == rollout_id,
                 _scores.c.live.is_(True),
                 _scores.c.occurred_at >= since,
             )
-            .group_by(_scores.c.arm)
+            .group_by(_scores.c.arm, _scores.c.unit)
+            .subquery()
         )
-        requests = {row.arm: row.requests for row in found}
+        found = self._work.rows(
+            select(
+                by_unit.c.arm,
+                func.sum(by_unit.c.requests).label("requests"),
+                func.count().label("units"),
+                func.max(by_unit.c.requests).label("heaviest"),
+            ).group_by(by_unit.c.arm)
+        )
+        requests = {row.arm: int(row.requests) for row in found}
         units = {row.arm: row.units for row in found}
         return Assignment(
             champion_requests=requests.get("champion", 0),
             challenger_requests=requests.get("challenger", 0),
             champion_units=units.get("champion", 0),
             challenger_units=units.get("challenger", 0),
+            heaviest_requests=max((row.heaviest for row in found), default=0),
         )
 
     def _audits(self, rollout_id: str) -> dict[str, tuple[int, int]]:

@@ -217,6 +217,10 @@ def test_assignment_counts_requests_and_units_since(database: Database) -> None:
     )
     with database.transaction() as tx:
         assert tx.evidence.assignment("rollout", at(5)) == Assignment(
-            champion_requests=2, challenger_requests=2, champion_units=1, challenger_units=2
+            champion_requests=2,
+            challenger_requests=2,
+            champion_units=1,
+            challenger_units=2,
+            heaviest_requests=2,
         )
         assert tx.evidence.assignment("nothing", at(0)) == Assignment()

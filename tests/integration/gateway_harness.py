@@ -15,7 +15,7 @@ import msgspec
 from flywheel.contracts.codec import Record, decode, encode
 from flywheel.contracts.events import Event, RolloutChanged
 from flywheel.contracts.ids import new_id, unit_fraction, utc_now
-from flywheel.contracts.split import TrafficSplit
+from flywheel.contracts.split import AssignBy, TrafficSplit
 from flywheel.errors import ArtefactError, BrokerError
 from flywheel.gateway.app import create_app
 from flywheel.gateway.capture import Capture
@@ -106,6 +106,7 @@ def split_event(
     share: float = 0.0,
     shadow: float = 0.0,
     task: str = TASK,
+    assign_by: AssignBy = "user",
 ) -> RolloutChanged:
     rollout = f"rollout-{challenger}" if challenger else "first"
     return RolloutChanged(
@@ -121,6 +122,7 @@ def split_event(
             rollout_id=rollout if challenger else None,
             challenger_share=share,
             shadow_share=shadow,
+            assign_by=assign_by,
         ),
         decided_by="test",
         reason="test",

@@ -300,6 +300,28 @@ def test_the_other_arm_scores_in_the_shadow(gateway, champion) -> None:
         assert shadow.output in LABELS
 
 
+@pytest.mark.parametrize(
+    ("assign_by", "user", "arms", "units"),
+    [
+        ("user", "the-app", 1, 1),
+        ("request", "the-app", 2, 24),
+        ("user", "", 2, 24),
+        ("user", "  ", 2, 24),
+    ],
+)
+def test_one_caller_is_one_unit_unless_each_request_is_drawn(
+    gateway, champion, assign_by, user, arms, units
+) -> None:
+    gate = gateway([champion], split=split_event("r1", "r2", 0.5, assign_by=assign_by))
+    answers = [gate.classify(f"Who? {n}", user=user).json() for n in range(24)]
+    eventually(lambda: len(gate.events(TrafficRecorded)) == 24)
+    events = gate.events(TrafficRecorded)
+    assert len({answer["arm"] for answer in answers}) == arms
+    assert len({event.unit for event in events}) == units
+    # What is recorded as the unit is what the lot was drawn by.
+    assert all(event.unit in (user, event.sample_id) for event in events)
+
+
 def test_shadow_copies_are_dropped_rather_than_slowing_answers(gateway, champion) -> None:
     go = threading.Event()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from kafka_fixture import free_port
 
 from flywheel.bootstrap.process import open_database
 from flywheel.cli import cli
-from flywheel.contracts.ids import utc_now
+from flywheel.contracts.events import TrafficRecorded
+from flywheel.contracts.ids import new_id, utc_now
 from flywheel.errors import Conflict, FlywheelError, Unavailable
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.control import tick
@@ -198,6 +201,34 @@ def test_start_says_what_became_of_it(workspace: Workspace) -> None:
         workspace.run("rollback", *WHO)
         workspace.run("start", *WHO, "--release", "r2", "--override")
     assert "past the gate" not in _first(workspace), "it had passed"
+
+
+def test_one_caller_is_said_with_the_way_out(workspace: Workspace) -> None:
+    seen = workspace.newest
+    with workspace.database.transaction("worker") as tx:
+        tx.evidence_intake.record_traffic(
+            [
+                TrafficRecorded(
+                    event_id=new_id(),
+                    occurred_at=utc_now() + timedelta(seconds=10),
+                    task=TASK,
+                    sample_id=f"s{number}",
+                    text="?",
+                    unit="the-app",
+                    release="r1",
+                    arm="champion",
+                    rollout_id=seen.rollout_id,
+                    challenger_share=seen.share,
+                )
+                for number in range(60)
+            ]
+        )
+    shown = workspace.run("show")
+    assert "the challenger answered 0 of 60 requests (0%); 0 of 1 units fell to it, 0.5%" in shown
+    assert "one unit sent 60 of 60 requests (100%)" in shown
+    assert 'assign_by = "request"' in shown
+    units = json.loads(workspace.run("show", "--json"))["units"]
+    assert (units["units"], units["share_of_requests"]) == (1, 0.0)
 
 
 def _first(workspace: Workspace) -> str:

@@ -259,6 +259,17 @@ def pairs(outcomes: Sequence[int], probability: float = 0.25) -> list[Pair]:
     ]
 
 
+def of_ten(champion: int, challenger: int) -> Assignment:
+    """Requests that each arm got, of five units each: too few to say that they are unequal."""
+    return Assignment(
+        champion_requests=champion,
+        challenger_requests=challenger,
+        champion_units=5,
+        challenger_units=5,
+        heaviest_requests=max(champion, challenger) // 5,
+    )
+
+
 def arm(requests: int, errors: int = 0, ms: float = 20.0, shadow: int = 0) -> ArmSummary:
     """An arm whose answers all took about ``ms``."""
     good = requests - errors

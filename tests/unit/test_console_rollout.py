@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from rollout_memory import Fleet
 
 from flywheel.console.app import create_app
+from flywheel.contracts.events import TrafficRecorded
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.control import tick
@@ -72,6 +73,29 @@ class World:
                     revision=running.revision,
                     **values,
                 )
+            )
+
+    def traffic(self, *users: str) -> None:
+        """A request of each user to the champion of the running rollout, a while into its step."""
+        with self.database.transaction("worker") as tx:
+            running = tx.rollouts.active(TASK)
+            assert running is not None
+            tx.evidence_intake.record_traffic(
+                [
+                    TrafficRecorded(
+                        event_id=new_id(),
+                        occurred_at=utc_now(),
+                        task=TASK,
+                        sample_id=f"of-{number}",
+                        text="?",
+                        unit=user,
+                        release=running.champion,
+                        arm="champion",
+                        rollout_id=running.rollout_id,
+                        challenger_share=running.share,
+                    )
+                    for number, user in enumerate(users)
+                ]
             )
 
     def tick(self) -> None:
@@ -148,6 +172,18 @@ def test_harm_that_is_not_proven_has_not_passed_anything(world: World) -> None:
     harm = world.words().split("Harm ·")[1].split("Validity ·")[0]
     assert harm.count("not proven") == 3
     assert "passed" not in harm
+
+
+def test_one_caller_as_one_unit_is_said_with_the_way_out(world: World) -> None:
+    assert "by user: each meets one model throughout" in world.words()
+    world.traffic(*["the-app"] * 4000)
+    words = world.words()
+    assert "One unit sent 4000 of" in words
+    assert 'Way out: a person may set assign_by = "request"' in words.replace("&#34;", '"')
+    assert "one user may meet both models in turn" in words
+    found = world.get(f"/api/rollouts/{TASK}").json()["active"]["units"]
+    assert found["heaviest_requests"] == 4000
+    assert found["heaviest_share"] > 0.2
 
 
 def test_a_rollout_of_long_ago_is_found_and_the_list_says_that_it_is_none_of_all(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flywheel.contracts.split import TrafficSplit
-from flywheel.gateway.choose_variant import Variant, choose_shadow, choose_variant
+from flywheel.gateway.choose_variant import Variant, choose_shadow, choose_variant, unit_of
 
 shares = st.floats(0, 1)
 
@@ -54,6 +55,13 @@ def test_units_meet_the_challenger_in_the_share_asked_for() -> None:
         )
         # Five standard errors: this test is deterministic, and would catch any real bias.
         assert abs(hits / count - share) < 5 * math.sqrt(share * (1 - share) / count)
+
+
+@given(st.text(min_size=1), st.text(min_size=1))
+def test_the_lot_is_drawn_by_what_the_split_says(user: str, sample: str) -> None:
+    assert unit_of(split(0.5), user, sample) == user
+    by_request = msgspec.structs.replace(split(0.5), assign_by="request")
+    assert unit_of(by_request, user, sample) == sample
 
 
 def test_two_rollouts_assign_independently() -> None:

@@ -6,7 +6,7 @@ import contextlib
 from datetime import timedelta
 
 import pytest
-from rollout_memory import START, Crash, Fleet, MemoryDatabase, arm, naming, pairs
+from rollout_memory import START, Crash, Fleet, MemoryDatabase, arm, naming, of_ten, pairs
 
 from flywheel.contracts.events import ReleaseRegistered, RolloutChanged
 from flywheel.contracts.ids import new_id
@@ -69,9 +69,7 @@ class World:
         errors = int(more.get("errors", 0))
         ms = more.get("ms", 20.0)
         self.db.state.arms = (arm(champion), arm(challenger, errors, ms, shadow=champion))
-        self.db.state.assignment = Assignment(
-            champion_requests=champion, challenger_requests=challenger
-        )
+        self.db.state.assignment = of_ten(champion, challenger)
 
     def canary(self) -> None:
         """A champion, and a challenger at the first step."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from rollout_memory import START, Fleet, MemoryDatabase, arm, naming, pairs
+from rollout_memory import START, Fleet, MemoryDatabase, arm, naming, of_ten, pairs
 
 import flywheel.rollout.control
 from flywheel.contracts.ids import new_id
@@ -17,7 +17,7 @@ from flywheel.rollout.analysis.evidence import Facts
 from flywheel.rollout.commands import ask
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.control import Latest, gather, tick
-from flywheel.rollout.ports import Assignment, Command, CommandKind, Rollout
+from flywheel.rollout.ports import Command, CommandKind, Rollout
 from flywheel.rollout.view import RolloutView, rollout_view
 
 TASK = "topics"
@@ -200,7 +200,7 @@ def test_a_step_taken_meanwhile_refuses_a_promotion_and_no_pause(world: World) -
     seen = {"rollout_id": world.newest.rollout_id, "revision": world.newest.revision}
     world.db.state.pairs = pairs([0] * 20)
     world.db.state.arms = (arm(500), arm(500))
-    world.db.state.assignment = Assignment(champion_requests=500, challenger_requests=500)
+    world.db.state.assignment = of_ten(500, 500)
     world.tick()
     assert world.newest.step == 1
     assert "has changed since" in world.asks("promote", **seen)

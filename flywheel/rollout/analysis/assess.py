@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 
 from flywheel.rollout.analysis import latency
-from flywheel.rollout.analysis.assignment import MISMATCH_ALPHA, log_e_mismatch
 from flywheel.rollout.analysis.betting import PairedEvidence, differences
 from flywheel.rollout.analysis.evidence import Assessment, Check, Facts
 from flywheel.rollout.analysis.harm import harm_checks, points
 from flywheel.rollout.analysis.promotion import promotion_checks
 from flywheel.rollout.analysis.steps import steps_of
+from flywheel.rollout.analysis.units import validity_checks
 from flywheel.rollout.config import RolloutSettings
-from flywheel.rollout.plan import look_sizes, percent, step_labels
+from flywheel.rollout.plan import look_sizes, step_labels
 from flywheel.rollout.ports import Rollout
 
 STRICT = ("harm", "accuracy")
@@ -28,7 +28,7 @@ def assess(rollout: Rollout, facts: Facts, settings: RolloutSettings) -> Assessm
     return Assessment(
         checks=(
             *harm,
-            _assignment(rollout, facts),
+            *validity_checks(rollout, facts, settings),
             *_step_checks(rollout, facts, paired.n, worries, settings),
             *promotion,
         ),
@@ -38,46 +38,17 @@ def assess(rollout: Rollout, facts: Facts, settings: RolloutSettings) -> Assessm
     )
 
 
-def _assignment(rollout: Rollout, facts: Facts) -> Check:
-    seen = facts.assignment
-    total = seen.champion_units + seen.challenger_units
-    compares = "challenger's share of the units of this step against the share it was given"
-    if not 0 < rollout.share < 1 or not total:
-        return Check(
-            kind="validity",
-            name="assignment",
-            compares=compares,
-            outcome="waiting",
-            words="no unit has been assigned in this step yet",
-        )
-    evidence = float(log_e_mismatch(seen.challenger_units, total, rollout.share))
-    broken = evidence >= math.log(1 / MISMATCH_ALPHA)
-    found = f"{seen.challenger_units} of {total} units, {percent(rollout.share)} expected"
-    return Check(
-        kind="validity",
-        name="assignment",
-        compares=compares,
-        outcome="failed" if broken else "passed",
-        words=(
-            f"the arms did not get their shares, so nothing they show can be compared: {found}"
-            if broken
-            else f"the arms got their shares: {found}"
-        ),
-        value=seen.challenger_units / total,
-        margin=rollout.share,
-        n=total,
-    )
-
-
 def _step_checks(
     rollout: Rollout, facts: Facts, pairs: int, worries: list[str], settings: RolloutSettings
 ) -> tuple[Check, ...]:
     shadow = rollout.state == "shadow" or rollout.resume_to == "shadow"
     need = settings.shadow_requests if shadow else settings.min_requests
-    got = facts.challenger.shadow_requests if shadow else facts.step_requests
+    got = facts.challenger.shadow_requests if shadow else facts.step.challenger_requests
+    units = 0 if shadow else settings.min_units
     labels = 0 if shadow else step_labels(settings, rollout.steps, max(rollout.step, 0))
     return (
         _count("requests", "challenger's answers in this step", got, need),
+        _count("units", "units whose lot fell to it", facts.step.challenger_units, units),
         _count("labels", "audited samples that both arms scored", pairs, labels),
         Check(
             kind="step",

@@ -9,25 +9,26 @@ import msgspec
 from flywheel.rollout.ports import ArmSummary, Assignment, Pair
 
 CheckKind = Literal["harm", "validity", "step", "promotion"]
-Outcome = Literal["passed", "failed", "waiting"]
+Outcome = Literal["passed", "failed", "waiting", "warning"]
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """Evidence of one rollout at one moment. ``assignment`` is that of the present step, or since
-    a person resumed it; ``step_requests`` are the challenger's of the whole step."""
+    """Evidence of one rollout at one moment. ``step`` is the assignment of the whole present step,
+    ``assignment`` that since a person resumed it, if one did."""
 
     champion: ArmSummary = ArmSummary()
     challenger: ArmSummary = ArmSummary()
     pairs: tuple[Pair, ...] = ()
     assignment: Assignment = Assignment()
-    step_requests: int = 0
+    step: Assignment = Assignment()
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
     """One comparison, for people and for programs.
 
     ``value`` with ``low``–``high`` (its interval, if it has one) stands against ``margin``.
-    ``passed`` for a harm check means that no harm is proven; ``failed`` that it is.
+    ``passed`` for a harm check means that no harm is proven; ``failed`` that it is. A ``warning``
+    holds nothing up.
     """
 
     kind: CheckKind
