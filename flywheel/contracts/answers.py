@@ -5,13 +5,21 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping
 
+from flywheel.contracts.invisible import is_blank, without_invisible
+
 # The longest free text that a person, a rule or a file may give as the right answer.
 LONGEST_TEXT = 8_000
 
 
 def normalised(text: str) -> str:
-    """What two texts must share to count as the same: letters whatever their case, width and
-    spacing. Normalising again changes nothing."""
+    """What two texts must share to count as the same, wherever that is asked: letters whatever
+    their case, width and spacing, and whatever nobody sees among them. Normalising again changes
+    nothing."""
+    return spelt(without_invisible(text))
+
+
+def spelt(text: str) -> str:
+    """What earlier versions took for the same text: invisible characters made a difference."""
     # Folding case can leave a text that is no longer composed (Unicode 3.13, D146): hence twice.
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return " ".join(folded.split())
@@ -33,7 +41,7 @@ def is_right(answer: str, truth: str, scores: Mapping[str, float]) -> bool:
 
 def text_problem(text: str) -> str | None:
     """Why a free text cannot be a right answer, or None."""
-    if not text or text.isspace():
+    if is_blank(text):
         return "the text is empty"
     if len(text) > LONGEST_TEXT:
         return f"the text has {len(text)} characters; at most {LONGEST_TEXT} are accepted"

@@ -15,6 +15,8 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from flywheel.contracts.invisible import is_blank
+
 LONGEST_NAME = 256
 # A topic takes a record of 1 MiB: no text that came through one is longer.
 LONGEST_TEXT = 1_000_000
@@ -56,7 +58,7 @@ def id_problem(value: str) -> str | None:
 
 def sample_problem(text: str) -> str | None:
     """Why a text cannot be a sample's, or None."""
-    if not text or text.isspace():
+    if is_blank(text):
         return "the text is empty"
     if len(text) > LONGEST_SAMPLE:
         return f"the text has {len(text)} characters; at most {LONGEST_SAMPLE} are accepted"

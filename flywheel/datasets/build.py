@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from flywheel.contracts.answers import normalised
+from flywheel.contracts.answers import normalised, spelt
 from flywheel.contracts.dataset_folder import (
     MANIFEST_FILE,
     PARTS,
@@ -21,6 +21,7 @@ from flywheel.contracts.dataset_folder import (
     encode_lines,
 )
 from flywheel.contracts.ids import unit_fraction
+from flywheel.contracts.invisible import is_blank
 from flywheel.contracts.label import rank
 from flywheel.contracts.stores import LabelledSample
 from flywheel.datasets.config import DatasetSettings
@@ -60,7 +61,9 @@ def build_dataset(
     """
     _refuse_unknown(samples, labels, task)
     left_out: Counter[str] = Counter()
-    holdout, rest = _hold_out(samples, settings, left_out, salt)
+    seen = [sample for sample in samples if not is_blank(sample.text)]
+    left_out["nothing to be seen in the text"] += len(samples) - len(seen)
+    holdout, rest = _hold_out(seen, settings, left_out, salt)
     trusted = [sample for sample in rest if sample.source not in AUTOMATIC]
     automatic = _limit_automatic(
         [sample for sample in rest if sample.source in AUTOMATIC],
@@ -144,13 +147,7 @@ def _hold_out(
     marked = [sample for sample in samples if sample.split == "holdout"]
     rest = [sample for sample in samples if sample.split != "holdout"]
     if not marked:
-        marked = [
-            sample
-            for sample in rest
-            if sample.source in CALIBRATES
-            and unit_fraction("holdout", normalised(sample.text), salt=salt)
-            < settings.holdout_share
-        ]
+        marked, rest = _draw_holdout(samples, settings.holdout_share, left_out, salt)
     measured = [sample for sample in marked if sample.source not in AUTOMATIC]
     holdout = _one_a_text(measured)
     held_out = {sample.sample_id for sample in marked}
@@ -163,6 +160,32 @@ def _hold_out(
     single = _one_a_text(unseen)
     left_out["same text as another"] += len(unseen) - len(single)
     return holdout, single
+
+
+def _draw_holdout(
+    samples: Sequence[LabelledSample], share: float, left_out: Counter[str], salt: str
+) -> tuple[list[LabelledSample], list[LabelledSample]]:
+    """(held out, all that may be used), by a draw among texts.
+
+    Earlier versions drew a text with invisible characters apart from the one that looks the same.
+    Where their draw went the other way the sample is left out: trained on, it would have been held
+    out of a model before, and held out, trained on.
+    """
+    held: list[LabelledSample] = []
+    usable: list[LabelledSample] = []
+    for sample in samples:
+        if sample.source not in CALIBRATES:
+            usable.append(sample)
+            continue
+        text, before = normalised(sample.text), spelt(sample.text)
+        drawn = unit_fraction("holdout", text, salt=salt) < share
+        if text != before and drawn != (unit_fraction("holdout", before, salt=salt) < share):
+            left_out["drawn otherwise by an earlier version"] += 1
+            continue
+        usable.append(sample)
+        if drawn:
+            held.append(sample)
+    return held, usable
 
 
 def _one_a_text(samples: Iterable[LabelledSample]) -> list[LabelledSample]:

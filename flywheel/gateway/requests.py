@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from flywheel.contracts.bounds import id_problem
+from flywheel.contracts.invisible import is_blank
 from flywheel.errors import RequestError, TooLarge
 from flywheel.gateway.calls import Prediction
 
@@ -109,7 +110,7 @@ def parse(kind: type[Body], body: bytes) -> Body:
 
 def check_text(text: str, max_chars: int) -> None:
     """Raises RequestError for a text that no model should be asked about."""
-    if not text or text.isspace():
+    if is_blank(text):
         raise RequestError("the text is empty")
     if len(text) > max_chars:
         raise TooLarge(f"the text has {len(text)} characters; at most {max_chars} are accepted")

@@ -14,6 +14,7 @@ from prometheus_client import Counter, Histogram
 
 from flywheel.contracts.addresses import LOOPBACK_NAMES
 from flywheel.contracts.ids import new_id
+from flywheel.contracts.invisible import is_blank
 from flywheel.errors import FlywheelError, RequestError
 from flywheel.monitoring.bodies import read_body
 from flywheel.monitoring.foreign_pages import ForeignPages
@@ -173,7 +174,7 @@ class _Endpoints:
 
 def _refuse_blank(texts: list[str]) -> None:
     for index, text in enumerate(texts):
-        if not text or text.isspace():
+        if is_blank(text):
             raise RequestError(f"input: text {index} is empty")
 
 
