@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from flywheel.errors import BrokerError
@@ -13,6 +14,7 @@ from streams.reconcile import committed_offsets
 if TYPE_CHECKING:
     from flywheel.settings import KafkaSettings
 
+_LOOK_SECONDS = 0.2
 AGENTS: Mapping[str, tuple[str, ...]] = {
     module.GROUP: module.TOPICS for module in (triage, review, labels, evidence)
 }
@@ -25,29 +27,53 @@ def agent_lag(
 
     Raises BrokerError when Kafka does not answer.
     """
+    committed = {group: committed_offsets(kafka, group, patience) for group in agents}
+    ends = _ends(kafka, {topic for topics in agents.values() for topic in topics})
+    return {
+        group: sum(
+            max(0, end - committed[group].get(place, 0))
+            for place, end in ends.items()
+            if place[0] in topics
+        )
+        for group, topics in agents.items()
+    }
+
+
+def handled_all(
+    kafka: KafkaSettings, group: str, topics: Sequence[str], timeout: float, patience: float = 3.0
+) -> bool:
+    """Whether a group has handled, within ``timeout`` seconds, all that is now in these topics.
+
+    Raises BrokerError when Kafka does not answer.
+    """
+    ends = _ends(kafka, topics)
+    deadline = time.monotonic() + timeout
+    while True:
+        committed = committed_offsets(kafka, group, patience)
+        if all(committed.get(place, 0) >= end for place, end in ends.items()):
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_LOOK_SECONDS)
+
+
+def _ends(kafka: KafkaSettings, topics: Iterable[str]) -> dict[tuple[str, int], int]:
+    """(topic, partition) → the offset after its last record."""
     from kafka import KafkaConsumer, TopicPartition
     from kafka.errors import KafkaError
 
-    committed = {group: committed_offsets(kafka, group, patience) for group in agents}
     connection.require_listener(kafka)
     try:
         consumer = KafkaConsumer(**connection.kafka_python(kafka, "flywheel-lag"), group_id=None)
         try:
             partitions = [
                 TopicPartition(topic, number)
-                for topic in sorted({topic for topics in agents.values() for topic in topics})
+                for topic in sorted(topics)
                 for number in consumer.partitions_for_topic(topic) or ()
             ]
-            ends = consumer.end_offsets(partitions) if partitions else {}
+            found = consumer.end_offsets(partitions) if partitions else {}
         finally:
             consumer.close()
     except (KafkaError, OSError) as error:
         raise BrokerError(f"Kafka at {kafka.servers} does not answer: {error}") from error
-    return {
-        group: sum(
-            max(0, end - committed[group].get((place.topic, place.partition), 0))
-            for place, end in ends.items()
-            if place.topic in topics
-        )
-        for group, topics in agents.items()
-    }
+    return {(place.topic, place.partition): end for place, end in found.items()}

@@ -5,66 +5,109 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from flywheel.bootstrap.process import await_broker, open_database
+from flywheel.contracts.answers import normalised
 from flywheel.contracts.codec import encode
 from flywheel.contracts.events import Event, LabelRecorded, Split, TrafficRecorded
 from flywheel.contracts.ids import new_id, utc_now
-from flywheel.datasets.labelled_file import Row, UnusableLines, read_labelled
+from flywheel.contracts.stores import SeedLabel
+from flywheel.datasets.file_formats import Format
+from flywheel.datasets.labelled_file import LabelledFile, Row, UnusableLines, read_labelled
 from flywheel.errors import MalformedEvent, StorageError
 from flywheel.settings import FlywheelSettings
 
 _NAMESPACE = uuid.UUID("7d1f5bb6-3a0c-5f0e-9a3e-2f3b8a7c1d42")
+# How long a file waits for the worker, so as to know what stands already.
+CATCH_UP_SECONDS = 5.0
+
+
+class Conflict(msgspec.Struct, frozen=True):
+    """Two labels that a file gives one text; the one further down counts."""
+
+    line: int
+    label: str
+    counts_line: int
+    counts_label: str
 
 
 class Ingested(msgspec.Struct, frozen=True, kw_only=True):
-    """What a file brought in. ``again`` lines had the text of another and its label; ``relabelled``
-    ones had it with another label, of which the last counts."""
+    """What a file brought in. ``again`` lines had the text of another and its label;
+    ``relabelled`` ones had it with another label, each named in ``conflicts``. ``unchanged``
+    samples had this label already. ``left_out`` is why → the lines whose label does not hold;
+    ``unit`` is what a line is called in this format."""
 
     task: str
     split: str | None
+    format: str
+    unit: str
     samples: int
     by_label: dict[str, int]
+    unchanged: int
     again: int
     relabelled: int
+    conflicts: tuple[Conflict, ...]
+    left_out: dict[str, tuple[int, ...]]
     sample_ids: tuple[str, ...]
 
 
 def ingest_file(
-    settings: FlywheelSettings, task: str, path: Path, split: Split | None, annotator: str
+    settings: FlywheelSettings,
+    task: str,
+    path: Path,
+    split: Split | None,
+    annotator: str,
+    format: Format | None = None,
 ) -> Ingested:
     """Publish a file's samples and labels, all of them or none.
 
-    The whole file is read and encoded before anything is sent. Ids depend on the content alone, so
-    a file brought in twice counts once. Raises RejectedEvent naming every bad line, BrokerError
-    without Kafka.
+    The whole file is read and encoded before anything is sent. What stands already is not said
+    again, so a file brought in twice counts once; a label that goes back to an earlier one is
+    said. Raises RejectedEvent naming every bad line, BrokerError without Kafka.
     """
     from streams.publisher import KafkaPublisher
 
     of_task = settings.task(task)
-    rows = read_labelled(path, of_task.labels, of_task.label_titles)
-    last = {row.text: row for row in rows}
-    relabelled = sum(row.label != last[row.text].label for row in rows)
-    events = _all_events(task, path, list(last.values()), split, annotator)
+    read = read_labelled(path, of_task.labels, of_task.label_titles, format)
+    last = {normalised(row.text): row for row in read}
+    rows = [(_sample_id(task, row.text), row) for row in last.values()]
     await_broker(settings)
-    publisher = KafkaPublisher(settings.kafka, "flywheel-ingest")
-    try:
-        publisher.publish(events)
-    finally:
-        publisher.close()
+    standing = _standing(settings, task, [sample_id for sample_id, _ in rows])
+    events, unchanged = _all_events(task, path, rows, standing, split, annotator, read.unit)
+    if events:
+        publisher = KafkaPublisher(settings.kafka, "flywheel-ingest")
+        try:
+            publisher.publish(events)
+        finally:
+            publisher.close()
     counted = Counter(row.label for row in last.values())
+    conflicts = _conflicts(read, last)
     return Ingested(
         task=task,
         split=split,
+        format=read.format,
+        unit=read.unit,
         samples=len(last),
         by_label={label: counted[label] for label in of_task.labels},
-        again=len(rows) - len(last) - relabelled,
-        relabelled=relabelled,
-        sample_ids=tuple(_sample_id(task, text) for text in last),
+        unchanged=unchanged,
+        again=len(read.rows) - len(last) - len(conflicts),
+        relabelled=len(conflicts),
+        conflicts=conflicts,
+        left_out=dict(read.left_out),
+        sample_ids=tuple(sample_id for sample_id, _ in rows),
+    )
+
+
+def _conflicts(read: LabelledFile, last: Mapping[str, Row]) -> tuple[Conflict, ...]:
+    pairs = [(row, last[normalised(row.text)]) for row in read]
+    return tuple(
+        Conflict(row.line, row.label, counts.line, counts.label)
+        for row, counts in pairs
+        if row.label != counts.label
     )
 
 
@@ -72,22 +115,49 @@ def _sample_id(task: str, text: str) -> str:
     return str(uuid.uuid5(_NAMESPACE, f"{task}\x1f{text}"))
 
 
+def _standing(
+    settings: FlywheelSettings, task: str, sample_ids: Sequence[str]
+) -> Mapping[str, SeedLabel]:
+    """What the database says of these samples, or nothing while it may be behind the log: then
+    all is said again, and what repeats changes nothing."""
+    from streams.agents import labels
+    from streams.lag import handled_all
+
+    if not handled_all(settings.kafka, labels.GROUP, ("flywheel.labels",), CATCH_UP_SECONDS):
+        return {}
+    with open_database(settings) as database, database.transaction(read_only=True) as tx:
+        return tx.labels.seed_labels(task, sample_ids)
+
+
 def _all_events(
-    task: str, path: Path, rows: Sequence[Row], split: Split | None, annotator: str
-) -> list[Event]:
+    task: str,
+    path: Path,
+    rows: Sequence[tuple[str, Row]],
+    standing: Mapping[str, SeedLabel],
+    split: Split | None,
+    annotator: str,
+    unit: str,
+) -> tuple[list[Event], int]:
+    """What is to be said of these rows, and how many of them stand already as they are."""
     events: list[Event] = []
+    unchanged = 0
     problems: list[tuple[int, str]] = []
-    for row in rows:
-        of_row = _events(task, _sample_id(task, row.text), row.text, row.label, split, annotator)
+    for sample_id, row in rows:
+        stands = standing.get(sample_id)
+        if stands is not None and stands.label == row.label and split in (None, stands.split):
+            unchanged += 1
+            continue
+        of_row = _events(task, sample_id, row.text, row.label, split, annotator)
         try:
             for event in of_row:
                 encode(event)
         except MalformedEvent as error:
             problems.append((row.line, str(error)))
-        events += of_row
+        # Its text is known, and is the same: an id is made of it.
+        events += of_row[1:] if stands is not None else of_row
     if problems:
-        raise UnusableLines(path, problems, len(rows))
-    return events
+        raise UnusableLines(path, problems, len(rows), unit)
+    return events, unchanged
 
 
 def _events(
@@ -104,7 +174,8 @@ def _events(
             source=annotator,
         ),
         LabelRecorded(
-            event_id=str(uuid.uuid5(_NAMESPACE, f"{sample_id}\x1f{label}\x1f{split}")),
+            # Not made of what it says: a label may go back to what it was.
+            event_id=new_id(),
             occurred_at=utc_now(),
             task=task,
             sample_id=sample_id,

@@ -11,6 +11,7 @@ from flywheel.cli.ids import full_id
 from flywheel.cli.render import json_option, moment, show_json, show_table, utc_option
 from flywheel.contracts.events import Split
 from flywheel.contracts.ids import new_id, utc_now
+from flywheel.datasets.file_formats import FORMATS, OTHER_NAMES
 from flywheel.errors import ConfigurationError, WorkspaceError
 from flywheel.settings import load_settings
 
@@ -36,6 +37,12 @@ def chosen_task(settings_tasks: Mapping[str, object], task: str | None) -> str:
     help="'holdout' is never trained on: the gate measures every release on it.",
 )
 @click.option("--annotator", default="import", show_default=True, help="Who gave these labels.")
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice([*(one.name for one in FORMATS), *OTHER_NAMES], case_sensitive=False),
+    help="What wrote FILE; without it, what FILE begins with decides.",
+)
 @click.option("--wait/--no-wait", default=True, help="Return when the database knows them all.")
 @json_option
 @click.pass_context
@@ -45,36 +52,37 @@ def ingest(
     task: str | None,
     split: Split | None,
     annotator: str,
+    format_name: str | None,
     wait: bool,
     as_json: bool,
 ) -> None:
     """Bring in labelled samples: FILE has a JSON object a line with "text" and "label", or is CSV
-    whose header names text and label.
+    whose header names text and label, or an export of doccano, Label Studio (JSON, JSON_MIN),
+    Prodigy, or a chat file of OpenAI's.
 
-    All of FILE comes in, or nothing when a line is wrong. A text brought in twice counts once.
+    All of FILE comes in, or nothing when a line is wrong. What was rejected or skipped is left out
+    and said. A text brought in twice counts once; a label that differs from the one before counts.
     """
     from flywheel.bootstrap.ingest import await_labels, ingest_file
+    from flywheel.cli.ingest_words import ingested_text
+    from flywheel.datasets.file_formats import format_named
 
     settings = load_settings(ctx.obj)
     name = chosen_task(settings.tasks, task)
-    found = ingest_file(settings, name, file, split, annotator)
+    format_ = format_named(format_name) if format_name else None
+    found = ingest_file(settings, name, file, split, annotator, format_)
     if wait:
         await_labels(settings, name, found.sample_ids, 120.0)
     if as_json:
         show_json(found)
         return
-    part = {"holdout": " for the holdout", "train": " for training"}.get(split or "", "")
-    click.echo(f"{found.samples} labelled samples of {name} brought in{part}")
+    first, *rest = ingested_text(found)
+    click.echo(first)
     if found.by_label:
         rows = [(label, str(count)) for label, count in found.by_label.items()]
         show_table(["label", "samples"], rows, right=["samples"])
-    if found.again:
-        click.echo(f"repeated lines, which count once: {found.again}")
-    if found.relabelled:
-        click.echo(f"lines with another label further down, which counts: {found.relabelled}")
-    missing = [label for label, count in found.by_label.items() if not count]
-    if missing:
-        click.echo(f"no sample of {', '.join(missing)}")
+    for line in rest:
+        click.echo(line)
 
 
 @click.command()

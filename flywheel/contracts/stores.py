@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -25,6 +26,13 @@ class LabelledSample(msgspec.Struct, frozen=True, kw_only=True):
     audit: bool
     settled_at: datetime
     event_id: str
+
+
+class SeedLabel(msgspec.Struct, frozen=True, kw_only=True):
+    """The label that files have given a sample, as it stands, and the part they put it in."""
+
+    label: str
+    split: Split | None
 
 
 class LabelCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +59,10 @@ class LabelStore(Protocol):
         """One settled label per sample, as they were at ``watermark`` (for ever the same rows,
         whatever comes after), ordered by sample id. An expert's label outranks seed, outcome,
         user, rule and auto, in this order."""
+        ...
+
+    def seed_labels(self, task: str, sample_ids: Sequence[str]) -> Mapping[str, SeedLabel]:
+        """Sample id → its seed label, of those that have one and a text."""
         ...
 
     def counts(self, task: str, after: str | None = None) -> LabelCounts:

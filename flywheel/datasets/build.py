@@ -191,7 +191,7 @@ def _draw_holdout(
 def _one_a_text(samples: Iterable[LabelledSample]) -> list[LabelledSample]:
     """Of samples with the same text, the one whose label is most trusted, then the newest."""
     best: dict[str, LabelledSample] = {}
-    for sample in sorted(samples, key=lambda s: (s.event_id, s.sample_id)):
+    for sample in sorted(samples, key=lambda s: (s.settled_at, s.event_id, s.sample_id)):
         text = normalised(sample.text)
         if text not in best or rank(sample.source) <= rank(best[text].source):
             best[text] = sample

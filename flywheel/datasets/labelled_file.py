@@ -1,4 +1,4 @@
-"""Labelled samples in a file that people wrote: JSON lines, or CSV with a header."""
+"""Labelled samples in a file that people wrote, or that an annotation tool exported."""
 
 from __future__ import annotations
 
@@ -7,32 +7,65 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from flywheel.contracts.answers import text_problem
 from flywheel.contracts.bounds import LONGEST_TEXT, sample_problem
 from flywheel.contracts.configuration import nearest
+from flywheel.datasets.file_formats import (
+    ACCEPTED,
+    CSV,
+    JSON_LINES,
+    Format,
+    Item,
+    format_of,
+    refusal,
+)
+from flywheel.datasets.label_fields import LeftOut, Unusable
 from flywheel.errors import RejectedEvent
 
-FORMATS = (
-    'a JSON object a line, {"text": "…", "label": "…"}, or CSV whose header names text and label'
-)
 _DELIMITERS = (",", ";", "\t", "|")
 _LISTED = 20
 # As many letters of a line as show which one it is.
 _SHOWN = 60
+# What begins a file that is no text, and how people call it.
+_BINARY = {
+    b"PK\x03\x04": "a ZIP archive, or a workbook of a spreadsheet",
+    b"\x1f\x8b": "compressed with gzip",
+    b"PAR1": "a Parquet file",
+    b"\xd0\xcf\x11\xe0": "a workbook of a spreadsheet",
+}
 # Past the longest sample, for one that is too long to be told so. Python's own limit is below it.
 csv.field_size_limit(LONGEST_TEXT)
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One labelled sample, and the line of the file on which it begins (from 1)."""
+    """One labelled sample, and the line of the file on which it begins (from 1); in a JSON array
+    the number of its object."""
 
     line: int
     text: str
     label: str
+
+
+@dataclass(frozen=True)
+class LabelledFile:
+    """The samples of a file in its order, and what of it is no sample: reason → lines.
+
+    ``unit`` is what ``line`` counts.
+    """
+
+    format: str
+    unit: str
+    rows: tuple[Row, ...]
+    left_out: Mapping[str, tuple[int, ...]]
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
 
 
 class UnusableLines(RejectedEvent):
@@ -40,82 +73,204 @@ class UnusableLines(RejectedEvent):
 
     code = "unusable-lines"
 
-    def __init__(self, path: Path, problems: Sequence[tuple[int, str]], lines: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        problems: Sequence[tuple[int, str]],
+        lines: int,
+        unit: str = "line",
+        hint: str = "",
+    ) -> None:
         self.problems = problems
         if len(problems) == 1:
             line, problem = problems[0]
-            super().__init__(f"{path}, line {line}: {problem}; nothing was brought in")
+            super().__init__(f"{path}, {unit} {line}: {problem}; nothing was brought in{hint}")
             return
         said = [
-            f"{len(problems)} of {lines} lines of {path} cannot be used; nothing was brought in",
-            *(f"  line {line}: {problem}" for line, problem in problems[:_LISTED]),
+            f"{len(problems)} of {lines} {unit}s of {path} cannot be used; "
+            f"nothing was brought in{hint}",
+            *(f"  {unit} {line}: {problem}" for line, problem in problems[:_LISTED]),
         ]
         if len(problems) > _LISTED:
             said.append(f"  and {len(problems) - _LISTED} more")
         super().__init__("\n".join(said))
 
 
-def read_labelled(
-    path: Path, labels: Sequence[str], titles: Mapping[str, str] | None = None
-) -> list[Row]:
-    """Every sample of a file, in its order. Without ``labels`` any text will do for one; ``titles``
-    are the words for labels, which somebody may have written in their place.
+@dataclass(frozen=True)
+class _Objects:
+    """The objects of a file as they stand in it, before anyone asks what they say."""
 
-    Raises UnusableLines with every line that is wrong, RejectedEvent for a file that is none of
-    the two formats, or empty.
+    format: Format
+    items: Sequence[tuple[int, Item]]
+    unit: str
+    count: int
+
+
+def read_labelled(
+    path: Path,
+    labels: Sequence[str],
+    titles: Mapping[str, str] | None = None,
+    format: Format | None = None,
+) -> LabelledFile:
+    """Every sample of a file. Without ``labels`` any text will do for one; ``titles`` are the words
+    for labels, which somebody may have written in their place. Without ``format`` the file's first
+    object tells it.
+
+    Raises UnusableLines with every line that is wrong, RejectedEvent for a file that is of no
+    format that is known here, that is empty, or of which nothing is left.
     """
-    data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
-    if not data.strip():
-        raise RejectedEvent(f"{path} is empty: nothing was brought in")
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise RejectedEvent(f"{path} is UTF-16, not UTF-8: save it as UTF-8")
-    lines = data.splitlines()
-    first = next(line for line in lines if line.strip())
+    data = _content(path)
     problems: list[tuple[int, str]] = []
-    if first.lstrip().startswith(b"[") and _is_array(data):
-        raise RejectedEvent(f"{path} is a JSON array; what is taken is {FORMATS}")
-    if delimiter := _delimiter(first):
-        found = _csv(lines, data, delimiter, problems)
-    elif first.lstrip().startswith(b"{") or path.suffix != ".csv":
-        found = _json_lines(lines, problems)
-    else:
-        raise RejectedEvent(
-            f"{path}, line 1: {_short(first.decode('utf-8', 'replace'))} is no header that names "
-            f"text and label; what is taken is {FORMATS}"
-        )
+    read = _objects(path, data, format, problems)
+    try:
+        says = read.format.reader([item for _, item in read.items], labels)
+    except RejectedEvent as error:
+        raise RejectedEvent(f"{path}: {error}; nothing was brought in") from None
     rows: list[Row] = []
-    for row in found:
-        problem = _problem(row.text, row.label, labels, titles or {})
-        if problem is None:
-            rows.append(row)
-        else:
-            problems.append((row.line, problem))
+    left_out: dict[str, list[int]] = {}
+    for line, item in read.items:
+        try:
+            said = says(item)
+        except Unusable as error:
+            problems.append((line, str(error)))
+            continue
+        for one in said:
+            if isinstance(one, LeftOut):
+                left_out.setdefault(one.reason, []).append(line)
+            elif (problem := _problem(one.text, one.label, labels, titles or {})) is not None:
+                problems.append((line, problem))
+            else:
+                rows.append(Row(line, str(one.text), str(one.label)))
     if problems:
-        raise UnusableLines(path, sorted(problems), sum(1 for line in lines if line.strip()))
+        hint = "" if read.items else f"; what is taken is {ACCEPTED}"
+        raise UnusableLines(path, sorted(problems), read.count, read.unit, hint)
+    if not rows and left_out:
+        reasons = ", ".join(f"{reason}: {len(lines)}" for reason, lines in left_out.items())
+        raise RejectedEvent(f"{path} has no label that holds ({reasons}): nothing was brought in")
     if not rows:
         raise RejectedEvent(f"{path} has a header and no samples: nothing was brought in")
-    return rows
+    return LabelledFile(
+        read.format.name, read.unit, tuple(rows), {k: tuple(v) for k, v in left_out.items()}
+    )
 
 
-def _is_array(data: bytes) -> bool:
+def _content(path: Path) -> bytes:
+    """The bytes of a file after its byte order mark. Raises RejectedEvent for what is no text."""
+    data = path.read_bytes()
+    for beginning, what in _BINARY.items():
+        if data.startswith(beginning):
+            raise RejectedEvent(f"{path} is {what}; what is taken is {ACCEPTED}")
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:2]:
+        raise RejectedEvent(f"{path} is UTF-16, not UTF-8: save it as UTF-8")
+    data = data.removeprefix(codecs.BOM_UTF8)
+    if not data.strip():
+        raise RejectedEvent(f"{path} is empty: nothing was brought in")
+    return data
+
+
+def _objects(
+    path: Path, data: bytes, asked: Format | None, problems: list[tuple[int, str]]
+) -> _Objects:
+    lines = data.splitlines()
+    count = sum(1 for line in lines if line.strip())
+    first = next(line for line in lines if line.strip())
+    if first.lstrip().startswith(b"[") and (array := _array(data)) is not None:
+        return _of_array(path, array, asked, problems)
+    if asked in (None, CSV) and (delimiter := _delimiter(first)):
+        found = list(_csv(lines, data, delimiter, problems))
+        return _Objects(CSV, found, "line", count)
+    if asked is not CSV and (first.lstrip().startswith(b"{") or path.suffix != ".csv"):
+        found = list(_json_lines(lines, problems))
+        if not found and len(lines) > 1 and isinstance(_json(data), dict):
+            shown = ", ".join(list(_json(data))[:10])
+            raise RejectedEvent(
+                f"{path} is one JSON object, with {shown}; what is taken is {ACCEPTED}"
+            )
+        return _Objects(asked or _told(path, found), found, "line", count)
+    raise RejectedEvent(
+        f"{path}, line 1: {_short(first.decode('utf-8', 'replace'))} is no header that names "
+        f"text and label; what is taken is {ACCEPTED}"
+    )
+
+
+def _of_array(
+    path: Path, array: list[Any], asked: Format | None, problems: list[tuple[int, str]]
+) -> _Objects:
+    numbered = list(enumerate(array, 1))
+    items = [(number, item) for number, item in numbered if isinstance(item, dict)]
+    format_ = asked or (format_of(items[0][1]) if items else None)
+    if format_ in (None, JSON_LINES, CSV):
+        why = refusal(items[0][1]) if items else None
+        shown = f"{path} is {why or 'a JSON array'}"
+        raise RejectedEvent(f"{shown}; what is taken is {ACCEPTED}")
+    problems += [(n, "it is no object") for n, item in numbered if not isinstance(item, dict)]
+    assert format_ is not None  # noqa: S101 - for the type checker
+    return _Objects(format_, items, "item", len(array))
+
+
+def _told(path: Path, items: Sequence[tuple[int, Item]]) -> Format:
+    """The format of JSON lines by the first of them. Raises RejectedEvent for a known one that
+    holds no samples, and where no line is of any."""
+    if not items:
+        return JSON_LINES
+    line, first = items[0]
+    if (format_ := format_of(first)) is not None:
+        return format_
+    if (why := refusal(first)) is not None:
+        raise RejectedEvent(f"{path} is {why}; what is taken is {ACCEPTED}")
+    if not any(format_of(item) for _, item in items):
+        shown = ", ".join(list(first)[:10]) or "no field at all"
+        raise RejectedEvent(
+            f"{path}, line {line}: an object with {shown}, of no shape that is known; "
+            f"what is taken is {ACCEPTED}"
+        )
+    return JSON_LINES
+
+
+def _json(data: bytes) -> Any:
     try:
-        return isinstance(json.loads(data), list)
+        return json.loads(data)
     except (ValueError, RecursionError):
-        return False
+        return None
 
 
-def _json_lines(lines: Sequence[bytes], problems: list[tuple[int, str]]) -> Iterator[Row]:
+def _array(data: bytes) -> list[Any] | None:
+    found = _json(data)
+    return found if isinstance(found, list) else None
+
+
+def _json_lines(
+    lines: Sequence[bytes], problems: list[tuple[int, str]]
+) -> Iterator[tuple[int, Item]]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line.decode("utf-8"))
-            yield Row(number, row["text"], row["label"])
+            item = json.loads(line.decode("utf-8"), object_pairs_hook=_once)
         except UnicodeDecodeError:
             problems.append((number, "not UTF-8"))
-        except (json.JSONDecodeError, KeyError, TypeError, RecursionError):
-            shown = _short(line.decode("utf-8"))
-            problems.append((number, f'{shown} is not a JSON object with "text" and "label"'))
+        except Unusable as error:
+            problems.append((number, str(error)))
+        except (ValueError, RecursionError):  # also a number of 5,000 digits
+            problems.append((number, _no_object(line)))
+        else:
+            if isinstance(item, dict):
+                yield number, item
+            else:
+                problems.append((number, _no_object(line)))
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Unusable(f'"{twice}" stands in it twice')
+    return found
+
+
+def _no_object(line: bytes) -> str:
+    return f'{_short(line.decode("utf-8"))} is not a JSON object with "text" and "label"'
 
 
 def _delimiter(header: bytes) -> str | None:
@@ -139,7 +294,7 @@ def _columns(header: str, delimiter: str) -> list[str]:
 
 def _csv(
     lines: Sequence[bytes], data: bytes, delimiter: str, problems: list[tuple[int, str]]
-) -> Iterator[Row]:
+) -> Iterator[tuple[int, Item]]:
     bad = [number for number, line in enumerate(lines, 1) if not _is_utf8(line)]
     problems += [(number, "not UTF-8") for number in bad]
     reader = csv.reader(
@@ -160,12 +315,15 @@ def _csv(
             continue
         if not columns:
             columns = [name.strip().lower() for name in values]
+            for name in ("text", "label"):
+                if columns.count(name) > 1:
+                    problems.append((line, f"the header names {name} twice"))
+                    return
         elif len(values) != len(columns):
             shown = f"{len(values)} values under {len(columns)} columns"
             problems.append((line, f"{shown}: a value with {delimiter!r} in it needs quotes"))
         else:
-            told = dict(zip(columns, values, strict=True))
-            yield Row(line, told["text"], told["label"])
+            yield line, dict(zip(columns, values, strict=True))
 
 
 def _is_utf8(line: bytes) -> bool:

@@ -10,7 +10,7 @@ from sqlalchemy import Row, case, func, or_, select
 
 from flywheel.contracts.events import Event, LabelRecorded, LabelSettled, Split, TrafficRecorded
 from flywheel.contracts.label import SETTLES_ALONE, rank
-from flywheel.contracts.stores import LabelCounts, LabelledSample
+from flywheel.contracts.stores import LabelCounts, LabelledSample, SeedLabel
 from storage.repositories.settled import (
     by_sample,
     clocks,
@@ -114,6 +114,21 @@ class SqlLabels:
                 if word is not None and sample_id in texts:
                     split = split_of(words[sample_id])
                     found.append(labelled_sample(word, texts[sample_id], split))
+        return found
+
+    def seed_labels(self, task: str, sample_ids: Sequence[str]) -> dict[str, SeedLabel]:
+        """Sample id → its seed label, of those that have one and a text."""
+        found: dict[str, SeedLabel] = {}
+        for part in self._work.chunks(sample_ids):
+            rows = self._work.rows(select(labels).where(labels.c.sample_id.in_(part)))
+            texts = self._work.rows(
+                select(traffic.c.task, traffic.c.sample_id).where(traffic.c.sample_id.in_(part))
+            )
+            known = {row.sample_id for row in texts if row.task == task}
+            for sample_id, words in by_sample(row for row in rows if row.task == task).items():
+                word = winner(word for word in words if word.source == "seed")
+                if word is not None and sample_id in known:
+                    found[sample_id] = SeedLabel(label=word.value, split=split_of(words))
         return found
 
     def counts(self, task: str, after: str | None = None) -> LabelCounts:

@@ -34,16 +34,16 @@ _first_columns = (
 def winner(words: Iterable[Row[Any]]) -> Row[Any] | None:
     """The row of ``labels`` that counts, of all rows of one sample; None without any.
 
-    Of each source the latest word counts, by time, then by event id; a withdrawn one does not. Of
+    Of each source the latest word counts, by time, then by event id; a withdrawn one does not. A
+    word that repeats the one before it says nothing new: that one goes on to count. Of
     these the most trusted source wins; where it says that the sample can't be labelled, no label
     counts. The order in which rows came in plays no part.
     """
     latest: dict[str, Row[Any]] = {}
-    for word in words:
-        if word.settles:
-            known = latest.get(word.source)
-            if known is None or _when(word) > _when(known):
-                latest[word.source] = word
+    for word in sorted((word for word in words if word.settles), key=_when):
+        known = latest.get(word.source)
+        if known is None or _says(word) != _says(known):
+            latest[word.source] = word
     standing = [w for w in latest.values() if w.value is not None or w.unlabelable]
     best = min(standing, key=lambda word: word.rank, default=None)
     return None if best is None or best.value is None else best
@@ -146,6 +146,17 @@ def _of_task(task: str, rows: Iterable[Row[Any]]) -> list[Row[Any]]:
     # Not a condition of the query: a database that has no statistics yet would rather walk
     # through the whole task than look up a thousand samples.
     return [row for row in rows if row.task == task]
+
+
+def _says(word: Row[Any]) -> tuple[Any, ...]:
+    return (
+        word.value,
+        word.unlabelable,
+        word.annotators,
+        word.agreement,
+        word.audit,
+        word.inclusion_probability,
+    )
 
 
 def _when(row: Row[Any]) -> tuple[Any, str]:

@@ -1,4 +1,4 @@
-"""Texts that look the same are the same everywhere: splits, bounds, labels, what people agree on."""
+"""Texts that look the same are the same everywhere: splits, bounds, labels, agreement."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def test_every_character_that_unicode_ignores_by_default_is_invisible() -> None:
 def test_invisible_characters_make_no_other_text(text: str, among: list[tuple[int, str]]) -> None:
     other = text
     for place, character in among:
-        place %= len(other) + 1
-        other = other[:place] + character + other[place:]
+        cut = place % (len(other) + 1)
+        other = other[:cut] + character + other[cut:]
     assert normalised(without_invisible(text)) == normalised(without_invisible(other))
     assert same_text(text, other)
     assert same_as(())(text) == same_as(())(other)
@@ -116,7 +116,7 @@ def test_a_text_with_nothing_to_be_seen_is_empty_on_every_way_in(tmp_path: Path,
         check_text(text, 100)
     # One that an earlier version let in.
     found = texts([sample(1, text), sample(2, "seen"), sample(3, "too")], tmp_path)
-    assert sorted(sum(found.values(), [])) == ["seen", "too"]
+    assert sorted(text for of in found.values() for text in of) == ["seen", "too"]
 
 
 @pytest.mark.parametrize("text", ["می‌خواهم", "👩‍🚀", "\u0600", "❤️", "क्‍ष", "\ufffd", "."])
