@@ -8,12 +8,17 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 
+from flywheel.bootstrap import ingest
 from flywheel.cli import cli
 from flywheel.contracts.codec import decode
 from flywheel.contracts.events import LabelRecorded, TrafficRecorded
+from flywheel.contracts.stores import LabelledSample
 from flywheel.errors import EventError, FlywheelError
 from flywheel.settings import KafkaSettings, load_settings
+from storage.database import Database
+from streams.agents import labels
 from streams.dead_letters import read_topic
 
 
@@ -26,6 +31,12 @@ def workspace(tmp_path: Path, kafka: KafkaSettings) -> Path:
         "utf-8",
     )
     return tmp_path
+
+
+def rename_task(workspace: Path, task: str) -> None:
+    """The broker is shared: each test has a task of its own."""
+    path = workspace / "flywheel.toml"
+    path.write_text(path.read_text("utf-8").replace("cli-inbox", task), "utf-8")
 
 
 def sent(workspace: Path, topic: str, task: str) -> list[TrafficRecorded | LabelRecorded]:
@@ -66,6 +77,7 @@ def test_a_file_comes_in_as_a_whole_and_is_counted(workspace: Path) -> None:
         "other          0",
         "repeated lines, which count once: 1",
         "lines with another label further down, which counts: 1",
+        "  line 5 says billing, line 6 outage",
         "no sample of other",
     ]
     texts = [
@@ -74,6 +86,89 @@ def test_a_file_comes_in_as_a_whole_and_is_counted(workspace: Path) -> None:
     assert sorted(texts) == ["a, b", "down", "hm", "paid"]
     found = json.loads(CliRunner().invoke(cli, [*base, "--json"]).output)
     assert (found["samples"], found["again"], found["relabelled"]) == (4, 1, 1)
+
+
+def handle_all(workspace: Path, task: str) -> list[LabelledSample]:
+    """What the worker makes of all that was sent; the label group's offsets are at the end then."""
+    settings = load_settings(workspace, {})
+    database = Database(settings.database)
+    database.migrate()
+    try:
+        for topic in ("flywheel.traffic", "flywheel.labels"):
+            labels.agent(database).handle(sent(workspace, topic, task))
+        with database.transaction(read_only=True) as tx:
+            return tx.labels.settled(task, tx.labels.watermark(task) or "0")
+    finally:
+        database.dispose()
+
+
+def acknowledge(kafka: KafkaSettings) -> None:
+    consumer = KafkaConsumer(
+        bootstrap_servers=kafka.servers, group_id=labels.GROUP, enable_auto_commit=False
+    )
+    try:
+        numbers = consumer.partitions_for_topic("flywheel.labels") or ()
+        places = [TopicPartition("flywheel.labels", number) for number in numbers]
+        consumer.assign(places)
+        ends = consumer.end_offsets(places)
+        consumer.commit({place: OffsetAndMetadata(end, "", -1) for place, end in ends.items()})
+    finally:
+        consumer.close()
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["worker up to date", "worker behind"])
+def test_a_label_may_go_back_to_what_it_was(
+    workspace: Path, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch, behind: bool
+) -> None:
+    monkeypatch.setattr(ingest, "CATCH_UP_SECONDS", 0.0)
+    task = "cli-back" + ("-behind" if behind else "")
+    rename_task(workspace, task)
+    file = workspace / "seed.csv"
+    before: list[LabelledSample] = []
+    for number, label in enumerate(["billing", "outage", "outage", "billing", "other", "billing"]):
+        file.write_text(f"text,label\ndown,{label}\n", "utf-8")
+        done = CliRunner().invoke(
+            cli, ["-w", str(workspace), "ingest", str(file), "--no-wait"], catch_exceptions=False
+        )
+        assert "1 labelled samples" in done.output
+        if behind:
+            continue
+        (settled,) = handle_all(workspace, task)
+        acknowledge(kafka)
+        assert settled.label == label
+        if number == 2:
+            assert "changes nothing: 1" in done.output
+            assert [settled] == before
+            assert len(sent(workspace, "flywheel.labels", task)) == 2
+        before = [settled]
+    (settled,) = handle_all(workspace, task)
+    assert settled.label == "billing"
+
+
+def test_a_file_that_says_what_is_rejected_and_what_is_in_it_twice(workspace: Path) -> None:
+    rename_task(workspace, "cli-export")
+    file = workspace / "export.jsonl"
+    rows = [
+        {"text": "down", "label": "outage", "answer": "accept"},
+        {"text": "down\u200b", "label": "outage", "answer": "accept"},
+        {"text": "paid", "label": "billing", "answer": "reject"},
+        {"text": "Paid ", "label": "other", "answer": "accept"},
+    ]
+    file.write_text("\ufeff" + "\r\n".join(json.dumps(row) for row in rows), "utf-8")
+    base = ["-w", str(workspace), "ingest", str(file), "--no-wait"]
+    done = CliRunner().invoke(cli, base, catch_exceptions=False)
+    assert done.output.splitlines() == [
+        "2 labelled samples of cli-export brought in (read as prodigy)",
+        "label    samples",
+        "billing        0",
+        "outage         1",
+        "other          1",
+        "repeated lines, which count once: 1",
+        'left out, "answer": "reject": 1 (line 3)',
+        "no sample of billing",
+    ]
+    found = json.loads(CliRunner().invoke(cli, [*base, "--json"]).output)
+    assert found["left_out"] == {'"answer": "reject"': [3]}
 
 
 def test_a_text_that_no_record_can_carry_is_named_before_anything_is_sent(workspace: Path) -> None:
