@@ -162,47 +162,40 @@ class Demo:
         await self._compared("Drill")
 
     async def _compared(self, what: str) -> None:
+        """Traffic and an expert until the newest release's rollout has ended, and any before it."""
         pace = self.plan.pace
         self.screen.phase(f"{what}: the challenger against the champion on live traffic")
-        newest = self.state["releases"][-1]["release"]
-        # A label that is given before both arms answer proves nothing.
-        self._pace(pace.training, 0.0)
-        await self._loaded(newest)
-        self._allow(self.plan.rollout_budget)
-        self._pace(pace.comparing, pace.answers_comparing)
-
-        patience = self.plan.spent_seconds
         deadline = time.monotonic() + self.plan.patience
+        followed: str | None = None
         spent_at: float | None = None
-        while not _ended(rollouts := await self.client.rollouts(TASK), newest):
+        while True:
+            newest = self.state["releases"][-1]["release"]
+            rollouts = await self.client.rollouts(TASK)
+            if _ended(rollouts, newest):
+                break
             if time.monotonic() > deadline:
                 raise WorkspaceError(
                     f"the rollout of {newest} did not end in {self.plan.patience:.0f} s"
                 )
-            active = rollouts.get("active")
-            if self.expert.given >= self.expert.budget:
-                spent_at = spent_at or time.monotonic()
-            if active and active["rollout"]["state"] == "paused":
-                await self._decide(active["rollout"]["reason"])
-            elif active and spent_at is not None and spent_at < time.monotonic() - patience:
-                await self._decide("the expert's labels are used up")
+            running = (rollouts.get("active") or {}).get("rollout")
+            if running is None or running["state"] == "warming":
+                # A label that is given before both arms answer proves nothing.
+                self._pace(pace.training, 0.0)
+            elif running["rollout_id"] != followed:
+                followed, spent_at = running["rollout_id"], None
+                self._allow(self.plan.rollout_budget)
+                self._pace(pace.comparing, pace.answers_comparing)
+            if running and running["rollout_id"] == followed:
+                if self.expert.given >= self.expert.budget:
+                    spent_at = spent_at or time.monotonic()
+                if running["state"] == "paused":
+                    await self._decide(running["reason"])
+                elif spent_at is not None and spent_at < time.monotonic() - self.plan.spent_seconds:
+                    await self._decide("the expert's labels are used up")
             await self._pause(0.5)
         row = next(row for row in rollouts["history"] if row["challenger"] == newest)
         self.screen.note(f"{newest} {row['state'].replace('_', ' ')}: {row['reason']}")
         self._pace(pace.training, 0.0)
-
-    async def _loaded(self, release: str) -> None:
-        """Wait until a challenger answers on the model servers, or its rollout has ended."""
-        deadline = time.monotonic() + self.plan.patience
-        while True:
-            rollouts = await self.client.rollouts(TASK)
-            running = (rollouts.get("active") or {}).get("rollout", {})
-            answers = running.get("challenger") == release and running["state"] != "warming"
-            if answers or _ended(rollouts, release):
-                return
-            if time.monotonic() > deadline:
-                raise WorkspaceError(f"{release} was not loaded in {self.plan.patience:.0f} s")
-            await self._pause(0.5)
 
     async def _released(self, count: int) -> bool:
         """Wait for the running turn: True with its release, False when the gate refused it."""

@@ -36,7 +36,7 @@ def traffic_flows(folder: Path) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_kill_each_process_during_a_turn(tmp_path: Path) -> None:
     folder = tmp_path / "workspace"
     demo = start_demo(folder, "--turns", "1", "--no-drill", "--holdout", "200")
@@ -65,4 +65,6 @@ def test_kill_each_process_during_a_turn(tmp_path: Path) -> None:
     assert killed == list(VICTIMS), f"the demo ended before all were killed: {killed}"
     assert found["counts"]["lost"] == found["counts"]["doubled"] == 0
     assert found["counts"]["traffic_recorded"] == found["counts"]["requests"] > 50
-    assert len(found["releases"]) == 2
+    # A turn that was killed makes one release; labels that came meanwhile may start another.
+    datasets = [row["dataset_version"] for row in found["releases"]]
+    assert len(datasets) == len(set(datasets)) >= 2
