@@ -4,7 +4,7 @@ SHELL := /bin/bash
 WORKSPACE ?= workspace
 PY := .venv/bin/python
 
-.PHONY: help install vllm demo up test test-all bench lint format lock lock-vllm clean
+.PHONY: help install vllm llm-compressor demo up test test-all bench lint format lock lock-vllm lock-llm-compressor clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,8 +15,11 @@ install: ## Set up .venv from the lock (every other target does it by itself)
 vllm: ## Set up vLLM in .venv-vllm from its own lock; KIND=gpu for NVIDIA GPUs
 	@scripts/install-vllm $(or $(KIND),cpu)
 
+llm-compressor: install ## Set up .venv-llm-compressor, which quantises language models
+	@scripts/install-beside .venv-llm-compressor requirements/llm-compressor.txt
+
 demo: install ## Turn the wheel on real input; ARGS="--exit" ends when done, ARGS="--engine vllm" serves with vLLM
-	@$(if $(findstring llm,$(ARGS)),scripts/install-vllm cpu)
+	@$(if $(findstring llm,$(ARGS)),scripts/install-vllm cpu && $(MAKE) --no-print-directory llm-compressor)
 	@.venv/bin/flywheel demo --workspace $(WORKSPACE)-demo $(ARGS)
 
 up: install ## Start every process of the workspace (WORKSPACE=folder) under one supervisor
@@ -42,6 +45,11 @@ lock: install ## Resolve the lock anew from pyproject.toml
 		--universal --python-version 3.11 --override requirements/overrides.txt --generate-hashes \
 		--no-emit-index-url --no-header --quiet --upgrade -o requirements/lock.txt
 
+lock-llm-compressor: install ## Resolve llm-compressor's lock anew
+	@.tools/uv/bin/uv pip compile requirements/llm-compressor.in --universal --python-version 3.11 \
+		--override requirements/llm-compressor-overrides.txt --generate-hashes \
+		--no-emit-index-url --no-header --quiet --upgrade -o requirements/llm-compressor.txt
+
 lock-vllm: install ## Resolve vLLM's locks anew
 	@for kind in cpu gpu; do \
 		override=; [ $$kind = gpu ] || override="--override requirements/vllm-cpu-overrides.txt"; \
@@ -50,4 +58,4 @@ lock-vllm: install ## Resolve vLLM's locks anew
 	done
 
 clean: ## Remove the environment, caches and demo workspace of this checkout
-	rm -rf .venv .venv-vllm .tools build .pytest_cache .mypy_cache .ruff_cache .hypothesis $(WORKSPACE)-demo
+	rm -rf .venv .venv-vllm .venv-llm-compressor .tools build .pytest_cache .mypy_cache .ruff_cache .hypothesis $(WORKSPACE)-demo

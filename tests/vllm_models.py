@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -44,11 +44,22 @@ def require_vllm() -> None:
     """Skip where vLLM is not installed, unless FLYWHEEL_REQUIRE_VLLM says that it must be."""
     from flywheel.serving.vllm.machine import find_installation
 
+    _require(lambda: find_installation(VllmSettings(), os.environ), "FLYWHEEL_REQUIRE_VLLM")
+
+
+def require_compressor() -> None:
+    """The same for llm-compressor and FLYWHEEL_REQUIRE_LLM_COMPRESSOR."""
+    from flywheel.compression.llm_quantize import find_compressor
+
+    _require(lambda: find_compressor(os.environ), "FLYWHEEL_REQUIRE_LLM_COMPRESSOR")
+
+
+def _require(find: Callable[[], object], variable: str) -> None:
     try:
-        find_installation(VllmSettings(), os.environ)
+        find()
     except ConfigurationError as error:
-        if os.environ.get("FLYWHEEL_REQUIRE_VLLM") == "1":
-            pytest.fail(f"FLYWHEEL_REQUIRE_VLLM=1, but {error}")
+        if os.environ.get(variable) == "1":
+            pytest.fail(f"{variable}=1, but {error}")
         pytest.skip(str(error))
 
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from flywheel.bootstrap.orphans import members
 from flywheel.bootstrap.readiness import base_model_problems
-from flywheel.bootstrap.supervisor import check_engine, taken_ports
+from flywheel.bootstrap.supervisor import check_compressor, check_engine, taken_ports
 from flywheel.bootstrap.up_lock import holder
 from flywheel.errors import ConfigurationError
 from flywheel.settings import FlywheelSettings, load_settings, refused_keys
@@ -33,6 +33,7 @@ def _references(settings: FlywheelSettings) -> Iterator[ConfigurationError]:
         if file is not None and not file.is_file():
             yield ConfigurationError(f"kafka.{key}", f"{file} is no file")
     yield from _refusal(lambda: check_engine(settings))
+    yield from _refusal(lambda: check_compressor(settings))
     # Our own processes hold the ports while they run.
     if holder(settings) is None and not members(settings):
         yield from taken_ports(settings)

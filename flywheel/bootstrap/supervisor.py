@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flywheel.compression.llm_quantize import find_compressor
 from flywheel.contracts.private_files import private_folder
 from flywheel.errors import ConfigurationError, WorkspaceError
 from flywheel.serving.vllm.machine import find_installation
@@ -169,6 +170,15 @@ def check_engine(settings: FlywheelSettings) -> None:
     serving = settings.serving
     if serving.engine == "vllm" and not serving.urls and not serving.vllm.urls:
         find_installation(serving.vllm, os.environ)
+
+
+def check_compressor(settings: FlywheelSettings) -> None:
+    """Raises ConfigurationError when a language model is to be quantised and the compressor is
+    not installed: a turn would find out after it has trained."""
+    for task in settings.tasks.values():
+        wanted = (task.compression.recipe(name).quantise for name in task.compression.variants)
+        if task.model == "llm" and any(quantise != "none" for quantise in wanted):
+            find_compressor(os.environ)
 
 
 def check_disk(settings: FlywheelSettings) -> None:

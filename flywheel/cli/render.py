@@ -97,7 +97,7 @@ def moment(at: datetime | None, utc: bool = False) -> str:
     return f"{at.astimezone(UTC if utc else None):%Y-%m-%d %H:%M:%S %Z}"
 
 
-class Moment(click.ParamType):
+class Moment(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """A moment as people write it: ISO 8601, with a zone or in local time."""
 
     name = "time"

@@ -23,6 +23,7 @@ def up(ctx: click.Context) -> None:
     from flywheel.bootstrap.orphans import end, members, names
     from flywheel.bootstrap.supervisor import (
         address,
+        check_compressor,
         check_disk,
         check_engine,
         check_ports,
@@ -34,6 +35,7 @@ def up(ctx: click.Context) -> None:
 
     settings = load_settings(ctx.obj)
     check_engine(settings)
+    check_compressor(settings)
     check_disk(settings)
     held = lock(settings)
     # Before anything is ended: what a killed supervisor left may be serving.

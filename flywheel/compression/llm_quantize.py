@@ -6,15 +6,25 @@ import json
 import math
 import os
 import shutil
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from flywheel.compression.config import Quantisation
-from flywheel.contracts.model_folder import CONFIG_FILE, TOKENIZER_FILES, WEIGHTS_FILE, Method
-from flywheel.errors import ConfigurationError
+from flywheel.contracts.model_folder import (
+    CONFIG_FILE,
+    TOKENIZER_FILES,
+    WEIGHTS_FILE,
+    Method,
+    write_json,
+)
+from flywheel.errors import ArtefactError, ConfigurationError
+
+COMPRESSOR_PYTHON = "FLYWHEEL_LLM_COMPRESSOR_PYTHON"
 
 _METHODS: dict[Quantisation, Method] = {
     "none": "none",
@@ -24,8 +34,19 @@ _METHODS: dict[Quantisation, Method] = {
 }
 # The largest that divides every layer's inputs is taken; vLLM's kernels know these.
 _GROUPS = (128, 64, 32)
-_KEPT = ("lm_head",)
 _SCALES = ("_scale", "_zero_point", "_global_scale")
+
+
+class Job(msgspec.Struct, frozen=True):
+    """What one run of llm-compressor does: the model in ``source`` to ``folder``.
+
+    ``calibration`` are rows of token ids; none rounds each weight to the nearest.
+    """
+
+    source: str
+    folder: str
+    quantise: Quantisation
+    calibration: list[list[int]]
 
 
 def method_of(quantise: Quantisation) -> Method:
@@ -48,37 +69,47 @@ def quantise_model(
     weight to the nearest; with some it is GPTQ (Frantar et al. 2022, arXiv 2210.17323), as for
     "w4a16-gptq". "w4a16-awq" (Lin et al. 2023, arXiv 2306.00978) rescales inputs of layers, so an
     adapter that was trained on the model before fits no longer.
-    """
-    os.environ.setdefault("LLM_COMPRESSOR_LOG_LEVEL", "ERROR")
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    import torch
-    from llmcompressor import oneshot
-    from llmcompressor.core import reset_session
-    from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, local_files_only=True)
-    if torch.cuda.is_available():
-        model.to("cuda")
-    reset_session()
-    told: dict[str, Any] = {"recipe": _recipe(model, quantise, calibrated=bool(calibration))}
-    if calibration:
-        told |= {
-            "dataset": _loader(calibration),
-            "num_calibration_samples": len(calibration),
-            "max_seq_length": max(map(len, calibration)),
-        }
-    with _pinning_only_with_a_gpu():
-        oneshot(model=model, **told)
-    model.to("cpu")
-    with warnings.catch_warnings():
-        # It counts the model as offloaded to the memory that it is in.
-        warnings.filterwarnings("ignore", message="Attempting to save a model with offloaded")
-        # One file: what is served from a release lists one.
-        model.save_pretrained(folder, save_compressed=True, max_shard_size="1000GB")
-    reset_session()
-    (folder / "recipe.yaml").unlink(missing_ok=True)
+    It runs in the environment of :func:`find_compressor`. Raises ConfigurationError without one,
+    ArtefactError with the compressor's own last words when it fails.
+    """
+    python = find_compressor(os.environ)
+    with tempfile.TemporaryDirectory(prefix="flywheel-quantise-") as temporary:
+        job = Path(temporary) / "job.json"
+        write_json(job, Job(str(source), str(folder), quantise, [list(row) for row in calibration]))
+        done = subprocess.run(
+            [str(python), "-m", "flywheel.compression.llm_compressor", str(job)],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    if done.returncode or not (folder / WEIGHTS_FILE).is_file():
+        said = done.stderr.strip().splitlines()
+        raise ArtefactError(
+            f"llm-compressor could not make {quantise} of {source}: "
+            f"{said[-1] if said else f'it ended with {done.returncode}'}"
+        )
     halve(folder / WEIGHTS_FILE)
     copy_tokenizer(source, folder)
+
+
+def find_compressor(environment: Mapping[str, str]) -> Path:
+    """The interpreter that has llm-compressor: FLYWHEEL_LLM_COMPRESSOR_PYTHON, or what
+    `make llm-compressor` made. Its exact pins go with no other package here, hence its own.
+
+    Raises ConfigurationError, saying how to get it, when it is missing.
+    """
+    checkout = Path(__file__).resolve().parents[2]
+    named = environment.get(COMPRESSOR_PYTHON, "")
+    python = Path(named).expanduser() if named else checkout / ".venv-llm-compressor/bin/python"
+    if not os.access(python, os.X_OK):
+        raise ConfigurationError(
+            COMPRESSOR_PYTHON,
+            f"there is no interpreter at {python}, and language models are quantised with it",
+            "run `make llm-compressor`, which sets it up in an environment of its own",
+        )
+    return python
 
 
 def halve(file: Path) -> None:
@@ -124,64 +155,3 @@ def model_config(folder: Path) -> dict[str, Any]:
     """config.json of a model folder."""
     loaded: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
     return loaded
-
-
-def _recipe(model: Any, quantise: Quantisation, *, calibrated: bool) -> list[Any]:
-    from llmcompressor.modifiers.quantization import GPTQModifier, QuantizationModifier
-    from llmcompressor.modifiers.transform import AWQModifier
-
-    ignore = list(_KEPT)
-    if quantise == "w8a8":
-        kind = GPTQModifier if calibrated else QuantizationModifier
-        return [kind(targets="Linear", scheme="W8A8", ignore=ignore)]
-    groups = {
-        "group_0": {
-            "targets": ["Linear"],
-            "weights": {
-                "num_bits": 4,
-                "type": "int",
-                "symmetric": True,
-                "strategy": "group",
-                "group_size": group_size(_inputs(model)),
-            },
-        }
-    }
-    if quantise == "w4a16-gptq":
-        return [GPTQModifier(config_groups=groups, ignore=ignore)]
-    return [AWQModifier(), QuantizationModifier(config_groups=groups, ignore=ignore)]
-
-
-def _inputs(model: Any) -> list[int]:
-    from torch import nn
-
-    return [
-        module.in_features
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and not name.endswith(_KEPT)
-    ]
-
-
-@contextmanager
-def _pinning_only_with_a_gpu() -> Iterator[None]:
-    # llm-compressor 0.14 pins what AWQ keeps even where no GPU could read it, and fails there.
-    import torch
-    from llmcompressor.pipelines.cache import IntermediatesCache
-
-    pin = IntermediatesCache.pin_memory
-    if not torch.cuda.is_available():
-        IntermediatesCache.pin_memory = lambda *_: None
-    try:
-        yield
-    finally:
-        IntermediatesCache.pin_memory = pin
-
-
-def _loader(calibration: Sequence[Sequence[int]]) -> Any:
-    import torch
-    from torch.utils.data import DataLoader
-
-    rows = [
-        {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids)).long()}
-        for ids in map(list, calibration)
-    ]
-    return DataLoader(rows, batch_size=None)  # type: ignore[arg-type]

@@ -219,9 +219,11 @@ def test_the_image_does_not_run_as_root(image: str) -> None:
     assert [line for line in lines if line.startswith("USER ")][-1] == "USER flywheel"
 
 
-def test_the_gpu_file_changes_model_servers_alone(services: dict[str, Any]) -> None:
+def test_the_gpu_file_changes_model_servers_and_their_trainer_alone(
+    services: dict[str, Any],
+) -> None:
     gpu = yaml.safe_load((DEPLOY / "compose.gpu.yaml").read_text("utf-8"))["services"]
-    assert set(gpu) == {name for name in services if name.startswith("model-")}
+    assert set(gpu) == {"trainer", *(name for name in services if name.startswith("model-"))}
     for service in gpu.values():
         assert (ROOT / service["build"]["dockerfile"]).exists()
         assert service["image"] != services["model-1"]["image"]
@@ -237,3 +239,20 @@ def test_the_lock_of_the_gpu_image_pins_the_vllm_that_the_cpu_lock_pins() -> Non
         assert "://" not in re.sub(r"#.*", "", lock)
         found[kind] = version[1]
     assert found["cpu"] == found["gpu"]
+
+
+def test_a_lock_for_this_machine_leaves_out_whole_entries_only() -> None:
+    lock = ROOT / "requirements" / "lock.txt"
+    found = subprocess.run(
+        [ROOT / "scripts" / "for-this-machine", lock], capture_output=True, text=True, check=True
+    ).stdout
+    names = re.compile(r"^([A-Za-z0-9._-]+)==", re.MULTILINE)
+    left_out = set(names.findall(lock.read_text("utf-8"))) - set(names.findall(found))
+    gpu = Path("/dev/nvidiactl").exists() or Path("/proc/driver/nvidia/version").exists()
+    assert left_out == (set() if gpu else {"nvidia-cusolver", "nvidia-nvtx", "cuda-bindings"})
+    assert all(line in lock.read_text("utf-8").splitlines() for line in found.splitlines())
+    assert found.count("--hash") == sum(
+        entry.count("--hash")
+        for entry in re.split(r"\n(?=[A-Za-z0-9])", lock.read_text("utf-8"))
+        if not names.match(entry) or names.match(entry)[1] not in left_out  # type: ignore[index]
+    )

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from llm_training_process import LORA, run
 from tiny_llm import make_dataset, make_llm
+from vllm_models import require_compressor
 
 from flywheel.compression.config import STANDARD, Recipe
 from flywheel.compression.llm import make_llm_variant
@@ -42,6 +43,7 @@ class Wheel:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Wheel:
+    require_compressor()
     return Wheel(tmp_path_factory.mktemp("wheel"))
 
 
