@@ -16,9 +16,6 @@ from flywheel.compression.variants import VariantReport
 from flywheel.contracts.model_folder import read_base, read_description
 from flywheel.errors import ArtefactError, ConfigurationError
 
-# What the compressors themselves warn of: an API of torch they still use, a tracer's leftovers.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-
 
 class Wheel:
     """One trained adapter, from which variants are made."""
