@@ -17,7 +17,7 @@ from flywheel.contracts.codec import decode
 from flywheel.contracts.dataset_folder import read_manifest, read_part
 from flywheel.contracts.events import LabelRecorded, ReleaseRegistered, TrafficRecorded
 from flywheel.contracts.ids import new_id, utc_now
-from flywheel.contracts.model_folder import read_description
+from flywheel.contracts.model_folder import WEIGHTS_FILE, read_description
 from flywheel.contracts.release import Release
 from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
@@ -228,8 +228,35 @@ class _Servers:
 
 
 def as_hugging_face(folder: Path, target: Path) -> None:
-    """A trained model as transformers would leave it in ``target``: without release.json."""
+    """A trained model as transformers would leave it in ``target``: without release.json, and with
+    BERT's pooler, which is made to change next to nothing."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
     description = read_description(folder)
     target.mkdir(parents=True)
     for name in description.files:
         (target / name).write_bytes((folder / name).read_bytes())
+    state = load_file(folder / WEIGHTS_FILE)
+    width = state["classifier.weight"].shape[1]
+    # tanh is a straight line near 0.
+    state["bert.pooler.dense.weight"] = torch.eye(width) * 0.01
+    state["bert.pooler.dense.bias"] = torch.zeros(width)
+    state["classifier.weight"] = state["classifier.weight"] * 100
+    save_file(state, target / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+def by_transformers(folder: Path, texts: Sequence[str]) -> list[dict[str, float]]:
+    """What transformers says of texts, one at a time, with the tokenizer that it reads itself."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    network = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    found = []
+    for text in texts:
+        ids = tokenizer(text, truncation=True, return_tensors="pt")
+        with torch.inference_mode():
+            row = torch.softmax(network(**ids).logits, dim=-1)[0].tolist()
+        found.append({network.config.id2label[at]: value for at, value in enumerate(row)})
+    return found

@@ -18,8 +18,11 @@ TOPICS = {
 _FILLER = ["the", "a", "of", "my", "this", "some", "near", "about"]
 
 
-def make_encoder(folder: Path, pooling: str = "mean") -> Path:
-    """Write a BERT of two layers with its tokenizer in the layout of sentence-transformers."""
+def make_encoder(folder: Path, pooling: str = "mean", *, vocabulary: int = 0) -> Path:
+    """Write a BERT of two layers with its tokenizer in the layout of sentence-transformers.
+
+    ``vocabulary`` is how many tokens it has embeddings of, if more than its tokenizer's.
+    """
     import torch
     from tokenizers import BertWordPieceTokenizer
     from transformers import BertConfig, BertModel
@@ -31,8 +34,8 @@ def make_encoder(folder: Path, pooling: str = "mean") -> Path:
         c for letter in "abcdefghijklmnopqrstuvwxyz0123456789" for c in (letter, f"##{letter}")
     ]
     words = [*special, *letters, *_FILLER[2:], *(w for topic in TOPICS.values() for w in topic)]
-    vocabulary = {word: index for index, word in enumerate(dict.fromkeys(words))}
-    BertWordPieceTokenizer(vocab=vocabulary).save(str(folder / "tokenizer.json"))
+    known = {word: index for index, word in enumerate(dict.fromkeys(words))}
+    BertWordPieceTokenizer(vocab=known).save(str(folder / "tokenizer.json"))
     config = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": 64}
     (folder / "tokenizer_config.json").write_text(
         json.dumps(
@@ -48,7 +51,7 @@ def make_encoder(folder: Path, pooling: str = "mean") -> Path:
     )
     BertModel(
         BertConfig(
-            vocab_size=len(vocabulary),
+            vocab_size=max(vocabulary, len(known)),
             hidden_size=32,
             num_hidden_layers=2,
             num_attention_heads=4,

@@ -77,7 +77,13 @@ def living_group(leader: int) -> list[str]:
     return found
 
 
-def bert_release(folder: Path, method: Method = "none", pooling: Pooling = "mean") -> Path:
+def bert_release(
+    folder: Path,
+    method: Method = "none",
+    pooling: Pooling = "mean",
+    *,
+    normalise: bool = False,
+) -> Path:
     """A release folder as training and compression write it: a BERT of random weights."""
     from safetensors.torch import save_file
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -123,6 +129,7 @@ def bert_release(folder: Path, method: Method = "none", pooling: Pooling = "mean
         max_tokens=32,
         method=method,
         pooling=pooling,
+        normalise=normalise,
         base_model="random",
         dataset_version="none",
         files=digest_model_files(folder),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from flywheel.bootstrap.same_answers import check_same_answers
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.model_folder import ModelDescription
 from flywheel.contracts.release import Override
@@ -55,12 +56,14 @@ def stage_model(
 ) -> tuple[str, Staged]:
     """Copy a classifier in the layout of Hugging Face; the id for its request, and what it says.
 
-    Raises ArtefactError when its labels are not the task's.
+    Raises ArtefactError when its labels are not the task's, or when it would be served otherwise
+    than transformers computes it.
     """
     of_task = settings.task(task)
     with _staging(settings) as (request_id, target):
         (target / MODEL).mkdir()
         make_model(folder, task, of_task.labels, target / MODEL, source=source)
+        check_same_answers(folder, target / MODEL, source)
         return request_id, Staged(source=source)
 
 

@@ -39,7 +39,10 @@ ModelKind = Literal["encoder", "llm"]
 Output = Literal["label", "text"]
 # How the weights are stored and multiplied; w8a8 and w4a16 are compressed-tensors as vLLM loads it.
 Method = Literal["none", "int8-dynamic", "int8-static", "int8-qat", "w8a8", "w4a16"]
-Pooling = Literal["mean", "cls"]
+# How an encoder's token states become one vector (see contracts/pooling.py).
+Pooling = Literal[
+    "mean", "cls", "first_token", "last_token", "max", "mean_sqrt_len", "weighted_mean"
+]
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +85,8 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
 
     ``steps`` are what was done before quantisation, in words ("25 % of FFN channels removed").
     ``base`` is None for a model that is complete; with it the folder holds a LoRA adapter.
-    ``pooling`` is an encoder's; ``prompt`` a language model's. ``temperature`` divides logits.
+    ``pooling`` is an encoder's, and whether what it pools is brought to length 1 (``normalise``);
+    ``prompt`` is a language model's. ``temperature`` divides logits.
     """
 
     task: str
@@ -97,6 +101,7 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
     kind: ModelKind = "encoder"
     output: Output = "label"
     steps: tuple[str, ...] = ()
+    normalise: bool = False
     prompt: Prompt | None = None
     base: BaseReference | None = None
 

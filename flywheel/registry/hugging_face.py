@@ -11,16 +11,18 @@ from typing import Any, Literal
 import msgspec
 
 from flywheel.contracts.base_folder import base_file_names
+from flywheel.contracts.encoder_config import longest_text, unread_part
 from flywheel.contracts.model_folder import (
     CONFIG_FILE,
-    TOKENIZER_FILES,
     WEIGHTS_FILE,
     ModelDescription,
     digest,
     digest_model_files,
     write_description,
 )
+from flywheel.contracts.tokenizer_file import read_tokenizer, write_tokenizer
 from flywheel.errors import ArtefactError
+from flywheel.registry.classifier_weights import write_weights
 from flywheel.registry.formats import (
     check_code,
     check_file,
@@ -44,7 +46,6 @@ _SENTENCE_FILES = (
     "vocab.txt",
 )
 _IGNORED = (".md", ".txt", ".gitattributes", ".gitignore", ".png")
-_LONGEST = 1 << 30
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,10 +95,14 @@ def make_model(
 ) -> ModelDescription:
     """Copy a classifier to the empty folder ``target`` and describe it, uncalibrated.
 
-    Raises ArtefactError when its labels are not the task's, or when its weights are not those of a
-    BERT with a pooler and a head.
+    Weights in several files become one. Raises ArtefactError when its labels are not the task's,
+    when its weights are not those of a BERT with a pooler and a head, or when its configuration or
+    its tokenizer asks for what is not read here.
     """
     config = _config(folder)
+    unread = unread_part(config)
+    if unread is not None:
+        raise ArtefactError(f"{source} is not read here: {unread}")
     own = _labels(config, folder)
     if set(own) != set(labels):
         raise ArtefactError(
@@ -108,16 +113,17 @@ def make_model(
         raise ArtefactError(f"{source} is quantised: import the model it was made from")
     if config.get("problem_type") not in (None, "single_label_classification"):
         raise ArtefactError(f"{source} is made for {config['problem_type']}, not for one label")
-    _check_weights(check_safetensors(folder / WEIGHTS_FILE), len(own), source)
-    for name in (CONFIG_FILE, WEIGHTS_FILE, *TOKENIZER_FILES):
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, target / name)
+    write_weights(folder, target / WEIGHTS_FILE)
+    _check_weights(check_safetensors(target / WEIGHTS_FILE), len(own), source)
+    shutil.copyfile(folder / CONFIG_FILE, target / CONFIG_FILE)
+    longest = longest_text(folder)
+    write_tokenizer(read_tokenizer(folder), longest, target)
     weights = digest(target / WEIGHTS_FILE)
     description = ModelDescription(
         task=task,
         labels=own,
         temperature=1.0,
-        max_tokens=_max_tokens(config, folder),
+        max_tokens=longest,
         method="none",
         pooling="cls",
         base_model=f"{source}@{weights.sha256[:12]}",
@@ -192,13 +198,6 @@ def _check_weights(header: dict[str, Any], labels: int, source: str) -> None:
         raise ArtefactError(
             f"{source} has a head of {header[_CLASSIFIER]['shape'][0]} outputs for {labels} labels"
         )
-
-
-def _max_tokens(config: dict[str, Any], folder: Path) -> int:
-    longest = int(config.get("max_position_embeddings", 512))
-    path = folder / "tokenizer_config.json"
-    told = read_json(path).get("model_max_length") if path.is_file() else None
-    return min(longest, int(told)) if isinstance(told, int | float) and told < _LONGEST else longest
 
 
 def _same(one: Path, other: Path) -> bool:

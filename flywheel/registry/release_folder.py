@@ -163,7 +163,9 @@ def id_parts(
         "steps": "\x1f".join(description.steps),
         "kind": f"{description.kind}/{description.output}",
         "labels": "\x1f".join(description.labels),
-        "pooling": f"{description.pooling}/{description.max_tokens}",
+        # The ids of earlier releases, which know no normalising, stay what they are.
+        "pooling": f"{description.pooling}/{description.max_tokens}"
+        + ("/normalise" if description.normalise else ""),
         "messages": "" if asked is None else msgspec.json.encode(asked, order="sorted").decode(),
         "base": more.get("base", "") if base is None else f"{base.id}/{base.method}",
         "dataset": dataset_version,

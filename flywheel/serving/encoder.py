@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from flywheel.contracts.model_folder import Pooling
+from flywheel.contracts.pooling import pooled, unit_length
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": nnf.gelu,
@@ -119,9 +120,15 @@ class Encoder:
     """Token ids → logits. Holds tensors only; safe to call from several threads."""
 
     def __init__(
-        self, config: Mapping[str, Any], weights: Mapping[str, Tensor], pooling: Pooling
+        self,
+        config: Mapping[str, Any],
+        weights: Mapping[str, Tensor],
+        pooling: Pooling,
+        *,
+        normalise: bool = False,
     ) -> None:
         """``config`` is config.json of a sequence classifier, ``weights`` its safetensors."""
+        self._pooling, self._normalise = pooling, normalise
         self.heads = int(config["num_attention_heads"])
         self.head_size = int(config.get("head_size") or int(config["hidden_size"]) // self.heads)
         self.eps = float(config.get("layer_norm_eps", 1e-12))
@@ -216,10 +223,15 @@ class Encoder:
 
     def _pool(self, hidden: Tensor, groups: Sequence[_Group]) -> Tensor:
         """(tokens, width) → (texts, width)."""
-        by_text = [hidden[rows].view(texts, tokens, -1) for rows, texts, tokens in groups]
-        if self.pooler is None:
-            return torch.cat([states.mean(dim=1) for states in by_text])
-        return torch.tanh(self.pooler(torch.cat([states[:, 0] for states in by_text])))
+        found = torch.cat(
+            [
+                pooled(hidden[rows].view(texts, tokens, -1), self._pooling)
+                for rows, texts, tokens in groups
+            ]
+        )
+        if self.pooler is not None:
+            return torch.tanh(self.pooler(found))
+        return unit_length(found) if self._normalise else found
 
 
 _Group = tuple[slice, int, int]

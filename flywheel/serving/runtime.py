@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flywheel.contracts.encoder_config import unread_part
 from flywheel.contracts.model_folder import CONFIG_FILE, WEIGHTS_FILE, Method, read_description
+from flywheel.contracts.text_tokens import TextTokens, read_tokens
 from flywheel.errors import ArtefactError
 from flywheel.serving.engine import InProcess
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
     from flywheel.serving.encoder import Encoder
 
 # Of one pass: more make no text faster, and what lies between the layers must fit into memory.
@@ -34,13 +34,13 @@ class Classifier(InProcess):
     def __init__(
         self,
         encoder: Encoder,
-        tokenizer: Tokenizer,
+        tokens: TextTokens,
         labels: Sequence[str],
         *,
         temperature: float,
     ) -> None:
         self.labels = tuple(labels)
-        self._encoder, self._tokenizer = encoder, tokenizer
+        self._encoder, self._tokens = encoder, tokens
         self._temperature = temperature
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, float]]:
@@ -52,7 +52,7 @@ class Classifier(InProcess):
 
         if not texts:
             return []
-        encoded = [item.ids for item in self._tokenizer.encode_batch_fast(list(texts))]
+        encoded = [made.ids for made in self._tokens(texts)]
         order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
         answers: list[dict[str, float]] = [{}] * len(encoded)
         with torch.inference_mode():
@@ -91,7 +91,6 @@ def load_classifier(path: Path, threads: int) -> Classifier:
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
-    from tokenizers import Tokenizer
 
     from flywheel.serving.encoder import Encoder
 
@@ -104,23 +103,24 @@ def load_classifier(path: Path, threads: int) -> Classifier:
                 f"{path}: model_type {config.get('model_type')!r} is not supported; "
                 "the embedded engine runs models of the BERT family"
             )
+        unread = unread_part(config)
+        if unread is not None:
+            raise ArtefactError(f"{path} is not read here: {unread}")
         check_quantisation(config, about.method)
         weights = load_file(path / WEIGHTS_FILE)
-        encoder = Encoder(config, weights, about.pooling)
+        encoder = Encoder(config, weights, about.pooling, normalise=about.normalise)
         if encoder.integers != (about.method != "none"):
             raise ArtefactError(f"{path}: the weights are not what {about.method!r} stores")
         with torch.inference_mode():
             given = encoder([[0, 0]])  # shapes that don't fit show now and not in traffic
         if given.shape[1] != len(about.labels):
             raise ArtefactError(f"{path}: {given.shape[1]} answers for {len(about.labels)} labels")
-        tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
-        if tokenizer.get_vocab_size() > encoder.words.shape[0]:
+        tokens = read_tokens(path, min(about.max_tokens, encoder.max_positions))
+        if tokens.largest_id >= encoder.words.shape[0]:
             raise ArtefactError(f"{path}: the tokenizer knows more tokens than the model")
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(min(about.max_tokens, encoder.max_positions))
         return Classifier(
             encoder,
-            tokenizer,
+            tokens,
             about.labels,
             temperature=about.temperature,
         )

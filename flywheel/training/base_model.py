@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from flywheel.contracts.base_folder import base_file_names
+from flywheel.contracts.encoder_config import unread_part
 from flywheel.contracts.model_folder import CONFIG_FILE
 from flywheel.errors import ArtefactError
 
@@ -61,6 +62,9 @@ def _require_encoder(folder: Path, about: dict[str, Any]) -> None:
             f"{folder} is of type {about.get('model_type')!r}, which is no base for an encoder: "
             "use one of the BERT family (MiniLM, BGE, E5, GTE and others are)"
         )
+    problem = unread_part(about)
+    if problem is not None:
+        raise ArtefactError(f"{folder} is not read here: {problem}")
     pickled = any((folder / name).is_file() for name in _PICKLES)
     if not pickled and not any(folder.glob("*.safetensors")):
         raise ArtefactError(f"{folder} has no weights: it needs model.safetensors")

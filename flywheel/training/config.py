@@ -36,7 +36,10 @@ class TrainingSettings(Settings):
         False, description="Also train the token embeddings: slower, rarely better."
     )
     max_tokens: int = Field(
-        64, ge=8, le=512, description="Longest text that is read; longer ones are cut."
+        0,
+        ge=0,
+        description="Of a text that are read, the rest is cut; 0: as many as the base can. "
+        "Twice the tokens take twice the time, or more; short texts cost the same.",
     )
     threads: int = Field(0, ge=0, description="CPU threads; 0 is one per core.")
     seed: int = Field(0, description="Of the order of samples and of dropout.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,83 +14,103 @@ from torch.nn import functional as nnf
 from flywheel.contracts.model_folder import (
     CONFIG_FILE,
     RELEASE_FILE,
-    TOKENIZER_FILES,
     WEIGHTS_FILE,
     Pooling,
-    digest,
     read_description,
 )
-from flywheel.errors import ArtefactError, ConfigurationError
+from flywheel.contracts.pooling import pooled, unit_length
+from flywheel.errors import ArtefactError
 
-_KEY = "training.base_model"
+BASE_KEY = "training.base_model"
+_HEAD = "classifier.weight"
+# The length of MiniLM's features before they are normalised: 60 labels of six classes taught 0.74
+# then, against 0.69 without normalising and 0.58 at three times this length.
+REACH = 6.0
 
 
 class EncoderClassifier(nn.Module):
-    """Pooled token states → logits, one linear layer."""
+    """Pooled token states → logits, one linear layer.
 
-    def __init__(self, encoder: Any, labels: int, pooling: Pooling, dropout: float) -> None:
+    Where features are brought to length 1, the head is trained on them times ``reach``, so that its
+    learning rate means what it means otherwise. A saved head reads the features as they are.
+    """
+
+    def __init__(
+        self, encoder: Any, labels: int, pooling: Pooling, dropout: float, *, normalise: bool
+    ) -> None:
         super().__init__()
         self.bert: Any = encoder
-        self.pooling = pooling
+        self.pooling, self.normalise = pooling, normalise
+        width = int(encoder.config.hidden_size)
+        self.reach = REACH if normalise else 1.0
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(int(encoder.config.hidden_size), labels)
+        self.classifier = nn.Linear(width, labels)
 
     def token_parameters(self) -> list[nn.Parameter]:
         """The embedding tables: half of a small encoder, and rarely worth training."""
         return list(self.bert.embeddings.parameters())
 
     def features(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """(texts, tokens) → (texts, width)."""
+        """(texts, tokens) → (texts, width): what sentence-transformers' ``encode`` gives."""
         states = self.bert(input_ids=ids, attention_mask=mask)
         if self.pooling == "cls":
-            pooled: Tensor = states.pooler_output
-            return pooled
-        kept = mask[..., None].to(states.last_hidden_state.dtype)
-        mean: Tensor = (states.last_hidden_state * kept).sum(dim=1) / kept.sum(dim=1)
-        return mean
+            by_pooler: Tensor = states.pooler_output
+            return by_pooler
+        found = pooled(states.last_hidden_state, self.pooling, mask)
+        return unit_length(found) if self.normalise else found
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Logits (texts, labels)."""
-        logits: Tensor = self.classifier(self.dropout(self.features(ids, mask)))
+        logits: Tensor = self.classifier(self.dropout(self.features(ids, mask) * self.reach))
         return logits
 
 
-def load_base(folder: Path, labels: int, max_tokens: int) -> tuple[EncoderClassifier, Any, str]:
-    """A classifier with a new head on the encoder in ``folder``, its tokenizer, and its name.
+def load_trained(folder: Path, labels: Sequence[str] | None) -> tuple[EncoderClassifier, str]:
+    """The FP32 model in a folder, and the name of its base model.
 
-    sentence-transformers reads the folder, so the pooling is the one the encoder was trained with.
-    Raises ConfigurationError when the folder holds no encoder of the BERT family.
+    It may have fewer attention heads than Hugging Face's layout allows (``head_size`` in
+    config.json). Raises ArtefactError when it is damaged, compressed, or of other labels.
     """
-    from sentence_transformers import SentenceTransformer
+    from transformers import BertConfig, BertModel
 
-    if not (folder / CONFIG_FILE).is_file():
-        raise ConfigurationError(_KEY, f"{folder} holds no model", "it has no config.json")
-    try:
-        sentences = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigurationError(_KEY, f"{folder} cannot be loaded: {error}") from error
-    encoder = sentences[0].auto_model
-    if encoder.config.model_type != "bert":
-        raise ConfigurationError(
-            _KEY,
-            f"{folder} is of type {encoder.config.model_type!r}",
-            "use an encoder of the BERT family (MiniLM, BGE, E5, GTE and others are)",
-        )
-    mode = getattr(sentences[1], "pooling_mode", "mean") if len(sentences) > 1 else "mean"
-    pooling: Pooling = "cls" if "cls" in str(mode) else "mean"
-    if max_tokens > encoder.config.max_position_embeddings:
-        raise ConfigurationError(
-            "training.max_tokens",
-            f"{max_tokens} is more than the {encoder.config.max_position_embeddings} that "
-            f"{folder.name} can read",
-        )
-    weights = next(iter(sorted(folder.glob("*.safetensors"))), folder / CONFIG_FILE)
-    where = folder.resolve()
-    name = f"{where.parent.name}/{where.name}@{digest(weights).sha256[:12]}"
+    about = read_description(folder)
+    if labels is not None and about.labels != tuple(labels):
+        raise ArtefactError(f"{folder} knows other labels than the dataset")
+    raw = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
+    if about.method != "none" or raw.get("model_type") != "bert":
+        raise ArtefactError(f"{folder} is no FP32 encoder of the BERT family: it can't be trained")
+    heads, size = int(raw["num_attention_heads"]), raw.pop("head_size", None)
+    if size is not None:
+        raw["num_attention_heads"] = int(raw["hidden_size"]) // int(size)
+    config = BertConfig.from_dict(raw)
+    encoder = BertModel(config, add_pooling_layer=about.pooling == "cls")
+    if size is not None:
+        for layer in encoder.encoder.layer:
+            _fewer_heads(layer.attention, heads, int(size))
     model = EncoderClassifier(
-        encoder.to(torch.float32), labels, pooling, float(encoder.config.hidden_dropout_prob)
+        encoder,
+        len(about.labels),
+        about.pooling,
+        float(config.hidden_dropout_prob),
+        normalise=about.normalise,
     )
-    return model, sentences.tokenizer, name
+    try:
+        model.load_state_dict(_state(folder, model.reach))
+    except RuntimeError as error:
+        raise ArtefactError(f"{folder} holds no usable encoder: {error}") from error
+    return model, about.base_model
+
+
+def _state(folder: Path, reach: float) -> dict[str, Tensor]:
+    """The weights of a model folder, its head as it is trained."""
+    from safetensors.torch import load_file
+
+    state = {
+        name: value.to(torch.float32) for name, value in load_file(folder / WEIGHTS_FILE).items()
+    }
+    if _HEAD in state:
+        state[_HEAD] = state[_HEAD] / reach
+    return state
 
 
 def head_from_centroids(model: EncoderClassifier, features: Tensor, targets: Tensor) -> None:
@@ -112,54 +131,21 @@ def head_from_centroids(model: EncoderClassifier, features: Tensor, targets: Ten
 
 
 def continue_from(model: EncoderClassifier, parent: Path, labels: Sequence[str]) -> None:
-    """Start from the weights of an earlier FP32 model of the same labels.
+    """Start from the weights of an earlier FP32 model of the same labels and the same pooling.
 
     Raises ArtefactError when they don't fit.
     """
-    from safetensors.torch import load_file
-
-    if read_description(parent).labels != tuple(labels):
+    about = read_description(parent)
+    if about.labels != tuple(labels):
         raise ArtefactError(f"{parent} knows other labels: train without it")
+    if (about.pooling, about.normalise) != (model.pooling, model.normalise):
+        raise ArtefactError(f"{parent} pools in another way: train without it")
     try:
-        state = {k: v.to(torch.float32) for k, v in load_file(parent / WEIGHTS_FILE).items()}
-        missing, unexpected = model.load_state_dict(state, strict=False)
+        missing, unexpected = model.load_state_dict(_state(parent, model.reach), strict=False)
     except RuntimeError as error:
-        raise ArtefactError(f"{parent} does not fit {_KEY}: {error}") from error
+        raise ArtefactError(f"{parent} does not fit {BASE_KEY}: {error}") from error
     if unexpected or any(not name.startswith("bert.pooler") for name in missing):
-        raise ArtefactError(f"{parent} does not fit {_KEY}, or is a compressed model")
-
-
-def load_trained(folder: Path, labels: Sequence[str] | None) -> tuple[EncoderClassifier, Any, str]:
-    """The FP32 model in a folder, its tokenizer, and the name of its base model.
-
-    It may have fewer attention heads than Hugging Face's layout allows (``head_size`` in
-    config.json). Raises ArtefactError when it is damaged, compressed, or of other labels.
-    """
-    from safetensors.torch import load_file
-    from transformers import AutoTokenizer, BertConfig, BertModel
-
-    about = read_description(folder)
-    if labels is not None and about.labels != tuple(labels):
-        raise ArtefactError(f"{folder} knows other labels than the dataset")
-    raw = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
-    if about.method != "none" or raw.get("model_type") != "bert":
-        raise ArtefactError(f"{folder} is no FP32 encoder of the BERT family: it can't be trained")
-    heads, size = int(raw["num_attention_heads"]), raw.pop("head_size", None)
-    if size is not None:
-        raw["num_attention_heads"] = int(raw["hidden_size"]) // int(size)
-    config = BertConfig.from_dict(raw)
-    encoder = BertModel(config, add_pooling_layer=about.pooling == "cls")
-    if size is not None:
-        for layer in encoder.encoder.layer:
-            _fewer_heads(layer.attention, heads, int(size))
-    model = EncoderClassifier(
-        encoder, len(about.labels), about.pooling, float(config.hidden_dropout_prob)
-    )
-    try:
-        model.load_state_dict(load_file(folder / WEIGHTS_FILE))
-    except RuntimeError as error:
-        raise ArtefactError(f"{folder} holds no usable encoder: {error}") from error
-    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True), about.base_model
+        raise ArtefactError(f"{parent} does not fit {BASE_KEY}, or is a compressed model")
 
 
 def _fewer_heads(attention: Any, heads: int, size: int) -> None:
@@ -171,16 +157,15 @@ def _fewer_heads(attention: Any, heads: int, size: int) -> None:
     attention.self.num_attention_heads, attention.self.all_head_size = heads, heads * size
 
 
-def save_model(
-    model: EncoderClassifier, tokenizer: Any, base: Path, labels: Sequence[str], folder: Path
-) -> None:
-    """Write the model in the layout of a Hugging Face ``BertForSequenceClassification``."""
+def save_model(model: EncoderClassifier, base: Path, labels: Sequence[str], folder: Path) -> None:
+    """Write the model in the layout of a Hugging Face ``BertForSequenceClassification``, beside
+    the tokenizer that is there already."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RELEASE_FILE).unlink(missing_ok=True)
     state = {
-        name: tensor.detach().contiguous()
+        name: (tensor.detach() * model.reach if name == _HEAD else tensor.detach()).contiguous()
         for name, tensor in model.state_dict().items()
         if "position_ids" not in name
         and (model.pooling == "cls" or not name.startswith("bert.pooler"))
@@ -197,8 +182,3 @@ def save_model(
         "num_labels": len(labels),
     }
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-    for name in TOKENIZER_FILES:
-        if (base / name).is_file():
-            shutil.copyfile(base / name, folder / name)
-    if not (folder / "tokenizer.json").is_file():
-        tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))

@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from flywheel.contracts.dataset_folder import DatasetLine
+from flywheel.contracts.text_tokens import TextTokens
 from flywheel.errors import PipelineError
 from flywheel.training.batches import length_buckets, plan_epochs, schedule
 from flywheel.training.config import TrainingSettings
@@ -31,12 +32,12 @@ log = structlog.get_logger(__name__)
 
 
 class TrainingLoop:
-    """The state of one training loop."""
+    """The state of one training loop. ``cut`` samples have more tokens than are read."""
 
     def __init__(
         self,
         model: EncoderClassifier,
-        tokenizer: Any,
+        tokens: TextTokens,
         lines: Sequence[DatasetLine],
         targets: Sequence[int],
         settings: TrainingSettings,
@@ -44,11 +45,11 @@ class TrainingLoop:
         import torch
 
         self.model, self.settings = model, settings
-        encoded = tokenizer(
-            [line.text for line in lines], truncation=True, max_length=settings.max_tokens
-        )
-        self.ids: list[list[int]] = encoded["input_ids"]
-        self.pad = int(tokenizer.pad_token_id or 0)
+        read = tokens([line.text for line in lines])
+        self.ids = [made.ids for made in read]
+        self.cut = sum(made.cut > 0 for made in read)
+        if self.cut:
+            log.warning("texts are cut", longer=self.cut, of=len(read), than_tokens=tokens.longest)
         self.targets = torch.tensor(targets)
         self.weights = torch.tensor([_weight(line, settings) for line in lines])
         count, self.steps = plan_epochs(
@@ -69,7 +70,7 @@ class TrainingLoop:
         import torch
 
         longest = max(len(self.ids[index]) for index in chosen)
-        ids = torch.full((len(chosen), longest), self.pad)
+        ids = torch.zeros((len(chosen), longest), dtype=torch.long)
         mask = torch.zeros_like(ids)
         for row, index in enumerate(chosen):
             ids[row, : len(self.ids[index])] = torch.tensor(self.ids[index])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import msgspec
 from flywheel.contracts.dataset_folder import DatasetLine, Manifest, read_manifest, read_part
 from flywheel.contracts.model_folder import (
     RELEASE_FILE,
+    TOKENIZER_FILES,
     TRAINING_REPORT,
     ModelDescription,
     digest_model_files,
@@ -20,6 +22,7 @@ from flywheel.contracts.model_folder import (
     write_description,
     write_json,
 )
+from flywheel.contracts.text_tokens import read_tokens
 from flywheel.errors import ConfigurationError, PipelineError
 from flywheel.training.config import TrainingSettings
 from flywheel.training.loop import TrainingLoop
@@ -34,13 +37,16 @@ Change = Callable[[Any], Callable[[], None]]
 
 
 class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
-    """How a training run went. ``losses`` and ``accuracies`` (on what it trained on) by epoch."""
+    """How a training run went. ``losses`` and ``accuracies`` (on what it trained on) by epoch;
+    ``samples_cut`` of the samples have more than ``max_tokens`` tokens, and lost the rest."""
 
     task: str
     dataset_version: str
     base_model: str
     pooling: str
     samples: int
+    max_tokens: int
+    samples_cut: int
     epochs: int
     steps: int
     losses: tuple[float, ...]
@@ -68,7 +74,8 @@ def train(
     # Threads that spin while they wait cost several times the work itself on a busy machine, and
     # OpenMP reads this when torch loads it.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from flywheel.training.encoder import continue_from, load_base, save_model
+    from flywheel.training.base_encoder import load_base, reading_limit
+    from flywheel.training.encoder import continue_from, save_model
 
     started = time.perf_counter()
     manifest = read_manifest(dataset)
@@ -76,15 +83,16 @@ def train(
     targets = _targets(lines, labels)
     _fix_seeds(settings)
     base = Path(settings.base_model)
-    model, tokenizer, base_name = load_base(base, len(labels), settings.max_tokens)
+    longest = reading_limit(base, settings.max_tokens)
+    model, base_name = load_base(base, len(labels), longest, folder)
     if parent is not None:
         continue_from(model, parent, labels)
-    run = TrainingLoop(model, tokenizer, lines, targets, settings)
+    run = TrainingLoop(model, read_tokens(folder, longest), lines, targets, settings)
     if parent is None:
         run.start_head()
     losses, accuracies = run.epochs(folder)
-    save_model(model, tokenizer, base, labels, folder)
-    _describe(folder, manifest, labels, model, settings.max_tokens, base_name)
+    save_model(model, base, labels, folder)
+    _describe(folder, manifest, labels, model, longest, base_name)
     seconds = time.perf_counter() - started
     report = TrainingReport(
         task=manifest.task,
@@ -92,6 +100,8 @@ def train(
         base_model=base_name,
         pooling=model.pooling,
         samples=len(lines),
+        max_tokens=longest,
+        samples_cut=run.cut,
         epochs=len(losses),
         steps=run.total_steps,
         losses=tuple(losses),
@@ -124,7 +134,8 @@ def fine_tune(
     Raises what ``train`` does.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from flywheel.training.encoder import load_base, load_trained, save_model
+    from flywheel.training.base_encoder import load_base, reading_limit
+    from flywheel.training.encoder import load_trained, save_model
 
     manifest = read_manifest(dataset)
     lines = read_part(dataset, "train")
@@ -138,10 +149,13 @@ def fine_tune(
     _fix_seeds(quick)
     fresh = not (model / RELEASE_FILE).is_file()
     if fresh:
-        network, tokenizer, name = load_base(model, len(manifest.labels), settings.max_tokens)
+        longest = reading_limit(model, settings.max_tokens)
+        network, name = load_base(model, len(manifest.labels), longest, folder)
     else:
-        network, tokenizer, name = load_trained(model, manifest.labels)
-    loop = TrainingLoop(network, tokenizer, lines, targets, quick)
+        longest = read_description(model).max_tokens
+        network, name = load_trained(model, manifest.labels)
+        _copy_tokenizer(model, folder)
+    loop = TrainingLoop(network, read_tokens(folder, longest), lines, targets, quick)
     if fresh:
         loop.start_head()
     if soft_targets is not None:
@@ -150,8 +164,8 @@ def fine_tune(
     loop.epochs(folder)
     if undo is not None:
         undo()
-    save_model(network, tokenizer, model, manifest.labels, folder)
-    _describe(folder, manifest, manifest.labels, network, settings.max_tokens, name)
+    save_model(network, model, manifest.labels, folder)
+    _describe(folder, manifest, manifest.labels, network, longest, name)
 
 
 def observe(model: Path, texts: Sequence[str], visit: Callable[[str, Tensor], None]) -> None:
@@ -162,12 +176,11 @@ def observe(model: Path, texts: Sequence[str], visit: Callable[[str, Tensor], No
 
     from flywheel.training.encoder import load_trained
 
-    network, tokenizer, _ = load_trained(model, None)
+    network, _ = load_trained(model, None)
     network.eval()
-    longest = read_description(model).max_tokens
     by_length: dict[int, list[list[int]]] = {}
-    for ids in tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]:
-        by_length.setdefault(len(ids), []).append(ids)
+    for made in read_tokens(model, read_description(model).max_tokens)(texts):
+        by_length.setdefault(len(made.ids), []).append(made.ids)
     for name, layer in network.named_modules():
         if name.startswith("bert.encoder.") and isinstance(layer, torch.nn.Linear):
             layer.register_forward_pre_hook(
@@ -177,6 +190,13 @@ def observe(model: Path, texts: Sequence[str], visit: Callable[[str, Tensor], No
         for same in by_length.values():
             batch = torch.tensor(same)
             network(batch, torch.ones_like(batch))
+
+
+def _copy_tokenizer(model: Path, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in TOKENIZER_FILES:
+        if (model / name).is_file():
+            shutil.copyfile(model / name, folder / name)
 
 
 def _describe(
@@ -196,6 +216,7 @@ def _describe(
             max_tokens=max_tokens,
             method="none",
             pooling=model.pooling,
+            normalise=model.normalise,
             base_model=base_model,
             dataset_version=manifest.version,
             files=digest_model_files(folder),

@@ -127,7 +127,7 @@ ENGINES = {
     "vllm-int8-static-cls": _vllm_static,
 }
 RELEASES: dict[str, Callable[[Path], Path]] = {
-    "vllm-fp32": bert_release,
+    "vllm-fp32": lambda path: bert_release(path, pooling="weighted_mean", normalise=True),
     "vllm-int8": lambda path: bert_release(path, "int8-dynamic"),
     "vllm-int8-static-cls": lambda path: bert_release(path, "int8-static", "cls"),
 }

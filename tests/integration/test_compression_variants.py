@@ -24,6 +24,7 @@ from flywheel.contracts.model_folder import (
     read_description,
     write_description,
 )
+from flywheel.contracts.text_tokens import read_tokens
 from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
 from flywheel.errors import ArtefactError, ConfigurationError
@@ -137,7 +138,7 @@ def reference(folder: Path, copy: Path, texts: Sequence[str]) -> list[list[float
     """What the torch module of training answers, computing as if quantised."""
     method = read_description(folder).method
     model, scales = in_fp32(folder, copy)
-    network, tokenizer, _ = load_trained(model, LABELS)
+    network, _ = load_trained(model, LABELS)
     network.eval()
     if method in ("int8-dynamic", "int8-qat"):
         compute_as_int8(network)
@@ -147,9 +148,9 @@ def reference(folder: Path, copy: Path, texts: Sequence[str]) -> list[list[float
         )
     rows = []
     with torch.inference_mode():
-        for text in texts:
-            ids = tokenizer(text, truncation=True, max_length=32, return_tensors="pt")
-            logits = network(ids["input_ids"], ids["attention_mask"])
+        for tokens in read_tokens(model, 32)(texts):
+            ids = torch.tensor([tokens.ids])
+            logits = network(ids, torch.ones_like(ids))
             rows.append(torch.softmax(logits[0], dim=-1).tolist())
     return rows
 
@@ -213,7 +214,7 @@ def test_a_student_of_another_base_learns_from_any_teacher(root: Path, tmp_path:
         teacher=Teacher(),
     )
     about = read_description(tmp_path / "small")
-    assert about.pooling == "cls"
+    assert about.pooling == "first_token"
     assert "student" in about.base_model
     assert "distilled to student" in report.steps[0]
     assert len(asked) == len((root / "data/train.jsonl").read_text().splitlines())

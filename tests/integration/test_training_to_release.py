@@ -223,7 +223,7 @@ def test_an_encoder_that_pools_its_first_token_is_served_as_trained(tmp_path: Pa
         folder=tmp_path / "data",
     )
     report = train(tmp_path / "data", recipe(tmp_path), LABELS, tmp_path / "trained")
-    assert report.pooling == "cls"
+    assert report.pooling == "first_token"
     compress(tmp_path, "int8-dynamic", tmp_path / "s")
     metrics = evaluate(
         load_classifier(tmp_path / "s", 1).predict,

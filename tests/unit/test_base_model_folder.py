@@ -49,6 +49,14 @@ def test_another_family_is_named(folder: Path) -> None:
     assert "config.json cannot be read" in str(base_model_problem(folder, "encoder"))
 
 
+def test_a_network_that_is_computed_otherwise_is_named(folder: Path) -> None:
+    about = json.loads((folder / "config.json").read_text())
+    for change in ({"is_decoder": True}, {"hidden_act": "silu"}):
+        (folder / "config.json").write_text(json.dumps(about | change))
+        said = str(base_model_problem(folder, "encoder"))
+        assert f"is not read here: {next(iter(change))}" in said
+
+
 def test_an_encoder_is_no_base_for_a_language_model(tmp_path: Path) -> None:
     encoder = make_encoder(tmp_path / "base")
     assert "holds a BertModel, which is no base for an llm" in str(

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from registry_files import safetensors
+from tokenizer_table import write_tokenizer_of
 
 from flywheel.contracts.model_folder import read_description
 from flywheel.errors import ArtefactError
@@ -39,8 +40,9 @@ def write(folder: Path, tensors: dict[str, Any] | None = None, **config: Any) ->
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(values | config))
     (folder / "model.safetensors").write_bytes(safetensors(tensors or HEAD_TENSORS))
-    (folder / "tokenizer.json").write_text("{}")
-    (folder / "tokenizer_config.json").write_text('{"model_max_length": 48}')
+    write_tokenizer_of("bert", folder)
+    told = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(told | {"model_max_length": 48}))
     return folder
 
 
@@ -125,6 +127,65 @@ def test_a_tokenizer_that_is_missing(tmp_path: Path) -> None:
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ArtefactError, match=r"has no tokenizer\.json"):
         look(folder)
+
+
+def sharded(folder: Path, **index: str) -> Path:
+    """The classifier of ``write``, its weights in two files."""
+    first, second = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+    names = list(HEAD_TENSORS)
+    write(folder)
+    (folder / "model.safetensors").unlink()
+    (folder / first).write_bytes(safetensors({name: HEAD_TENSORS[name] for name in names[:2]}))
+    (folder / second).write_bytes(safetensors({names[2]: HEAD_TENSORS[names[2]]}))
+    where = {name: first if name in names[:2] else second for name in names}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where | index}))
+    return folder
+
+
+def test_a_classifier_in_several_files_becomes_one(tmp_path: Path) -> None:
+    folder = sharded(tmp_path / "hub")
+    assert look(folder).holds == "classifier"
+    made(folder, tmp_path / "model")
+    found = check_safetensors(tmp_path / "model/model.safetensors")
+    assert {name: tensor["shape"] for name, tensor in found.items()} == HEAD_TENSORS
+
+
+@pytest.mark.parametrize(
+    ("index", "words"),
+    [
+        ({"bert.more": "model-00002-of-00002.safetensors"}, r"has no bert\.more"),
+        ({"classifier.weight": "model-00003-of-00003.safetensors"}, "which is not there"),
+        ({"classifier.weight": "../model.safetensors"}, "which is not there"),
+    ],
+)
+def test_files_of_weights_that_do_not_go_together(
+    tmp_path: Path, index: dict[str, str], words: str
+) -> None:
+    with pytest.raises(ArtefactError, match=words):
+        made(sharded(tmp_path / "hub", **index), tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"is_decoder": True}, "causal mask"),
+        ({"add_cross_attention": True}, "another model"),
+        ({"position_embedding_type": "relative_key"}, "relative_key"),
+        ({"hidden_act": "silu"}, "silu"),
+    ],
+)
+def test_a_classifier_that_is_computed_otherwise(
+    tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ArtefactError, match=f"hub is not read here: .*{words}"):
+        made(write(tmp_path / "hub", **change), tmp_path / "model")
+
+
+def test_a_tokenizer_that_its_file_does_not_say(tmp_path: Path) -> None:
+    folder = write(tmp_path / "hub")
+    write_tokenizer_of("bert, marks in texts are letters", folder)
+    with pytest.raises(ArtefactError, match="makes other tokens of"):
+        made(folder, tmp_path / "model")
 
 
 def test_a_kind_of_model_that_nothing_serves(tmp_path: Path) -> None:

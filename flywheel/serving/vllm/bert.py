@@ -1,11 +1,13 @@
-"""The BERT classifier that pools the mean of its tokens; made in vLLM's processes alone."""
+"""The BERT classifier that pools its tokens itself; made in vLLM's processes alone."""
 
 from __future__ import annotations
 
 from functools import cache
 from typing import Any
 
-CLASS = "MeanBertForSequenceClassification"
+from flywheel.contracts.pooling import pooled, unit_length
+
+CLASS = "PooledBertForSequenceClassification"
 
 
 def __getattr__(name: str) -> Any:
@@ -17,6 +19,7 @@ def __getattr__(name: str) -> Any:
 
 @cache
 def _make_class() -> type:
+    import torch
     from torch import nn
     from vllm.model_executor.layers.pooler import DispatchPooler
     from vllm.model_executor.layers.pooler.seqwise.methods import MeanPool
@@ -24,9 +27,28 @@ def _make_class() -> type:
     from vllm.model_executor.models.interfaces_base import default_pooling_type
     from vllm.model_executor.models.utils import maybe_prefix
 
+    class Pool(MeanPool):  # type: ignore[misc]
+        """As our release says: vLLM knows the mean, the first token and the last."""
+
+        def __init__(self, config: Any) -> None:
+            super().__init__()
+            self.kind = getattr(config, "flywheel_pooling", "mean")
+            self.normalise = getattr(config, "flywheel_normalise", False)
+
+        def forward(self, hidden_states: Any, pooling_metadata: Any) -> Any:
+            if self.kind == "mean":
+                found = super().forward(hidden_states, pooling_metadata)
+            else:
+                lengths = pooling_metadata.get_pooling_cursor().prompt_lens_cpu.tolist()
+                by_text = hidden_states.float().split(lengths) if lengths else ()
+                found = [pooled(states[None], self.kind) for states in by_text]
+                empty = hidden_states.new_empty((0, hidden_states.shape[-1]), dtype=torch.float32)
+                found = torch.cat([empty, *found])
+            return unit_length(found) if self.normalise else found
+
     @default_pooling_type(seq_pooling_type="MEAN")
-    class MeanBertForSequenceClassification(BertForSequenceClassification):  # type: ignore[misc]
-        """vLLM's class but for its pooler: no dense layer on the first token, the mean of all."""
+    class PooledBertForSequenceClassification(BertForSequenceClassification):  # type: ignore[misc]
+        """vLLM's class but for its pooler: no dense layer on the first token."""
 
         def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
             nn.Module.__init__(self)
@@ -41,7 +63,7 @@ def _make_class() -> type:
                 model.hf_config.hidden_size, self.num_labels, dtype=model.head_dtype
             )
             self.pooler = DispatchPooler.for_seq_cls(
-                model.pooler_config, pooling=MeanPool(), classifier=self.classifier
+                model.pooler_config, pooling=Pool(model.hf_config), classifier=self.classifier
             )
 
-    return MeanBertForSequenceClassification
+    return PooledBertForSequenceClassification

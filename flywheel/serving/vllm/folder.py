@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flywheel.contracts.encoder_config import unread_part
 from flywheel.contracts.model_folder import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_FILE,
@@ -23,7 +24,7 @@ from flywheel.contracts.model_folder import (
     read_description,
 )
 from flywheel.errors import ArtefactError
-from flywheel.serving.vllm.plugin import MEAN_BERT
+from flywheel.serving.vllm.plugin import MEAN_BERT, POOLED_BERT
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,6 +79,9 @@ def check_release(folder: Path, bases: Path, max_rank: int = 512) -> Checked:
             "encoders are of the BERT family"
         )
     if about.kind == "encoder":
+        unread = unread_part(config)
+        if unread is not None:
+            raise ArtefactError(f"{folder} is not read here: {unread}")
         _check_heads(folder, config)
     if about.kind == "llm" and about.prompt is None:
         raise ArtefactError(f"{folder}: release.json has no prompt, which a language model needs")
@@ -179,8 +183,8 @@ def prepare_encoder(checked: Checked, folder: Path) -> Path:
     """Write the encoder as vLLM loads it to ``folder``, all or nothing, and return that.
 
     Token embeddings are written out, since no other engine knows them in INT8. Logits are divided
-    by the release's temperature in the head, since vLLM answers with probabilities. A model that
-    pools the mean names our model class.
+    by the release's temperature in the head, since vLLM answers with probabilities. A model without
+    BERT's pooler names our model class, and how it pools.
     """
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -202,13 +206,20 @@ def prepare_encoder(checked: Checked, folder: Path) -> Path:
 def _config(checked: Checked) -> dict[str, Any]:
     config = read_config(checked.folder)
     labels = checked.about.labels
-    mean = checked.about.pooling == "mean"
-    config["architectures"] = [MEAN_BERT if mean else "BertForSequenceClassification"]
+    config["architectures"] = [_architecture(checked.about)]
+    config["flywheel_pooling"] = checked.about.pooling
+    config["flywheel_normalise"] = checked.about.normalise
     config["id2label"] = {str(index): label for index, label in enumerate(labels)}
     config["label2id"] = {label: index for index, label in enumerate(labels)}
     config["num_labels"] = len(labels)
     config["problem_type"] = "single_label_classification"
     return config
+
+
+def _architecture(about: ModelDescription) -> str:
+    if about.pooling == "cls":
+        return "BertForSequenceClassification"
+    return MEAN_BERT if about.pooling == "mean" and not about.normalise else POOLED_BERT
 
 
 def _write_weights(checked: Checked, path: Path) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-# The architecture of config.json that names our class; the suffix tells vLLM that it classifies.
+# The architectures of config.json that name our class; the suffix tells vLLM that it classifies.
+# A config.json with the first one says nothing else of the pooling.
 MEAN_BERT = "FlywheelMeanBertForSequenceClassification"
+POOLED_BERT = "FlywheelPooledBertForSequenceClassification"
 
 
 def register() -> None:
@@ -28,7 +30,8 @@ def _add_models() -> None:
     from flywheel.serving.vllm import bert
 
     # By name: only a process that runs such a model imports it.
-    ModelRegistry.register_model(MEAN_BERT, f"flywheel.serving.vllm.bert:{bert.CLASS}")
+    for name in (MEAN_BERT, POOLED_BERT):
+        ModelRegistry.register_model(name, f"flywheel.serving.vllm.bert:{bert.CLASS}")
 
 
 def _allow_adapters_on_repacked_layers() -> None:

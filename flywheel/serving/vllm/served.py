@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from flywheel.contracts.model_folder import ModelDescription, Prompt
+from flywheel.contracts.text_tokens import read_tokens
 from flywheel.errors import ArtefactError
 from flywheel.serving.engine import Generated
 from flywheel.serving.vllm.lease import Lease
@@ -53,13 +54,13 @@ class VllmEncoder(_Remote):
     ) -> None:
         super().__init__(lease, release, _ENCODER_PARALLEL, 0)
         self.labels = about.labels
-        self._tokenizer = _tokenizer(folder, min(about.max_tokens, positions))
+        self._tokens = read_tokens(folder, min(about.max_tokens, positions))
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """Calibrated probabilities: the temperature is in the weights that vLLM loaded."""
         if not texts:
             return []
-        ids = [item.ids for item in self._tokenizer.encode_batch_fast(list(texts))]
+        ids = [made.ids for made in self._tokens(texts)]
         rows = self._client.classify(self._release, ids)
         return [dict(zip(self.labels, row, strict=True)) for row in rows]
 
