@@ -34,4 +34,5 @@ def pooled(states: Tensor, pooling: Pooling, mask: Tensor | None = None) -> Tens
 
 def unit_length(vectors: Tensor) -> Tensor:
     """Each row brought to length 1."""
-    return vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    lengths: Tensor = vectors.norm(dim=-1, keepdim=True)
+    return vectors / lengths.clamp_min(1e-12)

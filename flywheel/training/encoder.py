@@ -23,8 +23,9 @@ from flywheel.errors import ArtefactError
 
 BASE_KEY = "training.base_model"
 _HEAD = "classifier.weight"
-# The length of MiniLM's features before they are normalised: 60 labels of six classes taught 0.74
-# then, against 0.69 without normalising and 0.58 at three times this length.
+# About the length of MiniLM's features before they are normalised. Two seeds on six classes: 60
+# labels taught 0.74 (0.69 without normalising, 0.58 at three times this length), 300 taught 0.89
+# (0.88, 0.84).
 REACH = 6.0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from flywheel.contracts.model_folder import Pooling
 from flywheel.contracts.pooling import pooled, unit_length
 
 CLASS = "PooledBertForSequenceClassification"
@@ -32,7 +33,7 @@ def _make_class() -> type:
 
         def __init__(self, config: Any) -> None:
             super().__init__()
-            self.kind = getattr(config, "flywheel_pooling", "mean")
+            self.kind: Pooling = getattr(config, "flywheel_pooling", "mean")
             self.normalise = getattr(config, "flywheel_normalise", False)
 
         def forward(self, hidden_states: Any, pooling_metadata: Any) -> Any:
