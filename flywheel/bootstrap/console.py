@@ -5,11 +5,13 @@ from __future__ import annotations
 import sysconfig
 from pathlib import Path
 
+from flywheel.bootstrap.answering import Answering, champions
 from flywheel.bootstrap.broker_watch import BrokerWatch
 from flywheel.bootstrap.process import begin, open_database
 from flywheel.console.app import create_app
 from flywheel.monitoring.connections import ConnectionLimits
 from flywheel.monitoring.http_server import HttpServer
+from flywheel.rollout.servers import HttpModelServers
 from flywheel.settings import FlywheelSettings
 from streams.publisher import KafkaPublisher
 from streams.relay import OutboxRelay
@@ -32,12 +34,17 @@ def run_console(settings: FlywheelSettings) -> int:
         publisher = KafkaPublisher(settings.kafka, "flywheel-console")
         relay = OutboxRelay(database.outbox_rows(OWNER), publisher, 0.2)
         broker = BrokerWatch(settings.kafka, relay.start)
+        answering = Answering(
+            lambda: champions(database, settings),
+            HttpModelServers(settings.serving.endpoints, generate=False),
+        )
         app = create_app(
             settings,
             lambda: database.transaction(OWNER),
             assets_folder(),
             reading=lambda: database.transaction(read_only=True),
             checks={"kafka": broker.problem},
+            unanswered=answering.unanswered,
         )
         server = HttpServer(
             app,
@@ -48,9 +55,11 @@ def run_console(settings: FlywheelSettings) -> int:
             limits=ConnectionLimits(connections=settings.console.max_connections),
         )
         broker.start()
+        answering.start()
         try:
             return server.run()
         finally:
+            answering.stop()
             broker.stop()
             relay.stop()
             publisher.close()

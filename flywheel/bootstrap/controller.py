@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flywheel.bootstrap.answering import Answering, champions
 from flywheel.bootstrap.gauges import DatabaseGauges, Upkeep
 from flywheel.bootstrap.process import await_broker, begin, loop, open_database, stop_signal
 from flywheel.contracts.events import Event, ReleaseRegistered
@@ -41,6 +42,10 @@ def run_controller(settings: FlywheelSettings) -> int:
             settings.kafka, ["flywheel.releases"], registered, "flywheel-controller"
         )
         servers = HttpModelServers(settings.serving.endpoints)
+        answering = Answering(
+            lambda: champions(database, settings),
+            HttpModelServers(settings.serving.endpoints, generate=False),
+        )
         latest: Latest = {}
         gauges, upkeep = DatabaseGauges(database, settings.tasks), Upkeep(database)
 
@@ -56,7 +61,10 @@ def run_controller(settings: FlywheelSettings) -> int:
         health = HealthServer(
             settings.monitoring.host,
             settings.monitoring.controller_port,
-            {"releases": lambda: None if releases.caught_up(0) else "still reading releases"},
+            {
+                "releases": lambda: None if releases.caught_up(0) else "still reading releases",
+                "champions": answering.every,
+            },
             settings.monitoring.metrics_keys,
         )
         health.start()
@@ -65,9 +73,11 @@ def run_controller(settings: FlywheelSettings) -> int:
             announce(transactions, task, of_task.rollout, utc_now())
         relay.start()
         releases.start()
+        answering.start()
         try:
             loop(stopping, TICK_SECONDS, step)
         finally:
+            answering.stop()
             releases.stop()
             relay.stop()
             publisher.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 
+from flywheel.bootstrap.answering import Answering
 from flywheel.bootstrap.process import begin
 from flywheel.contracts.addresses import own_names
 from flywheel.contracts.events import Event, RolloutChanged
@@ -17,6 +18,7 @@ from flywheel.gateway.spill import SpillLog
 from flywheel.gateway.splits import Splits
 from flywheel.monitoring.connections import ConnectionLimits
 from flywheel.monitoring.http_server import HttpServer
+from flywheel.rollout.servers import HttpModelServers
 from flywheel.settings import FlywheelSettings
 from streams.follower import Follower
 from streams.publisher import KafkaPublisher
@@ -38,18 +40,26 @@ def run_gateway(settings: FlywheelSettings) -> int:
         settings.state / "spill" / f"gateway-{gateway.port}", fsync=gateway.fsync != "never"
     )
     capture = Capture(spill, publisher, fsync=gateway.fsync)
+    endpoints = settings.serving.endpoints
+    answering = Answering(
+        lambda: {
+            task: split.champion for task in settings.tasks if (split := splits.current(task))
+        },
+        HttpModelServers(endpoints, generate=False),
+    )
     limits = None
     if gateway.requests_per_second is not None:
         limits = SourceLimits(gateway.requests_per_second, gateway.burst)
     app = create_app(
         tasks={name: task.labels for name, task in settings.tasks.items()},
         splits=splits,
-        servers=ModelServers(settings.serving.endpoints, gateway.timeout_seconds),
+        servers=ModelServers(endpoints, gateway.timeout_seconds),
         capture=capture,
         keys=Keys(gateway.keys),
         # Whoever may ask may watch; where nobody needs a key to ask, watching may still need one.
         metrics_keys=(*settings.monitoring.metrics_keys, *gateway.keys),
         source_limits=limits,
+        checks={"champions": answering.all_tasks},
         names=own_names(gateway.host, keys=bool(gateway.api_keys), allowed=gateway.allowed_hosts),
     )
     server = HttpServer(
@@ -68,12 +78,14 @@ def run_gateway(settings: FlywheelSettings) -> int:
                 splits.mark_caught_up()
                 return
 
+    answering.start()
     threading.Thread(target=await_log, name="await-splits", daemon=True).start()
     _calm_collector()
     try:
         return server.run()
     finally:
         stopped.set()
+        answering.stop()
         follower.stop()
         publisher.close()
 

@@ -12,12 +12,14 @@ from flywheel.errors import ConfigurationError
 from flywheel.retraining.config import RetrainingSettings
 from flywheel.retraining.ports import Turn, TurnRequest
 from flywheel.review.ports import QueueDepth
+from flywheel.rollout.decide import Readiness
 from flywheel.rollout.plan import percent
 from flywheel.rollout.ports import Rollout
 
 
 class TaskFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """How one task stands. ``turns`` newest first; ``new`` are labels since the last dataset."""
+    """How one task stands. ``turns`` newest first; ``new`` are labels since the last dataset;
+    ``waiting`` releases that had no rollout yet, newest last."""
 
     task: str
     champion: str | None
@@ -27,6 +29,8 @@ class TaskFacts(msgspec.Struct, frozen=True, kw_only=True):
     labels: LabelCounts
     new: LabelCounts
     queue: QueueDepth
+    answers: Readiness | None = None
+    waiting: tuple[str, ...] = ()
     base_problem: ConfigurationError | None = None
 
     @property
@@ -52,6 +56,12 @@ def next_steps(
     with the task where it has to be named."""
     given = facts.labels.expert + facts.labels.seed + facts.labels.other
     found = []
+    if facts.champion is not None and facts.answers is not None and not facts.answers.ready:
+        found.append(
+            f"requests are not answered: start the model servers if they are down; if "
+            f"{facts.champion} is damaged or gone, put its folder back, or restore a former "
+            f"champion: {command('releases list')}"
+        )
     if (base := facts.base_problem) is not None:
         found.append(f"no turn can be made, {base.problem}: {base.hint}")
     if not facts.labels.holdout:
@@ -61,6 +71,8 @@ def next_steps(
     found += _turn(facts, retraining, given, now, command)
     if facts.rollout is not None:
         found.append(f"rollout at {percent(facts.rollout.share)}: {command('rollout show')}")
+        if facts.waiting:
+            found.append(f"{facts.waiting[-1]} waits: its rollout begins when none is running")
     if facts.queue.open:
         found.append(f"{facts.queue.open} samples wait for an expert: {review_url}")
     return found

@@ -29,7 +29,9 @@ from flywheel.contracts.ids import utc_now
 from flywheel.errors import FlywheelError, WorkspaceError
 from flywheel.retraining.ports import Turn
 from flywheel.review.ports import QueueDepth
+from flywheel.rollout.decide import Readiness
 from flywheel.rollout.ports import Rollout
+from flywheel.rollout.servers import HttpModelServers, ModelServers
 from flywheel.settings import FlywheelSettings
 from storage.database import Transaction
 from streams.lag import agent_lag
@@ -59,10 +61,14 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskStanding(msgspec.Struct, frozen=True, kw_only=True):
-    """One task. ``turn`` is the latest one, its ``stages`` the seconds of those that are done;
-    ``labels_without_sample`` wait for samples that never came, and train nothing meanwhile."""
+    """One task. ``answers`` says on how many model servers the champion answers now, and why not on
+    the others; ``waiting`` are releases whose rollout begins when none runs. ``turn`` is the
+    latest one, its ``stages`` the seconds of those that are done; ``labels_without_sample`` wait
+    for samples that never came, and train nothing meanwhile."""
 
     champion: str | None
+    answers: Readiness | None
+    waiting: list[str]
     rollout: dict[str, Any] | None
     turn: dict[str, Any] | None
     failures: list[Failure]
@@ -101,13 +107,14 @@ def standing(settings: FlywheelSettings) -> Standing:
     except FlywheelError as error:
         problems.append(str(error))
     tasks: dict[str, TaskStanding] = {}
+    servers = HttpModelServers(settings.serving.endpoints, _HEALTH_SECONDS, generate=False)
     try:
         with open_database(settings) as database, database.transaction(read_only=True) as tx:
             unmatched = Counter(
                 name.partition("/")[0] for name in tx.balance.labels_without_sample()
             )
             for task in settings.tasks:
-                tasks[task] = _task(settings, tx, task, unmatched[task], utc_now())
+                tasks[task] = _task(settings, tx, servers, task, unmatched[task], utc_now())
     except FlywheelError as error:
         problems.append(str(error))
     return Standing(
@@ -183,14 +190,21 @@ def health_problem(url: str) -> str | None:
 
 
 def _task(
-    settings: FlywheelSettings, tx: Transaction, task: str, unmatched: int, now: datetime
+    settings: FlywheelSettings,
+    tx: Transaction,
+    servers: ModelServers,
+    task: str,
+    unmatched: int,
+    now: datetime,
 ) -> TaskStanding:
-    facts = _facts(settings, tx, task, now)
+    facts = _facts(settings, tx, servers, task, now)
     console = address(settings.console.host, settings.console.port)
     counts = msgspec.structs.asdict(facts.labels)
     del counts["latest"]
     return TaskStanding(
         champion=facts.champion,
+        answers=facts.answers,
+        waiting=list(facts.waiting),
         rollout=None if facts.rollout is None else _rollout(facts.rollout),
         turn=_turn(facts.turns[0], now) if facts.turns else None,
         failures=[
@@ -239,12 +253,17 @@ def _queue(depth: QueueDepth, now: datetime) -> dict[str, Any]:
     }
 
 
-def _facts(settings: FlywheelSettings, tx: Transaction, task: str, now: datetime) -> TaskFacts:
+def _facts(
+    settings: FlywheelSettings, tx: Transaction, servers: ModelServers, task: str, now: datetime
+) -> TaskFacts:
     dataset = tx.datasets.latest(task)
     turns = tx.turns.history(task, _TURNS)
+    champion = tx.rollouts.champion(task)
     return TaskFacts(
         task=task,
-        champion=tx.rollouts.champion(task),
+        champion=champion,
+        answers=None if champion is None else servers.ready(champion),
+        waiting=tuple(one for one in tx.challengers.waiting(task) if one != champion),
         rollout=tx.rollouts.active(task),
         turns=tuple(turns),
         request=tx.turns.take_request(task),

@@ -55,7 +55,7 @@ def _agent(group: str) -> str:
 
 
 def _task(name: str, task: TaskStanding) -> list[str]:
-    lines = [f"{name}: {task.champion or 'nothing'} serves"]
+    lines = [f"{name}: {_serves(task)}"]
     if (rollout := task.rollout) is not None:
         lines.append(
             f"  {rollout['challenger']} at {percent(rollout['share'])} ({rollout['state']})"
@@ -78,6 +78,24 @@ def _task(name: str, task: TaskStanding) -> list[str]:
     if task.labels_without_sample:
         lines.append(f"  {task.labels_without_sample} labelled samples never came: labels wait")
     return lines
+
+
+def _serves(task: TaskStanding) -> str:
+    """What is answered now, not what is recorded."""
+    found = task.answers
+    if task.champion is None or found is None:
+        return "nothing serves"
+    if found.ready == found.total:
+        return f"{task.champion} serves"
+    if found.ready:
+        return (
+            f"{task.champion} serves, on {found.ready} of {found.total} model servers "
+            f"({_short(found.reason)})"
+        )
+    return (
+        f"{task.champion} is the champion and answers on none of {found.total} model servers "
+        f"({_short(found.reason)})"
+    )
 
 
 def _turn(turn: dict[str, Any] | None) -> list[str]:

@@ -41,6 +41,7 @@ def create_app(
     *,
     reading: Transactions | None = None,
     checks: Checks | None = None,
+    unanswered: Callable[[str], str | None] = lambda _task: None,
     now: Callable[[], datetime] = utc_now,
 ) -> FastAPI:
     """The console as an ASGI app.
@@ -48,7 +49,8 @@ def create_app(
     ``transactions`` opens a transaction whose outbox belongs to the console; ``reading`` one that
     can't write, which whatever only reads uses, so as not to hold up writers (default: the
     same). ``assets`` is the folder of the fetched packages; ``checks`` are further lines of
-    /healthz. Raises ArtefactError when a script is missing there.
+    /healthz; ``unanswered`` says why nobody answers for a task, or None. Raises ArtefactError
+    when a script is missing there.
     """
     reading = reading or transactions
     vendored = locate(assets)
@@ -92,7 +94,8 @@ def create_app(
     app.include_router(flywheel.registry.app.router(reading, tasks))
     describe(app, bool(keyring.required or settings.monitoring.metrics_key))
     docs_routes(app)
-    app.include_router(Pages(settings, transactions, reading, environment, keyring, now).routes())
+    pages = Pages(settings, transactions, reading, environment, keyring, now, unanswered)
+    app.include_router(pages.routes())
     return app
 
 

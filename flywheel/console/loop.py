@@ -142,11 +142,20 @@ def _training(read: dict[str, Any]) -> list[Node]:
             "rollout",
             "Rollout",
             share(rollout["share"]) if rollout else "Steady" if read["champion"] else "None",
-            rollout["state"].replace("_", " ") if rollout else f"serves {short(read['champion'])}",
+            _serving(read),
             f"/rollout/{read['task']}",
             busy=rollout is not None,
+            alert=read["unanswered"] is not None,
         ),
     ]
+
+
+def _serving(read: dict[str, Any]) -> str:
+    if read["unanswered"]:
+        return f"{short(read['champion'])} answers nobody"
+    if read["rollout"]:
+        return str(read["rollout"]["state"]).replace("_", " ")
+    return f"serves {short(read['champion'])}"
 
 
 def edges(read: dict[str, Any]) -> list[Edge]:

@@ -59,6 +59,7 @@ class Pages:
     environment: Environment
     keyring: Keyring
     now: Callable[[], datetime]
+    unanswered: Callable[[str], str | None]
     recent: Recent[dict[str, Any]] = field(default_factory=Recent)
 
     def routes(self) -> APIRouter:
@@ -110,7 +111,7 @@ class Pages:
             with self.reading() as tx:
                 return overview(tx, task, settings, self.now())
 
-        return self.recent.get(task, read)
+        return {**self.recent.get(task, read), "unanswered": self.unanswered(task)}
 
     def review(self, request: Request, task: str) -> Response:
         """The expert queue."""
@@ -138,7 +139,7 @@ class Pages:
         with self.reading() as tx:
             page = rollout_page(tx, task, settings.rollout, rollout, self.now())
             frame = self._frame(tx, request, task, "rollout")
-        return self._page("rollout.html", frame, **page)
+        return self._page("rollout.html", frame, unanswered=self.unanswered(task), **page)
 
     def releases(self, request: Request, task: str, at: str = "") -> Response:
         """Every release of a task; ``?at=`` asks which one served at a moment."""

@@ -12,6 +12,7 @@ from flywheel.rollout import transitions
 from flywheel.rollout.analysis.assess import assess
 from flywheel.rollout.analysis.evidence import Facts
 from flywheel.rollout.config import RolloutSettings
+from flywheel.rollout.decide import Servers, nowhere
 from flywheel.rollout.findings import findings
 from flywheel.rollout.plan import percent
 from flywheel.rollout.ports import REFUSED, Command, Rollout, RolloutTransaction
@@ -27,8 +28,14 @@ def ask(tx: RolloutTransaction, command: Command) -> str:
     return refused
 
 
-def _refusal(tx: RolloutTransaction, command: Command, active: Rollout | None) -> str:
-    """Why a command cannot be carried out on the running rollout; empty when it can."""
+def _refusal(
+    tx: RolloutTransaction,
+    command: Command,
+    active: Rollout | None,
+    servers: Servers | None = None,
+) -> str:
+    """Why a command cannot be carried out on the running rollout; empty when it can. ``servers``
+    None: they were not asked."""
     if not command.by.strip() or not command.why.strip():
         return "who asks for it, and why, must be given"
     if command.kind == "start":
@@ -51,6 +58,25 @@ def _refusal(tx: RolloutTransaction, command: Command, active: Rollout | None) -
         return (
             f"the rollout has changed since this was asked for: it is {described(active)} now "
             f"({active.reason}). Look again, then decide"
+        )
+    return _unanswered(command, active, servers) if servers is not None else ""
+
+
+def _unanswered(command: Command, active: Rollout, servers: Servers) -> str:
+    """Why the release that would get all traffic cannot answer it; empty where it can, or where
+    the other one can't either."""
+    if command.kind == "rollback" and servers.champion_gone:
+        return (
+            f"{nowhere(active.champion, servers)}. Promote {active.challenger}, or restore a "
+            "former champion (`flywheel releases restore RELEASE --by NAME --why TEXT`); once its "
+            f"files are back {active.champion} is loaded by itself"
+        )
+    if command.kind == "promote" and servers.challenger_gone:
+        found = servers.challenger
+        return (
+            f"{active.challenger} answers on none of {found.total} model servers"
+            + (f" ({found.reason})" if found.reason else "")
+            + ": promoted, no request would be answered"
         )
     return ""
 
@@ -127,20 +153,22 @@ def carry_out(
     now: datetime,
     seen: Rollout | None = None,
     facts: Facts | None = None,
+    servers: Servers | None = None,
 ) -> RolloutChanged | None:
     """Carry a command out, or refuse it; either way it is done. Returns the change, if any.
 
-    ``facts`` are those of the rollout ``seen``, to be kept with the transition. Raises Conflict
-    when the command was withdrawn meanwhile.
+    ``facts`` are those of the rollout ``seen``, to be kept with the transition, ``servers`` how
+    its arms stand there. Raises Conflict when the command was withdrawn meanwhile.
     """
     # Read once: another controller may end it between two statements.
     active = tx.rollouts.active(command.task)
-    refused = _refusal(tx, command, active)
+    same = active is not None and seen is not None and active.rollout_id == seen.rollout_id
+    refused = _refusal(tx, command, active, servers if same else None)
     if refused:
         tx.commands.done(command.command_id, f"{REFUSED}{refused}")
         return None
     evidence: dict[str, object] | None = None
-    if active is not None and seen is not None and active.rollout_id == seen.rollout_id:
+    if same and seen is not None:
         known = facts or Facts()
         evidence = findings(seen, known, assess(seen, known, settings), settings).kept()
     if command.kind == "restore":

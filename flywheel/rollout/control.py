@@ -29,7 +29,6 @@ from flywheel.rollout.ports import Assignment, Evidence, Rollout, RolloutTransac
 from flywheel.rollout.servers import ModelServers
 
 Transactions = Callable[[], AbstractContextManager[RolloutTransaction]]
-Latest = dict[str, tuple[str, Facts]]  # task → a rollout of it, and the evidence of a tick before
 
 # Requests routed by the split before last may still arrive so long after a step began; they are
 # left out of the step's own counts.
@@ -38,6 +37,18 @@ SETTLE = timedelta(seconds=3)
 _log = structlog.get_logger(__name__)
 _changes = Counter("flywheel_rollout_transitions_total", "Transitions.", ["task", "state"])
 _share = Gauge("flywheel_rollout_challenger_share", "Live share of the challenger.", ["task"])
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a tick found out of a rollout; ``servers`` None while they were not asked."""
+
+    rollout_id: str
+    facts: Facts
+    servers: Servers | None = None
+
+
+Latest = dict[str, Known]  # by task, of the tick before
 
 
 def on_release_registered(transactions: Transactions, event: ReleaseRegistered) -> None:
@@ -51,11 +62,12 @@ def on_release_registered(transactions: Transactions, event: ReleaseRegistered) 
 class Seen:
     """What a tick read: the running rollout with its evidence, and whether there is more to do.
 
-    ``fresh``: the evidence was collected now, not by the tick before.
+    ``fresh``: the evidence was collected now, not by the tick before, whose ``servers`` those are.
     """
 
     rollout: Rollout | None
     facts: Facts
+    servers: Servers | None
     fresh: bool
     commands: bool
     waiting: bool
@@ -74,16 +86,23 @@ def tick(
 
     ``reading`` opens transactions that can't write. ``latest`` is the caller's, kept
     from tick to tick: with it a person's command does not wait until evidence is
-    collected once more, which takes seconds in a large rollout. It decides nothing.
+    collected once more, which takes seconds in a large rollout, or until a server that hangs is
+    asked once more.
     """
+    latest = {} if latest is None else latest
     with reading() as tx:
-        seen = _look(tx, task, {} if latest is None else latest)
+        seen = _look(tx, task, latest)
+    found = seen.servers
+    if seen.rollout is not None and found is None:
+        # Asked outside of any transaction: a server that hangs must not hold the database's lock.
+        found = _asked(servers, seen.rollout)
+        latest[task] = Known(seen.rollout.rollout_id, seen.facts, found)
     try:
         event = None
         if seen.commands or (seen.rollout is None and seen.waiting):
-            event = _commands_or_start(transactions, task, settings, seen, now)
-        if event is None and seen.rollout is not None and seen.fresh:
-            event = _evaluate(transactions, seen.rollout, seen.facts, settings, servers, now)
+            event = _commands_or_start(transactions, task, settings, seen, found, now)
+        if event is None and seen.rollout is not None and found is not None and seen.fresh:
+            event = _evaluate(transactions, seen.rollout, seen.facts, settings, found, now)
     except Conflict as error:
         _log.info("forestalled; the next tick decides anew", task=task, by=str(error))
         return None
@@ -97,17 +116,26 @@ def tick(
 def _look(tx: RolloutTransaction, task: str, latest: Latest) -> Seen:
     rollout = tx.rollouts.active(task)
     commands = bool(tx.commands.pending(task))
-    of, facts = latest.pop(task, ("", Facts()))
-    fresh = not (commands and rollout is not None and of == rollout.rollout_id)
-    if rollout is not None and fresh:
-        facts = gather(tx.evidence, rollout)
-        latest[task] = rollout.rollout_id, facts
+    known = latest.pop(task, None)
+    fresh = not (
+        commands and rollout is not None and known and known.rollout_id == rollout.rollout_id
+    )
+    if fresh or known is None:
+        facts = gather(tx.evidence, rollout) if rollout is not None else Facts()
+        known = Known("", facts)
     return Seen(
         rollout=rollout,
-        facts=facts,
+        facts=known.facts,
+        servers=known.servers,
         fresh=fresh,
         commands=commands,
         waiting=bool(tx.challengers.waiting(task)),
+    )
+
+
+def _asked(servers: ModelServers, rollout: Rollout) -> Servers:
+    return Servers(
+        challenger=servers.ready(rollout.challenger), champion=servers.ready(rollout.champion)
     )
 
 
@@ -146,11 +174,16 @@ def of_step(evidence: Evidence, rollout: Rollout) -> Assignment:
 
 
 def _commands_or_start(
-    transactions: Transactions, task: str, settings: RolloutSettings, seen: Seen, now: datetime
+    transactions: Transactions,
+    task: str,
+    settings: RolloutSettings,
+    seen: Seen,
+    servers: Servers | None,
+    now: datetime,
 ) -> RolloutChanged | None:
     with transactions() as tx:
         for command in tx.commands.pending(task):
-            event = carry_out(tx, command, settings, now, seen.rollout, seen.facts)
+            event = carry_out(tx, command, settings, now, seen.rollout, seen.facts, servers)
             if event is not None:
                 return event
         if tx.rollouts.active(task) is None:
@@ -192,15 +225,11 @@ def _evaluate(
     rollout: Rollout,
     facts: Facts,
     settings: RolloutSettings,
-    servers: ModelServers,
+    servers: Servers,
     now: datetime,
 ) -> RolloutChanged | None:
-    # Asked outside of any transaction: a server that hangs must not hold the database's lock.
-    found = Servers(
-        challenger=servers.ready(rollout.challenger), champion=servers.ready(rollout.champion)
-    )
-    current = transitions.with_readiness(rollout, found, now)
-    decision = decide(current, facts, settings, now, found)
+    current = transitions.with_readiness(rollout, servers, now)
+    decision = decide(current, facts, settings, now, servers)
     watched = transitions.with_looks(current, decision)
     if not decision.changes(current) and watched == rollout:
         return None

@@ -43,6 +43,17 @@ class Servers(msgspec.Struct, frozen=True, kw_only=True):
         is the servers that are down, which says nothing about the challenger."""
         return self.champion.ready > 0 and self.challenger.ready < self.champion.ready
 
+    @property
+    def champion_gone(self) -> bool:
+        """Whether the champion answers nowhere while the challenger does: rolled back, nothing
+        would be answered at all."""
+        return self.challenger.ready > 0 and not self.champion.ready
+
+    @property
+    def challenger_gone(self) -> bool:
+        """The same the other way round: promoted, nothing would be answered at all."""
+        return self.champion.ready > 0 and not self.challenger.ready
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -71,7 +82,10 @@ def decide(
     seen = assess(rollout, facts, settings)
     harm = seen.failed("harm")
     if harm:
-        return _end(rollout, "; ".join(check.words for check in harm), seen)
+        reason = "; ".join(check.words for check in harm)
+        if servers is not None and servers.champion_gone:
+            return _held(rollout, f"{reason}; but {nowhere(rollout.champion, servers)}", seen)
+        return _end(rollout, reason, seen)
     lost = _lost(rollout, settings, now, servers)
     if lost:
         return _end(rollout, lost, seen)
@@ -80,6 +94,23 @@ def decide(
     if rollout.state == "warming":
         return _warming(rollout, settings, seen, servers)
     return _answering(rollout, settings, now, seen)
+
+
+def nowhere(champion: str, servers: Servers) -> str:
+    """That the champion answers on no model server, and what a rollback would therefore do."""
+    found = servers.champion
+    return (
+        f"{champion}, the champion, answers on none of {found.total} model servers"
+        + (f" ({found.reason})" if found.reason else "")
+        + ": rolled back to it, no request would be answered"
+    )
+
+
+def _held(rollout: Rollout, reason: str, seen: Assessment) -> Decision:
+    """Where it is until the champion answers again, or a person decides."""
+    if rollout.state == "paused":
+        return _stay(rollout, reason, seen)
+    return _pause(rollout, reason, seen)
 
 
 def _answering(

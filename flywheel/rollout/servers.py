@@ -27,9 +27,19 @@ class HttpModelServers:
     """Asks every endpoint: is the release listed (GET /v1/models), does it answer?"""
 
     def __init__(
-        self, endpoints: Sequence[str], timeout: float = 5.0, remember: float = 5.0
+        self,
+        endpoints: Sequence[str],
+        timeout: float = 5.0,
+        remember: float = 5.0,
+        *,
+        generate: bool = True,
     ) -> None:
-        """A full yes is believed for ``remember`` seconds; anything less is asked again."""
+        """A full yes is believed for ``remember`` seconds; anything less is asked again.
+
+        Not to ``generate``: a generator that a server has ready counts as one that answers. A text
+        costs a server much more than a label, and whoever only watches asks again and again.
+        """
+        self._generate = generate
         self._endpoints = tuple(endpoint.rstrip("/") for endpoint in endpoints)
         self._timeout, self._remember = timeout, remember
         self._known: dict[str, tuple[float, Readiness]] = {}
@@ -60,7 +70,7 @@ class HttpModelServers:
             if model is None:
                 return _why_absent(endpoint, release, listed)
             if model.get("kind") == "generator":
-                return self._generates(endpoint, release)
+                return self._generates(endpoint, release) if self._generate else ""
             answer = self._call(f"{endpoint}/classify", {"model": release, "input": [PROBE]})
             return "" if answer["data"][0]["label"] else f"{endpoint} answered without a label"
         except urllib.error.HTTPError as error:

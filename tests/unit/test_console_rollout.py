@@ -35,11 +35,13 @@ class World:
 
     def __init__(self, folder: Path, database: Database) -> None:
         self.database = database
+        self.unanswered: str | None = None
         self.app: FastAPI = create_app(
             console_settings(folder),
             partial(database.transaction, "console"),
             vendored_assets(),
             reading=partial(database.transaction, read_only=True),
+            unanswered=lambda _task: self.unanswered,
         )
 
     def get(self, path: str) -> httpx.Response:
@@ -184,6 +186,18 @@ def test_one_caller_as_one_unit_is_said_with_the_way_out(world: World) -> None:
     found = world.get(f"/api/rollouts/{TASK}").json()["active"]["units"]
     assert found["heaviest_requests"] == 4000
     assert found["heaviest_share"] > 0.2
+
+
+def test_a_champion_that_answers_nobody_serves_nothing(world: World) -> None:
+    for page in ("/", f"/rollout/{TASK}"):
+        assert "Requests are not answered" not in world.get(page).text
+    world.unanswered = "r3 is the champion and answers on none of 2 model servers: it is gone"
+    for page in ("/", f"/rollout/{TASK}"):
+        text = world.get(page).text
+        assert "Requests are not answered" in text
+        assert "it is gone" in text
+        assert "serving " not in text
+        assert "serves all traffic" not in text
 
 
 def test_a_rollout_of_long_ago_is_found_and_the_list_says_that_it_is_none_of_all(
