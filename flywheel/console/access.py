@@ -8,7 +8,6 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from http.cookies import CookieError, SimpleCookie
 from typing import NamedTuple
 from urllib.parse import quote
@@ -29,9 +28,12 @@ from flywheel.monitoring.foreign_pages import (
 )
 from flywheel.monitoring.problems import problem_of
 
-COOKIE = "flywheel_session"
+_COOKIE = "flywheel_session"
+# From the last use on; a session that is used gets a later end this often at most.
 SESSION_SECONDS = 12 * 3600
-_EXPIRES = re.compile(r"([0-9]{1,11})\.", re.ASCII)
+RENEWED_SECONDS = 600
+_PORT = re.compile(r":([0-9]{1,5})$", re.ASCII)
+_EXPIRES = re.compile(r"[0-9]{1,11}", re.ASCII)
 _OPEN = ("/healthz", "/login")
 _OPEN_FOLDERS = ("/assets/", "/static/")
 _FORMS = frozenset({"/login", "/logout"})
@@ -48,10 +50,11 @@ _HEADERS = {
 
 
 class Session(NamedTuple):
-    """A signed-in browser: ``id`` names it where its token must not stand."""
+    """A signed-in browser: ``id`` names it where its token must not stand, and stays through every
+    renewal; ``renewed`` is a token with a later end, once the present one is not fresh."""
 
     id: str
-    expires: datetime
+    renewed: str | None
 
 
 class Keyring:
@@ -71,9 +74,7 @@ class Keyring:
 
     def open_session(self, offered: str, now: float | None = None) -> str:
         """A signed token for the holder of a key that ``sign_ins`` accepted."""
-        expires = int((time.time() if now is None else now) + SESSION_SECONDS)
-        body = f"{expires}.{secrets.token_urlsafe(12)}"
-        return f"{body}.{self._sign(offered.encode(), body)}"
+        return self._token(offered.encode(), secrets.token_urlsafe(12), _moment(now))
 
     def session(self, token: str, now: float | None = None) -> Session | None:
         """The session of a token that was signed with a present key and has not run out.
@@ -81,20 +82,29 @@ class Keyring:
         Whether it was ended before its time is not in the token: see ``ports.EndedSessions``.
         """
         body, _, signature = token.rpartition(".")
-        found = _EXPIRES.match(body)
-        if found is None or int(found[1]) < (time.time() if now is None else now):
+        expires, _, name = body.partition(".")
+        at = _moment(now)
+        if not _EXPIRES.fullmatch(expires) or int(expires) < at:
             return None
         given = signature.encode()
-        signed = [self._sign(key, body).encode() for key in self._keys]
-        if not sum(hmac.compare_digest(given, one) for one in signed):
+        signed = [
+            key for key in self._keys if hmac.compare_digest(given, self._sign(key, body).encode())
+        ]
+        if not signed:
             return None
+        fresh = int(expires) - at > SESSION_SECONDS - RENEWED_SECONDS
         return Session(
-            hashlib.sha256(body.encode()).hexdigest(), datetime.fromtimestamp(int(found[1]), UTC)
+            hashlib.sha256(name.encode()).hexdigest(),
+            None if fresh else self._token(signed[0], name, at),
         )
+
+    def _token(self, key: bytes, name: str, at: float) -> str:
+        body = f"{int(at + SESSION_SECONDS)}.{name}"
+        return f"{body}.{self._sign(key, body)}"
 
     @staticmethod
     def _sign(key: bytes, body: str) -> str:
-        secret = hashlib.sha256(b"flywheel console session\x00" + key).digest()
+        secret = hashlib.sha256(b"flywheel console session 2\x00" + key).digest()
         return hmac.new(secret, body.encode(), hashlib.sha256).hexdigest()
 
 
@@ -121,9 +131,13 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
+        renewed: str | None = None
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                if renewed is not None:
+                    headers.append("Set-Cookie", session_cookie(scope, renewed))
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
                 if scope["path"].startswith(_OPEN_FOLDERS):
@@ -133,7 +147,7 @@ class Guard:
             await send(message)
 
         try:
-            refusal = await self._refusal(scope)
+            refusal, renewed = await self._admitted(scope)
         except FlywheelError as error:
             refusal = problem_of(error)
         if refusal is not None:
@@ -141,7 +155,8 @@ class Guard:
         else:
             await self._app(scope, receive, send_with_headers)
 
-    async def _refusal(self, scope: Scope) -> Response | None:
+    async def _admitted(self, scope: Scope) -> tuple[Response | None, str | None]:
+        """A refusal, or None and the token that the browser's session goes on with, if another."""
         headers = Headers(scope=scope)
         path: str = scope["path"]
         query = scope["query_string"].decode("latin-1")
@@ -154,24 +169,29 @@ class Guard:
             if path not in _FORMS:
                 check_json(headers, only=True)
         if path in _OPEN or path.startswith(_OPEN_FOLDERS):
-            return None
+            return None, None
         if path == "/metrics" and self._metrics and self._metrics.accept(bearer(headers)):
-            return None
-        if await self._known(headers, peer_of(scope), path):
-            return None
-        if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
-            wanted = path + (f"?{query}" if query else "")
-            return RedirectResponse(f"/login?next={quote(wanted, safe='')}", 303)
-        return problem_of(Unauthorised("send one of the console's keys as a bearer token"))
-
-    async def _known(self, headers: Headers, peer: str, path: str) -> bool:
-        if not self._keyring.required:
-            return path != "/metrics" or not self._metrics
+            return None, None
         session = self._keyring.session(session_token(headers))
         if session is not None and not await run_in_threadpool(self._ended, session.id):
-            return True
+            return None, None if path in _FORMS else session.renewed
+        if self._known(headers, peer_of(scope), path):
+            return None, None
+        if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
+            wanted = path + (f"?{query}" if query else "")
+            return RedirectResponse(f"/login?next={quote(wanted, safe='')}", 303), None
+        refused = Unauthorised("send one of the console's keys as a bearer token")
+        return problem_of(refused), None
+
+    def _known(self, headers: Headers, peer: str, path: str) -> bool:
+        if not self._keyring.required:
+            return path != "/metrics" or not self._metrics
         key = bearer(headers)
         return bool(key) and self._keyring.sign_ins.accept(peer, key)
+
+
+def _moment(now: float | None) -> float:
+    return time.time() if now is None else now
 
 
 def peer_of(scope: Scope) -> str:
@@ -180,10 +200,31 @@ def peer_of(scope: Scope) -> str:
     return str(client[0]) if client else ""
 
 
+def cookie_name(headers: Headers) -> str:
+    """What the session cookie is called: browsers tell hosts apart and not ports, so that consoles
+    on one host would sign each other out."""
+    port = _PORT.search(headers.get("host", ""))
+    return f"{_COOKIE}_{port[1]}" if port else _COOKIE
+
+
+def session_cookie(scope: Scope, token: str) -> str:
+    """A Set-Cookie header that has the browser keep ``token``."""
+    answer = Response()
+    answer.set_cookie(
+        cookie_name(Headers(scope=scope)),
+        token,
+        max_age=SESSION_SECONDS,
+        httponly=True,
+        samesite="strict",
+        secure=scope["scheme"] == "https",
+    )
+    return answer.headers["set-cookie"]
+
+
 def session_token(headers: Headers) -> str:
     """The session cookie's value, or an empty text."""
     try:
-        morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        morsel = SimpleCookie(headers.get("cookie", "")).get(cookie_name(headers))
     except CookieError:
         return ""
     return morsel.value if morsel else ""

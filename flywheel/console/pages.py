@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -14,11 +14,12 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment
 
 from flywheel.console.access import (
-    COOKIE,
     SESSION_SECONDS,
     Keyring,
+    cookie_name,
     peer_of,
     safe_target,
+    session_cookie,
     session_token,
 )
 from flywheel.console.loop import edges, nodes
@@ -209,13 +210,8 @@ class Pages:
         if not accepted:
             return self._sign_in(target, "That key is not one of the console’s keys.", 401)
         answer = RedirectResponse(target, 303)
-        answer.set_cookie(
-            COOKIE,
-            self.keyring.open_session(key),
-            max_age=SESSION_SECONDS,
-            httponly=True,
-            samesite="strict",
-            secure=request.url.scheme == "https",
+        answer.headers.append(
+            "Set-Cookie", session_cookie(request.scope, self.keyring.open_session(key))
         )
         return answer
 
@@ -224,9 +220,12 @@ class Pages:
         session = self.keyring.session(session_token(request.headers))
         if session is not None:
             with self.transactions() as tx:
-                tx.sessions.end(session.id, session.expires, self.now())
+                # No copy of its token holds longer than one of this moment.
+                tx.sessions.end(
+                    session.id, self.now() + timedelta(seconds=SESSION_SECONDS), self.now()
+                )
         answer = RedirectResponse("/login", 303)
-        answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
+        answer.delete_cookie(cookie_name(request.headers), httponly=True, samesite="strict")
         return answer
 
     def _sign_in(self, target: str, problem: str = "", status: int = 200) -> Response:
@@ -254,7 +253,7 @@ class Pages:
             "here": here,
             "tasks": {name: one.title or name for name, one in self.settings.tasks.items()},
             "switch": lambda name: f"/?task={name}" if here == "overview" else f"/{here}/{name}",
-            "signed_in": self.keyring.required and COOKIE in request.cookies,
+            "signed_in": self.keyring.required and bool(session_token(request.headers)),
             "nav": [
                 ("overview", "Overview", f"/?task={task}", None, ""),
                 ("review", "Review", f"/review/{task}", depth.open + depth.claimed or None, ""),

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Query
 from prometheus_client import Counter, Histogram
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from flywheel.contracts.answers import LONGEST_TEXT
 from flywheel.contracts.ids import utc_now
@@ -29,6 +29,30 @@ Annotator = Annotated[
     str,
     AfterValidator(annotator_name),
     Field(description="Who is answering: 1 to 64 characters.", examples=["ada"]),
+]
+
+LONGEST_SECONDS = 86_400
+
+
+def _measured(told: object) -> float:
+    """Seconds as a client measured them, 0 where they can't be: a clock that was set back or a page
+    left open over the weekend is no reason to refuse an answer."""
+    if (
+        isinstance(told, int | float)
+        and not isinstance(told, bool)
+        and 0 <= told <= LONGEST_SECONDS
+    ):
+        return float(told)
+    return 0.0
+
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(_measured),
+    Field(
+        description="How long the answer took, for the figures about experts. What is negative, "
+        f"no number, or more than {LONGEST_SECONDS} counts as not measured."
+    ),
 ]
 
 _answers = Counter(
@@ -50,14 +74,14 @@ class AnswerBody(BaseModel):
         description="One of the task's labels; where it has none, the right text: not empty, at "
         f"most {LONGEST_TEXT} characters."
     )
-    seconds: float = Field(0.0, ge=0, le=86_400, allow_inf_nan=False)
+    seconds: Seconds = 0.0
 
 
 class UnlabelableBody(BaseModel):
     """Who says that a sample can't be labelled."""
 
     annotator: Annotator
-    seconds: float = Field(0.0, ge=0, le=86_400, allow_inf_nan=False)
+    seconds: Seconds = 0.0
 
 
 class AnnotatorBody(BaseModel):
@@ -119,16 +143,22 @@ class _Desk:
         task: str,
         annotator: Annotated[Annotator, Query()],
         limit: Annotated[int, Query(ge=1, le=50)] = 2,
+        shown: Annotated[str, Query(description="The sample on the client's screen.")] = "",
     ) -> dict[str, Any]:
-        """Claim the next samples for an annotator; asking again gives the same ones."""
+        """Claim the next samples for an annotator; asking again gives the same ones. ``shown`` in
+        the reply is where the sample on the client's screen stands: settled or withdrawn, it takes
+        no answer any more."""
         _, settings = self._task(task)
         with self.transactions() as tx:
+            # Before anything is locked: of two who look at each other's, one would wait for ever.
+            on_screen = tx.desk.find(task, shown) if shown else None
             claimed = claim.claim_next(
                 tx, task=task, annotator=annotator, limit=limit, now=self.now(), settings=settings
             )
         return {
             "items": [_before_answering(sample) for sample in claimed.items],
             "depth": msgspec.to_builtins(claimed.depth),
+            "shown": None if on_screen is None else on_screen.state,
         }
 
     def depth(self, task: str) -> dict[str, Any]:

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from console_places import browser_binary
 from console_seed import opened
 from console_site import Site, expert_context, serving, watched_page
+from console_texts import TEXT_TASK as TASK
+from console_texts import text_settings, texts
 from playwright.sync_api import Browser, Page, expect
 
-from flywheel.contracts.events import LabelSettled, ReviewRequested, TrafficRecorded
-from flywheel.contracts.ids import new_id
-from flywheel.contracts.release import Release
-from flywheel.evaluation.metrics import Prediction, measure
-from flywheel.settings import FlywheelSettings, TaskSettings
-from storage.database import Database
-
-TASK = "replies"
 REVIEW = f"/review/{TASK}"
-AT = datetime(2026, 1, 1, tzinfo=UTC)
-SAMPLES = (
-    ("first", "Where is my parcel?", "It is\non its way.", 0.91),
-    ("second", "I was charged twice", "We are sorry.", 0.42),
-    ("third", "Do you sell <b>lamps</b>?", "", 0.2),
-)
 
 pytestmark = pytest.mark.skipif(
     browser_binary() is None,
@@ -34,90 +21,11 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def settings(workspace: Path) -> FlywheelSettings:
-    task = TaskSettings.model_validate(
-        {
-            "kind": "generation",
-            "model": "llm",
-            "title": "Reply to a customer",
-            "training": {"base_model": "base"},
-            "review": {"guideline": "One friendly sentence."},
-        }
-    )
-    return FlywheelSettings(workspace=workspace, tasks={TASK: task}, serving={"engine": "vllm"})
-
-
-def release() -> Release:
-    answers = [("Hello there", "HELLO  there", 0.9), ("On its way", "Lost", 0.4)]
-    predictions = [
-        Prediction(sample_id=f"h{n}", label=label, prediction=said, scores={}, reported=sure)
-        for n, (label, said, sure) in enumerate(answers)
-    ]
-    metrics = measure(predictions, (), 0.95)
-    return Release(
-        release="replies-1", task=TASK, path="/releases/replies-1", dataset_version="d-1",
-        parent=None, created_at=AT, git_commit="c", accuracy=metrics["accuracy"],
-        accuracy_low=metrics["accuracy_low"], accuracy_high=metrics["accuracy_high"],
-        size_bytes=1_000_000, expert_labels=40, auto_labels=0, auto_label_error=None,
-        gate_passed=True, gate_reason="first release", metrics=metrics,
-    )  # fmt: skip
-
-
-def fill(database: Database) -> None:
-    with database.transaction() as tx:
-        tx.intake.open(
-            [
-                ReviewRequested(
-                    event_id=new_id(),
-                    occurred_at=AT + timedelta(minutes=n),
-                    task=TASK,
-                    sample_id=name,
-                    text=text,
-                    reason="random audit",
-                    priority=90 - n,
-                    inclusion_probability=0.05,
-                    audit=True,
-                    release="replies-1",
-                    prediction=prediction,
-                    confidence=confidence,
-                )
-                for n, (name, text, prediction, confidence) in enumerate(SAMPLES)
-            ]
-        )
-        tx.releases.add(release())
-        traffic = TrafficRecorded(
-            event_id=new_id(),
-            occurred_at=AT,
-            task=TASK,
-            sample_id="earlier",
-            text="Hello?",
-            release="replies-1",
-            output="HELLO  there",
-            confidence=0.8,
-        )
-        tx.label_intake.record_samples([traffic])
-        tx.label_intake.record_settlements(
-            [
-                LabelSettled(
-                    event_id=new_id(),
-                    occurred_at=AT,
-                    task=TASK,
-                    sample_id="earlier",
-                    value="Hello there",
-                    annotators=("ada",),
-                    agreement=1.0,
-                    inclusion_probability=1.0,
-                    audit=False,
-                )
-            ]
-        )
-
-
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     story = tmp_path / "story.db"
-    opened(f"sqlite:///{story}", fill).dispose()
-    with serving(tmp_path, story, settings(tmp_path)) as site:
+    opened(f"sqlite:///{story}", texts).dispose()
+    with serving(tmp_path, story, text_settings(tmp_path)) as site:
         yield site
 
 

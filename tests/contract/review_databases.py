@@ -59,8 +59,11 @@ class Client:
     def get(self, path: str, params: Any = None) -> httpx.Response:
         return asyncio.run(self._send("GET", path, params=params))
 
-    def post(self, path: str, json: Any) -> httpx.Response:
-        return asyncio.run(self._send("POST", path, json=json))
+    def post(self, path: str, json: Any = None, content: str | None = None) -> httpx.Response:
+        """Posts ``json``, or ``content`` that is JSON as it stands."""
+        headers = {"Content-Type": "application/json"}
+        body = {"json": json} if content is None else {"content": content, "headers": headers}
+        return asyncio.run(self._send("POST", path, **body))
 
     async def _send(self, method: str, path: str, **parts: Any) -> httpx.Response:
         transport = httpx.ASGITransport(self._app, raise_app_exceptions=False)

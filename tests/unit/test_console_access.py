@@ -2,98 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from functools import cache, partial
+from collections.abc import AsyncIterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-import httpx
 import pytest
+from console_client import KEY, PAGE, Client, console
+from console_places import vendored_assets
+from console_seed import LABELS, TASK, console_settings, release_id
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flywheel.console.access import SESSION_SECONDS, Keyring, safe_target
+from flywheel.console.access import Keyring, safe_target
 from flywheel.console.app import MAX_BODY_BYTES, create_app
 from flywheel.console.assets import locate
 from flywheel.errors import ArtefactError
 from storage.database import Database
 
-sys.path.append(str(Path(__file__).parents[1] / "browser"))
-from console_places import vendored_assets
-from console_seed import LABELS, TASK, console_settings, opened, release_id, seed
-
-KEY = "a-key-that-is-long"
 WATCHING = "a-key-for-metrics"
-PAGE = {"Accept": "text/html"}
-
-
-class Client:
-    """A browser without pages: keeps cookies, follows no redirect."""
-
-    def __init__(self, app: FastAPI, base_url: str, peer: str = "127.0.0.1") -> None:
-        self._transport = httpx.ASGITransport(app, client=(peer, 12345))
-        self._base_url = base_url
-        self._cookies = httpx.Cookies()
-        self.app = app
-
-    @property
-    def cookie(self) -> str:
-        """The session cookie, as a thief would send it."""
-        return "; ".join(f"{name}={value}" for name, value in self._cookies.items())
-
-    def get(self, path: str, **more: object) -> httpx.Response:
-        return asyncio.run(self._send("GET", path, **more))
-
-    def post(self, path: str, **more: object) -> httpx.Response:
-        return asyncio.run(self._send("POST", path, **more))
-
-    async def _send(self, method: str, path: str, **more: object) -> httpx.Response:
-        async with httpx.AsyncClient(
-            transport=self._transport, base_url=self._base_url, cookies=self._cookies
-        ) as http:
-            answer = await http.request(method, path, **more)
-            self._cookies = http.cookies
-            return answer
 
 
 def all_routes(app: FastAPI) -> list[tuple[str, set[str]]]:
     """(path, methods) of every route, those of included routers too."""
     found = [(context.path, context.methods) for context in iter_route_contexts(app.routes)]
     return [(path, set(methods)) for path, methods in found if methods]
-
-
-@cache
-def story() -> bytes:
-    """The bytes of a database with a story in it: told once, copied for every test."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "flywheel.db"
-        opened(f"sqlite:///{path}", seed).dispose()
-        return path.read_bytes()
-
-
-@contextmanager
-def console(
-    tmp_path: Path, *keys: str, host: str = "127.0.0.1", metrics: str | None = None
-) -> Iterator[Client]:
-    if not (tmp_path / "flywheel.db").exists():
-        (tmp_path / "flywheel.db").write_bytes(story())
-    database = opened(f"sqlite:///{tmp_path / 'flywheel.db'}")
-    try:
-        app = create_app(
-            console_settings(
-                tmp_path, console={"api_keys": keys}, monitoring={"metrics_key": metrics}
-            ),
-            partial(database.transaction, "console"),
-            vendored_assets(),
-        )
-        yield Client(app, f"http://{host}")
-    finally:
-        database.dispose()
 
 
 def test_without_keys_only_this_machine_by_its_own_names_is_answered(tmp_path: Path) -> None:
@@ -247,15 +180,6 @@ def test_a_missing_chart_library_says_what_to_run(tmp_path: Path) -> None:
         locate(tmp_path)
 
 
-def test_a_session_ends_with_its_time_and_with_its_key() -> None:
-    keys = Keyring([KEY, "another-long-key-too"])
-    token = keys.open_session(KEY, now=1000.0)
-    assert keys.session(token, now=1000.0 + SESSION_SECONDS - 1)
-    assert not keys.session(token, now=1000.0 + SESSION_SECONDS + 1)
-    assert not Keyring(["another-long-key-too"]).session(token, now=1000.0)
-    assert not Keyring([]).session(token, now=1000.0)
-
-
 @given(
     st.one_of(
         st.text(max_size=60),
@@ -267,28 +191,6 @@ def test_a_session_ends_with_its_time_and_with_its_key() -> None:
 @example("²" * 10 + ".nonce.signature")
 def test_no_other_text_is_a_session(token: str) -> None:
     assert not Keyring([KEY]).session(token)
-
-
-def test_a_session_ends_with_signing_out_for_every_console(tmp_path: Path) -> None:
-    with console(tmp_path, KEY, host="flywheel.example") as client:
-        client.post("/login", data={"key": KEY, "next": "/"})
-        stolen = {"Cookie": client.cookie} | PAGE
-        with console(tmp_path, KEY, host="flywheel.example") as replica:
-            assert replica.get("/", headers=stolen).status_code == 200
-            client.post("/login", data={"key": KEY, "next": "/"})
-            kept = {"Cookie": client.cookie} | PAGE
-            assert kept != stolen
-            assert replica.post("/logout", headers=stolen).status_code == 303
-            assert replica.get("/", headers=stolen).status_code == 303
-            assert replica.get("/", headers=kept).status_code == 200
-        assert (
-            Client(client.app, "http://flywheel.example")
-            .get("/", headers=stolen)
-            .headers["location"]
-            .startswith("/login")
-        )
-    with console(tmp_path, KEY, host="flywheel.example") as restarted:
-        assert restarted.get("/", headers=stolen).status_code == 303
 
 
 def test_wrong_keys_are_slowed_down_and_the_right_one_gets_in(tmp_path: Path) -> None:

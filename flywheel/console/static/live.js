@@ -1,16 +1,21 @@
 // Keeps a server-rendered page current: fetches it again each second and swaps the [data-live]
 // parts whose markup changed. The server's templates stay the only place that renders.
 
+import { silence } from "./outbox.js";
+import { signInLink } from "./sign-in.js";
+
 const INTERVAL = 1000;
 const SLOWEST = 10000;
 const seen = new Map();
 
-function link(state, words) {
+function link(state, words, ...more) {
   const line = document.getElementById("link");
-  if (!line || line.dataset.state === state) return;
+  if (!line || line.textContent.startsWith(words)) return;
   line.dataset.state = state;
-  line.textContent = words;
+  line.replaceChildren(words, ...more);
 }
+
+const capitalised = (words) => words[0].toUpperCase() + words.slice(1);
 
 function swap(page) {
   let changed = false;
@@ -50,16 +55,26 @@ export function live(onChange = () => {}) {
         signal: AbortSignal.timeout(8000),
       });
       if (answer.redirected && new URL(answer.url).pathname === "/login") {
-        location.reload();
+        wait = INTERVAL * 2;
+        link("lost", "Your session has ended. ", signInLink());
         return;
       }
       if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
-      if (swap(parser.parseFromString(await answer.text(), "text/html"))) onChange();
+      if (swap(parser.parseFromString(await answer.text(), "text/html"))) changed();
       wait = INTERVAL;
       link("live", "Live");
-    } catch {
+    } catch (error) {
       wait = Math.min(wait * 2, SLOWEST);
-      link("lost", "Console not reachable, trying again");
+      link("lost", `${capitalised(silence(error))}, trying again`);
+    }
+  }
+
+  // What a page draws from its parts is its own affair: where that fails, the parts are current.
+  function changed() {
+    try {
+      onChange();
+    } catch (error) {
+      console.warn(error);
     }
   }
 

@@ -46,9 +46,9 @@ export class Outbox extends EventTarget {
     this.keep(this.entries.filter((entry) => entry.id !== id));
   }
 
-  // Takes back the latest answer if it was not sent yet.
-  takeBack() {
-    const last = this.waiting.at(-1);
+  // Takes back this person's latest answer if it was not sent yet.
+  takeBack(annotator) {
+    const last = this.waiting.findLast((entry) => entry.annotator === annotator);
     if (!last || this.sending === last.id) return null;
     this.remove(last.id);
     return last;
@@ -79,7 +79,7 @@ export class Outbox extends EventTarget {
       this.problem = "";
       this.wait = FIRST_WAIT;
       if (outcome.refused) {
-        this.keep(this.entries.map((one) => (one.id === entry.id ? { ...one, refused: outcome.refused } : one)));
+        this.keep(this.entries.map((one) => (one.id === entry.id ? { ...one, ...outcome } : one)));
       } else {
         this.remove(entry.id);
         this.dispatchEvent(new CustomEvent("saved", { detail: entry }));
@@ -106,7 +106,8 @@ export class Outbox extends EventTarget {
     // 401: the session ran out; signing in again in another tab makes the next try pass.
     if (answer.status === 401) return { again: "your session has ended; sign in again in another tab" };
     if (answer.status >= 500 || answer.status === 429 || answer.status === 408) return { again: words };
-    return { refused: words };
+    // Closed, answered otherwise, or not there: no other answer would be taken either.
+    return { refused: words, final: answer.status === 404 || answer.status === 409 };
   }
 }
 

@@ -3,12 +3,15 @@
 const el = (id) => document.getElementById(id);
 
 export class TextAnswer {
-  constructor(form, { changed, say, submit, flash, longest }) {
-    Object.assign(this, { changed, say, submit, flash, longest });
+  constructor(form, { changed, typed, say, submit, flash, longest }) {
+    Object.assign(this, { changed, typed, say, submit, flash, longest });
     this.box = form.querySelector("#text");
     this.item = null;
     this.mine = ""; // what was written before the model's answer was asked back
-    this.box.addEventListener("input", () => this.refresh());
+    this.box.addEventListener("input", () => {
+      this.refresh();
+      this.typed(this.unchanged ? null : this.box.value);
+    });
     this.box.addEventListener("keydown", (event) => {
       if (event.key !== "Escape" || event.isComposing) return;
       event.preventDefault();
@@ -17,7 +20,7 @@ export class TextAnswer {
     this.keys = { a: () => this.accept(), e: () => this.edit() };
   }
 
-  // ``earlier`` is what this expert wrote before they took it back.
+  // ``earlier`` is what this expert wrote and did not send, or took back.
   show(item, earlier) {
     this.item = item;
     this.mine = "";

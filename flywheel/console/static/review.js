@@ -1,8 +1,10 @@
 // The expert queue by keyboard: the next sample is here before this one is answered.
 
+import { Drafts } from "./drafts.js";
 import { Outbox, post, problemOf, silence } from "./outbox.js";
 import { LabelAnswer } from "./review-labels.js";
 import { TextAnswer } from "./review-text.js";
+import { signInLink } from "./sign-in.js";
 import { local, session as tab } from "./store.js";
 
 const el = (id) => document.getElementById(id);
@@ -10,11 +12,13 @@ const root = el("review");
 const { task } = root.dataset;
 const LEASE = Number(root.dataset.lease) * 1000;
 const AHEAD = 2;
+const CLOSED = { settled: "is settled by others’ answers", withdrawn: "was labelled elsewhere" };
 const IDLE_POLL = 2000;
 const NAME = "flywheel.annotator";
 const SESSION = `flywheel.review.${task}.session`;
 
 const outbox = new Outbox(task);
+const drafts = new Drafts(task);
 let annotator = local.get(NAME) ?? "";
 let queue = []; // the first is on screen
 let shownAt = 0;
@@ -23,21 +27,26 @@ let hiddenAt = 0;
 let fetching = null;
 let askedAt = -Infinity;
 let undoing = false;
-// Answered here. A load that left before the acknowledgement came may still offer these.
-const answered = new Set();
+// Answered here, and when that was acknowledged. A load that left before may still offer these; what
+// a later one offers is to be answered again, whoever took it back.
+const answered = new Map();
 // ``given`` is what was answered to each of the latest samples, [id, value]: taken back, an answer is
 // there to be corrected, and nobody has to choose or write it twice.
-const fresh = () => ({ seconds: [], started: 0, undoable: 0, recent: [], given: [] });
+const fresh = () => ({ by: annotator, seconds: [], started: 0, undoable: 0, recent: [], given: [] });
 const REMEMBERED = 50;
 let session = { ...fresh(), ...tab.read(SESSION, {}) };
+if (session.by !== annotator) session = fresh();
 let lost = ""; // why the console cannot be asked
+let signedOut = false;
 let depth = null;
 
 const say = (words) => { el("say").textContent = words; };
 const changed = () => { el("submit").disabled = answerBox.value === null; };
+// Kept as they are typed: nobody knows when the session or the browser ends.
+const typed = (words) => drafts.keep(queue[0]?.sample_id, annotator, words);
 const freely = root.dataset.kind === "text";
 const answerBox = freely
-  ? new TextAnswer(el("answer"), { changed, say, submit, flash, longest: Number(root.dataset.longest) })
+  ? new TextAnswer(el("answer"), { changed, typed, say, submit, flash, longest: Number(root.dataset.longest) })
   : new LabelAnswer(el("answer"), { changed, say });
 
 function ago(iso) {
@@ -76,7 +85,7 @@ function render() {
   el("sample-text").textContent = item.text;
   el("sample-text").scrollTop = 0;
   renderMeta(item);
-  answerBox.show(item, session.given.find(([id]) => id === item.sample_id)?.[1]);
+  answerBox.show(item, drafts.of(item.sample_id, annotator) ?? session.given.find(([id]) => id === item.sample_id)?.[1]);
   shownAt = performance.now();
   away = 0;
   if (document.activeElement === document.body || el("answer").contains(document.activeElement)) {
@@ -187,7 +196,8 @@ function renderUnsaved() {
     const without = entry.unlabelable ? "Your “can’t be labelled”" : "Your skip";
     const did = entry.value === null ? [without] : ["Your answer “", isolated(entry.value.slice(0, 60)), "”"];
     words.append(...did, " to “", isolated(entry.item.text.slice(0, 60)), `” was refused: ${entry.refused}`);
-    row.append(words, buttons(["Answer again", () => reopen(entry)], ["Drop it", () => outbox.remove(entry.id)]));
+    const again = entry.final ? [] : [["Answer again", () => reopen(entry)]];
+    row.append(words, buttons(...again, ["Drop it", () => drop(entry)]));
     return row;
   });
   const { waiting } = outbox;
@@ -203,10 +213,28 @@ function renderUnsaved() {
     row.append(words, buttons(["Send now", () => outbox.retryNow()]));
     rows.unshift(row);
   }
+  if (signedOut) rows.unshift(signInAgain());
   const text = rows.map((row) => row.textContent).join();
   if (box.dataset.text === text) return;
   box.dataset.text = text;
   box.replaceChildren(...rows);
+}
+
+// Nobody is sent there: what they are typing would go.
+function signInAgain() {
+  const row = document.createElement("div");
+  row.className = "notice warn";
+  row.id = "signed-out";
+  const words = document.createElement("span");
+  const lasting = drafts.lasting && outbox.lasting;
+  words.textContent = lasting
+    ? "Your session has ended. What you typed and what is not sent yet is kept in this browser."
+    : "Your session has ended, and this browser refuses to keep anything: sign in there, and leave this page open.";
+  const link = signInLink();
+  link.className = "button";
+  if (!lasting) link.target = "_blank";
+  row.append(words, link);
+  return row;
 }
 
 function buttons(...pairs) {
@@ -230,12 +258,18 @@ function leave(value, unlabelable = false) {
   if (!item) return;
   const seconds = Math.max(0, Math.round((performance.now() - shownAt - away) / 10) / 100);
   // Kept first, and only then off the screen.
-  outbox.add({ item, value, annotator, seconds, unlabelable });
+  try {
+    outbox.add({ item, value, annotator, seconds, unlabelable });
+  } catch (error) {
+    flash(`This answer could not be kept, so the sample stays: ${error.message}`);
+    return;
+  }
   queue.shift();
+  drafts.keep(item.sample_id, annotator, null);
   session.started ||= Date.now() - seconds * 1000;
   if (value !== null) session.seconds.push(seconds);
   session.undoable += 1;
-  answered.add(item.sample_id);
+  answered.set(item.sample_id, Infinity);
   session.given = [[item.sample_id, value], ...session.given].slice(0, REMEMBERED);
   const shown = unlabelable ? "can’t be labelled" : value;
   session.recent = [{ id: item.sample_id, text: item.text, value: shown }, ...session.recent].slice(0, 6);
@@ -249,9 +283,13 @@ function submit() {
   if (value !== null && queue[0]) leave(value);
 }
 
-function reopen(entry) {
+function drop(entry) {
   outbox.remove(entry.id);
   answered.delete(entry.item.sample_id);
+}
+
+function reopen(entry) {
+  drop(entry);
   queue = [entry.item, ...queue.filter((item) => item.sample_id !== entry.item.sample_id)];
   render();
 }
@@ -260,7 +298,7 @@ async function undo() {
   if (!session.undoable || undoing) return;
   undoing = true;
   try {
-    const unsent = outbox.takeBack();
+    const unsent = outbox.takeBack(annotator);
     if (unsent) {
       undone(unsent.item);
       return;
@@ -287,6 +325,10 @@ function undone(item) {
   answered.delete(item.sample_id);
   session.recent = session.recent.filter((one) => one.id !== item.sample_id);
   if (value !== null) session.seconds.pop();
+  if (CLOSED[item.state]) {
+    flash(`Taken back. The sample ${CLOSED[item.state]}: it is not to be answered again.`);
+    return;
+  }
   queue = [item, ...queue.filter((other) => other.sample_id !== item.sample_id)];
   el("sample").dataset.id = ""; // shown anew, even where it is on screen
   renderSession();
@@ -318,25 +360,38 @@ async function fill() {
 }
 
 async function load() {
+  const began = performance.now();
+  const by = annotator;
   // The server still counts unsent answers as held by us, and offers those first.
-  const limit = Math.min(50, AHEAD + outbox.entries.length);
-  const query = new URLSearchParams({ annotator, limit });
-  const answer = await fetch(`/api/review/${task}/next?${query}`, {
+  const unsent = new Set(outbox.entries.filter((entry) => entry.annotator === by).map((entry) => entry.item.sample_id));
+  const limit = Math.min(50, Math.max(AHEAD, queue.length) + unsent.size);
+  const shown = queue[0]?.sample_id ?? "";
+  const answer = await fetch(`/api/review/${task}/next?${new URLSearchParams({ annotator, limit, shown })}`, {
     headers: { Accept: "application/json" },
     signal: AbortSignal.timeout(8000),
   });
-  if (answer.status === 401) {
-    location.reload();
+  signedOut = answer.status === 401;
+  renderUnsaved();
+  if (signedOut) throw Object.assign(new Error(), { refused: "your session has ended" });
+  if (!answer.ok) throw Object.assign(new Error(), { refused: await problemOf(answer) });
+  const reply = await answer.json();
+  lost = "";
+  if (by !== annotator) {
+    await load();
     return;
   }
-  if (!answer.ok) throw Object.assign(new Error(), { refused: await problemOf(answer) });
-  const { items, depth: counts } = await answer.json();
-  lost = "";
-  depth = counts;
-  const gone = new Set([...answered, ...outbox.entries.map((entry) => entry.item.sample_id)]);
-  const unseen = items.filter((item) => !gone.has(item.sample_id));
+  depth = reply.depth;
+  if (queue[0]?.sample_id === shown && CLOSED[reply.shown]) {
+    queue.shift();
+    drafts.keep(shown, annotator, null);
+    flash(`The sample that stood here ${CLOSED[reply.shown]} meanwhile.`);
+  }
+  const ours = (id) => (answered.get(id) ?? -Infinity) > began || unsent.has(id);
+  const drafted = (item) => drafts.of(item.sample_id, annotator) !== undefined;
+  const offered = reply.items.filter((item) => !ours(item.sample_id));
+  const unseen = [...offered.filter(drafted), ...offered.filter((item) => !drafted(item))];
   // What is on screen stays, whatever became more urgent meanwhile.
-  const current = queue[0] && !gone.has(queue[0].sample_id) ? [queue[0]] : [];
+  const current = queue[0] && !ours(queue[0].sample_id) ? [queue[0]] : [];
   queue = [...current, ...unseen.filter((item) => item.sample_id !== current[0]?.sample_id)];
   renderDepth();
   link("live", "Live");
@@ -373,12 +428,17 @@ el("who-form").addEventListener("submit", () => {
   const name = el("who-name").value.trim();
   if (!name) return;
   if (name !== annotator) {
+    // What another person was shown and answered says nothing of what waits for this one.
     queue = [];
+    answered.clear();
+    named(name);
     session = fresh();
+    el("done-title").textContent = "Loading the queue…";
+    el("done-words").textContent = "";
   }
-  named(name);
   renderSession();
   fill();
+  render();
 });
 el("rename").addEventListener("click", askName);
 
@@ -437,9 +497,15 @@ el("peek").addEventListener("click", keys.m);
 el("help-open").addEventListener("click", keys["?"]);
 
 outbox.addEventListener("change", () => { renderUnsaved(); renderRecent(); });
-outbox.addEventListener("saved", () => { if (queue.length < AHEAD) fill(); });
+outbox.addEventListener("saved", ({ detail: { item } }) => {
+  answered.set(item.sample_id, performance.now());
+  if (queue.length < AHEAD) fill();
+});
 window.addEventListener("online", () => outbox.retryNow());
 window.addEventListener("storage", renderUnsaved);
+window.addEventListener("beforeunload", (event) => {
+  if (!drafts.lasting || (outbox.waiting.length && !outbox.lasting)) event.preventDefault();
+});
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) hiddenAt = performance.now();
   else if (hiddenAt) {

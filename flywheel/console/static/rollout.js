@@ -1,7 +1,7 @@
 // Commands to the rollout controller, each with a name and a reason; the page keeps itself current.
 
 import { live } from "./live.js";
-import { post, problemOf } from "./outbox.js";
+import { post, problemOf, silence } from "./outbox.js";
 import { local } from "./store.js";
 
 const NAME = "flywheel.annotator";
@@ -44,9 +44,13 @@ el("command-form").addEventListener("submit", async (event) => {
   let problem = "";
   try {
     const answer = await post(`/api/rollouts/${el("commands").dataset.task}/commands`, { ...command, by, why });
-    if (!answer.ok) problem = await problemOf(answer);
-  } catch {
-    problem = "The console cannot be reached. Nothing was changed; try again.";
+    if (answer.status === 401) problem = "Your session has ended: sign in again in another tab, then try again here.";
+    else if (!answer.ok) problem = await problemOf(answer);
+  } catch (error) {
+    // Sent and not answered: it may have been taken all the same.
+    problem = error.name === "TimeoutError"
+      ? `Not known whether it was taken: ${silence(error)}. If it was, the page behind this says so.`
+      : `Nothing was changed: ${silence(error)}. Try again.`;
   }
   el("command-do").disabled = false;
   if (problem) {
