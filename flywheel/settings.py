@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 
 from flywheel.contracts.addresses import is_loopback
 from flywheel.contracts.configuration import Contradiction, Settings, refusal, refusals
+from flywheel.contracts.label import names_problem
 from flywheel.errors import ConfigurationError, WorkspaceError
 from flywheel.gateway.config import Fsync
 from flywheel.serving.config import VllmSettings
@@ -230,6 +231,8 @@ class FlywheelSettings(Settings):
         for name in tasks:
             if not name.replace("-", "").replace("_", "").isalnum() or not name.islower():
                 raise Contradiction(name, "a task's name is lower-case letters, digits, - and _")
+        if problem := names_problem(list(tasks)):
+            raise Contradiction(list(tasks)[-1], f"names of tasks: {problem}")
         return tasks
 
     @model_validator(mode="after")

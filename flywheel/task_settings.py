@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from flywheel.compression.config import USUAL, CompressionSettings
 from flywheel.contracts.configuration import Contradiction, Settings
-from flywheel.contracts.label import labels_problem
+from flywheel.contracts.label import labels_problem, names_problem
 from flywheel.contracts.model_folder import Prompt
 from flywheel.datasets.config import DatasetSettings
 from flywheel.evaluation.config import GateSettings
@@ -129,6 +129,8 @@ class TaskSettings(Settings):
         unknown = set(self.label_titles) - set(self.labels)
         if unknown:
             raise Contradiction("label_titles", f"it names {sorted(unknown)}, which are no labels")
+        if problem := names_problem([self.label_titles.get(one, one) for one in self.labels]):
+            raise Contradiction("label_titles", f"what experts choose from: {problem}")
         return self
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from flywheel.contracts.publishing import Outbox
 from flywheel.contracts.stores import AuditLog, DatasetStore, LabelStore, ReleaseStore
 from flywheel.datasets.ports import LabelIntake
 from flywheel.retraining.ports import TurnStore
-from flywheel.review.ports import ReviewDesk, ReviewIntake
+from flywheel.review.ports import People, ReviewDesk, ReviewIntake
 from flywheel.rollout.ports import Challengers, CommandStore, Evidence, EvidenceIntake, RolloutStore
 from storage.engine import analyse, errors_translated, make_engine, read_only_engine
 from storage.migrations.upgrade import upgrade
@@ -25,6 +25,7 @@ from storage.repositories.evidence_intake import SqlEvidenceIntake
 from storage.repositories.labels import SqlLabelIntake, SqlLabels
 from storage.repositories.messaging import SqlOutbox, SqlSeen, mark_sent, unsent
 from storage.repositories.overview import Overview
+from storage.repositories.people import SqlPeople
 from storage.repositories.retraining import SqlTurns
 from storage.repositories.review import SqlReviewIntake
 from storage.repositories.rollouts import SqlChallengers, SqlCommands, SqlRollouts
@@ -43,6 +44,7 @@ class Transaction:
         self.labels: LabelStore = SqlLabels(work)
         self.intake: ReviewIntake = SqlReviewIntake(work)
         self.desk: ReviewDesk = SqlReviewDesk(work)
+        self.people: People = SqlPeople(work)
         self.evidence_intake: EvidenceIntake = SqlEvidenceIntake(work)
         self.evidence: Evidence = SqlEvidence(work)
         self.audits: AuditLog = SqlAuditLog(work)

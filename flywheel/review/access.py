@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import unicodedata
 
+from flywheel.contracts.answers import normalised
+
 LONGEST_NAME = 64
+
+
+def person(name: str) -> str:
+    """What two names share when they are one person's: whatever their case, width and spacing."""
+    return normalised(name)
 
 
 def annotator_name(name: str) -> str:

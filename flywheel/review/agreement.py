@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flywheel.contracts.answers import normalised
+from flywheel.review.access import person
 from flywheel.review.config import ReviewSettings
 from flywheel.review.ports import Answer
 
@@ -45,7 +46,12 @@ def verdict(
     label settles whatever its support. A tie never settles: the sample stays open for one more
     expert, and each further answer is judged in the same way.
     """
-    given = [(answer.annotator, answer.value) for answer in answers if not answer.skipped]
+    # One person is one vote, also where an earlier version took their name in two spellings.
+    first: dict[str, Answer] = {}
+    for answer in answers:
+        if not answer.skipped:
+            first.setdefault(person(answer.annotator), answer)
+    given = [(answer.annotator, answer.value) for answer in first.values()]
     words: dict[str | None, str | None] = {}
     support: dict[str | None, float] = {}
     for annotator, value in given:

@@ -28,6 +28,11 @@ def claim_next(
 ) -> Claimed:
     """Claim up to ``limit`` samples. Asking again gives the same ones and renews their lease."""
     items = tx.desk.claim(
-        task, annotator, now, settings.lease_seconds, limit, settings.answers_needed
+        task,
+        tx.people.known_as(annotator),
+        now,
+        settings.lease_seconds,
+        limit,
+        settings.answers_needed,
     )
     return Claimed(items, tx.desk.depth(task, now))

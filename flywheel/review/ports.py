@@ -144,6 +144,15 @@ class ReviewDesk(Protocol):
         ...
 
 
+class People(Protocol):
+    """Who has answered so far. Written by the console alone."""
+
+    def known_as(self, name: str) -> str:
+        """The spelling under which this person came first: one person is one name, however it was
+        typed since (see ``access.person``)."""
+        ...
+
+
 class JudgedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """An answer beside what came of its sample: ``settled`` is None while experts disagree."""
 
@@ -163,4 +172,5 @@ class ReviewTransaction(Protocol):
     """What one transaction of the console's review part offers."""
 
     desk: ReviewDesk
+    people: People
     outbox: Outbox

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
+
 from flywheel.contracts.answers import text_problem
 from flywheel.contracts.events import Event, LabelRecorded, LabelSettled
 from flywheel.contracts.ids import new_id
@@ -51,6 +53,7 @@ def submit_answer(
     """
     if not answer.unlabelable:
         _check_value(task, labels, answer.value)
+    answer = _signed(tx, answer)
     sample = _find(tx, task, answer.sample_id)
     answers = tx.desk.answers(task, answer.sample_id)
     earlier = _of(answers, answer.annotator)
@@ -80,6 +83,7 @@ def skip(
     A skip of a sample that is settled or withdrawn, or was skipped before, changes nothing. Raises
     NotFound, and Conflict when this annotator answered it.
     """
+    answer = _signed(tx, answer)
     sample = _find(tx, task, answer.sample_id)
     answers = tx.desk.answers(task, answer.sample_id)
     earlier = _of(answers, answer.annotator)
@@ -122,12 +126,17 @@ def undo(
             return _withdrawal(sample, annotator, now)
         return settled
 
+    annotator = tx.people.known_as(annotator)
     undone = tx.desk.undo(task, annotator, now, settings.lease_seconds, resettle)
     if undone is None:
         return None
     if undone.settled is not None:
         tx.outbox.add([undone.settled])
     return undone.sample
+
+
+def _signed(tx: ReviewTransaction, answer: Answer) -> Answer:
+    return msgspec.structs.replace(answer, annotator=tx.people.known_as(answer.annotator))
 
 
 def _find(tx: ReviewTransaction, task: str, sample_id: str) -> ReviewTask:

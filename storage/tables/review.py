@@ -113,6 +113,16 @@ class ReviewAnswerRow(SQLModel, table=True):
     seconds: float
 
 
+class ReviewPersonRow(SQLModel, table=True):
+    """Who has claimed or answered: the name as it was first typed, by what every spelling of it
+    shares. The console's."""
+
+    __tablename__ = "review_people"
+
+    person: str = Field(primary_key=True)
+    name: str
+
+
 class ReviewOutcomeRow(SQLModel, table=True):
     """What the experts agreed on a sample (``value`` None: it can't be labelled): the console's."""
 

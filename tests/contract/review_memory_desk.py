@@ -11,6 +11,7 @@ import msgspec
 
 from flywheel.contracts.events import Event, LabelSettled, ReviewRequested
 from flywheel.errors import Conflict
+from flywheel.review.access import person
 from flywheel.review.ports import Answer, QueueDepth, Resettle, ReviewTask, Undone
 
 
@@ -145,8 +146,17 @@ class MemoryDesk:
         self.claims[key, annotator] = now + timedelta(seconds=seconds)
 
 
+class MemoryPeople:
+    def __init__(self) -> None:
+        self.names: dict[str, str] = {}
+
+    def known_as(self, name: str) -> str:
+        return self.names.setdefault(person(name), name)
+
+
 class MemoryTransaction:
     def __init__(self) -> None:
+        self.people = MemoryPeople()
         self.desk = MemoryDesk()
         self.intake = self.desk
         self.outbox = MemoryOutbox()

@@ -193,6 +193,22 @@ def test_two_must_agree_where_two_are_needed(client: Client, database: ReviewDat
     assert settled.agreement == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize("again", ["kim", "KIM", " Kim", "\uff2b\uff49\uff4d"])
+def test_a_name_that_looks_alike_is_the_same_expert(
+    client: Client, database: ReviewDatabase, again: str
+) -> None:
+    request_review(database, "a", task="two")
+    request_review(database, "b", task="two")
+    assert not answer(client, "a", "Kim", "NUM", "two").json()["settled"]
+    assert ids(client, again, "two") == ["b"], "the other one is answered"
+    assert not answer(client, "a", again, "NUM", "two").json()["settled"], "one person, one vote"
+    assert answer(client, "a", again, "LOC", "two").status_code == 409
+    item = client.post("/api/review/two/undo", json={"annotator": again}).json()["item"]
+    assert item["sample_id"] == "a"
+    answer(client, "a", again, "LOC", "two")
+    assert [event.annotator for event in database.sent()] == ["Kim", "Kim"]
+
+
 def test_a_tie_after_the_last_planned_answer_asks_one_more(
     client: Client, database: ReviewDatabase
 ) -> None:

@@ -152,3 +152,22 @@ def test_pending_commands_are_of_the_rollout_that_stood_when_they_were_asked_for
     else:
         assert named == {f"{kind} after" for kind in kinds} | {"pause before", "rollback before"}
     assert all(one.rollout_id is None for one in asked if one.command_id not in named)
+
+
+def test_spellings_of_a_name_become_one_expert(migrated: Database) -> None:
+    with migrated.work() as work:
+        downgrade(config(work.connection), "0009")
+        for sample, name, second in (("a", "Kim", 1), ("b", "kim", 2), ("a", "KIM", 3)):
+            work.connection.exec_driver_sql(
+                "INSERT INTO review_answers (task, sample_id, annotator, value, seconds, answered_at)"
+                f" VALUES ('t', '{sample}', '{name}', 'x', 1, '2026-01-01 00:00:0{second}')"
+            )
+            work.connection.exec_driver_sql(
+                "INSERT INTO review_claims (task, sample_id, annotator, expires_at)"
+                f" VALUES ('t', 'held', '{name}', '2100-01-01 00:00:00')"
+            )
+    migrated.migrate()
+    with migrated.transaction() as tx:
+        assert tx.people.known_as("kIM") == "Kim"
+        assert [one.annotator for one in tx.desk.answers("t", "b")] == ["Kim"]
+        assert [one.annotator for one in tx.desk.answers("t", "a")] == ["Kim", "KIM"]

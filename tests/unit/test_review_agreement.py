@@ -49,6 +49,17 @@ def test_verdicts(
     assert (found.value if found else None) == expected
 
 
+def test_a_person_whose_name_was_taken_in_two_spellings_has_one_vote() -> None:
+    given = [
+        Answer(sample_id="s", annotator=name, value=value, answered_at=AT)
+        for name, value in (("Kim", "A"), ("kim", "A"), ("KIM", "B"), ("Bo", "B"))
+    ]
+    assert verdict(given, ReviewSettings(answers_needed=2)) is None
+    found = verdict(given[:2], ReviewSettings())
+    assert found is not None
+    assert (found.annotators, found.agreement) == (("Kim",), 1.0)
+
+
 def test_a_verdict_names_who_agreed_and_how_much() -> None:
     found = verdict(answers("A", "B", None, "A"), ReviewSettings(answers_needed=2))
     assert found is not None

@@ -85,6 +85,18 @@ def test_the_commented_rule_of_the_template_works(tmp_path: Path) -> None:
         ('["animal", "plant"]', r'["caf\u00e9", "cafe\u0301"]', "tasks.species.labels"),
         ('["animal", "plant"]', f'["animal", "{"p" * 201}"]', "tasks.species.labels"),
         ('["animal", "plant"]', r'["animal", "pl\nant"]', "tasks.species.labels"),
+        ('["animal", "plant"]', f'["animal", "{"p" * 5000}"]', "tasks.species.labels"),
+        ('["animal", "plant"]', r'["animal", "\u200b\u2060"]', "tasks.species.labels"),
+        ('["animal", "plant"]', r'["animal", "pl\u200bant"]', "tasks.species.labels"),
+        ('["animal", "plant"]', r'["animal", "plant\ufeff"]', "tasks.species.labels"),
+        ('["animal", "plant"]', r'["animal", "plant\u200d"]', "tasks.species.labels"),
+        ('["animal", "plant"]', r'["animal", "\u202eplant"]', "tasks.species.labels"),
+        ('["animal", "plant"]', r'["plant", "pl\u00adant"]', "tasks.species.labels"),
+        ('["animal", "plant"]', r'["plant", "\uff30lant"]', "tasks.species.labels"),
+        ('["animal", "plant"]', r'["an imal", "an\u00a0imal"]', "tasks.species.labels"),
+        ('["animal", "plant"]', r'["animal", "\u0430nimal"]', "tasks.species.labels"),
+        ('["animal", "plant"]', r'["non-food", "non\u2011food"]', "tasks.species.labels"),
+        ('["animal", "plant"]', r'["Strasse", "Stra\u00dfe"]', "tasks.species.labels"),
         (
             'variants = ["int8-dynamic"]',
             'variants = ["w8a8"]',
@@ -108,6 +120,39 @@ def test_a_bad_value_names_its_key(tmp_path: Path, old: str, new: str, key: str)
         load(tmp_path, text.replace(old, new))
     assert caught.value.key.startswith(key)
     assert key in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "titles",
+    [
+        '{ animal = "Being", plant = "being" }',
+        '{ animal = "Plant" }',
+        '{ animal = "" }',
+        '{ animal = " Animal" }',
+        r'{ animal = "\u200b" }',
+        f'{{ animal = "{"a" * 5000}" }}',
+    ],
+)
+def test_buttons_that_look_alike_are_refused(tmp_path: Path, titles: str) -> None:
+    text = TASK.replace("[tasks.species]", f"[tasks.species]\nlabel_titles = {titles}", 1)
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, text)
+    assert caught.value.key == "tasks.species.label_titles"
+
+
+def test_labels_are_written_in_any_script(tmp_path: Path) -> None:
+    labels = r'["\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u2764\ufe0f", '
+    labels += r'"\U0001f469\u200d\U0001f4bb", "Ωμέγα", "Аист", "植物"]'
+    task = load(tmp_path, template().replace('["animal", "plant"]', labels)).task("species")
+    assert len(task.labels) == 6
+
+
+def test_tasks_whose_names_look_alike_are_refused(tmp_path: Path) -> None:
+    text = template()
+    task = text[text.index("[tasks.species]") :]
+    twin = task.replace("tasks.species", 'tasks."sp\u0435cies"')
+    with pytest.raises(ConfigurationError, match="look alike"):
+        load(tmp_path, text + "\n" + twin)
 
 
 @pytest.mark.parametrize("table", ["lora", "prompt"])
