@@ -187,11 +187,11 @@ def test_an_answer_that_the_server_refuses_stays_until_the_expert_decides(
     site: Site, page: Page
 ) -> None:
     page.goto(REVIEW)
-    refusal = {"title": "Conflict", "detail": "settled already"}
-    page.route("**/answer", lambda route: route.fulfill(status=409, json=refusal))
+    refusal = {"title": "Unknown label", "detail": "no label any more"}
+    page.route("**/answer", lambda route: route.fulfill(status=422, json=refusal))
     sample = answer(page, "4")
     notice = page.locator("#unsaved .notice")
-    expect(notice).to_contain_text("was refused: settled already")
+    expect(notice).to_contain_text("was refused: no label any more")
     page.unroute("**/answer")
     page.get_by_role("button", name="Answer again").click()
     expect(page.locator("#sample")).to_have_attribute("data-id", sample)

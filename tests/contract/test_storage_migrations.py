@@ -159,8 +159,8 @@ def test_spellings_of_a_name_become_one_expert(migrated: Database) -> None:
         downgrade(config(work.connection), "0009")
         for sample, name, second in (("a", "Kim", 1), ("b", "kim", 2), ("a", "KIM", 3)):
             work.connection.exec_driver_sql(
-                "INSERT INTO review_answers (task, sample_id, annotator, value, seconds, answered_at)"
-                f" VALUES ('t', '{sample}', '{name}', 'x', 1, '2026-01-01 00:00:0{second}')"
+                "INSERT INTO review_answers (task, sample_id, annotator, seconds, answered_at)"
+                f" VALUES ('t', '{sample}', '{name}', 1, '2026-01-01 00:00:0{second}')"
             )
             work.connection.exec_driver_sql(
                 "INSERT INTO review_claims (task, sample_id, annotator, expires_at)"
