@@ -25,6 +25,7 @@ FlywheelError
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -79,10 +80,18 @@ class BrokerError(FlywheelError):
 
 
 class RecordRefused(BrokerError):
-    """Kafka answered and takes no such record as its topic is set up: too large, mostly."""
+    """Kafka answered and takes no such record as its topic is set up: too large, mostly.
+
+    ``refused`` has the place of each such record among those that were to be published, and why;
+    all the others are stored. Without any, it is not known which it was.
+    """
 
     code = "record-refused"
     title = "Record refused"
+
+    def __init__(self, message: str, refused: Mapping[int, str] | None = None) -> None:
+        super().__init__(message)
+        self.refused = dict(refused or {})
 
 
 class StorageError(FlywheelError):

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,8 @@ from flywheel.contracts.events import Event
 from flywheel.errors import BrokerError, EventError, FlywheelError
 from streams import connection
 from streams.batches import Handle, RejectedEvents, handle_batch
-from streams.dead_letters import letter_of, record_of_letter
+from streams.dead_letters import letter_of, letter_of_refused, record_of_letter
+from streams.publisher import is_refusal
 from streams.quiet import quieten
 from streams.worker_app import build_app
 
@@ -271,28 +272,61 @@ class _Loop:
         return [encode(event) for event in self.agent.handle(events)]
 
     async def _send(self, records: Sequence[Record]) -> list[Record]:
-        """Send all and await every broker's acknowledgement; returns those that failed."""
-        producer = self.app.producer
+        """Send all and await every broker's acknowledgement; returns what is to be sent again.
+
+        With a record that its topic does not take, Kafka refuses what shares its batch: each of
+        them goes again by itself, and what is refused alone becomes a dead letter.
+        """
         began = time.monotonic()
-        waiting = [
-            await producer.send(
-                record.topic, record.key, record.value, None, None, list(record.headers)
-            )
-            for record in records
+        results = await asyncio.gather(*[await self._begin(one) for one in records])
+        refused = [one for one, error in zip(records, results, strict=True) if is_refusal(error)]
+        failed = [
+            one
+            for one, error in zip(records, results, strict=True)
+            if error is not None and not is_refusal(error) and self._passes(one, error)
         ]
-        results = await asyncio.gather(*waiting, return_exceptions=True)
-        failed: list[Record] = []
-        for record, result in zip(records, results, strict=True):
-            if isinstance(result, asyncio.CancelledError):
-                raise result
-            if isinstance(result, BaseException):
-                if not getattr(result, "retriable", False):
-                    raise BrokerError(f"Kafka refused a record of {record.topic}: {result!r}")
+        for record in refused:
+            error = await (await self._begin(record))
+            if is_refusal(error):
+                failed.append(self._letter(record, error))
+            elif error is not None and self._passes(record, error):
                 failed.append(record)
         if failed:
             _log.warning("records not acknowledged, sending again", records=len(failed))
             await asyncio.sleep(max(0.0, 1.0 - (time.monotonic() - began)))
         return failed
+
+    async def _begin(self, record: Record) -> Awaitable[BaseException | None]:
+        """Hand a record to the client; to be awaited, what went wrong with it."""
+        try:
+            sent = await self.app.producer.send(
+                record.topic, record.key, record.value, None, None, list(record.headers)
+            )
+        except Exception as error:  # noqa: BLE001 - judged by the caller, as what comes later is
+            return _outcome(error)
+        return _outcome(sent)
+
+    def _passes(self, record: Record, error: BaseException) -> bool:
+        """True when the same record may be taken another time; raises otherwise."""
+        if getattr(error, "retriable", False):
+            return True
+        raise BrokerError(f"Kafka refused a record of {record.topic}: {error!r}") from error
+
+    def _letter(self, record: Record, error: BaseException | None) -> Record:
+        letter = letter_of_refused(record, self.agent.group, str(error))
+        _dead.labels(self.agent.group, letter.code).inc()
+        _log.error("record refused, kept as a dead letter", topic=record.topic, why=str(error))
+        return record_of_letter(letter)
+
+
+async def _outcome(sent: Awaitable[Any] | Exception) -> BaseException | None:
+    if isinstance(sent, Exception):
+        return sent
+    try:
+        await sent
+    except Exception as error:  # noqa: BLE001 - judged by the caller
+        return error
+    return None
 
 
 def _headers(message: Any) -> Mapping[str, bytes | None]:

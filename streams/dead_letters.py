@@ -70,6 +70,38 @@ def letter_of(message: Any, group: str, error: EventError, task: str) -> DeadLet
     return letter if _is_taken(letter) else _cut(letter)
 
 
+def letter_of_refused(record: Record, group: str, reason: str) -> DeadLettered:
+    """The dead letter of a record that Kafka did not take from ``group``. It stands nowhere in the
+    log, so its id and its origin are what it holds; replayed, it goes where it was to go.
+
+    A letter that is refused itself becomes one that keeps little of its record. Raises
+    RecordRefused when that is refused too.
+    """
+    digest = hashlib.sha256(b"\x1f".join((record.key or b"", record.value or b"")))
+    if record.topic == TOPIC:
+        letter = decode(record.value, dict(record.headers))
+        if not isinstance(letter, DeadLettered) or letter.cut is not None:
+            raise RecordRefused(f"not even a short dead letter is taken: {reason}")
+        return _cut(letter)
+    now = utc_now()
+    letter = DeadLettered(
+        event_id=_stable_id(f"{group}/{record.topic}/{digest.hexdigest()}", 0.0),
+        occurred_at=now,
+        task="",
+        source_topic=record.topic,
+        partition=0,
+        offset=0,
+        group=group,
+        code=RecordRefused.code,
+        reason=_shortened(f"Kafka takes no such record: {reason}"),
+        key=record.key,
+        value=record.value,
+        record_headers=tuple(record.headers),
+        origin=f"{record.topic}/refused/{digest.hexdigest()[:32]}",
+    )
+    return letter if _is_taken(letter) else _cut(letter)
+
+
 def record_of_letter(letter: DeadLettered) -> Record:
     """The record that writes a letter; of one that still cannot be written, where its record is
     and its code: a letter that is not written would stop its agent for ever."""

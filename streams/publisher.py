@@ -47,32 +47,58 @@ class KafkaPublisher:
         self.publish_records([encode(event) for event in events])
 
     def publish_records(self, records: Sequence[Record]) -> None:
-        """The same for encoded records."""
-        from kafka.errors import KafkaError
-
+        """The same for encoded records. RecordRefused names those that Kafka takes not even alone;
+        all others are stored then."""
         if not records:
             return
+        stored: set[int] = set()
+        try:
+            self._publish(records, stored)
+            return
+        except RecordRefused:
+            # With it Kafka refuses what shares its batch, and the producer is of no use any more.
+            left = [number for number in range(len(records)) if number not in stored]
+        refused = {}
+        for number in left:
+            try:
+                self._publish([records[number]], set())
+            except RecordRefused as error:
+                refused[number] = str(error)
+        if refused:
+            first = next(iter(refused.values()))
+            raise RecordRefused(
+                f"{len(refused)} of {len(records)} record(s) refused, the others are stored: "
+                f"{first}",
+                refused,
+            )
+
+    def _publish(self, records: Sequence[Record], stored: set[int]) -> None:
+        """Send and wait; after an error ``stored`` has the numbers of those acknowledged."""
+        from kafka.errors import KafkaError
+
         if any(value is None for record in records for _, value in record.headers):
-            self._publish_exactly(records)
+            self._publish_exactly(records, stored)
             return
         producer = self._connected()
         deadline = time.monotonic() + self._timeout
+        futures: list[Any] = []
         try:
-            futures = [
-                producer.send(
-                    record.topic,
-                    value=record.value,
-                    key=record.key,
-                    headers=[(name, value) for name, value in record.headers],
+            for record in records:
+                futures.append(  # noqa: PERF401 - those before an error count
+                    producer.send(
+                        record.topic,
+                        value=record.value,
+                        key=record.key,
+                        headers=[(name, value) for name, value in record.headers],
+                    )
                 )
-                for record in records
-            ]
             for future in futures:
                 future.get(timeout=max(0.001, deadline - time.monotonic()))
         except (KafkaError, RuntimeError) as error:
-            kind = _kind_of(error)
+            kind = RecordRefused if is_refusal(error) else BrokerError
             # A broker that refuses is there, and the client can take its leave.
             self._discard(producer, seconds=5 if kind is RecordRefused else 0)
+            stored.update(number for number, one in enumerate(futures) if one.succeeded())
             raise kind(
                 f"Kafka at {self._kafka.servers} did not acknowledge {len(records)} record(s) "
                 f"within {self._timeout:.0f} s: {type(error).__name__}: {error}"
@@ -85,7 +111,7 @@ class KafkaPublisher:
         with self._lock:
             producer, self._producer = self._producer, None
         if producer is not None:
-            producer.close(timeout=5)
+            _end(producer, seconds=5)
 
     def _connected(self) -> Any:
         from kafka import KafkaProducer
@@ -111,7 +137,7 @@ class KafkaPublisher:
                     ) from error
             return self._producer
 
-    def _publish_exactly(self, records: Sequence[Record]) -> None:
+    def _publish_exactly(self, records: Sequence[Record], stored: set[int]) -> None:
         """By the other client: kafka-python sends no header without a value."""
         from aiokafka import AIOKafkaProducer
         from aiokafka.errors import KafkaError
@@ -124,10 +150,11 @@ class KafkaPublisher:
             )
             await producer.start()
             try:
-                for record in records:
+                for number, record in enumerate(records):
                     await producer.send_and_wait(
                         record.topic, record.value, record.key, headers=list(record.headers)
                     )
+                    stored.add(number)
             finally:
                 await producer.stop()
 
@@ -135,28 +162,39 @@ class KafkaPublisher:
         try:
             asyncio.run(asyncio.wait_for(send(), self._timeout))
         except (KafkaError, TimeoutError) as error:
-            raise _kind_of(error)(
+            kind = RecordRefused if is_refusal(error) else BrokerError
+            raise kind(
                 f"Kafka at {self._kafka.servers} did not acknowledge {len(records)} record(s): "
                 f"{type(error).__name__}: {error}"
             ) from error
 
     def _discard(self, producer: Any, seconds: float) -> None:
         """An idempotent producer that failed may refuse for ever after: the next call gets anew."""
-        from kafka.errors import KafkaError
-
         with self._lock:
             if self._producer is producer:
                 self._producer = None
-        try:
-            producer.close(timeout=seconds)
-        except KafkaError:
-            # kafka-python flushes first, and closes nothing when that takes too long: its
-            # thread would go on, and its finalizer raise. What is in flight is given up first.
-            producer._sender.force_close()
-            with suppress(KafkaError):
-                producer.close(timeout=5)
+        _end(producer, seconds)
 
 
-def _kind_of(error: Exception) -> type[BrokerError]:
-    """Both clients' errors have Kafka's number where the broker or its limits gave one."""
-    return RecordRefused if getattr(error, "errno", None) in _REFUSALS else BrokerError
+def is_refusal(error: BaseException | None) -> bool:
+    """Whether a client says that Kafka will never take this record. Each client's errors have
+    Kafka's number where the broker or its limits gave one; Faust's have the client's as a cause."""
+    while error is not None:
+        if getattr(error, "errno", None) in _REFUSALS:
+            return True
+        error = error.__cause__
+    return False
+
+
+def _end(producer: Any, seconds: float) -> None:
+    """Close a kafka-python producer, whatever it says: what was acknowledged is stored."""
+    from kafka.errors import KafkaError
+
+    try:
+        producer.close(timeout=seconds)
+    except KafkaError:
+        # kafka-python flushes first, and closes nothing when that takes too long: its
+        # thread would go on, and its finalizer raise. What is in flight is given up first.
+        producer._sender.force_close()
+        with suppress(KafkaError):
+            producer.close(timeout=5)

@@ -13,7 +13,7 @@ from flywheel.monitoring.connections import ConnectionLimits
 from flywheel.monitoring.http_server import HttpServer
 from flywheel.rollout.servers import HttpModelServers
 from flywheel.settings import FlywheelSettings
-from streams.publisher import KafkaPublisher
+from streams.lettering import lettering
 from streams.relay import OutboxRelay
 
 OWNER = "console"
@@ -31,7 +31,7 @@ def run_console(settings: FlywheelSettings) -> int:
     """
     begin("console", settings)
     with open_database(settings) as database:
-        publisher = KafkaPublisher(settings.kafka, "flywheel-console")
+        publisher = lettering(settings.kafka, "flywheel-console")
         relay = OutboxRelay(database.outbox_rows(OWNER), publisher, 0.2)
         broker = BrokerWatch(settings.kafka, relay.start)
         answering = Answering(

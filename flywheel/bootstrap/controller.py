@@ -12,7 +12,7 @@ from flywheel.rollout.control import Latest, announce, on_release_registered, ti
 from flywheel.rollout.servers import HttpModelServers
 from flywheel.settings import FlywheelSettings
 from streams.follower import Follower
-from streams.publisher import KafkaPublisher
+from streams.lettering import lettering
 from streams.relay import OutboxRelay
 
 TICK_SECONDS = 0.5
@@ -36,7 +36,7 @@ def run_controller(settings: FlywheelSettings) -> int:
             if isinstance(event, ReleaseRegistered):
                 on_release_registered(transactions, event)
 
-        publisher = KafkaPublisher(settings.kafka, "flywheel-controller")
+        publisher = lettering(settings.kafka, "flywheel-controller")
         relay = OutboxRelay(database.outbox_rows(OWNER), publisher, 0.5)
         releases = Follower(
             settings.kafka, ["flywheel.releases"], registered, "flywheel-controller"

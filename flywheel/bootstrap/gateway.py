@@ -21,7 +21,7 @@ from flywheel.monitoring.http_server import HttpServer
 from flywheel.rollout.servers import HttpModelServers
 from flywheel.settings import FlywheelSettings
 from streams.follower import Follower
-from streams.publisher import KafkaPublisher
+from streams.lettering import lettering
 
 
 def run_gateway(settings: FlywheelSettings) -> int:
@@ -35,7 +35,7 @@ def run_gateway(settings: FlywheelSettings) -> int:
             splits.update(event)
 
     follower = Follower(settings.kafka, ["flywheel.rollouts"], changed, "flywheel-gateway")
-    publisher = KafkaPublisher(settings.kafka, "flywheel-gateway")
+    publisher = lettering(settings.kafka, "flywheel-gateway")
     spill = SpillLog(
         settings.state / "spill" / f"gateway-{gateway.port}", fsync=gateway.fsync != "never"
     )

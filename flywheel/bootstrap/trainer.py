@@ -23,7 +23,7 @@ from flywheel.retraining.run_pipeline import make_turn
 from flywheel.retraining.trigger import Facts, decide
 from flywheel.settings import FlywheelSettings
 from storage.database import Database, Transaction
-from streams.publisher import KafkaPublisher
+from streams.lettering import lettering
 from streams.relay import OutboxRelay
 
 OWNER = "trainer"
@@ -76,7 +76,7 @@ class Trainer:
     @contextmanager
     def relayed(self) -> Iterator[None]:
         """Publish what the trainer's transactions add to the outbox."""
-        publisher = KafkaPublisher(self._settings.kafka, "flywheel-trainer")
+        publisher = lettering(self._settings.kafka, "flywheel-trainer")
         relay = OutboxRelay(self._database.outbox_rows(OWNER), publisher, 0.5)
         relay.start()
         try:
