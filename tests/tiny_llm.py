@@ -28,11 +28,23 @@ _TEMPLATE = (
 )
 
 
-def make_llm(folder: Path, *, seed: int = 7, **config: Any) -> Path:
-    """Write a Llama of two layers with its tokenizer in the layout of Hugging Face."""
+# Of architectures that need more than others do, as small as the rest.
+_OWN: dict[str, dict[str, Any]] = {
+    "Bloom": {"n_head": 4, "n_layer": 2},
+    "Falcon": {"alibi": True, "multi_query": False, "new_decoder_architecture": False},
+    "GPT2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512},
+    "Gemma2": {"head_dim": 16, "query_pre_attn_scalar": 16, "attn_logit_softcapping": 1.0},
+    "Lfm2": {"layer_types": ["conv", "full_attention"]},
+    "Qwen3": {"head_dim": 16},
+}
+
+
+def make_llm(folder: Path, architecture: str = "Llama", *, seed: int = 7, **config: Any) -> Path:
+    """Write a model of two layers with its tokenizer in the layout of Hugging Face."""
     import torch
+    import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -66,7 +78,9 @@ def make_llm(folder: Path, *, seed: int = 7, **config: Any) -> Path:
         "eos_token_id": 2,
         "pad_token_id": 0,  # its embedding stays zero
     }
-    LlamaForCausalLM(LlamaConfig(**{**told, **config})).save_pretrained(folder)
+    kind = getattr(transformers, f"{architecture}Config")
+    made = kind(**{**told, **_OWN.get(architecture, {}), **config})
+    AutoModelForCausalLM.from_config(made).save_pretrained(folder)
     return folder
 
 

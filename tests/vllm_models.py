@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from byte_tokens import token_of, write_byte_tokenizer
 
 from flywheel.contracts.model_folder import (
     ADAPTER_CONFIG_FILE,
@@ -34,10 +35,6 @@ PROMPT = Prompt(
 )
 _WIDTH, _HEADS = 64, 2
 _TARGETS = ("q_proj", "v_proj")
-_CHAT = (
-    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
 
 
 def require_vllm() -> None:
@@ -169,13 +166,13 @@ def _bert_weights(words: int, pooling: Pooling) -> dict[str, object]:
 
 
 def llama_base(bases: Path) -> BaseReference:
-    """A Llama of random weights with a tokenizer of bytes, put among the bases."""
+    """A Llama of random weights, with a tokenizer as Llama 2 has one, put among the bases."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     folder = bases / "new"
     folder.mkdir(parents=True)
-    vocabulary = _byte_tokenizer(folder)
+    vocabulary = write_byte_tokenizer(folder, "llama")
     torch.manual_seed(3)
     config = LlamaConfig(
         vocab_size=vocabulary,
@@ -198,23 +195,6 @@ def llama_base(bases: Path) -> BaseReference:
     return about.reference
 
 
-def _byte_tokenizer(folder: Path) -> int:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    special = ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate([*special, *letters])}
-    tokenizer = Tokenizer(models.BPE(vocabulary, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(special)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    about = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>"}
-    about |= {"pad_token": "<|end|>", "chat_template": _CHAT, "model_max_length": 512}
-    (folder / "tokenizer_config.json").write_text(json.dumps(about))
-    return len(vocabulary)
-
-
 def lora_release(
     folder: Path,
     base: BaseReference,
@@ -222,8 +202,10 @@ def lora_release(
     *,
     labels: Sequence[str] = LABELS,
     rank: int = 8,
+    letters: bool = True,
 ) -> Path:
-    """A release that is an adapter of random weights; without labels it generates text."""
+    """A release that is an adapter of random weights; without labels it generates text. Without
+    ``letters`` it is as those were that did not keep the tokens of theirs."""
     import torch
     from safetensors.torch import save_file
 
@@ -253,6 +235,7 @@ def lora_release(
         kind="llm",
         output="label" if labels else "text",
         prompt=prompt,
+        letters={label: token_of(PROMPT.answers[label]) for label in labels} if letters else {},
         base=base,
     )
     write_description(folder, about)
@@ -285,6 +268,7 @@ def letter_probabilities(bases: Path, release: Path, text: str) -> dict[str, flo
     ids = tokenizer(asked, add_special_tokens=False, return_tensors="pt").input_ids
     with torch.inference_mode():
         logits = model(ids).logits[0, -1]
-    letters = [tokenizer.convert_tokens_to_ids(about.prompt.answers[label]) for label in LABELS]
-    chosen = torch.softmax(logits[letters] / about.temperature, dim=0).tolist()
+    # What was made before they were kept was trained with letters as they stand alone.
+    tokens = [about.letters.get(one, token_of(f"▁{about.prompt.answers[one]}")) for one in LABELS]
+    chosen = torch.softmax(logits[tokens] / about.temperature, dim=0).tolist()
     return dict(zip(LABELS, chosen, strict=True))

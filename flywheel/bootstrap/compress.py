@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from flywheel.contracts.model_folder import (
     write_description,
     write_json,
 )
+from flywheel.contracts.witness import TOLERANCE, read_witness
 from flywheel.errors import ArtefactError, ConfigurationError, FlywheelError, PipelineError
 from flywheel.evaluation.evaluate import (
     METRICS_FILE,
@@ -140,6 +141,8 @@ def _ask_served(bench: Bench, trial: Trial) -> None:
     server = _serve(bench, trial)
     try:
         server.ready()
+        if trial.name == REFERENCE:
+            check_witness(bench.trained, bench.engine, server.answers)
         if not trial.answers:
             trial.answers = server.answers(bench.texts)
         _measure(bench, trial, server)
@@ -147,6 +150,22 @@ def _ask_served(bench: Bench, trial: Trial) -> None:
         fail(trial, error)
     finally:
         server.stop()
+
+
+def check_witness(trained: Path, engine: str, ask: Callable[[Sequence[str]], list[Answer]]) -> None:
+    """Raise PipelineError where the engine computes another network than the one trained."""
+    witness = read_witness(trained)
+    if witness is None:
+        return
+    given = [one for one in ask(witness.texts) if isinstance(one, dict)]
+    apart = witness.apart(given)
+    if not apart <= TOLERANCE:
+        raise PipelineError(
+            f"{engine} computes another model than transformers, which trained it: the "
+            f"probabilities of {len(witness.texts)} texts are {apart:.2f} apart on average, and "
+            f"{TOLERANCE} is what rounding does; use a base of another architecture, or set "
+            'serving.vllm.dtype = "float32"'
+        )
 
 
 def _measure(bench: Bench, trial: Trial, server: ServedFolder) -> None:

@@ -24,6 +24,7 @@ from flywheel.compression.config import Quantisation, Recipe
 from flywheel.compression.llm_quantize import copy_tokenizer, method_of, quantise_model
 from flywheel.compression.variants import VariantReport
 from flywheel.contracts.base_folder import MADE_FILE, Made, put_base
+from flywheel.contracts.chat import Chat
 from flywheel.contracts.dataset_folder import DatasetLine, read_part
 from flywheel.contracts.model_folder import (
     ADAPTER_CONFIG_FILE,
@@ -50,6 +51,10 @@ _ROW_TOKENS = 512
 _WRITTEN_TEXTS = 32
 _WRITTEN_TOKENS = 64
 _SEED = 20
+# Random tokens that a merged model is compared on, and what the order of sums may do to a logit,
+# as a share of the largest.
+_PROBE_TOKENS = 48
+_NOISE = 2e-3
 _log = structlog.get_logger(__name__)
 
 
@@ -145,13 +150,31 @@ class _Variant:
 
 
 def merge(base: Path, adapter: Path, folder: Path) -> None:
-    """Write the base with an adapter added into its weights, in FP32."""
+    """Write the base with an adapter added into its weights, in FP32.
+
+    Raises ArtefactError when that is another model than the adapter beside its base: where layers
+    share weights, what is added to one changes the others too.
+    """
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, local_files_only=True)
-    merged: Any = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    vocabulary = int(model.get_input_embeddings().num_embeddings)
+    beside: Any = PeftModel.from_pretrained(model, str(adapter)).eval()
+    random_ids = torch.Generator().manual_seed(_SEED)
+    asked = torch.randint(vocabulary, (1, _PROBE_TOKENS), generator=random_ids)
+    with torch.inference_mode():
+        expected = beside(asked, use_cache=False).logits
+        merged = beside.merge_and_unload()
+        apart = float((merged(asked, use_cache=False).logits - expected).abs().max())
+    largest = max(1.0, float(expected.abs().max()))
+    if not apart <= _NOISE * largest:
+        raise ArtefactError(
+            f"{adapter} merged into its base is another model: its logits are {apart:.3g} apart "
+            f"(the largest is {largest:.3g}); serve it unmerged, or train one without "
+            "embeddings in lora.targets"
+        )
     merged.save_pretrained(folder, max_shard_size="1000GB")
     copy_tokenizer(base, folder)
 
@@ -180,21 +203,15 @@ def calibration_chats(
 ) -> list[list[int]]:
     """Token ids of training texts as they are asked, with their answers: 128 at most, by seed, one
     after the other in rows of 512 tokens or more."""
-    from transformers import AutoTokenizer
-
     if not lines or prompt is None:
         raise ArtefactError("quantising a merged model needs training texts and a prompt")
-    tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
+    chat = Chat.of_folder(model, prompt)
     chosen = random.Random(_SEED).sample(list(lines), min(CALIBRATION_TEXTS, len(lines)))
     rows: list[list[int]] = [[]]
     for line in chosen:
-        asked = tokenizer.apply_chat_template(
-            prompt.messages(line.text), add_generation_prompt=True, tokenize=False
-        )
-        answer = prompt.answers.get(line.label, line.label)
         if len(rows[-1]) >= _ROW_TOKENS:
             rows.append([])
-        rows[-1] += tokenizer.encode(asked + answer, add_special_tokens=False)
+        rows[-1] += chat.ids(line.text) + chat.answer(prompt.answers.get(line.label, line.label))
     return rows
 
 

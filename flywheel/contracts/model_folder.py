@@ -86,7 +86,8 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
     ``steps`` are what was done before quantisation, in words ("25 % of FFN channels removed").
     ``base`` is None for a model that is complete; with it the folder holds a LoRA adapter.
     ``pooling`` is an encoder's, and whether what it pools is brought to length 1 (``normalise``);
-    ``prompt`` is a language model's. ``temperature`` divides logits.
+    ``prompt`` is a language model's, and ``letters`` the token that each label is answered with
+    (none in a release that was made before they were kept). ``temperature`` divides logits.
     """
 
     task: str
@@ -103,6 +104,7 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[str, ...] = ()
     normalise: bool = False
     prompt: Prompt | None = None
+    letters: dict[str, int] = {}
     base: BaseReference | None = None
 
     @property

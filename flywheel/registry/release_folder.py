@@ -154,8 +154,11 @@ def id_parts(
     weights = {name: hashes[name] for name in sorted(hashes) if name not in TOKENIZER_FILES}
     asked = description.prompt
     base = description.base
+    # A release that was made before letters were kept has the id that it had.
+    letters = sorted(description.letters.items())
     return {
         **more,
+        **({"letters": repr(letters)} if letters else {}),
         "weights": ",".join(f"{name}={value}" for name, value in weights.items()),
         "tokenizer": ",".join(f"{name}={value}" for name, value in tokenizer.items()),
         "calibration": repr(description.temperature),

@@ -7,8 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
+from llm_training_process import run
+from tiny_llm import make_dataset
 from vllm_models import (
     LABELS,
     letter_probabilities,
@@ -18,12 +21,19 @@ from vllm_models import (
     require_vllm,
 )
 
-from flywheel.contracts.model_folder import BaseReference, read_description
+from flywheel.contracts.model_folder import (
+    BaseReference,
+    read_description,
+    write_description,
+)
+from flywheel.contracts.witness import read_witness
 from flywheel.errors import ArtefactError, Unavailable
 from flywheel.serving.config import VllmSettings
 from flywheel.serving.engine import generates
+from flywheel.serving.vllm.client import VllmClient
 from flywheel.serving.vllm.engine import VllmEngine
 from flywheel.serving.vllm.served import VllmChooser, VllmWriter
+from flywheel.training.config import LoraSettings
 
 TEXTS = ["Who?", "Where does road 7 lead?", "How far is it?", "Ünïcode ✓"]
 # FP32 here and there; what differs is the order of sums.
@@ -51,7 +61,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("adapters")
     bases = folder / "bases"
     base = llama_base(bases)
-    folders = {f"r{seed}": lora_release(folder / f"r{seed}", base, seed) for seed in (1, 2)}
+    folders = {"r1": lora_release(folder / "r1", base, 1)}
+    folders["r2"] = lora_release(folder / "r2", base, 2, letters=False)
     folders["w1"] = lora_release(folder / "w1", base, 3, labels=())
     settings = VllmSettings(dtype="float32", max_tokens=512)
     engine = VllmEngine(settings, cache=folder / "cache", bases=bases)
@@ -76,6 +87,38 @@ def test_each_adapter_answers_as_transformers_says_it_must(world: World, name: s
     for text, found in zip(TEXTS, chooser.predict(TEXTS), strict=True):
         expected = letter_probabilities(world.bases, world.folders[name], text)
         assert found == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_letters_that_are_other_tokens_than_the_trained_ones_are_refused(
+    world: World, tmp_path: Path
+) -> None:
+    folder = lora_release(tmp_path / "other", _base(world), 6)
+    about = read_description(folder)
+    other = {label: token + 1 for label, token in about.letters.items()}
+    write_description(folder, msgspec.structs.replace(about, letters=other))
+    with pytest.raises(ArtefactError, match="was trained with"):
+        world.engine.load("other", folder)
+    assert world.choosers["r2"].predict(TEXTS[:1])
+
+
+def test_a_server_that_chooses_among_other_tokens_is_refused(world: World) -> None:
+    client = VllmClient(world.choosers["r1"].server_url)
+    # One token named twice: the server answers with one fewer than were asked for, and another.
+    with pytest.raises(ArtefactError, match="chose among"):
+        client.choose("r1", [1, 5], [300, 300])
+    client.close()
+
+
+def test_what_was_trained_is_what_is_served(world: World, tmp_path: Path) -> None:
+    data, trained = make_dataset(tmp_path / "data"), tmp_path / "trained"
+    lora = LoraSettings(rank=4, epochs=1, min_steps=12, max_tokens=200, precision="float32")
+    run(data, world.bases / _base(world).id, trained, world.bases, lora)
+    witness = read_witness(trained)
+    assert witness is not None
+    served = world.engine.load("trained", trained)
+    assert not generates(served)
+    assert witness.apart(served.predict(witness.texts)) < TOLERANCE
+    served.close()
 
 
 def test_adapters_of_one_base_share_one_server(world: World) -> None:

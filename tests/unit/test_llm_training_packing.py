@@ -68,12 +68,6 @@ def test_packed_and_single_samples_have_the_same_losses_and_gradients(base: Path
     from flywheel.training.llm.packing import pack, shared_prefix
     from flywheel.training.llm.samples import encode
 
-    torch.manual_seed(0)
-    model = AdaptedModel(base, LoraSettings(precision="float32"))
-    for name, parameter in model.trained.items():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    model.peft.double()  # so that what differs is not the order of sums
     told = lines(("rain", "a storm"), ("how much is it", "ten"), ("", "nothing at all"))
     encoded = encode(
         told,
@@ -86,6 +80,12 @@ def test_packed_and_single_samples_have_the_same_losses_and_gradients(base: Path
     )
     samples = encoded.samples
     assert [sample.weight for sample in samples] == [1.0, 0.5, 1.0]
+    torch.manual_seed(0)
+    model = AdaptedModel(base, LoraSettings(precision="float32"), samples)
+    for name, parameter in model.trained.items():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.peft.double()  # so that what differs is not the order of sums
 
     def losses(groups: list[list[int]], shared: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
         model.peft.zero_grad()

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
 
-from flywheel.errors import FlywheelError, NotFound, RequestError, TooLarge, Unavailable
+from flywheel.errors import (
+    ArtefactError,
+    FlywheelError,
+    NotFound,
+    RequestError,
+    TooLarge,
+    Unavailable,
+)
 from flywheel.serving.engine import Generated
 
 # Longer than any answer takes; one that is dead is noticed by its closed connection.
@@ -49,51 +56,56 @@ class VllmClient:
         found = sorted(answer["data"], key=lambda item: int(item["index"]))
         return [item["probs"] for item in found]
 
-    def choose(
-        self, model: str, messages: Sequence[Mapping[str, str]], choices: Sequence[str]
-    ) -> list[float]:
-        """Log-probability of each of the choices, one token each, as the whole answer."""
+    def choose(self, model: str, prompt: Sequence[int], choices: Sequence[int]) -> list[float]:
+        """Log-probability of each of the choices, one token each, as the whole answer.
+
+        Raises ArtefactError when the server chose among others.
+        """
         body = {
             "model": model,
-            "messages": messages,
+            "prompt": prompt,
             "max_tokens": 1,
             "temperature": 1.0,
-            "logprobs": True,
-            "top_logprobs": len(choices),
-            "structured_outputs": {"choice": list(choices)},
+            "logprobs": len(choices),
+            "allowed_token_ids": choices,
+            # By their text two tokens may be the same: those of a letter and of its byte are.
+            "return_tokens_as_token_ids": True,
         }
-        answer = self._call("POST", "/v1/chat/completions", body)
-        content = answer["choices"][0]["logprobs"]["content"]
-        seen = {top["token"]: float(top["logprob"]) for top in content[0]["top_logprobs"]}
-        return [max(seen.get(choice, _NEVER), _NEVER) for choice in choices]
+        answer = self._call("POST", "/v1/completions", body)
+        [tops] = answer["choices"][0]["logprobs"]["top_logprobs"]
+        seen = {name: float(logprob) for name, logprob in tops.items()}
+        names = [f"token_id:{choice}" for choice in choices]
+        if seen.keys() != set(names):
+            raise ArtefactError(
+                f"{self.url} chose among {', '.join(sorted(seen))} instead of "
+                f"{', '.join(sorted(names))}: it is no vLLM that keeps to allowed_token_ids"
+            )
+        return [max(seen[name], _NEVER) for name in names]
 
-    def generate(
-        self, model: str, messages: Sequence[Mapping[str, str]], max_tokens: int
-    ) -> Generated:
+    def generate(self, model: str, prompt: Sequence[int], max_tokens: int) -> Generated:
         """The likeliest answer, token by token."""
         body = {
             "model": model,
-            "messages": messages,
+            "prompt": prompt,
             "max_tokens": max_tokens,
             "temperature": 0.0,
-            "logprobs": True,
+            "logprobs": 1,
         }
-        answer = self._call("POST", "/v1/chat/completions", body)
+        answer = self._call("POST", "/v1/completions", body)
         choice, usage = answer["choices"][0], answer["usage"]
-        said = [float(token["logprob"]) for token in (choice["logprobs"] or {})["content"] or ()]
+        said = [float(logprob) for logprob in (choice["logprobs"] or {})["token_logprobs"] or ()]
         mean = sum(said) / len(said) if said else _NEVER
         return Generated(
-            text=choice["message"]["content"] or "",
+            text=choice["text"] or "",
             confidence=math.exp(max(mean, _NEVER)),
             tokens_in=int(usage["prompt_tokens"]),
             tokens_out=int(usage["completion_tokens"]),
         )
 
-    def prompt_tokens(self, model: str, messages: Sequence[Mapping[str, str]]) -> tuple[int, int]:
-        """How many tokens a chat takes, and how many prompt and answer may take together."""
-        body = {"model": model, "messages": messages, "add_generation_prompt": True}
-        answer = self._call("POST", "/tokenize", body)
-        return int(answer["count"]), int(answer["max_model_len"])
+    def longest(self, model: str) -> int:
+        """How many tokens a prompt and its answer may take together."""
+        answer = self._call("POST", "/tokenize", {"model": model, "prompt": "?"})
+        return int(answer["max_model_len"])
 
     def load_adapter(self, name: str, path: str) -> None:
         """Serve a LoRA adapter of the server's model under ``name``."""

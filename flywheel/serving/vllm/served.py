@@ -6,18 +6,20 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
+import structlog
+
+from flywheel.contracts.chat import Chat
 from flywheel.contracts.model_folder import ModelDescription, Prompt
 from flywheel.contracts.text_tokens import read_tokens
 from flywheel.errors import ArtefactError
 from flywheel.serving.engine import Generated
 from flywheel.serving.vllm.lease import Lease
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
 Answer = TypeVar("Answer")
+
+_log = structlog.get_logger(__name__)
 
 # Requests that an encoder's server has at a time, each with a batch of texts: while it computes
 # one, the next is already there.
@@ -66,8 +68,8 @@ class VllmEncoder(_Remote):
 
 
 class _Asked(_Remote):
-    """A language model, asked by its prompt. A text that is too long loses its end, as it did
-    in training."""
+    """A language model, asked by its prompt. Tokens are made here, as training makes them, and a
+    text that is too long loses its end, as it did there."""
 
     def __init__(
         self, lease: Lease, release: str, model: Path, about: ModelDescription, parallel: int
@@ -75,22 +77,25 @@ class _Asked(_Remote):
         """``model`` is the folder with the tokenizer."""
         super().__init__(lease, release, parallel, 1)
         self._prompt = about.prompt or Prompt()
-        empty, most = self._client.prompt_tokens(release, self._prompt.messages(""))
-        room = min(about.max_tokens, most - self._prompt.max_answer_tokens) - empty
-        if room < 1:
-            raise ArtefactError(
-                f"{release}: its prompt takes {empty} tokens without any text, and no more than "
-                f"{empty + room} are left for all of it"
+        self._chat = Chat.of_folder(model, self._prompt)
+        most = self._client.longest(release) - self._prompt.max_answer_tokens
+        self._room = min(about.max_tokens, most)
+        if most < about.max_tokens - 1:
+            _log.warning(
+                "texts lose more of their end than in training: raise serving.vllm.max_tokens",
+                release=release,
+                tokens=most,
+                in_training=about.max_tokens,
             )
-        self._room, self._tokenizer = room, _tokenizer(model, room)
+        if self._room <= self._chat.least:
+            raise ArtefactError(
+                f"{release}: its prompt takes {self._chat.least} tokens without any text, and no "
+                f"more than {self._room} are left for all of it"
+            )
 
-    def _messages(self, text: str) -> list[dict[str, str]]:
-        # No tokenizer makes more tokens than there are bytes.
-        if len(text.encode()) > self._room:
-            tokens = self._tokenizer.encode(text, add_special_tokens=False)
-            if tokens.overflowing:
-                text = text[: tokens.offsets[-1][1]]
-        return self._prompt.messages(text)
+    def _asked(self, text: str) -> list[int]:
+        ids, _ = self._chat.cut(text, self._room)
+        return ids
 
 
 class VllmChooser(_Asked):
@@ -101,18 +106,20 @@ class VllmChooser(_Asked):
     ) -> None:
         super().__init__(lease, release, model, about, parallel)
         self.labels, self._temperature = about.labels, about.temperature
-        answers = self._prompt.answers
-        missing = [label for label in self.labels if label not in answers]
-        if missing:
-            raise ArtefactError(f"{release}: the prompt has no answer for {', '.join(missing)}")
-        self._choices = [answers[label] for label in self.labels]
+        try:
+            letters = self._chat.trained_letters(about)
+        except ArtefactError as error:
+            raise ArtefactError(f"{release}: {error}") from error
+        self._choices = [letters[label] for label in self.labels]
+        # A server that chooses among other tokens is refused here, not at the first request.
+        self._one("")
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """Softmax of the answers' log-probabilities over the temperature."""
         return _each(self._one, texts, self.parallel)
 
     def _one(self, text: str) -> dict[str, float]:
-        found = self._client.choose(self._release, self._messages(text), self._choices)
+        found = self._client.choose(self._release, self._asked(text), self._choices)
         scaled = [value / self._temperature for value in found]
         highest = max(scaled)
         weights = [math.exp(value - highest) for value in scaled]
@@ -130,9 +137,8 @@ class VllmWriter(_Asked):
         return _each(self._one, texts, self.parallel)
 
     def _one(self, text: str) -> Generated:
-        return self._client.generate(
-            self._release, self._messages(text), self._prompt.max_answer_tokens
-        )
+        longest = self._prompt.max_answer_tokens
+        return self._client.generate(self._release, self._asked(text), longest)
 
 
 def _each(ask: Callable[[str], Answer], texts: Sequence[str], parallel: int) -> list[Answer]:
@@ -141,15 +147,3 @@ def _each(ask: Callable[[str], Answer], texts: Sequence[str], parallel: int) -> 
         return [ask(texts[0])]
     with ThreadPoolExecutor(min(parallel, max(1, len(texts)))) as pool:
         return list(pool.map(ask, texts))
-
-
-def _tokenizer(folder: Path, longest: int) -> Tokenizer:
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except Exception as error:
-        raise ArtefactError(f"{folder / 'tokenizer.json'} cannot be read: {error}") from error
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(longest)
-    return tokenizer

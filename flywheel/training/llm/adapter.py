@@ -4,36 +4,49 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import structlog
 import torch
 from torch import Tensor, nn
 
 from flywheel.contracts.base_folder import trained_on
+from flywheel.contracts.chat import Chat
 from flywheel.contracts.model_folder import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_FILE,
-    CONFIG_FILE,
     RELEASE_FILE,
     TOKENIZER_FILES,
     BaseReference,
+    ModelDescription,
+    Prompt,
     read_description,
 )
+from flywheel.contracts.witness import TEXTS, Witness
 from flywheel.errors import ArtefactError, ConfigurationError
 from flywheel.training.config import LoraSettings
-from flywheel.training.llm.packing import Row
+from flywheel.training.llm.causal import forward, load_causal, packs, set_attention
+from flywheel.training.llm.packing import Row, alone
+from flywheel.training.llm.samples import Sample
 
-_KEY = "training.base_model"
+log = structlog.get_logger(__name__)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class AdaptedModel:
-    """The base, frozen, with trainable FP32 adapters, on the device that trains it."""
+    """The base, frozen, with trainable FP32 adapters, on the device that trains it. ``packs`` says
+    whether samples may share a row, ``attention`` how transformers computes it."""
 
-    def __init__(self, base: Path, lora: LoraSettings) -> None:
+    def __init__(self, base: Path, lora: LoraSettings, samples: Sequence[Sample]) -> None:
+        """``samples`` are those of the run: what its base computes is looked at with some.
+
+        Raises ConfigurationError when the folder holds no base that can be trained, or the settings
+        don't fit it.
+        """
         from peft import LoraConfig, get_peft_model
 
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -44,6 +57,8 @@ class AdaptedModel:
             raise ConfigurationError(
                 "lora.max_tokens", f"{lora.max_tokens} is more than the {limit} the base can read"
             )
+        self.attention = set_attention(causal, samples)
+        self.packs = packs(causal, self.attention, samples, lora.batch_tokens)
         config = LoraConfig(
             r=lora.rank,
             lora_alpha=lora.alpha,
@@ -52,9 +67,14 @@ class AdaptedModel:
             task_type="CAUSAL_LM",
         )
         try:
-            self.peft: Any = get_peft_model(causal, config)
+            with warnings.catch_warnings():
+                # Of a layer that shares its weights: refused below.
+                warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
+                self.peft: Any = get_peft_model(causal, config)
         except ValueError as error:
             raise ConfigurationError("lora.targets", f"the base has none: {error}") from error
+        _refuse_shared(self.peft)
+        _say_missing(self.peft, lora.targets)
         self._hold_frozen()
         self.peft.to(self.device).train()
         self.trained: dict[str, nn.Parameter] = {
@@ -85,15 +105,26 @@ class AdaptedModel:
     def logits(self, row: Row) -> Tensor:
         """(answer tokens, vocabulary) in FP32, of the answers' tokens alone."""
         with self._products():
-            out = self.peft(
-                input_ids=row.ids.to(self.device),
-                position_ids=row.positions.to(self.device),
-                attention_mask=row.mask.to(self.device),
-                logits_to_keep=row.asked.to(self.device),
-                use_cache=False,
+            row = row._replace(
+                ids=row.ids.to(self.device),
+                positions=None if row.positions is None else row.positions.to(self.device),
+                mask=None if row.mask is None else row.mask.to(self.device),
+                asked=row.asked.to(self.device),
             )
-        logits: Tensor = out.logits[0].float()
-        return logits
+            return forward(self.peft, self.attention, row).float()
+
+    def witness(self, base: Path, about: ModelDescription) -> Witness:
+        """What it answers to texts that nobody sent, for whoever serves it to compare with."""
+        chat = Chat.of_folder(base, about.prompt or Prompt())
+        self.peft.eval()
+        found = []
+        for text in TEXTS:
+            ids, _ = chat.cut(text, about.max_tokens)
+            with torch.inference_mode():
+                [logits] = self.logits(alone(Sample(tuple(ids), (0,), 1.0)))
+            shares = logits[list(about.letters.values())].softmax(dim=0).tolist()
+            found.append(dict(zip(about.letters, shares, strict=True)))
+        return Witness(texts=TEXTS, probabilities=tuple(found))
 
     def continue_from(self, parent: Path, base: BaseReference, bases: Path | None = None) -> None:
         """Start from the weights of an earlier adapter on the same base, or on one that ``bases``
@@ -139,25 +170,30 @@ class AdaptedModel:
                 shutil.copyfile(base / name, folder / name)
 
 
-def load_causal(base: Path) -> Any:
-    """The base's FP32 weights as a causal language model.
+def _refuse_shared(peft: Any) -> None:
+    """A layer whose weights are another's too: merged, the adapter would change both."""
+    owners: dict[int, list[str]] = {}
+    for name, module in peft.base_model.model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(name)
+    targeted = {f"{name}.base_layer" for name in peft.base_model.targeted_module_names}
+    for names in owners.values():
+        if len(names) > 1 and (hit := sorted(targeted.intersection(names))):
+            both = " and ".join(name.removesuffix(".base_layer") for name in sorted(names))
+            raise ConfigurationError(
+                "lora.targets",
+                f"{hit[0].removesuffix('.base_layer').rpartition('.')[2]!r} shares its weights: "
+                f"those of {both} are the same, so that the adapter merged would be another model",
+                "leave it out",
+            )
 
-    Raises ConfigurationError when the folder holds none that can be trained.
-    """
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
-    if "quantization_config" in json.loads((base / CONFIG_FILE).read_text("utf-8")):
-        raise ConfigurationError(
-            _KEY, "its weights are quantised", "train on the full ones and quantise afterwards"
-        )
-    logging.disable_progress_bar()
-    try:
-        return AutoModelForCausalLM.from_pretrained(
-            base, dtype=torch.float32, attn_implementation="sdpa", local_files_only=True
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigurationError(_KEY, f"the model cannot be loaded: {error}") from error
+def _say_missing(peft: Any, targets: Sequence[str]) -> None:
+    """Names of ``lora.targets`` that the base does not have: PEFT passes over them in silence."""
+    found = {name.rpartition(".")[2] for name in peft.base_model.targeted_module_names}
+    missing = sorted(set(targets) - found - set(peft.base_model.targeted_module_names))
+    if missing:
+        log.warning("lora.targets names layers that the base lacks", missing=missing)
 
 
 def _plain(value: Any) -> Any:

@@ -19,7 +19,7 @@ from torch.nn import functional as nnf
 from flywheel.errors import PipelineError
 from flywheel.training.llm.adapter import AdaptedModel
 from flywheel.training.llm.checkpoint import Progress, read_checkpoint, write_checkpoint
-from flywheel.training.llm.packing import Row, pack, plan_steps, shared_prefix
+from flywheel.training.llm.packing import Row, alone, pack, plan_steps, shared_prefix
 from flywheel.training.llm.precision import GradientStatistics, LossScale, look_at
 from flywheel.training.llm.samples import Sample
 
@@ -69,7 +69,7 @@ class Run:
         choices: Sequence[int] = (),
     ) -> None:
         self.model, self.samples, self.schedule, self.work = model, samples, schedule, work
-        self.shared = shared_prefix(samples)
+        self.shared = shared_prefix(samples) if model.packs else 0
         self.plan = plan_steps(
             [len(sample) for sample in samples],
             self.shared,
@@ -111,7 +111,7 @@ class Run:
         with (self.work / LOG_FILE).open("ab") as stream:
             while progress.step < total:
                 epoch, chosen = self.rows[progress.step]
-                told = self._step(epoch, pack([self.samples[i] for i in chosen], self.shared))
+                told = self._step(epoch, self._rows_of(chosen))
                 progress.step += 1
                 progress.seconds = time.perf_counter() - began
                 told = {"step": progress.step, "epoch": epoch + 1, "samples": len(chosen), **told}
@@ -125,22 +125,26 @@ class Run:
                     write_checkpoint(self.work, progress, self._trained(), self.optimiser)
                     saved = time.perf_counter()
 
-    def _step(self, epoch: int, row: Row) -> dict[str, Any]:
+    def _step(self, epoch: int, rows: Sequence[Row]) -> dict[str, Any]:
         progress, model, scale = self.progress, self.model, self.scale.scale
         rate = self.schedule.learning_rate * cosine(
             progress.step, len(self.rows), self.schedule.warmup_share
         )
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        logits, targets = self._among_choices(model.logits(row), row.targets.to(model.device))
-        weights = row.weights.to(model.device)
-        each = nnf.cross_entropy(logits, targets, reduction="none")
-        loss = (each * weights).sum() / len(targets)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise self._diverged(f"the loss became {value}")
         self.optimiser.zero_grad(set_to_none=True)
-        (loss * scale).backward()  # type: ignore[no-untyped-call]
+        asked = sum(len(row.targets) for row in rows)
+        value, right = 0.0, 0
+        for row in rows:
+            logits, targets = self._among_choices(model.logits(row), row.targets.to(model.device))
+            weights = row.weights.to(model.device)
+            each = nnf.cross_entropy(logits, targets, reduction="none")
+            loss = (each * weights).sum() / asked
+            value += float(loss.detach())
+            right += int((logits.argmax(dim=-1) == targets).sum())
+            if not math.isfinite(value):
+                raise self._diverged(f"the loss became {value}")
+            (loss * scale).backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in model.trained.values() if p.grad is not None]
         seen = look_at(gradients, scale)
         self.scale = self.scale.after(seen)
@@ -152,13 +156,13 @@ class Run:
             for gradient in gradients:
                 gradient.mul_(factor)
             self.optimiser.step()
-        progress.lost[epoch] += value * len(targets)
-        progress.right[epoch] += int((logits.argmax(dim=-1) == targets).sum())
-        progress.asked[epoch] += len(targets)
+        progress.lost[epoch] += value * asked
+        progress.right[epoch] += right
+        progress.asked[epoch] += asked
         return {
             "loss": round(value, 6),
             "learning_rate": rate,
-            "tokens": int(row.ids.numel()),
+            "tokens": sum(int(row.ids.numel()) for row in rows),
             "scale": scale,
             "skipped": skipped,
             "gradient_norm": seen.norm,
@@ -166,6 +170,13 @@ class Run:
             "gradient_zero": seen.zero,
             "gradient_infinite": seen.infinite,
         }
+
+    def _rows_of(self, chosen: Sequence[int]) -> list[Row]:
+        """What one step reads: a packed row, or each sample by itself."""
+        samples = [self.samples[index] for index in chosen]
+        if self.model.packs:
+            return [pack(samples, self.shared)]
+        return [alone(sample) for sample in samples]
 
     def _among_choices(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         if not len(self.choices):

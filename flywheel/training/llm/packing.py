@@ -2,7 +2,8 @@
 
 A row is [what is shared][rest of sample 1][rest of sample 2]… Each rest sees what is shared and
 itself, and its positions go on where the shared part ends, so every token has the states that it
-would have alone: the loss and the gradients are those of the samples one by one.
+would have alone: the loss and the gradients are those of the samples one by one. That holds for a
+model whose tokens meet in attention alone and see all that the mask lets them: ``causal`` looks.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from flywheel.training.llm.samples import Sample
 
 
 class Row(NamedTuple):
-    """One packed row. ``ids`` and ``positions`` (1, tokens), ``mask`` (1, 1, tokens, tokens) true
-    where a row's token sees a column's; ``asked`` are the tokens whose successor is an answer's,
-    ``targets`` those successors and ``weights`` what their losses are multiplied by."""
+    """One row. ``ids`` and ``positions`` (1, tokens), ``mask`` (1, 1, tokens, tokens) true where a
+    row's token sees a column's, both None for one sample as the model itself takes it; ``asked``
+    are the tokens whose successor is an answer's, ``targets`` those successors and ``weights`` what
+    their losses are multiplied by."""
 
     ids: Tensor
-    positions: Tensor
-    mask: Tensor
+    positions: Tensor | None
+    mask: Tensor | None
     asked: Tensor
     targets: Tensor
     weights: Tensor
@@ -109,3 +111,8 @@ def pack(samples: Sequence[Sample], shared: int) -> Row:
         targets=torch.tensor(targets),
         weights=torch.tensor(weights),
     )
+
+
+def alone(sample: Sample) -> Row:
+    """One sample as the model itself takes a text."""
+    return pack([sample], 0)._replace(positions=None, mask=None)

@@ -29,6 +29,7 @@ from flywheel.contracts.model_folder import (
     write_description,
     write_json,
 )
+from flywheel.contracts.witness import WITNESS_FILE
 from flywheel.errors import ArtefactError, ConfigurationError
 from flywheel.training.config import LoraSettings, TrainingSettings
 
@@ -44,7 +45,7 @@ class LlmTrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     ``accuracies`` the share of them that were the likeliest while it trained. ``tokens`` went
     through the model in the first epoch; ``cut`` samples were too long; ``skipped`` steps had
     gradients that were no numbers (FP16 only); ``resumed_at`` is the step of the checkpoint that
-    the run went on from, 0 for none."""
+    the run went on from, 0 for none. Not ``packed``: the base reads one sample at a time."""
 
     task: str
     dataset_version: str
@@ -63,6 +64,8 @@ class LlmTrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     precision: str
     resumed_at: int
     continued_from: str | None
+    packed: bool = True
+    attention: str = "sdpa"
 
 
 def train_llm(
@@ -100,11 +103,11 @@ def train_llm(
     order = _Order(training, lora, prompt, tuple(labels), output)
     manifest = read_manifest(dataset)
     base, base_name = _put_base(Path(training.base_model), bases)
+    encoded = order.encode(dataset, bases / base.id)
     order.fix_seeds()
-    model = AdaptedModel(bases / base.id, lora)
+    model = AdaptedModel(bases / base.id, lora, encoded.samples)
     if parent is not None:
         model.continue_from(parent, base, bases)
-    encoded = order.encode(dataset, bases / base.id)
     run = Run(
         model,
         encoded.samples,
@@ -120,7 +123,10 @@ def train_llm(
     run.train()
     model.save(folder, bases / base.id)
     shutil.copyfile(run.work / LOG_FILE, folder / LOG_FILE)
-    write_description(folder, order.description(folder, manifest, base, base_name))
+    described = order.description(folder, manifest, base, base_name, encoded.letters)
+    if encoded.letters:
+        write_json(folder / WITNESS_FILE, model.witness(bases / base.id, described))
+    write_description(folder, described)
     report = LlmTrainingReport(
         task=manifest.task,
         dataset_version=manifest.version,
@@ -139,6 +145,8 @@ def train_llm(
         precision=lora.precision,
         resumed_at=resumed_at,
         continued_from=None if parent is None else parent.name,
+        packed=model.packs,
+        attention=model.attention,
     )
     write_json(folder / TRAINING_REPORT, report)
     shutil.rmtree(run.work)
@@ -207,7 +215,12 @@ class _Order:
         return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
 
     def description(
-        self, folder: Path, manifest: Manifest, base: BaseReference, base_name: str
+        self,
+        folder: Path,
+        manifest: Manifest,
+        base: BaseReference,
+        base_name: str,
+        letters: dict[str, int],
     ) -> ModelDescription:
         return ModelDescription(
             task=manifest.task,
@@ -222,6 +235,7 @@ class _Order:
             kind="llm",
             output=self.output,
             prompt=self.prompt,
+            letters=letters,
             base=base,
         )
 
