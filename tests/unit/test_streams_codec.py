@@ -172,7 +172,8 @@ def test_an_event_out_of_bounds_does_not_leave() -> None:
             encode(msgspec.structs.replace(sound, **wrong))
 
 
-@pytest.mark.parametrize("levels", [1_000, 100_000])
+# How deep an interpreter reads differs: 1,000 levels are too many for Python 3.11, not for 3.13.
+@pytest.mark.parametrize("levels", [20_000, 100_000])
 def test_unknown_fields_nested_without_end_are_malformed(levels: int) -> None:
     nested = b'"of_tomorrow":' + b"[" * levels + b"]" * levels
     body = document(TrafficRecorded)[:-1] + b"," + nested + b"}"
