@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -22,6 +23,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
+
+from flywheel.contracts.ids import utc_now
 
 Values = Mapping[str, Any]
 _Columns = ReadOnlyColumnCollection[str, Column[Any]]
@@ -109,6 +112,16 @@ class Work:
 
     def _insert(self, table: Table) -> Any:
         return sqlite.insert(table) if self.sqlite else postgresql.insert(table)
+
+
+def arrived(moment: datetime) -> datetime:
+    """A writer's time, which is no later than its arrival here.
+
+    A clock that runs ahead would otherwise put what it wrote after all that comes later: times
+    decide which of two words on a thing counts.
+    """
+    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return min(aware, utc_now())
 
 
 def later(table: Table) -> Callable[[Any], ColumnElement[bool]]:

@@ -19,6 +19,7 @@ from flywheel.contracts.codec import Record, decode, encode
 from flywheel.contracts.events import Event
 from flywheel.errors import BrokerError, EventError, FlywheelError
 from streams import connection
+from streams.arrival import no_later_than_arrival
 from streams.batches import Handle, RejectedEvents, handle_batch
 from streams.dead_letters import letter_of, letter_of_refused, record_of_letter
 from streams.publisher import is_refusal
@@ -245,7 +246,7 @@ class _Loop:
         rejected: list[tuple[Any, EventError, str]] = []
         for message in messages:
             try:
-                event = decode(message.value, _headers(message))
+                event = no_later_than_arrival(decode(message.value, _headers(message)), message)
             except EventError as problem:
                 rejected.append((message, problem, ""))
             else:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 LARGEST_RECORD_BYTES = max(topic.max_bytes for topic in TOPICS)
 
 # The broker unpacks what comes compressed: no record is larger than it looks, and none needs a
-# codec that a reader has not got.
-_GUARDS = {"compression.type": "uncompressed"}
+# codec that a reader has not got. And it dates what comes by its own clock, not the writer's.
+_GUARDS = {"compression.type": "uncompressed", "message.timestamp.type": "LogAppendTime"}
 
 _log = structlog.get_logger(__name__)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from flywheel.errors import FlywheelError
+from flywheel.monitoring.threads import LastingThread
 from flywheel.settings import KafkaSettings
 from streams.connection import require_listener
 from streams.topics import ensure_topics
@@ -25,7 +26,7 @@ class BrokerWatch:
         self._arrived = arrived
         self._stopping = threading.Event()
         self._waiting_for: str | None = "the broker has not been asked yet"
-        self._thread = threading.Thread(target=self._wait, name="await-broker", daemon=True)
+        self._thread = LastingThread("await-broker", self._wait)
 
     def start(self) -> None:
         """Look for the broker from now on."""

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Self
 import structlog
 
 from flywheel.contracts.events import Event, LabelSettled, TrafficRecorded
-from flywheel.errors import FlywheelError
+from flywheel.monitoring.threads import LastingThread
 from flywheel.settings import FlywheelSettings
 from storage.database import Database
 
 if TYPE_CHECKING:
-    from storage.features import FeatureStore
+    from storage.features import FeatureStore, SourceHistory
 
 FLUSH_SECONDS = 3.0
 _log = structlog.get_logger(__name__)
@@ -33,11 +33,12 @@ class FeatureRelay:
         self._settings = settings
         self._database = database
         self._store: FeatureStore | None = None
-        self._problem: str | None = None
-        self._dirty: set[str] = set()
+        self._problems: dict[str, str] = {}
+        # All of them at first: a process that ended may not have written what it was told.
+        self._dirty: set[str] = set(settings.tasks)
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="features", daemon=True)
+        self._thread = LastingThread("features", self._run)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -64,34 +65,36 @@ class FeatureRelay:
 
     def problem(self) -> str | None:
         """Why features are not being written, or None."""
-        return self._problem
+        return "; ".join([*self._problems.values()]) or None
 
     def _run(self) -> None:
         from storage.features import FeatureStore
 
-        store = FeatureStore(self._settings.state / "features")
-        self._guarded(store.ensure)
+        store = self._store or FeatureStore(self._settings.state / "features")
+        self._guarded("the feature store", store.ensure)
         self._store = store
         while not self._stopping.wait(FLUSH_SECONDS):
             with self._lock:
                 tasks, self._dirty = self._dirty, set()
             for task in tasks:
-                if not self._guarded(lambda task=task: self._flush(store, task)):  # type: ignore[misc]
+                if not self._guarded(task, lambda task=task: self._flush(store, task)):  # type: ignore[misc]
                     with self._lock:
                         self._dirty.add(task)
 
     def _flush(self, store: FeatureStore, task: str) -> None:
-        with self._database.transaction(read_only=True) as tx:
-            rows = tx.overview.source_history(task)
-        store.write_history(task, rows)
+        def read() -> list[SourceHistory]:
+            with self._database.transaction(read_only=True) as tx:
+                return tx.overview.source_history(task)
 
-    def _guarded(self, action: Callable[[], None]) -> bool:
+        store.refresh(task, read)
+
+    def _guarded(self, what: str, action: Callable[[], None]) -> bool:
         """Run ``action``; False, and the reason kept for /healthz, when it failed."""
         try:
             action()
-        except (FlywheelError, OSError) as error:
-            self._problem = str(error)
-            _log.warning("features not written", error=str(error))
+        except Exception as error:  # noqa: BLE001 - no task's features may end those of the others
+            self._problems[what] = f"{what}: {type(error).__name__}: {error}"
+            _log.warning("features not written", what=what, error=str(error))
             return False
-        self._problem = None
+        self._problems.pop(what, None)
         return True

@@ -18,6 +18,7 @@ from flywheel.gateway.spill import SpillLog
 from flywheel.gateway.splits import Splits
 from flywheel.monitoring.connections import ConnectionLimits
 from flywheel.monitoring.http_server import HttpServer
+from flywheel.monitoring.threads import LastingThread
 from flywheel.rollout.servers import HttpModelServers
 from flywheel.settings import FlywheelSettings
 from streams.follower import Follower
@@ -79,7 +80,8 @@ def run_gateway(settings: FlywheelSettings) -> int:
                 return
 
     answering.start()
-    threading.Thread(target=await_log, name="await-splits", daemon=True).start()
+    waiting = LastingThread("await-splits", await_log)
+    waiting.start()
     _calm_collector()
     try:
         return server.run()

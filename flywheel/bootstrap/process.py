@@ -14,6 +14,7 @@ import structlog
 from flywheel.contracts.private_files import private_folder
 from flywheel.errors import FlywheelError
 from flywheel.monitoring.logs import configure_logging
+from flywheel.monitoring.threads import watch_threads
 from flywheel.settings import FlywheelSettings
 from storage.database import Database
 from streams.topics import ensure_topics, wait_for_broker
@@ -40,6 +41,7 @@ def stop_signal() -> threading.Event:
 def begin(process: str, settings: FlywheelSettings) -> None:
     """Configure the log, close the state folder to other users, and say that a process starts."""
     configure_logging(process, settings.log_level)
+    watch_threads()
     private_folder(settings.state)
     _log.info("starting", pid=os.getpid(), workspace=str(settings.workspace))
 

@@ -9,6 +9,7 @@ from flywheel.bootstrap.process import begin
 from flywheel.contracts.addresses import own_names
 from flywheel.contracts.events import Event, RolloutChanged
 from flywheel.monitoring.http_server import HttpServer
+from flywheel.monitoring.threads import LastingThread
 from flywheel.registry.release_folder import release_folder
 from flywheel.serving.app import create_app
 from flywheel.serving.releases import ReleaseSet
@@ -57,7 +58,8 @@ def run_model_server(settings: FlywheelSettings, port: int) -> int:
                 return
 
     follower.start()
-    threading.Thread(target=begin_loading, name="await-splits", daemon=True).start()
+    waiting = LastingThread("await-splits", begin_loading)
+    waiting.start()
     try:
         return server.run()
     finally:

@@ -17,6 +17,7 @@ from flywheel.bootstrap.process import await_broker, begin, loop, open_database,
 from flywheel.contracts.ids import utc_now
 from flywheel.errors import FlywheelError
 from flywheel.monitoring.health import HealthServer
+from flywheel.monitoring.threads import LastingThread
 from flywheel.registry.release_folder import RELEASES, sweep
 from flywheel.retraining.ports import RetrainingTransaction
 from flywheel.retraining.run_pipeline import make_turn
@@ -119,7 +120,7 @@ class Trainer:
                     _log.critical("another trainer makes this task's turns; ending", task=task)
                     os._exit(75)
 
-        thread = threading.Thread(target=renew, name="lease", daemon=True)
+        thread = LastingThread("lease", renew)
         thread.start()
         try:
             yield

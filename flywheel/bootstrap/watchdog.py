@@ -30,8 +30,12 @@ def follow_trainer() -> None:
         return
 
     def watch() -> None:
-        while _alive(pid):
-            time.sleep(0.5)
-        os._exit(75)
+        try:
+            while _alive(pid):
+                time.sleep(0.5)
+        finally:
+            # Also when it cannot be told whether the trainer lives: without this watch two might
+            # write the same files.
+            os._exit(75)
 
     threading.Thread(target=watch, name="follow-trainer", daemon=True).start()

@@ -74,7 +74,8 @@ class DatasetStore(Protocol):
     """Written by the trainer alone."""
 
     def add(self, event: DatasetVersioned) -> None:
-        """Record a version; the same version twice changes nothing."""
+        """Record a version. One that is made again from later labels is the newest again; from the
+        same labels or earlier ones it changes nothing."""
         ...
 
     def latest(self, task: str) -> DatasetVersioned | None:

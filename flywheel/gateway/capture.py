@@ -17,6 +17,7 @@ from flywheel.contracts.publishing import Publisher
 from flywheel.errors import Unavailable
 from flywheel.gateway.config import Fsync
 from flywheel.gateway.spill import SpillLog
+from flywheel.monitoring.threads import LastingThread
 
 _log = structlog.get_logger(__name__)
 _bytes = Gauge("flywheel_gateway_spill_bytes", "Captured bytes not yet acknowledged by Kafka.")
@@ -80,8 +81,8 @@ class Capture:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._waiting_since: float | None = None
-        self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
-        self._flusher = threading.Thread(target=self._flush_often, name="fsync", daemon=True)
+        self._thread = LastingThread("capture", self._run)
+        self._flusher = LastingThread("fsync", self._flush_often)
         _bytes.set_function(lambda: float(spill.pending_bytes))
         _lag.set_function(self.lag_seconds)
 

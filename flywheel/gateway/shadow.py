@@ -78,6 +78,9 @@ class Shadow:
             except FlywheelError as error:
                 _dropped.inc()
                 _log.warning("shadow not recorded", sample_id=copy.sample_id, problem=str(error))
+            except Exception:  # noqa: BLE001 - one copy must not end the scoring of all others
+                _dropped.inc()
+                _log.exception("shadow not recorded", sample_id=copy.sample_id)
             finally:
                 self._queue.task_done()
 

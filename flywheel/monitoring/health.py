@@ -16,12 +16,18 @@ from flywheel.monitoring.bearer import AcceptedKeys, bearer
 from flywheel.monitoring.foreign_pages import ForeignPages
 from flywheel.monitoring.http_server import HttpServer
 from flywheel.monitoring.problems import install_problem_details
+from flywheel.monitoring.threads import threads_problem
 
 Checks = Mapping[str, Callable[[], str | None]]
 
 
 def run_checks(checks: Checks) -> tuple[int, bytes]:
-    """(HTTP status, JSON body): 200 when every check returns None, else 503 with the reasons."""
+    """(HTTP status, JSON body): 200 when every check returns None, else 503 with the reasons.
+
+    A thread of this process that ended is one of them, whoever's it is.
+    """
+    if threads_problem() is not None:
+        checks = {**checks, "threads": threads_problem}
     results: dict[str, str] = {}
     healthy = True
     for name, check in checks.items():

@@ -90,8 +90,9 @@ def _run(
     turn = msgspec.structs.replace(turn, dataset_version=dataset.version)
     with transactions() as tx:
         latest = tx.datasets.latest(turn.task)
+        # Also one that is as it was: the labels up to its watermark are new no longer.
+        tx.datasets.add(dataset)
         if latest is None or latest.version != dataset.version:
-            tx.datasets.add(dataset)
             tx.outbox.add([dataset])
         tx.turns.save(turn)
     for stage in STAGES[1:]:

@@ -15,6 +15,7 @@ from prometheus_client import Gauge, Histogram
 from flywheel.contracts.events import RolloutChanged
 from flywheel.contracts.split import TrafficSplit
 from flywheel.errors import NotFound, Unavailable
+from flywheel.monitoring.threads import LastingThread
 from flywheel.serving.engine import Classifier, Generator, Loader, generates
 
 _log = structlog.get_logger(__name__)
@@ -96,8 +97,8 @@ class ReleaseSet:
         self._stopping = threading.Event()
         self._idle = threading.Condition(self._lock)
         self._threads = [
-            threading.Thread(target=self._run, name="releases", daemon=True),
-            threading.Thread(target=self._watch, name="watch-releases", daemon=True),
+            LastingThread("releases", self._run),
+            LastingThread("watch-releases", self._watch),
         ]
         self._closing: list[threading.Thread] = []
 
@@ -110,9 +111,8 @@ class ReleaseSet:
         """Stop and close everything; a load under way is finished first."""
         self._stopping.set()
         self._wake.set()
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join()
+        for lasting in self._threads:
+            lasting.join()
         with self._lock:
             held, self._held = self._held, {}
         for one in held.values():

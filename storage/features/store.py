@@ -6,10 +6,13 @@ import fcntl
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.errors import StorageError
@@ -59,19 +62,74 @@ class FeatureStore:
     def write_history(self, task: str, rows: Sequence[SourceHistory]) -> None:
         """Make these the present features of a task's sources, and add them to the history.
 
-        A repeated row changes nothing. Raises StorageError when the folder cannot be written.
+        A repeated row changes nothing, and an older one only the history. Raises StorageError when
+        the folder cannot be written.
         """
-        rows = [row for row in rows if self._written.get(_entity(task, row.source)) != row]
-        if not rows:
-            return
         self.ensure()
-        frame = _frame(task, rows)
         with self._lock, self._locked(), _failures_named():
-            _write_parquet(frame, self._history / f"{new_id()}.parquet")
-            self._feast.write_to_online_store("source_history", frame)
-            if sum(1 for _ in self._history.glob("*.parquet")) >= _FILES_AT_MOST:
-                self._merge()
-            self._written |= {_entity(task, row.source): row for row in rows}
+            self._write(task, rows)
+
+    def refresh(self, task: str, read: Callable[[], Sequence[SourceHistory]]) -> None:
+        """Write what ``read`` says of a task's sources, as ``write_history`` does.
+
+        Nobody else writes from before it is read until it is written, so that what was read
+        earlier never comes later. It is therefore newer than what is online: a source whose last
+        moment went back, since a label was withdrawn, is dated now.
+        """
+        self.ensure()
+        with self._lock, self._locked(), _failures_named():
+            rows = [row for row in read() if self._written.get(_entity(task, row.source)) != row]
+            online = self._moments(task, [row.source for row in rows])
+            self._write(task, [self._no_older(task, row, online) for row in rows])
+
+    def _no_older(
+        self, task: str, row: SourceHistory, online: Mapping[str, datetime]
+    ) -> SourceHistory:
+        if row.latest >= online.get(row.source, row.latest):
+            return row
+        known = self._written.get(_entity(task, row.source))
+        if known is not None and msgspec.structs.replace(row, latest=known.latest) == known:
+            return known
+        return msgspec.structs.replace(row, latest=utc_now())
+
+    def _write(self, task: str, rows: Sequence[SourceHistory]) -> None:
+        # What a clock that ran ahead dated was known by now, and Feast has no moment after 2262.
+        now = utc_now()
+        bounded = [msgspec.structs.replace(row, latest=min(row.latest, now)) for row in rows]
+        fresh = [row for row in bounded if self._written.get(_entity(task, row.source)) != row]
+        if not fresh:
+            return
+        _write_parquet(_frame(task, fresh), self._history / f"{new_id()}.parquet")
+        # Feast's online store takes whatever comes last.
+        online = self._moments(task, [row.source for row in fresh])
+        newest = [row for row in fresh if row.latest >= online.get(row.source, row.latest)]
+        if newest:
+            self._feast.write_to_online_store("source_history", _frame(task, newest))
+        if sum(1 for _ in self._history.glob("*.parquet")) >= _FILES_AT_MOST:
+            self._merge()
+        self._written |= {_entity(task, row.source): row for row in newest}
+
+    def _moments(self, task: str, sources: Sequence[str]) -> dict[str, datetime]:
+        """Source → the moment of its features online, to the second where another process wrote
+        them, and no later than now."""
+        if not sources:
+            return {}
+        from storage.features.definitions import VIEW
+
+        found = self._feast.get_online_features(
+            features=[f"{VIEW}:samples"],
+            entity_rows=[{"source": _entity(task, source)} for source in sources],
+        ).to_dict(include_event_timestamps=True)
+        now = utc_now()
+        moments: dict[str, datetime] = {}
+        for source, samples, seconds in zip(
+            sources, found["samples"], found["samples__ts"], strict=True
+        ):
+            if samples is not None:
+                known = self._written.get(_entity(task, source))
+                moment = datetime.fromtimestamp(seconds, UTC)
+                moments[source] = min(now, max(moment, known.latest if known else moment))
+        return moments
 
     def online(self, task: str, sources: Sequence[str]) -> dict[str, dict[str, float]]:
         """The present features of a task by source; one that was never seen is left out."""

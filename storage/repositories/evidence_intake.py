@@ -10,7 +10,7 @@ from flywheel.contracts.label import rank
 from flywheel.rollout.ports import latency_bucket
 from storage.tables.columns import table_of
 from storage.tables.evidence import ScoreRow, TruthRow
-from storage.work import Work, earlier, later
+from storage.work import Work, arrived, earlier, later
 
 # A model's or a rule's own labels prove nothing about a model; experts speak by LabelSettled.
 TRUSTED = frozenset({"user", "outcome", "seed"})
@@ -73,7 +73,7 @@ def _live_values(event: TrafficRecorded) -> dict[str, Any]:
         "latency_bucket": latency_bucket(event.latency_ms),
         "failed": event.error is not None or event.status >= 500,
         "cached": event.cached,
-        "occurred_at": event.occurred_at,
+        "occurred_at": arrived(event.occurred_at),
     }
 
 
@@ -95,7 +95,7 @@ def _shadow_values(event: ShadowRecorded) -> dict[str, Any]:
         "latency_bucket": latency_bucket(event.latency_ms),
         "failed": event.error is not None,
         "cached": False,
-        "occurred_at": event.occurred_at,
+        "occurred_at": arrived(event.occurred_at),
     }
 
 
@@ -113,5 +113,5 @@ def _truth_values(event: LabelRecorded | LabelSettled) -> dict[str, Any]:
         and event.unlabelable,
         "audit": event.audit,
         "inclusion_probability": event.inclusion_probability,
-        "occurred_at": event.occurred_at,
+        "occurred_at": arrived(event.occurred_at),
     }

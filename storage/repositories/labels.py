@@ -22,7 +22,7 @@ from storage.repositories.settled import (
     traffic,
     winner,
 )
-from storage.work import Work
+from storage.work import Work, arrived
 
 E = TypeVar("E", bound=Event)
 
@@ -215,7 +215,7 @@ def _traffic_values(event: TrafficRecorded, seq: int) -> dict[str, Any]:
         "status": min(max(event.status, 0), 999),
         "error": event.error,
         "cached": event.cached,
-        "occurred_at": event.occurred_at,
+        "occurred_at": arrived(event.occurred_at),
     }
 
 
@@ -238,7 +238,7 @@ def _label_values(event: LabelRecorded, seq: int) -> dict[str, Any]:
         "reason": event.reason,
         "split": event.split,
         "unlabelable": False,
-        "occurred_at": event.occurred_at,
+        "occurred_at": arrived(event.occurred_at),
     }
 
 
@@ -261,5 +261,5 @@ def _settlement_values(event: LabelSettled, seq: int) -> dict[str, Any]:
         "reason": event.reason,
         "split": None,
         "unlabelable": event.value is None and event.unlabelable,
-        "occurred_at": event.occurred_at,
+        "occurred_at": arrived(event.occurred_at),
     }

@@ -33,7 +33,7 @@ from storage.tables.review import (
     ReviewTaskRow,
     ReviewWithdrawalRow,
 )
-from storage.work import Work
+from storage.work import Work, arrived
 
 tasks = table_of(ReviewTaskRow)
 claims = table_of(ReviewClaimRow)
@@ -250,5 +250,5 @@ def _task_values(request: ReviewRequested, priority: float) -> dict[str, Any]:
         "rollout_id": request.rollout_id,
         "source": request.source,
         "closed": False,
-        "requested_at": request.occurred_at,
+        "requested_at": arrived(request.occurred_at),
     }

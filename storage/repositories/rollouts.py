@@ -22,7 +22,7 @@ from storage.tables.rollouts import (
     TakenChallengerRow,
     TransitionRow,
 )
-from storage.work import Work
+from storage.work import Work, arrived
 
 _rollouts = table_of(RolloutRow)
 _transitions = table_of(TransitionRow)
@@ -177,7 +177,7 @@ class SqlChallengers:
         values = {
             "release": release,
             "task": task,
-            "registered_at": registered_at,
+            "registered_at": arrived(registered_at),
             "gate_passed": gate_passed,
         }
         self._work.add(_challengers, [values], ["release"])

@@ -6,14 +6,14 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, select
+from sqlalchemy import Row, select, update
 
 from flywheel.contracts.events import DatasetVersioned
 from flywheel.contracts.release import Override, Release
 from storage.tables.columns import table_of
 from storage.tables.rollouts import ChampionRow
 from storage.tables.training import DatasetRow, ReleaseRow
-from storage.work import Work
+from storage.work import Work, arrived
 
 _datasets = table_of(DatasetRow)
 _releases = table_of(ReleaseRow)
@@ -27,8 +27,21 @@ class SqlDatasets:
         self._work = work
 
     def add(self, event: DatasetVersioned) -> None:
-        """Record a version; the same version twice changes nothing."""
-        self._work.add(_datasets, [msgspec.structs.asdict(event)], ["task", "version"])
+        """Record a version. One that is made again from later labels is the newest again, and keeps
+        its parent; from the same labels or earlier ones it changes nothing."""
+        values = msgspec.structs.asdict(event) | {"occurred_at": arrived(event.occurred_at)}
+        if self._work.add(_datasets, [values], ["task", "version"]):
+            return
+        again = ("event_id", "occurred_at", "watermark")
+        self._work.run(
+            update(_datasets)
+            .where(
+                _datasets.c.task == event.task,
+                _datasets.c.version == event.version,
+                _datasets.c.watermark < event.watermark,
+            )
+            .values({name: values[name] for name in again})
+        )
 
     def latest(self, task: str) -> DatasetVersioned | None:
         """The newest version of a task."""

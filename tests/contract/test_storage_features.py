@@ -5,8 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event, Thread
 
+import msgspec
 import pandas as pd
 import pytest
 from storage_events import at
@@ -155,3 +158,69 @@ import importlib.util
 assert importlib.util.find_spec("torch") is not None
 """
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "features")], check=True)
+
+
+def online_samples(features: FeatureStore, source: str = "app") -> float:
+    return features.online("task", [source])[source]["samples"]
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["same process", "another process"])
+def test_an_older_aggregate_never_takes_the_place_of_a_newer_one(
+    features: FeatureStore, restarted: bool
+) -> None:
+    features.write_history("task", [row("app", 9, 2, 30), row("batch", 1, 0, 5)])
+    late = FeatureStore(features._path) if restarted else features
+    late.write_history("task", [row("app", 4, 1, 20), row("batch", 2, 0, 6)])
+    assert online_samples(features) == online_samples(late) == 9
+    assert online_samples(features, "batch") == 2
+    found = features.historical("task", asked(("app", 25), ("app", 35)))
+    assert list(found["samples"]) == [4, 9]
+    late.write_history("task", [row("app", 10, 2, 31)])
+    assert online_samples(features) == 10
+
+
+def test_what_was_read_earlier_is_never_written_later(features: FeatureStore) -> None:
+    other = FeatureStore(features._path)
+    other.ensure()
+    reads = Event()
+
+    def newer() -> list[SourceHistory]:
+        reads.set()
+        return [row("app", 2, 1, 10)]
+
+    def older() -> list[SourceHistory]:
+        overtaking.start()
+        assert not reads.wait(0.5)
+        return [row("app", 1, 0, 10)]
+
+    overtaking = Thread(target=lambda: other.refresh("task", newer))
+    features.refresh("task", older)
+    overtaking.join()
+    assert online_samples(features) == 2
+
+
+def test_an_aggregate_whose_last_moment_went_back_is_written(features: FeatureStore) -> None:
+    for restarted in (features, FeatureStore(features._path)):
+        restarted.refresh("task", lambda: [row("app", 5, 3, 30)])
+        restarted.refresh("task", lambda: [row("app", 5, 2, 20)])
+        assert features.online("task", ["app"])["app"]["corrections"] == 2
+        before = files(features)
+        restarted.refresh("task", lambda: [row("app", 5, 2, 20)])
+        assert files(features) == before
+
+
+@pytest.mark.parametrize(
+    "moment", [datetime(9999, 12, 31, tzinfo=UTC), datetime(2262, 4, 12, tzinfo=UTC)], ids=str
+)
+def test_a_moment_that_is_still_to_come_is_now(features: FeatureStore, moment: datetime) -> None:
+    ahead = msgspec.structs.replace(row("app", 1, 0, 0), latest=moment)
+    features.refresh("task", lambda: [ahead])
+    assert online_samples(features) == 1
+    now = datetime.now(UTC)
+    found = features.historical("task", pd.DataFrame({"source": ["app"], "event_timestamp": [now]}))
+    assert list(found["samples"]) == [1]
+    features.refresh("task", lambda: [msgspec.structs.replace(ahead, samples=2)])
+    features.write_history(
+        "task", [msgspec.structs.replace(ahead, samples=3, latest=datetime.now(UTC))]
+    )
+    assert online_samples(features) == 3

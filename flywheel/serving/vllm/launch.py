@@ -36,8 +36,10 @@ def main() -> None:
 
 def _await_end(pipe: int) -> None:
     """The model server started this process as the leader of a group: end that group with it."""
-    os.read(pipe, 1)
-    os.killpg(os.getpgrp(), signal.SIGKILL)
+    try:
+        os.read(pipe, 1)
+    finally:
+        os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

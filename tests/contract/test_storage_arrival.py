@@ -1,0 +1,145 @@
+"""What counts of a label, a truth or a dataset that is said again, goes back or is dated ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import select
+from storage_events import TASK, label, request, settled, traffic
+
+from flywheel.contracts.events import DatasetVersioned, Event, LabelSettled
+from flywheel.contracts.ids import new_id
+from storage.database import Database
+from storage.tables.columns import table_of
+from storage.tables.evidence import ScoreRow, TruthRow
+from storage.tables.labels import TrafficRow
+
+AHEAD = [timedelta(minutes=1), timedelta(hours=2), timedelta(days=36_500)]
+
+
+def dated(event: Any, by: timedelta) -> Any:
+    return msgspec.structs.replace(event, occurred_at=datetime.now(UTC) + by)
+
+
+def record(database: Database, *events: Event) -> None:
+    """Each in a batch of its own, as agents do."""
+    for event in events:
+        with database.transaction() as tx:
+            if isinstance(event, LabelSettled):
+                tx.label_intake.record_settlements([event])
+            else:
+                tx.label_intake.record_labels([event])  # type: ignore[list-item]
+            tx.evidence_intake.record_labels([event])  # type: ignore[list-item]
+
+
+def settled_label(database: Database) -> tuple[str | None, str | None]:
+    with database.transaction(read_only=True) as tx:
+        watermark = tx.labels.watermark(TASK)
+        found = tx.labels.settled(TASK, watermark) if watermark else []
+        return (found[0].label if found else None), watermark
+
+
+def truth(database: Database) -> str | None:
+    truths = table_of(TruthRow)
+    with database.work() as work:
+        row = work.row(select(truths.c.value).where(truths.c.task == TASK))
+        return None if row is None else row.value
+
+
+by_files: Callable[[str], Event] = lambda value: label("s", value, "seed")  # noqa: E731
+by_users: Callable[[str], Event] = lambda value: label("s", value, "user")  # noqa: E731
+by_outcome: Callable[[str], Event] = lambda value: label("s", value, "outcome")  # noqa: E731
+by_experts: Callable[[str], Event] = lambda value: settled("s", value)  # noqa: E731
+ways = pytest.mark.parametrize(
+    "say",
+    [by_files, by_users, by_outcome, by_experts],
+    ids=["files", "users", "outcome", "experts"],
+)
+
+
+@ways
+@pytest.mark.parametrize("ahead", AHEAD, ids=str)
+def test_a_label_dated_ahead_is_corrected_by_what_comes_after_it(
+    database: Database, say: Callable[[str], Event], ahead: timedelta
+) -> None:
+    with database.transaction() as tx:
+        tx.label_intake.record_samples([traffic("s")])
+    record(database, dated(say("a"), ahead))
+    record(database, dated(say("b"), timedelta()))
+    assert settled_label(database)[0] == truth(database) == "b"
+    record(database, dated(say("a"), timedelta()))
+    assert settled_label(database)[0] == truth(database) == "a"
+
+
+@ways
+def test_a_label_goes_back_and_what_repeats_changes_nothing(
+    database: Database, say: Callable[[str], Event]
+) -> None:
+    with database.transaction() as tx:
+        tx.label_intake.record_samples([traffic("s")])
+    for value in ("a", "b", "a"):
+        record(database, dated(say(value), timedelta()))
+        first = settled_label(database)
+        assert first[0] == truth(database) == value
+        record(database, dated(say(value), timedelta()))
+        assert settled_label(database) == first
+        with database.transaction(read_only=True) as tx:
+            assert tx.labels.counts(TASK, first[1]).latest is None
+
+
+def test_everything_that_times_put_in_order_is_no_later_than_its_arrival(
+    database: Database,
+) -> None:
+    ahead = timedelta(hours=2)
+    before = datetime.now(UTC)
+    with database.transaction() as tx:
+        tx.label_intake.record_samples([dated(traffic("s"), ahead)])
+        tx.evidence_intake.record_traffic([dated(traffic("s"), ahead)])
+        tx.intake.open([dated(request("s"), ahead)])
+        tx.challengers.enqueue(TASK, "r1", before + ahead, gate_passed=True)
+        tx.challengers.enqueue(TASK, "r2", datetime.now(UTC), gate_passed=True)
+    after = datetime.now(UTC)
+    with database.work() as work:
+        for table in (table_of(TrafficRow), table_of(ScoreRow)):
+            (row,) = work.rows(select(table.c.occurred_at))
+            assert before <= row.occurred_at <= after
+    with database.transaction(read_only=True) as tx:
+        assert tx.challengers.waiting(TASK) == ["r1", "r2"]
+        oldest = tx.desk.depth(TASK, after).oldest_open
+        assert oldest is not None
+        assert before <= oldest <= after
+        latest = tx.overview.source_history(TASK)[0].latest
+        assert before <= latest <= after
+
+
+def version(name: str, watermark: int, parent: str | None) -> DatasetVersioned:
+    return DatasetVersioned(
+        event_id=new_id(),
+        occurred_at=datetime.now(UTC),
+        task=TASK,
+        version=name,
+        parent=parent,
+        git_commit="abc",
+        dvc_hash="def",
+        watermark=f"{watermark:012d}",
+        expert_labels=1,
+        auto_labels=0,
+        holdout_labels=1,
+    )
+
+
+def test_a_dataset_that_goes_back_is_the_newest_again(database: Database) -> None:
+    one, two, again = version("d1", 1, None), version("d2", 2, "d1"), version("d1", 3, "d2")
+    with database.transaction() as tx:
+        for event in (one, two, again):
+            tx.datasets.add(event)
+        latest = tx.datasets.latest(TASK)
+        assert latest == msgspec.structs.replace(again, parent=None)
+        # A merge goes back to a dataset's own labels: none of those since has been trained on.
+        tx.datasets.add(version("d2", 2, "d1"))
+        assert tx.datasets.latest(TASK) == latest
+        assert [event.version for event in tx.datasets.history(TASK)] == ["d2", "d1"]

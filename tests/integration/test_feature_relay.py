@@ -1,0 +1,97 @@
+"""The thread that keeps features: one row, one task, one surprise never ends it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from flywheel.bootstrap import features
+from flywheel.bootstrap.features import FeatureRelay
+from flywheel.contracts.events import TrafficRecorded
+from flywheel.contracts.ids import new_id
+from flywheel.settings import load_settings
+from storage.database import Database
+from storage.features import FeatureStore
+from storage.tables.columns import table_of
+from storage.tables.labels import TrafficRow
+
+
+@pytest.fixture
+def relay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FeatureRelay]:
+    (tmp_path / "flywheel.toml").write_text(
+        "".join(
+            f'[tasks.{task}]\nlabels = ["a", "b"]\ntraining.base_model = "models/base"\n'
+            for task in ("one", "two")
+        ),
+        "utf-8",
+    )
+    monkeypatch.setattr(features, "FLUSH_SECONDS", 0.02)
+    settings = load_settings(tmp_path, {})
+    database = Database(settings.database)
+    database.migrate()
+    relay = FeatureRelay(settings, database)
+    for task in ("one", "two"):
+        record(database, task)
+    yield relay
+    database.dispose()
+
+
+def record(database: Database, task: str) -> TrafficRecorded:
+    event = TrafficRecorded(
+        event_id=new_id(),
+        occurred_at=datetime.now(UTC),
+        task=task,
+        sample_id=new_id(),
+        text="hm",
+        source="app",
+    )
+    with database.transaction() as tx:
+        tx.label_intake.record_samples([event])
+    return event
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def samples(relay: FeatureRelay, task: str) -> float:
+    return relay.online(task, ["app"]).get("app", {}).get("samples", 0)
+
+
+def test_a_year_that_no_table_of_features_has_ends_nothing(relay: FeatureRelay) -> None:
+    traffic = table_of(TrafficRow)
+    with relay._database.work() as work:  # what an earlier version, without bounds, let in
+        far = datetime(9999, 12, 31, 23, 59, tzinfo=UTC)
+        work.run(update(traffic).where(traffic.c.task == "one").values(occurred_at=far))
+    with relay:
+        # Without anything new: what a process that was killed left unwritten.
+        until(lambda: samples(relay, "one") == samples(relay, "two") == 1)
+        relay.record([record(relay._database, "one")])
+        until(lambda: samples(relay, "one") == 2)
+        assert relay.problem() is None
+
+
+def test_a_surprise_in_one_task_is_said_and_passes(
+    relay: FeatureRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, failing = FeatureStore.refresh, [True]
+
+    def refresh(store: FeatureStore, task: str, read: Callable[[], list[object]]) -> None:
+        if task == "one" and failing[0]:
+            raise OverflowError("out of bounds nanosecond timestamp")
+        whole(store, task, read)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FeatureStore, "refresh", refresh)
+    with relay:
+        until(lambda: relay.problem() is not None and samples(relay, "two") == 1)
+        assert relay.problem() == "one: OverflowError: out of bounds nanosecond timestamp"
+        failing[0] = False
+        until(lambda: relay.problem() is None and samples(relay, "one") == 1)
