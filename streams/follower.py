@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from threading import Event as Signal
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -13,6 +12,7 @@ import structlog
 from flywheel.contracts.codec import decode
 from flywheel.contracts.events import Event
 from flywheel.errors import EventError, FlywheelError
+from flywheel.monitoring.threads import LastingThread
 from streams import connection
 from streams.odd_headers import read_any_header
 
@@ -47,7 +47,7 @@ class Follower:
         self._positions: dict[Any, int] = {}
         self._caught_up = Signal()
         self._stopping = Signal()
-        self._thread = Thread(target=self._run, name=f"follower-{client_id}", daemon=True)
+        self._thread = LastingThread(f"follower-{client_id}", self._run)
 
     def start(self) -> None:
         """Follow from now on; returns at once, also while Kafka cannot be reached."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from threading import Event as Signal
-from threading import Thread
 from typing import Protocol
 
 import structlog
@@ -12,6 +11,7 @@ import structlog
 from flywheel.contracts.codec import Record
 from flywheel.contracts.publishing import Publisher
 from flywheel.errors import FlywheelError
+from flywheel.monitoring.threads import LastingThread
 
 _BATCH = 500
 _LONGEST_PAUSE = 5.0
@@ -41,7 +41,7 @@ class OutboxRelay:
         self._interval = interval
         self._awake = Signal()
         self._stopping = False
-        self._thread = Thread(target=self._run, name="outbox-relay", daemon=True)
+        self._thread = LastingThread("outbox-relay", self._run)
 
     def start(self) -> None:
         """Relay from now on."""

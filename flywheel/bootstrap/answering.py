@@ -9,6 +9,7 @@ import structlog
 from prometheus_client import Gauge
 
 from flywheel.errors import FlywheelError
+from flywheel.monitoring.threads import LastingThread
 from flywheel.rollout.decide import Readiness
 from flywheel.rollout.servers import ModelServers
 from flywheel.settings import FlywheelSettings
@@ -30,7 +31,7 @@ class Answering:
         self._champions, self._servers = champions, servers
         self._found: dict[str, tuple[str, Readiness]] = {}
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="answering", daemon=True)
+        self._thread = LastingThread("answering", self._watch)
 
     def start(self) -> None:
         """Ask from now on."""

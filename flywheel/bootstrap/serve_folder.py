@@ -15,6 +15,7 @@ from flywheel.contracts.model_folder import RELEASE_FILE, digest
 from flywheel.errors import Unavailable
 from flywheel.monitoring.http_server import HttpServer
 from flywheel.monitoring.logs import configure_logging
+from flywheel.monitoring.threads import LastingThread
 from flywheel.serving.app import create_app
 from flywheel.serving.engine import Classifier, Generator, Loader
 from flywheel.serving.releases import ReleaseSet
@@ -50,9 +51,8 @@ def run_folder_server(
             "model": name,
         }
         releases.start()
-        threading.Thread(
-            target=_announce, args=(releases, server, first, ready), daemon=True
-        ).start()
+        announcing = LastingThread("announce", lambda: _announce(releases, server, first, ready))
+        announcing.start()
         try:
             code = server.run()
         finally:

@@ -302,7 +302,10 @@ class ReleaseSet:
         dead = live.served.problem() is not None
         with self._lock:
             self._idle.wait_for(lambda: dead or not live.in_use, DRAIN_SECONDS)
-        live.served.close()
+        try:
+            live.served.close()
+        except Exception:  # noqa: BLE001 - what is closed is gone, and the others are served on
+            _log.exception("release not closed in good order")
 
     @staticmethod
     def _show(release: str, state: State | None) -> None:
