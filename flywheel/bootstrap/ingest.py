@@ -188,12 +188,18 @@ def _events(
 
 
 def await_labels(settings: FlywheelSettings, task: str, ids: Sequence[str], timeout: float) -> None:
-    """Return when the database holds a settled label for each of ``ids``.
+    """Return when the worker has handled every label sent so far, and the database holds a settled
+    one for each of ``ids``.
 
     Raises StorageError after ``timeout`` seconds, with how many are missing.
     """
+    from streams.agents import labels
+    from streams.lag import handled_all
+
     wanted = set(ids)
     deadline = time.monotonic() + timeout
+    # A sample that is corrected has a label before.
+    handled_all(settings.kafka, labels.GROUP, ("flywheel.labels",), timeout)
     with open_database(settings) as database:
         while True:
             with database.transaction(read_only=True) as tx:

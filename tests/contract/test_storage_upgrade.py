@@ -15,9 +15,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from alembic.command import upgrade
-from sqlalchemy import MetaData, create_engine, func, select
+from alembic.command import downgrade, upgrade
+from sqlalchemy import MetaData, column, create_engine, func, select, table, update
 
+from flywheel.contracts.events import LabelRecorded
 from flywheel.review.config import ReviewSettings
 from flywheel.review.submit import undo
 from flywheel.rollout.commands import carry_out
@@ -25,6 +26,7 @@ from flywheel.rollout.config import RolloutSettings
 from storage.database import Database
 from storage.engine import make_engine
 from storage.migrations.upgrade import config
+from storage.tables.columns import UtcDateTime
 
 OLD = Path(__file__).parent / "old_databases"
 TASKS = ("topic", "urgency")
@@ -188,3 +190,35 @@ def test_a_task_that_has_a_dataset_keeps_its_holdout(upgraded: Database) -> None
         assert tx.draws.dataset("topic") == "", "as texts were drawn before"
         assert tx.draws.dataset("a new task") != ""
         assert tx.draws.triage() != ""
+
+
+def test_what_was_dated_ahead_is_corrected_by_what_comes_after_the_upgrade(
+    upgraded: Database,
+) -> None:
+    ahead = datetime.now(UTC) + timedelta(days=365)
+    names = ("traffic", "labels", "settled_labels", "evidence_scores", "evidence_truths")
+    dated = [table(name, column("occurred_at", UtcDateTime)) for name in names]
+    with upgraded.work() as work:
+        downgrade(config(work.connection), "0010")
+        for one in dated:
+            assert work.run(update(one).values(occurred_at=ahead))
+    upgraded.migrate()
+    with upgraded.work() as work:
+        for one in dated:
+            assert work.row(select(func.max(one.c.occurred_at)))[0] <= datetime.now(UTC)
+    with upgraded.transaction() as tx:
+        before = {s.sample_id: s for s in tx.labels.settled("topic", tx.labels.watermark("topic"))}
+        seed = next(s for s in before.values() if s.source != "expert")
+        correction = LabelRecorded(
+            event_id="correction",
+            occurred_at=datetime.now(UTC),
+            task="topic",
+            sample_id=seed.sample_id,
+            value="another",
+            source=seed.source,
+            annotator="ann",
+        )
+        tx.label_intake.record_labels([correction])
+        after = {s.sample_id: s for s in tx.labels.settled("topic", tx.labels.watermark("topic"))}
+    assert after[seed.sample_id].label == "another"
+    assert {**before, seed.sample_id: None} == {**after, seed.sample_id: None}
