@@ -55,6 +55,11 @@ class TaskSettings(Settings):
     labels: tuple[str, ...] = Field(
         (), description="Every label, in the order experts see them; none for generation."
     )
+    retired_labels: tuple[str, ...] = Field(
+        (),
+        description="Taken out of labels, while a release may still answer with them: nobody is "
+        "asked for them, and samples that have one are left out of training.",
+    )
     label_titles: dict[str, str] = Field(default_factory=dict, description="Label → words for it.")
     triage: TriageSettings = TriageSettings()
     review: ReviewSettings = ReviewSettings()
@@ -126,6 +131,10 @@ class TaskSettings(Settings):
                     f"triage.rules.{number}.label",
                     f"rule {rule.name!r} gives {rule.label!r}, which is no label",
                 )
+        both = [label for label in self.retired_labels if label in self.labels]
+        if both or (self.retired_labels and not self.labels):
+            found = f"it names {both}, which labels does too" if both else "there are no labels"
+            raise Contradiction("retired_labels", found)
         unknown = set(self.label_titles) - set(self.labels)
         if unknown:
             raise Contradiction("label_titles", f"it names {sorted(unknown)}, which are no labels")

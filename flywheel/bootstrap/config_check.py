@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from flywheel.bootstrap.contradictions import contradictions
 from flywheel.bootstrap.orphans import members
+from flywheel.bootstrap.process import open_database
 from flywheel.bootstrap.readiness import base_model_problems
 from flywheel.bootstrap.supervisor import check_compressor, check_engine, taken_ports
 from flywheel.bootstrap.up_lock import holder
-from flywheel.errors import ConfigurationError
+from flywheel.errors import ConfigurationError, StorageError
 from flywheel.settings import FlywheelSettings, load_settings, refused_keys
 from storage.database import Database
 
@@ -28,6 +30,7 @@ def _references(settings: FlywheelSettings) -> Iterator[ConfigurationError]:
     yield from base_model_problems(settings)
     yield from _addresses(settings)
     yield from _refusal(lambda: Database(settings.database).dispose())
+    yield from _running(settings)
     for key in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
         file: Path | None = getattr(settings.kafka, key)
         if file is not None and not file.is_file():
@@ -37,6 +40,17 @@ def _references(settings: FlywheelSettings) -> Iterator[ConfigurationError]:
     # Our own processes hold the ports while they run.
     if holder(settings) is None and not members(settings):
         yield from taken_ports(settings)
+
+
+def _running(settings: FlywheelSettings) -> list[ConfigurationError]:
+    """What contradicts the releases that serve, where there is a database that says so."""
+    if not settings.database_url and not (settings.state / "flywheel.db").exists():
+        return []
+    try:
+        with open_database(settings) as database, database.transaction(read_only=True) as tx:
+            return list(contradictions(settings, tx))
+    except (StorageError, ConfigurationError):
+        return []  # a database that is away says nothing; one that is misspelt is said above
 
 
 def _refusal(attempt: Callable[[], None]) -> Iterator[ConfigurationError]:

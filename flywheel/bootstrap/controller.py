@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flywheel.bootstrap.answering import Answering, champions
+from flywheel.bootstrap.contradictions import check_running
 from flywheel.bootstrap.gauges import DatabaseGauges, Upkeep
 from flywheel.bootstrap.process import await_broker, begin, loop, open_database, stop_signal
 from flywheel.contracts.events import Event, ReleaseRegistered
@@ -25,6 +26,7 @@ def run_controller(settings: FlywheelSettings) -> int:
     stopping = stop_signal()
     await_broker(settings)
     with open_database(settings) as database:
+        check_running(settings, database)
 
         def transactions():  # type: ignore[no-untyped-def]
             return database.transaction(OWNER)

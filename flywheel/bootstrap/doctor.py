@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from flywheel.bootstrap import readiness
+from flywheel.bootstrap.contradictions import contradictions, departed
 from flywheel.bootstrap.orphans import members, names
 from flywheel.bootstrap.process import open_database
 from flywheel.bootstrap.readiness import Coverage, base_model_problems, label_coverage
@@ -109,6 +110,8 @@ def examine(settings: FlywheelSettings, expected: Sequence[str] = ()) -> Finding
     try:
         with open_database(settings) as database:
             with database.transaction(read_only=True) as tx:
+                problems += map(str, contradictions(settings, tx))
+                advice += departed(settings, tx)
                 for name, task in settings.tasks.items():
                     labels[name] = label_coverage(tx, name, task.labels)
                     held_out = tx.labels.counts(name).holdout

@@ -192,6 +192,7 @@ class WorkspaceImporter:
             watermark=watermark or "",
             parent=None,
             folder=folder,
+            retired=of_task.retired_labels,
         )
 
     def _gate(self, task: str, measured: Measured) -> GateDecision:

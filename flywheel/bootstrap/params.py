@@ -72,6 +72,8 @@ def turn_params(
     warm = settings.model == "llm" and settings.lora.warm_start and not drill
     if overrides.get(MERGE):
         compression |= _merged(settings.compression)
+    if settings.retired_labels:
+        dataset["retired_labels"] = list(settings.retired_labels)
     if overrides.get("drill") == SHUFFLED:
         dataset["shuffle_labels"] = True
         # A broken challenger need not be broken with care.

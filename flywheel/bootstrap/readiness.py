@@ -58,7 +58,8 @@ def advice(name: str, task: TaskSettings, coverage: Coverage, holdout: int) -> l
         unseen = [name for name in task.labels if not coverage[name].holdout]
         found.append(_named(f"{name}: the gate sees nothing, for no held-out sample, of", unseen))
     if task.labels:
-        foreign = [value for value in coverage if value not in task.labels]
+        known = (*task.labels, *task.retired_labels)
+        foreign = [value for value in coverage if value not in known]
         found.append(_named(f"{name}: samples have labels that are not in tasks.{name}:", foreign))
     return [line for line in found if line]
 

@@ -84,7 +84,7 @@ def _build(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> Non
     from flywheel.datasets.build import AUTOMATIC, automatic_weights, build_dataset
 
     told = dict(params["dataset"])
-    shuffled = told.pop("shuffle_labels", False)
+    shuffled, retired = told.pop("shuffle_labels", False), told.pop("retired_labels", ())
     dataset = DatasetSettings(**told)
     with open_database(settings) as database:
         # Asking for it may make it; the rest only reads, and holds nobody up.
@@ -104,6 +104,7 @@ def _build(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> Non
         parent=params["parent_dataset"],
         folder=_empty(dataset_folder(settings.workspace, task)),
         shuffle_labels_seed=SHUFFLE_SEED if shuffled else None,
+        retired=retired,
         weights=automatic_weights(automatic, senders, _correction_rates(settings, task, moments)),
         salt=salt,
     )

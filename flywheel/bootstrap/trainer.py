@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 import structlog
 
 from flywheel.bootstrap.bases import check_bases
+from flywheel.bootstrap.contradictions import check_running
 from flywheel.bootstrap.importer import WorkspaceImporter
 from flywheel.bootstrap.pipeline import WorkspacePipeline
 from flywheel.bootstrap.process import await_broker, begin, loop, open_database, stop_signal
@@ -41,6 +42,7 @@ def run_trainer(settings: FlywheelSettings) -> int:
     stopping = stop_signal()
     await_broker(settings)
     with open_database(settings) as database:
+        check_running(settings, database)
         trainer = Trainer(settings, database, stopping)
         health = HealthServer(
             settings.monitoring.host,

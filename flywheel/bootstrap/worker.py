@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from flywheel.bootstrap.contradictions import check_running
 from flywheel.bootstrap.features import FeatureRelay
 from flywheel.bootstrap.process import await_broker, begin, open_database
 from flywheel.contracts.stores import AuditedPrediction
@@ -33,12 +34,16 @@ def run_worker_process(settings: FlywheelSettings) -> int:
     begin("worker", settings)
     await_broker(settings)
     ready = threading.Event()
-    accept = configured({name: task.labels for name, task in settings.tasks.items()})
+    retired = {name: task.retired_labels for name, task in settings.tasks.items()}
+    accept = configured(
+        {name: (*task.labels, *retired[name]) for name, task in settings.tasks.items()}
+    )
     tasks = {name: (task.labels, task.triage) for name, task in settings.tasks.items()}
     with open_database(settings) as database, FeatureRelay(settings, database) as features:
+        check_running(settings, database)
         with database.transaction() as tx:
             salt = tx.draws.triage()
-        triager = Triager(tasks, AuditReader(database), features.online, salt=salt)
+        triager = Triager(tasks, AuditReader(database), features.online, salt=salt, retired=retired)
         agents = [
             triage.agent(triager, accept),
             review.agent(database, accept),

@@ -20,6 +20,7 @@ from flywheel.settings import load_settings
 def up(ctx: click.Context) -> None:
     """Start every process of the workspace and stay in the foreground; Ctrl-C stops them all."""
     from flywheel.bootstrap.bases import check_bases
+    from flywheel.bootstrap.contradictions import begin_with
     from flywheel.bootstrap.orphans import end, members, names
     from flywheel.bootstrap.supervisor import (
         address,
@@ -37,6 +38,8 @@ def up(ctx: click.Context) -> None:
     check_engine(settings)
     check_compressor(settings)
     check_disk(settings)
+    for line in begin_with(settings):
+        click.echo(f"warning: {line}", err=True)
     held = lock(settings)
     # Before anything is ended: what a killed supervisor left may be serving.
     check_bases(settings)

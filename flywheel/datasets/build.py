@@ -46,6 +46,7 @@ def build_dataset(
     shuffle_labels_seed: int | None = None,
     weights: Mapping[str, float] | None = None,
     salt: str = "",
+    retired: Sequence[str] = (),
 ) -> Manifest:
     """Write a dataset version to ``folder`` and return its manifest.
 
@@ -56,11 +57,16 @@ def build_dataset(
     ``shuffle_labels_seed`` permutes the labels of training and calibration among their samples: a
     dataset known to be bad, for drills. A task without ``labels`` has free texts in their place,
     which are all one kind. ``salt`` is the task's secret for the draws among texts, which clients
-    write: without it they could choose what is held out. Raises ConfigurationError for labels that
-    the task lacks.
+    write: without it they could choose what is held out. Samples whose
+    label is ``retired`` are left out. Raises ConfigurationError for other labels that the task
+    lacks.
     """
-    _refuse_unknown(samples, labels, task)
     left_out: Counter[str] = Counter()
+    if retired:
+        known = len(samples)
+        samples = [sample for sample in samples if sample.label not in retired]
+        left_out["label retired"] += known - len(samples)
+    _refuse_unknown(samples, labels, task)
     seen = [sample for sample in samples if not is_blank(sample.text)]
     left_out["nothing to be seen in the text"] += len(samples) - len(seen)
     holdout, rest = _hold_out(seen, settings, left_out, salt)
@@ -133,7 +139,8 @@ def _refuse_unknown(samples: Iterable[LabelledSample], labels: Sequence[str], ta
         raise ConfigurationError(
             f"tasks.{task}.labels",
             f"settled labels are not among them: {found}",
-            "add the labels back, or label these samples again",
+            "add the labels back, label these samples again, or name the labels in "
+            f"tasks.{task}.retired_labels, which leaves the samples out",
         )
 
 

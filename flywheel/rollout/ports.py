@@ -207,8 +207,16 @@ class RolloutStore(Protocol):
         """The rollout of a task that has not ended."""
         ...
 
+    def running(self) -> list[Rollout]:
+        """The rollouts of all tasks that have not ended."""
+        ...
+
     def champion(self, task: str) -> str | None:
         """The release that serves a task."""
+        ...
+
+    def champions(self) -> dict[str, str]:
+        """Task → the release that serves it, of every task there ever was."""
         ...
 
     def was_champion(self, task: str, release: str) -> bool:

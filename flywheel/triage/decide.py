@@ -53,14 +53,22 @@ class TaskTriage:
     rules: Rules
     least_unsure: float
     salt: str = field(repr=False)
+    retired: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, labels: Sequence[str], settings: TriageSettings, salt: str) -> TaskTriage:
+    def of(
+        cls,
+        labels: Sequence[str],
+        settings: TriageSettings,
+        salt: str,
+        retired: Sequence[str] = (),
+    ) -> TaskTriage:
         """Compile a task's settings. ``salt`` is the workspace's secret: who knows it can tell
-        what will be audited."""
+        what will be audited. Releases may still answer with ``retired`` labels."""
         below = settings.uncertain_below
         least = least_score(len(labels), below) if labels else text_signals(below).score
-        return cls(frozenset(labels), settings, Rules(settings.rules), least, salt)
+        rules = Rules(settings.rules)
+        return cls(frozenset(labels), settings, rules, least, salt, frozenset(retired))
 
     def unsureness(self, score: float) -> float:
         """A score among those of unsure samples: 0 just below the confidence that is sure enough,
@@ -92,7 +100,7 @@ def reject_unusable(event: TrafficRecorded, tasks: Mapping[str, TaskTriage]) -> 
     if task is None:
         known = ", ".join(sorted(tasks)) or "none"
         raise RejectedEvent(f"no task {event.task!r} in flywheel.toml (tasks: {known})")
-    strange = sorted(set(event.scores) - task.labels)
+    strange = sorted(set(event.scores) - task.labels - task.retired)
     if strange:
         raise RejectedEvent(
             f"release {event.release!r} answered with {strange}, which are no labels of task "
@@ -150,7 +158,9 @@ def prediction(event: TrafficRecorded) -> str:
 
 
 def _can_be_label(event: TrafficRecorded, task: TaskTriage) -> bool:
-    return bool(task.labels) or text_problem(prediction(event)) is None
+    if task.labels:
+        return prediction(event) not in task.retired
+    return text_problem(prediction(event)) is None
 
 
 def reported_confidence(event: TrafficRecorded) -> float:

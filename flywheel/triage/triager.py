@@ -79,7 +79,8 @@ class Triager:
     """Decides about batches of events; safe to call again with events it has seen.
 
     ``tasks`` maps a task's name to its labels and settings; ``salt`` is the workspace's secret for
-    draws, the same for every triager of it. A batch from outside goes through
+    draws, the same for every triager of it; ``retired`` the labels that it answers with no longer.
+    A batch from outside goes through
     ``accept`` first: calling raises RejectedEvent for the first event it cannot use.
     """
 
@@ -90,10 +91,14 @@ class Triager:
         features: SourceFeatures = no_features,
         *,
         salt: str,
+        retired: Mapping[str, Sequence[str]] | None = None,
         policy_interval: float = REFRESH_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._tasks = {name: TaskTriage.of(*task, salt) for name, task in tasks.items()}
+        retired = retired or {}
+        self._tasks = {
+            name: TaskTriage.of(*task, salt, retired.get(name, ())) for name, task in tasks.items()
+        }
         self._features = features
         self._policies = Policies(audits, policy_interval, clock)
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Select, select
+from sqlalchemy import Select, func, select
 
 from flywheel.contracts.ids import utc_now
 from flywheel.errors import Conflict
@@ -45,6 +45,19 @@ class SqlRollouts:
             select(_rollouts).where(_rollouts.c.task == task, _rollouts.c.ended_at.is_(None))
         )
         return None if found is None else _rollout(dict(found._mapping))
+
+    def running(self) -> list[Rollout]:
+        """The rollouts of all tasks that have not ended."""
+        found = self._work.rows(
+            select(_rollouts).where(_rollouts.c.ended_at.is_(None)).order_by(_rollouts.c.task)
+        )
+        return [_rollout(dict(row._mapping)) for row in found]
+
+    def champions(self) -> dict[str, str]:
+        """Task → the release that serves it, of every task there ever was."""
+        latest = select(func.max(_champions.c.id)).group_by(_champions.c.task)
+        found = self._work.rows(select(_champions).where(_champions.c.id.in_(latest)))
+        return {row.task: row.release for row in sorted(found, key=lambda row: row.task)}
 
     def champion(self, task: str) -> str | None:
         """The release that serves a task."""

@@ -65,6 +65,12 @@ class _Rollouts:
         assert len(found) <= 1
         return found[0] if found else None
 
+    def running(self) -> list[Rollout]:
+        return [r for r in self._state.rollouts.values() if r.ended_at is None]
+
+    def champions(self) -> dict[str, str]:
+        return dict(self._state.champions)
+
     def champion(self, task: str) -> str | None:
         return self._state.champions.get(task)
 
