@@ -146,6 +146,8 @@ def test_over_plain_http_from_another_machine_answers_are_kept_and_sent(
         )
         port = site.url.rpartition(":")[2]
         page = by_name.new_page(base_url=f"http://console.example:{port}")
+        problems: list[str] = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto(REVIEW)
         page.get_by_label("Console key").fill(key)
         page.get_by_role("button", name="Sign in").click()
@@ -154,6 +156,16 @@ def test_over_plain_http_from_another_machine_answers_are_kept_and_sent(
         page.keyboard.press("Enter")
         sample = answer(page, "3")
         assert site.answers(sample) == [LABELS[2]]
+        page.keyboard.press("u")
+        expect(page.locator("#sample")).to_have_attribute("data-id", sample)
+        page.goto("/")
+        expect(page.locator("#chart-traffic canvas")).to_be_visible()
+        page.goto(f"/rollout/{TASK}")
+        page.get_by_role("button", name="Pause").click()
+        page.get_by_label("Reason").fill("The data centre moves")
+        page.get_by_role("dialog").get_by_role("button", name="Pause").click()
+        expect(page.locator("#pending")).to_contain_text("The data centre moves")
+        assert not problems
         by_name.close()
 
 
@@ -265,7 +277,17 @@ def test_a_browser_that_keeps_nothing_can_review_roll_back_and_change_its_theme(
 
 @pytest.mark.parametrize(
     ("key", "code", "number"),
-    [("é", "Digit2", 1), ("1", "Numpad1", 0), ("&", "Digit1", 0), ("5", "Digit5", 4)],
+    [
+        ("é", "Digit2", 1),
+        ("1", "Numpad1", 0),
+        ("&", "Digit1", 0),
+        ("5", "Digit5", 4),
+        ("٣", "Digit3", 2),
+        ("۲", "Numpad2", 1),
+        ("ě", "Digit2", 1),
+        ("Process", "Digit4", 3),
+        ("Dead", "Digit6", 5),
+    ],
 )
 def test_digits_are_found_by_their_place_where_a_layout_has_other_characters(
     page: Page, key: str, code: str, number: int
@@ -286,30 +308,25 @@ def test_letters_are_found_by_their_place_on_a_keyboard_of_another_script(page: 
     expect(page.locator("#sample")).not_to_have_attribute("data-id", sample)
 
 
-def pressed(page: Page, key: str, code: str) -> None:
+@pytest.mark.parametrize("key", ["ы", "ד", "س", "ß", "Process", "ㄴ"])
+def test_skip_is_where_s_is_on_every_keyboard(page: Page, key: str) -> None:
+    page.goto(REVIEW)
+    sample = shown(page)
+    pressed(page, key, "KeyS")
+    expect(page.locator("#sample")).not_to_have_attribute("data-id", sample)
+
+
+@pytest.mark.parametrize(("key", "code"), [("?", "Comma"), ("؟", "Slash")])
+def test_the_keys_are_explained_on_every_keyboard(page: Page, key: str, code: str) -> None:
+    page.goto(REVIEW)
+    shown(page)
+    pressed(page, key, code, shift=True)
+    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+
+
+def pressed(page: Page, key: str, code: str, *, shift: bool = False) -> None:
     page.evaluate(
-        "([key, code]) => document.activeElement.dispatchEvent("
-        "new KeyboardEvent('keydown', { key, code, bubbles: true, cancelable: true }))",
-        [key, code],
+        "([key, code, shiftKey]) => document.activeElement.dispatchEvent(new KeyboardEvent("
+        "'keydown', { key, code, shiftKey, bubbles: true, cancelable: true }))",
+        [key, code, shift],
     )
-
-
-def test_a_language_that_is_none_or_a_chart_that_fails_leaves_the_overview_current(
-    browser: Browser, site: Site
-) -> None:
-    with browser.new_context(base_url=site.url) as context:
-        page = context.new_page()
-        page.add_init_script(
-            "Object.defineProperty(navigator, 'language', { value: 'C', configurable: true })"
-        )
-        page.goto("/")
-        expect(page.locator("#chart-traffic canvas")).to_be_visible()
-        page.route("**/assets/uplot.js*", lambda route: route.abort())
-        page.goto("/")
-        expect(page.locator("#chart-traffic")).to_have_text(
-            "This chart cannot be drawn in this browser."
-        )
-        expect(page.locator("#link")).to_have_text("Live")
-        with site.database.transaction() as tx:
-            tx.rollouts.set_champion(TASK, f"{TASK}-fedcba9", None)
-        expect(page.locator("#now")).to_contain_text("fedcba9")

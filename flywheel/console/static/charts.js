@@ -98,7 +98,7 @@ export class Chart {
     this.box = document.getElementById(id);
     this.options = options;
     this.describe = describe;
-    new ResizeObserver(() => this.fit()).observe(this.box);
+    if (window.ResizeObserver) new ResizeObserver(() => this.fit()).observe(this.box);
     window.addEventListener("themechange", () => this.plot?.redraw(false, true));
   }
 

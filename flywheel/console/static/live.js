@@ -85,4 +85,6 @@ export function live(onChange = () => {}) {
   link("live", "Live");
   setTimeout(keepOn, INTERVAL);
   document.addEventListener("visibilitychange", turn);
+  // From the page cache the page shows what was true when it was left.
+  window.addEventListener("pageshow", (event) => { if (event.persisted) turn(); });
 }

@@ -5,6 +5,9 @@ import { live } from "./live.js";
 
 const percent = (value) => `${Math.round(value * 1000) / 10}`;
 const short = (release) => release.split("-").at(-1).slice(0, 7);
+// Before the charts: the page stays current whatever becomes of them.
+live(draw);
+
 let releases = [];
 let paused = []; // [from, to] in seconds since 1970, of every time a rollout was held
 
@@ -178,5 +181,4 @@ function draw() {
     read.split.at.map(() => 1)]);
 }
 
-live(draw);
 draw();

@@ -35,7 +35,7 @@ const answered = new Map();
 const fresh = () => ({ by: annotator, seconds: [], started: 0, undoable: 0, recent: [], given: [] });
 const REMEMBERED = 50;
 let session = { ...fresh(), ...tab.read(SESSION, {}) };
-if (session.by !== annotator) session = fresh();
+if (session.by !== annotator || ![session.seconds, session.recent, session.given].every(Array.isArray)) session = fresh();
 let lost = ""; // why the console cannot be asked
 let signedOut = false;
 let depth = null;
@@ -84,7 +84,6 @@ function render() {
   el("sample").dataset.id = item.sample_id;
   el("sample-text").textContent = item.text;
   el("sample-text").scrollTop = 0;
-  renderMeta(item);
   answerBox.show(item, drafts.of(item.sample_id, annotator) ?? session.given.find(([id]) => id === item.sample_id)?.[1]);
   shownAt = performance.now();
   away = 0;
@@ -92,6 +91,7 @@ function render() {
     // Not a choice: a ring around the first one would look like an answer.
     el("sample-text").focus({ preventScroll: true });
   }
+  renderMeta(item);
   say(`Next sample: ${item.text}`);
 }
 
@@ -273,9 +273,9 @@ function leave(value, unlabelable = false) {
   session.given = [[item.sample_id, value], ...session.given].slice(0, REMEMBERED);
   const shown = unlabelable ? "can’t be labelled" : value;
   session.recent = [{ id: item.sample_id, text: item.text, value: shown }, ...session.recent].slice(0, 6);
-  renderSession();
   render();
   fill();
+  renderSession();
 }
 
 function submit() {
@@ -456,12 +456,15 @@ const keys = {
 };
 
 // A key by its character; where a layout has another one there, by its place: digits on a French
-// keyboard, letters on a Greek one.
+// keyboard, letters on a Greek one, the question mark on an Arabic one.
 function keyOf(event) {
   const key = event.key.toLowerCase();
   if (keys[key]) return key;
   if (!event.shiftKey && /^Digit\d$/.test(event.code)) return event.code.slice(-1);
-  if (/^[^\x00-\x7f]$/.test(key) && /^Key[A-Z]$/.test(event.code)) return event.code.slice(-1).toLowerCase();
+  // An input method at work names no character.
+  if (/^[\x00-\x7f]/.test(key) && key !== "process" && key !== "unidentified") return key;
+  if (/^(Key[A-Z]|Numpad\d|Digit\d)$/.test(event.code)) return event.code.slice(-1).toLowerCase();
+  if (event.code === "Slash") return event.shiftKey ? "?" : "/";
   return key;
 }
 
@@ -518,10 +521,10 @@ document.addEventListener("visibilitychange", () => {
 // From the page cache the page would show what was true when it was left.
 window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
 
-renderUnsaved();
-renderSession();
 if (annotator) named(annotator);
 else askName();
 outbox.flush();
 render();
 keepFilled();
+renderUnsaved();
+renderSession();

@@ -63,4 +63,7 @@ el("command-form").addEventListener("submit", async (event) => {
   el("command").close();
 });
 
+// Left while a command was on its way, and come back to by the page cache.
+window.addEventListener("pageshow", () => { el("command-do").disabled = false; });
+
 live();

@@ -35,10 +35,12 @@ class Store {
     } catch { /* nothing was kept there */ }
   }
 
-  // What was kept as JSON, or ``otherwise``.
+  // What was kept as JSON where it is of the kind of ``otherwise`` (a list, an object), or that:
+  // an earlier version, or somebody's hand, may have written something else.
   read(key, otherwise) {
     try {
-      return JSON.parse(this.get(key)) ?? otherwise;
+      const kept = JSON.parse(this.get(key));
+      return kept && Array.isArray(kept) === Array.isArray(otherwise) && typeof kept === "object" ? kept : otherwise;
     } catch {
       return otherwise;
     }
