@@ -298,13 +298,17 @@ async function undo() {
   if (!session.undoable || undoing) return;
   undoing = true;
   try {
-    const unsent = outbox.takeBack(annotator);
+    // One that is on its way may yet fail, and is here again then.
+    let unsent = outbox.takeBack(annotator);
+    if (!unsent) {
+      await outbox.flush();
+      while (outbox.sending) await new Promise((done) => { setTimeout(done, 30); });
+      unsent = outbox.takeBack(annotator);
+    }
     if (unsent) {
       undone(unsent.item);
       return;
     }
-    await outbox.flush();
-    while (outbox.sending) await new Promise((done) => { setTimeout(done, 30); });
     const answer = await post(`/api/review/${task}/undo`, { annotator });
     if (!answer.ok) throw new Error(await problemOf(answer));
     const { item } = await answer.json();
