@@ -310,13 +310,15 @@ async function undo() {
       return;
     }
     const answer = await post(`/api/review/${task}/undo`, { annotator });
-    if (!answer.ok) throw new Error(await problemOf(answer));
+    if (answer.status === 401) throw Object.assign(new Error(), { refused: "your session has ended" });
+    if (!answer.ok) throw Object.assign(new Error(), { refused: await problemOf(answer) });
     const { item } = await answer.json();
     if (item) undone(item);
     else session.undoable = 0;
   } catch (error) {
     say("");
-    flash(`Nothing was undone: ${error.message}`);
+    const asked = error.name === "TimeoutError" ? "Not known whether it was undone" : "Nothing was undone";
+    flash(`${asked}: ${error.refused ?? silence(error)}`);
   } finally {
     undoing = false;
     renderSession();
