@@ -48,7 +48,9 @@ class TrafficRecorded(Event, frozen=True, kw_only=True):
     sticky by. ``arm`` and ``rollout_id`` are None outside a rollout and for ingested samples, and
     where the champion stood in for an arm that failed. ``challenger_share`` is the challenger's
     share of live traffic when the arm was chosen. ``outage`` marks a failure that got through to no
-    model server while none answered anyone: it says nothing of the arm.
+    model server while none answered anyone: it says nothing of the arm. ``abandoned`` marks an
+    answer whose caller was gone before it was there: nobody read it, and who repeats the request
+    has another, so it is neither evidence nor triaged.
     """
 
     sample_id: Id
@@ -61,6 +63,7 @@ class TrafficRecorded(Event, frozen=True, kw_only=True):
     rollout_id: Id | None = None
     challenger_share: Share | None = None
     outage: bool = False
+    abandoned: bool = False
     output: Text | None = None
     scores: Scores = {}
     confidence: Score | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -20,6 +21,8 @@ from flywheel.gateway.metrics import observe
 from flywheel.gateway.shadow import Copy, Shadow
 from flywheel.gateway.splits import Splits
 
+# How metrics tell an answer that nobody waited for; no caller gets this status.
+CALLER_GONE = 499
 _EVENT_IDS = uuid.UUID("0d5ad0b7-6e0c-5c49-8c0c-8e6b7a1f4c21")
 
 
@@ -27,7 +30,7 @@ _EVENT_IDS = uuid.UUID("0d5ad0b7-6e0c-5c49-8c0c-8e6b7a1f4c21")
 class Ask:
     """A checked request. ``received`` is time.perf_counter() at its arrival; ``call`` is what a
     task of this kind asks of a model server. ``unit`` is the user whom the client names, or the
-    sample where it names nobody."""
+    sample where it names nobody; ``gone`` says whether the caller has hung up."""
 
     task: str
     call: Call
@@ -36,6 +39,7 @@ class Ask:
     unit: str
     source: str
     received: float
+    gone: Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,9 @@ def traffic_event_id(task: str, sample_id: str) -> str:
 
 class Answers:
     """The use case behind both endpoints that answer.
+
+    An answer whose caller has hung up is recorded as abandoned and counts for nothing; a failure
+    counts whether or not anyone waited for it.
 
     In a rollout each arm has the same patience. An arm that does not answer within it is recorded
     as failed, and the champion stands in for it with the time that is left; what it answers then
@@ -85,13 +92,16 @@ class Answers:
             counted, prediction = variant, await self._predict(ask, split, variant)
         else:
             counted, prediction = await self._in_rollout(ask, split, variant)
-        self._capture.record(_served(ask, split, counted, prediction))
+        gone = ask.gone()
+        self._capture.record(_served(ask, split, counted, prediction, abandoned=gone))
         await self._capture.durable()
         seconds = time.perf_counter() - ask.received
         if counted is not variant:
             variant = Variant(counted.release, "champion")
-        observe(ask.task, variant.arm, 200, seconds, prediction.model_seconds)
-        self._copy(ask, split, counted)
+        status = CALLER_GONE if gone else 200
+        observe(ask.task, variant.arm, status, seconds, prediction.model_seconds)
+        if not gone:
+            self._copy(ask, split, counted)
         return Answered(prediction, variant)
 
     async def _predict(self, ask: Ask, split: TrafficSplit, variant: Variant) -> Prediction:
@@ -186,10 +196,13 @@ def _asked(ask: Ask, split: TrafficSplit, variant: Variant, event_id: str) -> Tr
 
 
 def _served(
-    ask: Ask, split: TrafficSplit, variant: Variant, prediction: Prediction
+    ask: Ask, split: TrafficSplit, variant: Variant, prediction: Prediction, *, abandoned: bool
 ) -> TrafficRecorded:
+    # The answer to a repeated request is the one that counts.
+    event_id = new_id() if abandoned else traffic_event_id(ask.task, ask.sample_id)
     return msgspec.structs.replace(
-        _asked(ask, split, variant, traffic_event_id(ask.task, ask.sample_id)),
+        _asked(ask, split, variant, event_id),
+        abandoned=abandoned,
         output=prediction.output,
         scores=prediction.scores,
         confidence=prediction.confidence,

@@ -23,7 +23,6 @@ from flywheel.gateway.answer import Answered, Answers, Ask
 from flywheel.gateway.auth import Caller, Keys
 from flywheel.gateway.calls import CLASSIFY, GENERATE
 from flywheel.gateway.capture import Capture
-from flywheel.gateway.chosen_ids import ChosenIds
 from flywheel.gateway.config import GatewayLimits
 from flywheel.gateway.forward import ModelServers
 from flywheel.gateway.limits import SourceLimits
@@ -41,15 +40,17 @@ from flywheel.gateway.requests import (
     check_text,
     parse,
 )
+from flywheel.gateway.sample_ids import SAMPLE_HEADER, SampleIds, sample_name
 from flywheel.gateway.shadow import Shadow
 from flywheel.gateway.splits import Splits
 from flywheel.monitoring.bodies import read_body
+from flywheel.monitoring.connections import client_gone
 from flywheel.monitoring.docs_page import docs_routes
 from flywheel.monitoring.foreign_pages import ForeignPages
+from flywheel.monitoring.headers import header_value
 from flywheel.monitoring.health import health_routes
 from flywheel.monitoring.problems import install_problem_details, problem_of
 
-SAMPLE_HEADER = "x-flywheel-sample-id"
 _encode = msgspec.json.Encoder().encode
 
 
@@ -130,7 +131,7 @@ class _Endpoints:
         self._keys = keys
         self._source_limits = source_limits
         self._limits = limits
-        self._chosen_ids = ChosenIds()
+        self._sample_ids = SampleIds()
         self._started = int(time.time())
 
     async def chat(self, request: Request) -> Response:
@@ -138,26 +139,24 @@ class _Endpoints:
         caller = self._admit(request)
         raw = await read_body(request, self._limits.max_body_bytes)
         body = parse(ChatRequest, raw)
-        if self._labels(body.model, "model"):
-            top_logprobs = check_classification(raw)
-        else:
-            top_logprobs = None
-            check_generation(body, raw)
+        labels = self._labels(body.model, "model")
+        wanted = check_classification(raw) if labels else check_generation(body, raw)
         ask = self._ask(
-            request, caller, task=body.model, text=body.text, user=body.user, received=received
+            request, caller, raw, task=body.model, text=body.text, user=body.user, received=received
         )
         answered = await self._answers.answer(ask)
         release, prediction = answered.variant.release, answered.prediction
         if body.stream:
-            content = chat_chunks(ask.sample_id, release, prediction, top_logprobs)
+            content = chat_chunks(ask.sample_id, release, prediction, wanted)
             return _response(content, ask, answered, "text/event-stream")
-        content = _encode(chat_response(ask.sample_id, release, prediction, top_logprobs))
+        content = _encode(chat_response(ask.sample_id, release, prediction, wanted))
         return _response(content, ask, answered, "application/json")
 
     async def classify(self, request: Request) -> Response:
         received = time.perf_counter()
         caller = self._admit(request)
-        body = parse(ClassifyRequest, await read_body(request, self._limits.max_body_bytes))
+        raw = await read_body(request, self._limits.max_body_bytes)
+        body = parse(ClassifyRequest, raw)
         if not self._labels(body.task):
             raise RequestError(
                 f"task {body.task!r} has no labels: it generates text. Ask POST "
@@ -165,7 +164,7 @@ class _Endpoints:
                 '[{"role": "user", "content": "…"}]}'
             )
         ask = self._ask(
-            request, caller, task=body.task, text=body.text, user=body.user, received=received
+            request, caller, raw, task=body.task, text=body.text, user=body.user, received=received
         )
         answered = await self._answers.answer(ask)
         prediction = answered.prediction
@@ -185,7 +184,7 @@ class _Endpoints:
         caller = self._admit(request)
         body = parse(FeedbackRequest, await read_body(request, self._limits.max_body_bytes))
         labels = self._labels(body.task)
-        check_id("sample_id", body.sample_id)
+        sample_id = sample_name("sample_id", body.sample_id)
         _check_answer(body.label, labels)
         annotator = body.annotator or caller.source
         check_id("annotator", annotator)
@@ -194,14 +193,14 @@ class _Endpoints:
             event_id=new_id(),
             occurred_at=utc_now(),
             task=body.task,
-            sample_id=body.sample_id,
+            sample_id=sample_id,
             value=body.label,
             source=body.source,
             annotator=annotator,
         )
         self._capture.record(event)
         await self._capture.durable()
-        content = _encode({"event_id": event.event_id, "sample_id": body.sample_id})
+        content = _encode({"event_id": event.event_id, "sample_id": sample_id})
         return Response(content, 202, media_type="application/json")
 
     async def models(self, request: Request) -> Response:
@@ -242,6 +241,7 @@ class _Endpoints:
         self,
         request: Request,
         caller: Caller,
+        raw: bytes,
         *,
         task: str,
         text: str,
@@ -250,17 +250,23 @@ class _Endpoints:
     ) -> Ask:
         call = CLASSIFY if self._labels(task) else GENERATE
         check_text(text, self._limits.max_text_chars)
-        sample_id = request.headers.get(SAMPLE_HEADER)
-        if sample_id is None:
-            sample_id = new_id()
-        else:
-            check_id(SAMPLE_HEADER, sample_id)
-            self._chosen_ids.take(task, sample_id, text)
         if user and user.isspace():
             user = None  # that names nobody, and would make one unit of all who send it
         if user:
             check_id("user", user)
-        return Ask(task, call, text, sample_id, user or sample_id, caller.source, received)
+        sample_id = self._sample_ids.of(
+            request.headers, caller, task=task, text=text, user=user, body=raw
+        )
+        return Ask(
+            task,
+            call,
+            text,
+            sample_id,
+            user or sample_id,
+            caller.source,
+            received,
+            partial(client_gone, request.scope),
+        )
 
 
 def _check_answer(answer: str, labels: Sequence[str]) -> None:
@@ -274,8 +280,8 @@ def _check_answer(answer: str, labels: Sequence[str]) -> None:
 
 def _response(content: bytes, ask: Ask, answered: Answered, media_type: str) -> Response:
     headers = {
-        SAMPLE_HEADER: ask.sample_id,
-        "x-flywheel-release": answered.variant.release,
+        SAMPLE_HEADER: header_value(ask.sample_id),
+        "x-flywheel-release": header_value(answered.variant.release),
         "x-flywheel-arm": answered.variant.arm or "",
     }
     return Response(content, headers=headers, media_type=media_type)

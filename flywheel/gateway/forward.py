@@ -6,7 +6,6 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import aiohttp
@@ -15,6 +14,7 @@ from prometheus_client import Counter
 
 from flywheel.errors import RequestError, Unavailable
 from flywheel.gateway.calls import Call, Prediction
+from flywheel.gateway.replicas import Replica, Replicas
 
 _retries = Counter("flywheel_gateway_retries_total", "Calls to a model server that were retried.")
 
@@ -25,6 +25,9 @@ FIRST_BACK_OFF_SECONDS = 0.02
 LONGEST_BACK_OFF_SECONDS = 0.5
 SKIP_SECONDS = 1.0
 BUSY_SECONDS = 0.05
+# How long a model server that hung has for saying how it is, and what it is asked for as a trial.
+HEALTH_SECONDS = 2.0
+PROBE = "Is this answered?"
 
 
 class ModelRefused(RequestError):
@@ -45,6 +48,7 @@ class _Retry(Exception):
     ``whole`` leaves it alone for every release, not for this one only. ``about_text`` says that
     the server failed at this very text, which no amount of repeating will change; ``unreached``
     that the request was not sent to any: a server that ends or hangs with it may do so by it.
+    ``hung`` that it was waited for in vain.
     """
 
     def __init__(
@@ -55,31 +59,14 @@ class _Retry(Exception):
         whole: bool = False,
         about_text: bool = False,
         unreached: bool = False,
+        hung: bool = False,
     ) -> None:
         super().__init__(why)
         self.skip_seconds = skip_seconds
         self.whole = whole
         self.about_text = about_text
         self.unreached = unreached
-
-
-@dataclass(slots=True)
-class _Endpoint:
-    url: str
-    in_flight: int = 0
-    skip_until: float = 0.0
-    lacks: dict[str, float] = field(default_factory=dict)  # release → skip for it until
-
-    def ready_at(self, release: str) -> float:
-        return max(self.skip_until, self.lacks.get(release, 0.0))
-
-    def leave_alone(self, release: str, retry: _Retry) -> None:
-        now = time.monotonic()
-        if retry.whole:
-            self.skip_until = now + retry.skip_seconds
-        else:
-            self.lacks = {name: until for name, until in self.lacks.items() if until > now}
-            self.lacks[release] = now + retry.skip_seconds
+        self.hung = hung
 
 
 class ModelServers:
@@ -88,19 +75,21 @@ class ModelServers:
     def __init__(
         self, endpoints: Sequence[str], timeout_seconds: float, max_connections: int = 256
     ) -> None:
-        self._endpoints = [_Endpoint(url.rstrip("/")) for url in endpoints]
+        self._replicas = Replicas(endpoints, self._answers)
         self.timeout = timeout_seconds
         # A replica that hangs must leave time to ask another one.
-        self._attempt_timeout = timeout_seconds / min(3, 1 + len(endpoints))
+        self._patience = timeout_seconds / min(3, 1 + len(endpoints))
         self._max_connections = max_connections
         self._session: aiohttp.ClientSession | None = None
-        self._turn = 0
         self._answered_at = -math.inf
 
     async def open(self) -> None:
         """Make the connection pool."""
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._max_connections, keepalive_timeout=30.0),
+            # Each replica by itself: one that hangs must not hold the connections of the others.
+            connector=aiohttp.TCPConnector(
+                limit=0, limit_per_host=self._max_connections, keepalive_timeout=30.0
+            ),
             headers={"Content-Type": "application/json"},
             auto_decompress=False,
             trust_env=False,
@@ -109,6 +98,7 @@ class ModelServers:
 
     async def close(self) -> None:
         """Close every connection."""
+        await self._replicas.close()
         if self._session is not None:
             await self._session.close()
 
@@ -133,19 +123,24 @@ class ModelServers:
         failures = text_failures = 0
         unreached = True
         while True:
-            endpoint = self._choose(release)
+            replica = self._replicas.choose(release)
             try:
-                prediction = await self._attempt(call, endpoint, body, deadline)
+                prediction = await self._attempt(call, replica, body, deadline)
                 self._answered_at = time.monotonic()
+                replica.answered(release)
                 if failures:
                     prediction = msgspec.structs.replace(prediction, attempts=failures + 1)
                 return prediction
             except _Retry as retry:
-                endpoint.leave_alone(release, retry)
+                if retry.hung:
+                    # Not with this text: it may be the one that no model server can take.
+                    self._replicas.hung(replica, release, call.path, call.body(release, PROBE))
+                else:
+                    replica.leave_alone(release, retry.skip_seconds, whole=retry.whole)
                 failures += 1
                 unreached = unreached and retry.unreached
                 text_failures += retry.about_text
-                if text_failures > len(self._endpoints):
+                if text_failures > len(self._replicas):
                     raise FailsAtText(f"{release} fails at this text: {retry}") from None
                 if time.monotonic() + back_off >= deadline:
                     raise (Unreachable if unreached else Unavailable)(
@@ -153,32 +148,38 @@ class ModelServers:
                         f"the last one said: {retry}"
                     ) from None
             _retries.inc()
-            if failures % len(self._endpoints) == 0:
+            if failures % len(self._replicas) == 0:
                 await asyncio.sleep(back_off)
                 back_off = min(back_off * 2, LONGEST_BACK_OFF_SECONDS)
 
-    def _choose(self, release: str) -> _Endpoint:
-        now = time.monotonic()
-        self._turn += 1
-        count = len(self._endpoints)
-        return min(
-            (self._endpoints[(self._turn + i) % count] for i in range(count)),
-            key=lambda e: (max(0.0, e.ready_at(release) - now), e.in_flight),
-        )
+    async def _answers(self, url: str, body: bytes | None) -> bool:
+        """``replicas.Probe``."""
+        if self._session is None:
+            return False
+        method, seconds = ("GET", HEALTH_SECONDS) if body is None else ("POST", self._patience)
+        try:
+            async with asyncio.timeout(seconds):
+                async with self._session.request(
+                    method, url, data=body, trace_request_ctx=SimpleNamespace(sent=False)
+                ) as response:
+                    await response.read()
+        except (TimeoutError, aiohttp.ClientError):
+            return False
+        return True
 
     async def _attempt(
-        self, call: Call, endpoint: _Endpoint, body: bytes, deadline: float
+        self, call: Call, replica: Replica, body: bytes, deadline: float
     ) -> Prediction:
         session = self._session
         if session is None:
             raise Unavailable("the gateway is starting")
         started = time.perf_counter()
-        url = endpoint.url + call.path
-        remaining = max(0.001, deadline - time.monotonic())
+        url = replica.url + call.path
+        seconds = max(0.001, min(deadline - time.monotonic(), self._patience))
         trace = SimpleNamespace(sent=False)
-        endpoint.in_flight += 1
+        replica.in_flight += 1
         try:
-            async with asyncio.timeout(min(remaining, self._attempt_timeout)):
+            async with asyncio.timeout(seconds):
                 async with session.post(url, data=body, trace_request_ctx=trace) as response:
                     content = await response.read()
                     status = response.status
@@ -188,13 +189,15 @@ class ModelServers:
                 SKIP_SECONDS,
                 whole=True,
                 unreached=not trace.sent,
+                # With little time left, running out of it says little.
+                hung=seconds > self._patience / 2,
             ) from None
         except aiohttp.ClientError as error:
             raise _Retry(
                 f"{url}: {error}", SKIP_SECONDS, whole=True, unreached=not trace.sent
             ) from None
         finally:
-            endpoint.in_flight -= 1
+            replica.in_flight -= 1
         if status != 200:
             raise _refusal(url, status, content)
         try:

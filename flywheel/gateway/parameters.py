@@ -14,12 +14,13 @@ from typing import Any
 import msgspec
 
 from flywheel.errors import RequestError
-from flywheel.gateway.requests import ChatRequest
+from flywheel.gateway.requests import ChatRequest, Wanted, without_nulls
 
 MOST_TOP_LOGPROBS = 20
 # Fields with an effect of their own.
 _TAKEN = frozenset({"model", "messages", "user", "stream"})
-# Fields that no answer depends on: the client's bookkeeping, and what only tools would need.
+# Fields that no answer depends on: the client's bookkeeping, hints on how to be fast, and what only
+# tools would need.
 WITHOUT_EFFECT = frozenset(
     {
         "seed",
@@ -27,9 +28,11 @@ WITHOUT_EFFECT = frozenset(
         "store",
         "service_tier",
         "prompt_cache_key",
+        "prompt_cache_options",
         "prompt_cache_retention",
         "safety_identifier",
         "parallel_tool_calls",
+        "prediction",
     }
 )
 # Fields that may say what is so anyway.
@@ -44,23 +47,49 @@ _AS_IT_IS: Mapping[str, tuple[object, ...]] = {
     "stop": ([],),
     "tools": ([],),
     "tool_choice": ("none",),
+    "functions": ([],),
+    "function_call": ("none",),
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
-    "stream_options": ({}, {"include_usage": False}),
+    "reasoning_effort": ("none",),
+    "verbosity": ("medium",),
 }
+_LIKELIEST = "a release answers with what is most likely (temperature 0), as it was evaluated"
+_LENGTH = "tasks.NAME.prompt.max_answer_tokens sets it for every answer of a release"
+_NO_TOOLS = "a release calls no tools"
+_TEXT_ALONE = "a release answers with text alone"
 _WHY: Mapping[str, str] = {
     "n": "a task has one answer",
-    "temperature": "a release answers with what is most likely (temperature 0)",
-    "max_tokens": "tasks.NAME.prompt.max_answer_tokens sets it for every answer of a release",
-    "max_completion_tokens": "tasks.NAME.prompt.max_answer_tokens sets it for every answer of a "
-    "release",
+    "temperature": _LIKELIEST,
+    "top_p": _LIKELIEST,
+    "presence_penalty": _LIKELIEST,
+    "frequency_penalty": _LIKELIEST,
+    "logit_bias": _LIKELIEST,
+    "max_tokens": _LENGTH,
+    "max_completion_tokens": _LENGTH,
+    "logprobs": "log-probabilities are those of labels; a text has its confidence beside it",
+    "top_logprobs": "log-probabilities are those of labels; a text has its confidence beside it",
+    "stop": "a release ends its answers as it learnt to",
+    "tools": _NO_TOOLS,
+    "tool_choice": _NO_TOOLS,
+    "functions": _NO_TOOLS,
+    "function_call": _NO_TOOLS,
+    "web_search_options": "a release searches nothing",
+    "response_format": "an answer is the label, or the text, as it is, and no JSON around it",
+    "modalities": _TEXT_ALONE,
+    "audio": _TEXT_ALONE,
+    "reasoning_effort": "a release does not reason before it answers",
+    "verbosity": "a release's answers are as long as it learnt to make them",
+    "moderation": "nothing here moderates",
 }
+_UNKNOWN = "it is no parameter that is known here"
+_STREAM_OPTIONS = frozenset({"include_usage", "include_obfuscation"})
 _LONGEST = frozenset({"max_tokens", "max_completion_tokens"})
 
 
-def check_generation(request: ChatRequest, body: bytes) -> None:
-    """Raises RequestError, naming the field, where a request asks a task that generates text for
-    what would not be done."""
+def check_generation(request: ChatRequest, body: bytes) -> Wanted:
+    """What is wanted beside the text. Raises RequestError, naming the field, where a request asks a
+    task that generates text for what would not be done."""
     others = [message.role for message in request.messages if message.role != "user"]
     if others:
         raise RequestError(
@@ -73,17 +102,21 @@ def check_generation(request: ChatRequest, body: bytes) -> None:
             "messages: there are several of the user; a release answers one, so send that alone",
             param="messages",
         )
-    for name, value in _said(body).items():
+    fields = _said(body)
+    usage = _wants_usage(fields.pop("stream_options", {}))
+    for name, value in fields.items():
         _refuse_unless_so(name, value, "a task that generates text")
+    return Wanted(stream_usage=usage)
 
 
-def check_classification(body: bytes) -> int | None:
-    """How many labels' log-probabilities are asked for beside the answer's own; None for none.
+def check_classification(body: bytes) -> Wanted:
+    """What is wanted beside the label.
 
     Raises RequestError, naming the field, where a request asks a task with labels for what would
     not be done. A label counts as one token: any longest answer has room for it.
     """
     fields = _said(body)
+    usage = _wants_usage(fields.pop("stream_options", {}))
     wanted, most = fields.pop("logprobs", False), fields.pop("top_logprobs", None)
     if not isinstance(wanted, bool):
         raise RequestError("logprobs: must be true or false", param="logprobs")
@@ -100,7 +133,7 @@ def check_classification(body: bytes) -> int | None:
                 raise RequestError(f"{name}: must be a whole number from 1 on", param=name)
             continue
         _refuse_unless_so(name, value, "a task with labels")
-    return (most or 0) if wanted else None
+    return Wanted((most or 0) if wanted else None, usage)
 
 
 def _said(body: bytes) -> dict[str, Any]:
@@ -113,15 +146,38 @@ def _said(body: bytes) -> dict[str, Any]:
         # Fields that a request only carries are looked at here for the first time.
         raise RequestError(f"the body is not valid JSON: {error}") from None
     return {
-        name: value
+        name: without_nulls(value)
         for name, value in fields.items()
         if value is not None and name not in _TAKEN and name not in WITHOUT_EFFECT
     }
 
 
+def _wants_usage(options: object) -> bool:
+    """Whether a stream is to end with its usage; an answer in one piece always has it."""
+    if not isinstance(options, dict):
+        raise RequestError("stream_options: must be an object", param="stream_options")
+    for name, value in options.items():
+        if name not in _STREAM_OPTIONS:
+            raise RequestError(
+                f"stream_options: {name} is none of {', '.join(sorted(_STREAM_OPTIONS))}",
+                param="stream_options",
+            )
+        if not isinstance(value, bool):
+            raise RequestError(
+                f"stream_options: {name} must be true or false", param="stream_options"
+            )
+    if options.get("include_obfuscation"):
+        raise RequestError(
+            "stream_options: include_obfuscation is not supported: an answer comes in one piece, "
+            "whose length says nothing of single tokens",
+            param="stream_options",
+        )
+    return bool(options.get("include_usage"))
+
+
 def _refuse_unless_so(name: str, value: object, task: str) -> None:
     if value not in _AS_IT_IS.get(name, ()):
-        why = _WHY.get(name, "no release answers differently for it")
+        why = _WHY.get(name, _UNKNOWN)
         raise RequestError(f"{name}: not supported by {task}: {why}", param=name)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -13,12 +13,14 @@ from flywheel.contracts.invisible import is_blank
 from flywheel.errors import RequestError, TooLarge
 from flywheel.gateway.calls import Prediction
 
-
-class TextPart(msgspec.Struct):
-    """One part of a message's content; parts that are no text are refused."""
-
-    type: Literal["text"]
-    text: str
+# Whatever an earlier turn holds (images, refusals, calls of tools): only what is read is looked at.
+_Content = Annotated[
+    Any,
+    msgspec.Meta(
+        description="A text, or a list of parts that are texts.",
+        extra_json_schema={"type": ["string", "array", "null"]},
+    ),
+]
 
 
 class Message(msgspec.Struct):
@@ -26,7 +28,7 @@ class Message(msgspec.Struct):
     no others."""
 
     role: str
-    content: str | list[TextPart] | None = None
+    content: _Content = None
 
 
 class ChatRequest(msgspec.Struct):
@@ -44,13 +46,10 @@ class ChatRequest(msgspec.Struct):
     @property
     def text(self) -> str:
         """The last user message as text. Raises RequestError when there is none."""
-        for message in reversed(self.messages):
-            if message.role == "user" and message.content is not None:
-                content = message.content
-                if isinstance(content, str):
-                    return content
-                return "\n".join(part.text for part in content)
-        raise RequestError("messages: there is no message with role 'user' and a text")
+        for index in reversed(range(len(self.messages))):
+            if self.messages[index].role == "user":
+                return _text(self.messages[index].content, f"messages[{index}].content")
+        raise RequestError("messages: there is no message with role 'user'", param="messages")
 
 
 class ClassifyRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -74,6 +73,17 @@ class FeedbackRequest(msgspec.Struct, forbid_unknown_fields=True):
     annotator: str = ""
 
 
+class Wanted(NamedTuple):
+    """What a chat request wants beside the answer: the best labels' log-probabilities, how many
+    (None: not even the answer's own), and the usage at the end of a stream."""
+
+    top_logprobs: int | None = None
+    stream_usage: bool = False
+
+
+PLAIN = Wanted()
+
+
 class ClassifyResponse(msgspec.Struct):
     """The answer of /v1/classify."""
 
@@ -90,22 +100,63 @@ _decoders: dict[type, msgspec.json.Decoder[object]] = {
     kind: msgspec.json.Decoder(kind) for kind in (ChatRequest, ClassifyRequest, FeedbackRequest)
 }
 MAX_ID_CHARS = 128
+# What stands before the sample's id in the id of a chat completion.
+CHAT_PREFIX = "chatcmpl-"
 # What OpenAI says for a token that is very unlikely; JSON has no minus infinity.
 _NEVER = -9999.0
 
 
 def parse(kind: type[Body], body: bytes) -> Body:
-    """The request in ``body``. Raises RequestError saying where it is wrong."""
+    """The request in ``body``; null is as left out. Raises RequestError saying where it is
+    wrong."""
     try:
         value = _decoders[kind].decode(body)
     except msgspec.ValidationError as error:
-        raise RequestError(f"the body is not as expected: {error}") from None
+        value = _parsed_without_nulls(kind, body)
+        if value is None:
+            raise RequestError(f"the body is not as expected: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RequestError(f"the body is not valid JSON: {error}") from None
     except RecursionError:
         raise RequestError("the body is nested too deeply") from None
     assert isinstance(value, kind)  # noqa: S101 - for the type checker; the decoder guarantees it
     return value
+
+
+def _parsed_without_nulls(kind: type[Body], body: bytes) -> Body | None:
+    try:
+        return msgspec.convert(without_nulls(msgspec.json.decode(body)), kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def without_nulls(value: Any) -> Any:
+    """The same JSON with no field that is null."""
+    if isinstance(value, dict):
+        return {name: without_nulls(one) for name, one in value.items() if one is not None}
+    if isinstance(value, list):
+        return [without_nulls(one) for one in value]
+    return value
+
+
+def _text(content: Any, where: str) -> str:
+    """The text of one message. Raises RequestError for one that has none, or more than text."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list) or not content:
+        raise RequestError(f"{where}: expected a text, or parts that are texts", param="messages")
+    texts: list[str] = []
+    for index, part in enumerate(content):
+        kind = part.get("type") if isinstance(part, dict) else None
+        text = part.get("text") if kind == "text" else None
+        if not isinstance(text, str):
+            said = f"a part of type {kind!r}" if kind not in (None, "text") else "no text"
+            raise RequestError(
+                f"{where}[{index}]: {said}; tasks read text alone, so send what it says as text",
+                param="messages",
+            )
+        texts.append(text)
+    return "\n".join(texts)
 
 
 def check_text(text: str, max_chars: int) -> None:
@@ -126,12 +177,11 @@ def check_id(name: str, value: str) -> None:
 
 
 def chat_response(
-    sample_id: str, release: str, prediction: Prediction, top_logprobs: int | None = None
+    sample_id: str, release: str, prediction: Prediction, wanted: Wanted = PLAIN
 ) -> dict[str, object]:
     """OpenAI's chat completion with the label, or the text, as its content.
 
-    A generated text has the server's ``confidence`` beside it, and always its usage. A label has
-    ``logprobs`` if ``top_logprobs`` is a number.
+    A generated text has the server's ``confidence`` beside it.
     """
     choice: dict[str, object] = {
         "index": 0,
@@ -140,30 +190,24 @@ def chat_response(
     }
     if not prediction.scores:
         choice["confidence"] = prediction.confidence
-    elif top_logprobs is not None:
-        choice["logprobs"] = _logprobs(prediction, top_logprobs)
-    response: dict[str, object] = {
-        "id": f"chatcmpl-{sample_id}",
+    elif wanted.top_logprobs is not None:
+        choice["logprobs"] = _logprobs(prediction, wanted.top_logprobs)
+    return {
+        "id": f"{CHAT_PREFIX}{sample_id}",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": release,
         "choices": [choice],
+        "usage": _usage(prediction),
     }
-    if prediction.tokens_in or not prediction.scores:
-        response["usage"] = {
-            "prompt_tokens": prediction.tokens_in,
-            "completion_tokens": prediction.tokens_out,
-            "total_tokens": prediction.tokens_in + prediction.tokens_out,
-        }
-    return response
 
 
 def chat_chunks(
-    sample_id: str, release: str, prediction: Prediction, top_logprobs: int | None = None
+    sample_id: str, release: str, prediction: Prediction, wanted: Wanted = PLAIN
 ) -> bytes:
     """The same as server-sent events, for clients that ask for a stream."""
-    base = {
-        "id": f"chatcmpl-{sample_id}",
+    base: dict[str, object] = {
+        "id": f"{CHAT_PREFIX}{sample_id}",
         "object": "chat.completion.chunk",
         "created": int(time.time()),
         "model": release,
@@ -173,11 +217,26 @@ def chat_chunks(
         "delta": {"role": "assistant", "content": prediction.output},
         "finish_reason": None,
     }
-    if prediction.scores and top_logprobs is not None:
-        answer["logprobs"] = _logprobs(prediction, top_logprobs)
+    if prediction.scores and wanted.top_logprobs is not None:
+        answer["logprobs"] = _logprobs(prediction, wanted.top_logprobs)
     end = {"index": 0, "delta": {}, "finish_reason": prediction.finish}
-    lines = [msgspec.json.encode({**base, "choices": [choice]}) for choice in (answer, end)]
+    chunks = [{**base, "choices": [choice]} for choice in (answer, end)]
+    if wanted.stream_usage:
+        chunks = [{**chunk, "usage": None} for chunk in chunks]
+        chunks.append({**base, "choices": [], "usage": _usage(prediction)})
+    lines = [msgspec.json.encode(chunk) for chunk in chunks]
     return b"".join(b"data: " + line + b"\n\n" for line in [*lines, b"[DONE]"])
+
+
+def _usage(prediction: Prediction) -> dict[str, int]:
+    """Tokens as the model server counted them; a label counts as one, as in its
+    log-probabilities."""
+    tokens_out = 1 if prediction.scores else prediction.tokens_out
+    return {
+        "prompt_tokens": prediction.tokens_in,
+        "completion_tokens": tokens_out,
+        "total_tokens": prediction.tokens_in + tokens_out,
+    }
 
 
 def _logprobs(prediction: Prediction, top: int) -> dict[str, object]:

@@ -6,15 +6,16 @@ import asyncio
 import json
 import resource
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 import httptools
 import structlog
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from flywheel.monitoring.problems import MEDIA_TYPE, problem_document
 
@@ -24,6 +25,8 @@ _LINGER_SECONDS = 2.0
 _MOST_PIPELINED = 16
 # Where a connection stands: what comes next, and from whom.
 _HEAD, _BODY, _ANSWER, _IDLE = range(4)
+# Where a request's scope says whether its connection is closed.
+_CLOSED = "flywheel.closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +221,10 @@ class Connection(HttpToolsProtocol):
         self._in_body = True
         self._head_bytes = 0
         self._beside_body = self._trailer_bytes = 0
+        self.scope[_CLOSED] = self.transport.is_closing  # type: ignore[literal-required]
         super().on_headers_complete()
+        cycle = self.cycle
+        cycle.send_500_response = partial(_say_unfinished, cycle)  # type: ignore[method-assign]
 
     def on_body(self, body: bytes) -> None:
         """Content of a body."""
@@ -329,6 +335,26 @@ class Connection(HttpToolsProtocol):
         ]
         self.transport.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
         _log.info("connection refused", status=status, detail=detail)
+
+
+def client_gone(scope: Mapping[str, Any]) -> bool:
+    """Whether the client of the request with this ASGI scope has closed its connection. Quick;
+    False under a server that is not this one."""
+    closed: Callable[[], bool] | None = scope.get(_CLOSED)
+    return closed is not None and closed()
+
+
+async def _say_unfinished(cycle: RequestResponseCycle) -> None:
+    """The answer to a request that was cut off: uvicorn's own is a text without a reason."""
+    detail = "the request was cut off before its answer: this process ends, or its log has why"
+    body = json.dumps(problem_document(500, "error", "Internal error", detail)).encode()
+    headers = [
+        (b"content-type", MEDIA_TYPE.encode()),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    await cycle.send({"type": "http.response.start", "status": 500, "headers": headers})
+    await cycle.send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def _seconds(limits: ConnectionLimits) -> tuple[float, ...]:

@@ -15,7 +15,7 @@ from flywheel.errors import Unauthorised
 from flywheel.monitoring.bearer import AcceptedKeys, bearer
 from flywheel.monitoring.foreign_pages import ForeignPages
 from flywheel.monitoring.http_server import HttpServer
-from flywheel.monitoring.problems import install_problem_details
+from flywheel.monitoring.problems import install_problem_details, openai_error
 from flywheel.monitoring.threads import threads_problem
 
 Checks = Mapping[str, Callable[[], str | None]]
@@ -37,7 +37,10 @@ def run_checks(checks: Checks) -> tuple[int, bytes]:
             problem = f"{type(error).__name__}: {error}"
         healthy = healthy and problem is None
         results[name] = problem or "ok"
-    body = {"status": "ok" if healthy else "failing", "checks": results}
+    body: dict[str, object] = {"status": "ok" if healthy else "failing", "checks": results}
+    if not healthy:
+        said = "; ".join(f"{name}: {result}" for name, result in results.items() if result != "ok")
+        body["error"] = openai_error("unhealthy", said)
     return (200 if healthy else 503), json.dumps(body).encode()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -29,9 +30,14 @@ def problem_document(
         "status": status,
         "detail": detail,
         "code": code,
-        "error": {"message": detail, "type": code, "code": code, "param": param},
+        "error": openai_error(code, detail, param),
         **extra,
     }
+
+
+def openai_error(code: str, message: str, param: str | None = None) -> dict[str, str | None]:
+    """What OpenAI's clients read of an answer with a status from 400 on, and show."""
+    return {"message": message, "type": code, "code": code, "param": param}
 
 
 def problem(
@@ -51,6 +57,9 @@ def problem_of(error: FlywheelError) -> Response:
     """The problem document of one of our errors, with Retry-After where it knows one."""
     retry_after = getattr(error, "retry_after", 1.0 if error.retryable else None)
     headers = {"Retry-After": str(math.ceil(retry_after))} if retry_after is not None else {}
+    if error.status == 409:
+        # OpenAI's clients would repeat it, and meet the same.
+        headers["x-should-retry"] = "false"
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     param = getattr(error, "param", None)
@@ -75,12 +84,16 @@ def install_problem_details(app: FastAPI) -> None:
         detail = "; ".join(f"{item['where']}: {item['problem']}" for item in problems)
         return problem(422, "invalid-request", "Invalid request", detail, errors=problems)
 
-    async def http(_request: Request, error: Exception) -> Response:
+    async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101
         title = str(error.detail)
         code = title.lower().replace(" ", "-")
         headers = dict(error.headers) if error.headers else None
-        return problem(error.status_code, code, title, title, headers)
+        detail = title
+        if title == HTTPStatus(error.status_code).phrase:
+            # The framework's own, for a route or a method that there is not.
+            detail = f"{title}: {request.method} {request.url.path} is not answered here"
+        return problem(error.status_code, code, title, detail, headers)
 
     async def gone(_request: Request, _error: Exception) -> Response:
         # Nobody reads this: the client went away before its request was whole.

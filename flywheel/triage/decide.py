@@ -91,7 +91,8 @@ def triaged(event: TrafficRecorded, task: TaskTriage | None = None) -> bool:
     thought = bool(event.scores)
     if task is not None and not task.labels:
         thought = thought or (event.output is not None and event.confidence is not None)
-    return event.origin == "gateway" and event.status < 400 and thought
+    got = event.origin == "gateway" and event.status < 400 and not event.abandoned
+    return got and thought
 
 
 def reject_unusable(event: TrafficRecorded, tasks: Mapping[str, TaskTriage]) -> None:

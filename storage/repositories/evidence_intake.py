@@ -29,9 +29,10 @@ class SqlEvidenceIntake:
 
         A request that was repeated under the same sample id counts as it went at first: a
         failure is not undone by trying again. A failure while no model server answered anything
-        says nothing of the arm, and is not kept.
+        says nothing of the arm, and an answer that nobody waited for is given again to who repeats
+        the request: neither is kept.
         """
-        kept = [e for e in events if e.release is not None and not e.outage]
+        kept = [e for e in events if e.release is not None and not (e.outage or e.abandoned)]
         self._put_scores([_live_values(e) for e in kept])
 
     def record_shadow(self, events: Sequence[ShadowRecorded]) -> None:

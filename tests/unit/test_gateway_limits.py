@@ -57,7 +57,7 @@ def test_the_limit_follows_the_key_whatever_source_is_named() -> None:
     keys = Keys(["one"])
     plain = keys.identify({"authorization": "Bearer one"})
     named = keys.identify({"authorization": "Bearer one", "x-flywheel-source": "shop"})
-    assert named == Caller("shop", plain.limited_as)
+    assert named == Caller("shop", plain.limited_as, plain.key)
 
 
 @pytest.mark.parametrize("header", ["", "one", "Basic one", "Bearer", "Bearer three", "Bearer ü"])
