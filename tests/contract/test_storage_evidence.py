@@ -41,6 +41,20 @@ def test_a_rollout_without_traffic_has_no_evidence(database: Database) -> None:
     assert pairs(database) == []
 
 
+def test_an_answer_that_nobody_waited_for_is_no_evidence(database: Database) -> None:
+    record(
+        database,
+        traffic("s1", 1, abandoned=True, latency_ms=900.0, **CHALLENGER),
+        traffic("s2", 1, abandoned=True, **CHAMPION),
+        traffic("s1", 2, latency_ms=20.0, **CHALLENGER),
+        settled("s1", "a"),
+        settled("s2", "a"),
+    )
+    champion, challenger = arms(database)
+    assert champion == ArmSummary()
+    assert (challenger.requests, challenger.latencies_ms) == (1, (20.0,))
+
+
 def test_arms_count_live_requests_errors_and_labels(database: Database) -> None:
     failure = {"output": None, "confidence": None, "scores": {}}
     record(

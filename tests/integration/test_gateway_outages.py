@@ -214,6 +214,94 @@ def test_a_replica_that_hangs_is_left_for_another(gateway, champion) -> None:
         assert [gate.classify("Who?").status_code for _ in range(4)] == [200] * 4
 
 
+class Hangs(ChampionAnswers):
+    """A replica that hangs, altogether or at r2 alone, until it is ``well``."""
+
+    well: threading.Event
+    only_r2 = False
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        if not self.only_r2:
+            self.well.wait(60)
+        self.send_error(501)
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked.append(f"{asked['model']} {asked['input'][0]}")
+        if asked["model"] == "r2" or not self.only_r2:
+            self.well.wait(60)
+        body = json.dumps({"data": [{"probs": [0.1, 0.8, 0.1], "labels": LABELS}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@contextmanager
+def hanging(*, only_r2: bool = False) -> Iterator[tuple[str, type[Hangs]]]:
+    class One(Hangs):
+        well = threading.Event()
+        asked: list[str] = []  # noqa: RUF012 - one class a server
+
+    One.only_r2 = only_r2
+    with ThreadingHTTPServer(("127.0.0.1", 0), One) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", One
+        finally:
+            One.well.set()
+            server.shutdown()
+
+
+def test_a_replica_that_hung_gets_no_request_of_a_caller_until_it_answers_a_probe(
+    gateway, champion
+) -> None:
+    with hanging() as (url, replica):
+        gate = gateway([url, champion], split=split_event("r1"), timeout=1.5)
+        began = time.monotonic()
+        asked = 0
+        # As long as it took to be asked again four times, when that was once a second.
+        while asked < 40 or time.monotonic() - began < 4.5:
+            assert gate.classify("Who hangs?").status_code == 200
+            asked += 1
+        assert replica.asked.count("r1 Who hangs?") == 1
+        assert "flywheel_gateway_replicas_away 1.0" in gate.http.get("/metrics").text
+        replica.well.set()
+        replica.asked.clear()
+
+        def back() -> bool:
+            gate.classify("Who is back?")
+            return "r1 Who is back?" in replica.asked
+
+        eventually(back)
+        assert "flywheel_gateway_replicas_away 0.0" in gate.http.get("/metrics").text
+
+
+def test_a_replica_that_hangs_at_one_release_keeps_the_other(gateway, champion) -> None:
+    with hanging(only_r2=True) as (url, replica):
+        gate = gateway([url, champion], split=split_event("r1", "r2", 0.5), timeout=1.5)
+        units = [f"u{number}" for number in range(40)]
+        answers = [gate.classify("Who?", user=unit).json() for unit in units]
+        assert {answer["arm"] for answer in answers} == {"champion", "challenger"}
+        assert replica.asked.count("r2 Who?") == 1
+        before = replica.asked.count("r1 Who?")
+        for unit in units:
+            gate.classify("Who?", user=unit)
+        assert replica.asked.count("r2 Who?") == 1
+        assert replica.asked.count("r1 Who?") > before
+
+
+def test_where_every_replica_hangs_callers_ask_them_all_the_same(gateway) -> None:
+    with hanging() as (one, first), hanging() as (other, second):
+        gate = gateway([one, other], split=split_event("r1"), timeout=1.0)
+        assert gate.classify("Who?").status_code == 503
+        first.well.set()
+        second.well.set()
+        eventually(lambda: gate.classify("Who?").status_code == 200)
+
+
 def test_a_split_that_runs_ahead_of_the_model_servers_only_costs_time(gateway) -> None:
     with model_server(split_event("r1")) as (url, releases):
         gate = gateway([url], split=split_event("r1"))

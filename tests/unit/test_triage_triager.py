@@ -47,6 +47,15 @@ def test_each_release_is_judged_by_its_own_audits() -> None:
     assert made[0].annotator == "good"
 
 
+def test_an_answer_that_nobody_waited_for_is_neither_audited_nor_labelled() -> None:
+    audited_always = TriageSettings(audit_rate=1.0, uncertain_share=1.0)
+    for settings in (QUIET, audited_always):
+        triage = triager(audit_log(good=GOOD), settings)
+        left, read = (answered("a", release="good", abandoned=gone) for gone in (True, False))
+        assert triage([left]) == []
+        assert len(triage([left, read])) == 1
+
+
 def test_a_policy_is_kept_for_a_while_then_certified_again() -> None:
     audits, clock = audit_log(good=GOOD), Clock()
     triage = triager(audits, policy_interval=5.0, clock=clock)

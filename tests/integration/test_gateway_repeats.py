@@ -1,0 +1,192 @@
+"""One request that reaches the gateway several times is one sample, by whatever name it comes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from gateway_harness import (
+    TASK,
+    Gateway,
+    KeywordClassifier,
+    eventually,
+    model_server,
+    split_event,
+    started_gateway,
+)
+
+from flywheel.contracts.events import LabelRecorded, ShadowRecorded, TrafficRecorded
+from flywheel.gateway.auth import Keys
+
+Gateways = Callable[..., Gateway]
+
+
+def header(answer: httpx.Response) -> str:
+    """The sample's id in an answer's header, read as UTF-8."""
+    raw = dict(answer.headers.raw)
+    return raw[b"x-flywheel-sample-id"].decode("utf-8")
+
+
+FIRST, AGAIN = {"x-stainless-retry-count": "0"}, {"x-stainless-retry-count": "1"}
+
+
+def ask(gate: Gateway, text: str = "Who?", *, user: str | None = None, **headers: Any) -> Any:
+    """``headers`` have underscores for hyphens; a text value is sent in UTF-8."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    sent = {name: v.encode() if isinstance(v, str) else v for name, v in named.items()}
+    body = {"task": TASK, "text": text, "user": user}
+    return gate.http.post("/v1/classify", json=body, headers=sent)
+
+
+def test_an_idempotency_key_is_one_sample_on_every_gateway(champion: str, tmp_path: Path) -> None:
+    samples: list[str] = []
+    events: list[str] = []
+    for host in ("a", "b"):
+        (tmp_path / host).mkdir()
+        with started_gateway(
+            tmp_path / host, [champion], split=split_event("r1"), keys=Keys(["s3cret"])
+        ) as gate:
+            for _ in range(2):
+                headers = {"authorization": "Bearer s3cret", "idempotency_key": "k-1"}
+                samples.append(ask(gate, user="ada", **headers).json()["sample_id"])
+            eventually(lambda gate=gate: len(gate.events(TrafficRecorded)) == 2)
+            events += [event.event_id for event in gate.events(TrafficRecorded)]
+            conflict = ask(gate, "Where?", user="ada", **headers)
+            assert conflict.status_code == 409
+            assert "Idempotency-Key 'k-1'" in conflict.json()["error"]["message"]
+            assert conflict.headers["x-should-retry"] == "false"
+    assert len(set(samples)) == len(set(events)) == 1
+
+
+def test_a_clients_own_retry_is_the_same_sample(gateway: Gateways, champion: str) -> None:
+    gate = gateway([champion], split=split_event("r1"))
+    answers = [ask(gate, x_stainless_retry_count=str(count)).json() for count in range(3)]
+    assert len({answer["sample_id"] for answer in answers}) == 1
+    new = [ask(gate, x_stainless_retry_count="0").json()["sample_id"] for _ in range(2)]
+    assert len({*new, answers[0]["sample_id"]}) == 3
+    eventually(lambda: len(gate.events(TrafficRecorded)) == 5)
+    assert len({event.event_id for event in gate.events(TrafficRecorded)}) == 3
+
+
+class Held(KeywordClassifier):
+    """Answers a text with "hold" in it when it is let go."""
+
+    go: threading.Event
+
+    def predict(self, texts: Sequence[str]) -> list[dict[str, float]]:
+        if any("hold" in text for text in texts):
+            self.go.wait(30)
+        return super().predict(texts)
+
+
+@pytest.fixture
+def held() -> Iterator[tuple[str, threading.Event]]:
+    go = threading.Event()
+
+    def load(release: str) -> KeywordClassifier:
+        classifier = Held(release)
+        classifier.go = go
+        return classifier
+
+    with model_server(split_event("r1", "r2", 0.5), load=load) as (url, _):
+        yield url, go
+        go.set()
+
+
+def test_an_answer_that_nobody_waited_for_is_recorded_as_such(
+    gateway: Gateways, held: tuple[str, threading.Event]
+) -> None:
+    url, go = held
+    gate = gateway([url], split=split_event("r1", "r2", 0.5, shadow=1.0))
+    body = {"task": TASK, "text": "Who holds?", "user": "ada"}
+    for headers in (FIRST, AGAIN):
+        with pytest.raises(httpx.ReadTimeout):
+            gate.http.post("/v1/classify", json=body, headers=headers, timeout=0.3)
+    go.set()
+    last = {"x-stainless-retry-count": "2"}
+    answer = gate.http.post("/v1/classify", json=body, headers=last).json()
+    eventually(lambda: len(gate.events(TrafficRecorded)) == 3)
+    events = gate.events(TrafficRecorded)
+    assert {(event.sample_id, event.unit) for event in events} == {(answer["sample_id"], "ada")}
+    assert sorted(event.abandoned for event in events) == [False, True, True]
+    assert len({event.event_id for event in events}) == 3
+    eventually(lambda: gate.events(ShadowRecorded))
+    assert len(gate.events(ShadowRecorded)) == 1
+    counted = 'flywheel_gateway_requests_total{arm="%s",status="499",task="questions"}'
+    assert counted % answer["arm"] in gate.http.get("/metrics").text
+
+
+def test_who_reads_the_answer_has_it_counted(gateway: Gateways, champion: str) -> None:
+    gate = gateway([champion], split=split_event("r1"))
+    ask(gate)
+    gate.http.post(
+        "/v1/classify", json={"task": TASK, "text": "Who?"}, headers={"Connection": "close"}
+    )
+    eventually(lambda: len(gate.events(TrafficRecorded)) == 2)
+    assert not any(event.abandoned for event in gate.events(TrafficRecorded))
+
+
+@pytest.mark.parametrize("name", ["größe-42", "日本", "naïve/ü", "plain", "chatcmpl-x"])
+def test_a_sample_has_one_name_wherever_it_stands(
+    gateway: Gateways, champion: str, name: str
+) -> None:
+    gate = gateway([champion], split=split_event("r1"))
+    asked = ask(gate, x_flywheel_sample_id=name)
+    assert asked.status_code == 200
+    named = asked.json()["sample_id"]
+    assert header(asked) == named
+    chat = {"model": TASK, "messages": [{"role": "user", "content": "Who?"}]}
+    headers = {"x-flywheel-sample-id": name.encode()}
+    completion = gate.http.post("/v1/chat/completions", json=chat, headers=headers).json()["id"]
+    for said in (name, named, completion):
+        feedback = {"task": TASK, "sample_id": said, "label": "HUM"}
+        assert gate.http.post("/v1/feedback", json=feedback).json()["sample_id"] == named
+    eventually(lambda: len(gate.events(LabelRecorded)) == 3)
+    assert {event.sample_id for event in gate.events(TrafficRecorded)} == {named}
+    assert {event.sample_id for event in gate.events(LabelRecorded)} == {named}
+
+
+def test_the_id_of_an_answer_is_understood_by_feedback(gateway: Gateways, champion: str) -> None:
+    gate = gateway([champion], split=split_event("r1"))
+    chat = {"model": TASK, "messages": [{"role": "user", "content": "Who?"}]}
+    answer = gate.http.post("/v1/chat/completions", json=chat)
+    said = {"task": TASK, "sample_id": answer.json()["id"], "label": "HUM"}
+    assert gate.http.post("/v1/feedback", json=said).status_code == 202
+    eventually(lambda: gate.events(LabelRecorded) and gate.events(TrafficRecorded))
+    [label], [event] = gate.events(LabelRecorded), gate.events(TrafficRecorded)
+    assert label.sample_id == event.sample_id == answer.headers["x-flywheel-sample-id"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "why"),
+    [
+        ("größe".encode("latin-1"), "no UTF-8"),
+        ("gru\u0308n".encode(), "NFC"),
+        ("a\u200bb".encode(), "printable"),
+        ("a\u202eb".encode(), "printable"),
+        (b"..", "no id"),
+        (b"chatcmpl-", "1 to 128"),
+        (b"x" * 129, "1 to 128"),
+    ],
+)
+def test_a_name_that_would_not_come_back_is_refused(
+    gateway: Gateways, champion: str, sent: bytes, why: str
+) -> None:
+    gate = gateway([champion], split=split_event("r1"))
+    refused = ask(gate, x_flywheel_sample_id=sent)
+    assert refused.status_code == 400
+    assert "x-flywheel-sample-id" in refused.json()["error"]["message"]
+    assert why in refused.json()["error"]["message"]
+
+
+def test_source_and_key_are_read_as_utf8_too(gateway: Gateways, champion: str) -> None:
+    gate = gateway([champion], split=split_event("r1"), keys=Keys(["schlüssel-größe-1234"]))
+    for key in ("schlüssel-größe-1234".encode(), "schlüssel-größe-1234".encode("latin-1")):
+        headers = {"authorization": b"Bearer " + key, "x_flywheel_source": "größe"}
+        assert ask(gate, **headers).status_code == 200
+    eventually(lambda: len(gate.events(TrafficRecorded)) == 2)
+    assert {event.source for event in gate.events(TrafficRecorded)} == {"größe"}
