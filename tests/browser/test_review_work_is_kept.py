@@ -218,6 +218,9 @@ def test_a_reason_for_a_command_outlasts_the_session(
         expect(page.locator("#command-problem")).to_contain_text("sign in again in another tab")
         expect(reason).to_have_value("The data centre moves")
         context.add_cookies(kept)
+        page.reload()
+        page.get_by_role("button", name="Pause").click()
+        expect(reason).to_have_value("The data centre moves")
         page.get_by_role("dialog").get_by_role("button", name="Pause").click()
         expect(page.locator("#pending")).to_contain_text("The data centre moves")
 

@@ -2,9 +2,10 @@
 
 import { live } from "./live.js";
 import { post, problemOf, silence } from "./outbox.js";
-import { local } from "./store.js";
+import { local, session as tab } from "./store.js";
 
 const NAME = "flywheel.annotator";
+const WHY = "flywheel.rollout.why";
 const el = (id) => document.getElementById(id);
 const words = {
   pause: ["Pause this rollout?", "The challenger keeps its present share until someone resumes, promotes or rolls back. Harm still rolls it back.", "Pause"],
@@ -30,9 +31,13 @@ document.addEventListener("click", (event) => {
   if (kind === "promote") el("command-verdict").innerHTML = el("verdict").innerHTML;
   el("command-problem").hidden = true;
   el("command-by").value = local.get(NAME) ?? "";
+  el("command-why").value ||= tab.get(WHY) ?? "";
   el("command").showModal();
   el(el("command-by").value ? "command-why" : "command-by").focus();
 });
+
+// What is typed outlasts a reload and signing in again.
+el("command-why").addEventListener("input", () => tab.set(WHY, el("command-why").value));
 
 el("command-cancel").addEventListener("click", () => el("command").close());
 
@@ -60,6 +65,7 @@ el("command-form").addEventListener("submit", async (event) => {
   }
   local.set(NAME, by);
   el("command-why").value = "";
+  tab.remove(WHY);
   el("command").close();
 });
 

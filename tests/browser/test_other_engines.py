@@ -1,4 +1,4 @@
-"""Overview, review and rollout in WebKitGTK, as the tests of each page have them in Chromium."""
+"""Overview, review and rollout in WebKitGTK and, where it is installed, in Firefox."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import firefox
 import pytest
+import webkit
 from console_seed import LABELS, TASK, opened, seed
 from console_site import Site, serving
-from webkit import ENTER, WebKit, Window, missing, started
+from driven import ENTER, Window
 
-pytestmark = pytest.mark.skipif(
-    bool(missing()) and "FLYWHEEL_REQUIRE_WEBKIT" not in os.environ,
-    reason=f"no {' nor '.join(missing())} here: install Debian's `webkit2gtk-driver` and `xvfb`",
-)
+ENGINES = {"webkit": webkit, "firefox": firefox}
 
 
-@pytest.fixture(scope="module")
-def webkit() -> Iterator[WebKit]:
-    with started() as webkit:
-        yield webkit
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Iterator[webkit.WebKit | firefox.Firefox]:
+    chosen = ENGINES[request.param]
+    missing = chosen.missing()
+    if missing and f"FLYWHEEL_REQUIRE_{request.param.upper()}" not in os.environ:
+        pytest.skip(
+            f"no {' nor '.join(missing)} here: Debian's webkit2gtk-driver, xvfb, firefox-esr"
+        )
+    with chosen.started() as engine:
+        yield engine
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +41,12 @@ def site(tmp_path: Path, story: Path) -> Iterator[Site]:
         yield site
 
 
-# Site data allowed and refused.
-@pytest.fixture(params=[(), ("--enable-html5-local-storage=false",)], ids=["kept", "refused"])
-def window(webkit: WebKit, request: pytest.FixtureRequest) -> Iterator[Window]:
-    with webkit.window(*request.param) as window:
+@pytest.fixture(params=[True, False], ids=["kept", "refused"])
+def window(
+    engine: webkit.WebKit | firefox.Firefox, request: pytest.FixtureRequest
+) -> Iterator[Window]:
+    """A page of a browser that keeps the data of sites, or refuses to."""
+    with engine.window(keeps=request.param) as window:
         yield window
 
 
@@ -84,7 +91,6 @@ def test_an_expert_reviews_undoes_and_comes_back(site: Site, window: Window) -> 
 
 
 def test_the_overview_draws_stays_current_and_fits(site: Site, window: Window) -> None:
-    assert window.run("return navigator.language") == "C", "no valid tag: Intl refuses it"
     window.open(f"{site.url}/")
     window.until("document.querySelector('#chart-traffic canvas')")
     with site.database.transaction() as tx:
