@@ -146,19 +146,23 @@ class _Desk:
         shown: Annotated[str, Query(description="The sample on the client's screen.")] = "",
     ) -> dict[str, Any]:
         """Claim the next samples for an annotator; asking again gives the same ones. ``shown`` in
-        the reply is where the sample on the client's screen stands: settled or withdrawn, it takes
-        no answer any more."""
+        the reply is where the sample on the client's screen stands: settled, withdrawn or answered
+        (by this annotator, elsewhere), it takes no answer any more."""
         _, settings = self._task(task)
         with self.transactions() as tx:
-            # Before anything is locked: of two who look at each other's, one would wait for ever.
-            on_screen = tx.desk.find(task, shown) if shown else None
             claimed = claim.claim_next(
-                tx, task=task, annotator=annotator, limit=limit, now=self.now(), settings=settings
+                tx,
+                task=task,
+                annotator=annotator,
+                limit=limit,
+                now=self.now(),
+                settings=settings,
+                shown=shown,
             )
         return {
             "items": [_before_answering(sample) for sample in claimed.items],
             "depth": msgspec.to_builtins(claimed.depth),
-            "shown": None if on_screen is None else on_screen.state,
+            "shown": claimed.shown,
         }
 
     def depth(self, task: str) -> dict[str, Any]:

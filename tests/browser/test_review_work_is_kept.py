@@ -84,6 +84,20 @@ def test_a_sample_that_a_colleague_settles_leaves_the_screen(site: Site, page: P
     expect(page.locator("#unsaved")).to_contain_text("settled by others’ answers")
 
 
+def test_a_sample_that_was_answered_in_another_window_leaves_the_screen(
+    site: Site, page: Page
+) -> None:
+    page.goto(REVIEW)
+    sample = shown(page)
+    other = page.context.new_page()
+    other.goto(REVIEW)
+    assert shown(other) == sample, "both hold what this expert holds"
+    other.keyboard.press("s")
+    assert site.answers(sample) == [None]
+    expect(page.locator("#sample")).not_to_have_attribute("data-id", sample)
+    expect(page.locator("#unsaved")).to_contain_text("answered by you in another window")
+
+
 def test_an_answer_to_what_is_settled_is_not_to_be_given_again(site: Site, page: Page) -> None:
     page.goto(REVIEW)
     page.route("**/next?*", lambda route: route.abort())

@@ -370,6 +370,9 @@ def test_what_became_of_the_sample_on_screen_is_told(
     with database.transaction() as tx:
         tx.intake.withdraw("one", ["b"])
     assert shown("b") == "withdrawn"
+    request_review(database, "c")
+    client.post("/api/review/one/c/skip", json={"annotator": "ada"})
+    assert shown("c") == "answered"
     assert shown("none of ours") is None
     assert shown("") is None
 

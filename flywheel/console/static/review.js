@@ -12,7 +12,11 @@ const root = el("review");
 const { task } = root.dataset;
 const LEASE = Number(root.dataset.lease) * 1000;
 const AHEAD = 2;
-const CLOSED = { settled: "is settled by others’ answers", withdrawn: "was labelled elsewhere" };
+const CLOSED = {
+  settled: "is settled by others’ answers",
+  withdrawn: "was labelled elsewhere",
+  answered: "was answered by you in another window",
+};
 const IDLE_POLL = 2000;
 const NAME = "flywheel.annotator";
 const SESSION = `flywheel.review.${task}.session`;
@@ -390,7 +394,7 @@ async function load() {
   if (queue[0]?.sample_id === shown && CLOSED[reply.shown]) {
     queue.shift();
     drafts.keep(shown, annotator, null);
-    flash(`The sample that stood here ${CLOSED[reply.shown]} meanwhile.`);
+    flash(`The sample that stood here ${CLOSED[reply.shown]}, meanwhile.`);
   }
   const ours = (id) => (answered.get(id) ?? -Infinity) > began || unsent.has(id);
   const drafted = (item) => drafts.of(item.sample_id, annotator) !== undefined;
