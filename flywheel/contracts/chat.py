@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from flywheel.contracts.model_folder import ModelDescription, Prompt
 from flywheel.errors import ArtefactError, ConfigurationError
 
@@ -20,7 +22,7 @@ class Chat:
     def __init__(self, tokenizer: Any, prompt: Prompt) -> None:
         """``tokenizer`` is one of transformers'.
 
-        Raises ConfigurationError when it has no chat template.
+        Raises ConfigurationError when it has no chat template, or one that takes no question.
         """
         if not tokenizer.chat_template:
             raise ConfigurationError(
@@ -28,8 +30,22 @@ class Chat:
                 "its tokenizer has no chat template",
                 "use a model that was tuned for instructions",
             )
+        from jinja2 import TemplateError
+
         self._tokenizer, self._prompt = tokenizer, prompt
-        self._empty = self._written("")
+        try:
+            self._empty = self._written("")
+        except TemplateError:
+            # Gemma's knows no system message: what it would say stands before the text.
+            self._prompt = msgspec.structs.replace(
+                prompt, system="", template=f"{prompt.system}\n\n{prompt.template}".lstrip()
+            )
+            try:
+                self._empty = self._written("")
+            except TemplateError as error:
+                raise ConfigurationError(
+                    "training.base_model", f"its chat template takes no such chat: {error}"
+                ) from error
         self.least = len(self._encode(self._empty))
 
     @classmethod
@@ -90,7 +106,7 @@ class Chat:
                     "prompt.answers",
                     f"{label!r} is answered with {letter!r}, not one token of its own after the "
                     "chat template of training.base_model",
-                    "use a base model whose template ends with a line of its own",
+                    "use a base model whose chat template ends otherwise",
                 )
             tokens[label] = ids[0]
         return tokens

@@ -92,6 +92,23 @@ def test_letters_that_are_one_token_with_what_stands_before_are_refused(tmp_path
         Chat(tokenizer, prompt).letters(LABELS)
 
 
+def test_a_template_without_a_system_message_gets_it_before_the_text(tokenizer: Any) -> None:
+    plain = tokenizer.chat_template
+    tokenizer.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no such role') }}{% endif %}"
+        + plain
+    )
+    try:
+        chat = Chat(tokenizer, PROMPT)
+        assert "Pick.\n\nis it hot" in tokenizer.decode(chat.ids("is it hot"))
+        assert chat.letters(LABELS)["warm"] == token_of("A")
+        tokenizer.chat_template = "{{ raise_exception('never') }}"
+        with pytest.raises(ConfigurationError, match="takes no such chat: never"):
+            Chat(tokenizer, PROMPT)
+    finally:
+        tokenizer.chat_template = plain
+
+
 def test_letters_of_a_release_are_those_it_was_trained_with(tokenizer: Any) -> None:
     chat = Chat(tokenizer, PROMPT)
     kept = describe({"warm": token_of("A"), "cold": token_of("B")})
