@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping
 
+from flywheel.contracts.bounds import unkept_problem
 from flywheel.contracts.invisible import is_blank, without_invisible
 
 # The longest free text that a person, a rule or a file may give as the right answer.
@@ -45,6 +46,4 @@ def text_problem(text: str) -> str | None:
         return "the text is empty"
     if len(text) > LONGEST_TEXT:
         return f"the text has {len(text)} characters; at most {LONGEST_TEXT} are accepted"
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        return "the text holds half of a surrogate pair"
-    return None
+    return unkept_problem(text)

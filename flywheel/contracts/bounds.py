@@ -62,7 +62,14 @@ def sample_problem(text: str) -> str | None:
         return "the text is empty"
     if len(text) > LONGEST_SAMPLE:
         return f"the text has {len(text)} characters; at most {LONGEST_SAMPLE} are accepted"
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    return unkept_problem(text)
+
+
+def unkept_problem(text: str) -> str | None:
+    """What a text has that an event or a database cannot keep as it is, or None."""
+    if "\0" in text:
+        return "the text has a NUL"
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
         return "the text holds half of a surrogate pair"
     return None
 

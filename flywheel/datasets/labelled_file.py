@@ -340,7 +340,7 @@ def _problem(
     """What is wrong with one sample, or None."""
     if not isinstance(text, str):
         return "the text is no text"
-    if (problem := sample_problem(text) or _unsound(text)) is not None:
+    if (problem := sample_problem(text)) is not None:
         return problem
     if labels and label not in labels:
         by_words = {**{words: name for name, words in titles.items()}, **{n: n for n in labels}}
@@ -349,17 +349,8 @@ def _problem(
         return f"{label!r} is no label of the task ({', '.join(labels)}){hint}"
     if not isinstance(label, str):
         return "the label is no text"
-    problem = text_problem(label) or _unsound(label)
+    problem = text_problem(label)
     return problem.replace("the text", "the label") if problem else None
-
-
-def _unsound(text: str) -> str | None:
-    """What a text has that neither an event nor a database can keep, or None."""
-    if "\0" in text:
-        return "the text has a NUL"
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        return "the text holds half of a surrogate pair"
-    return None
 
 
 def _short(line: str) -> str:

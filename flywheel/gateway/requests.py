@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from flywheel.contracts.bounds import id_problem
-from flywheel.contracts.invisible import is_blank
+from flywheel.contracts.bounds import id_problem, sample_problem
 from flywheel.errors import RequestError, TooLarge
 from flywheel.gateway.calls import Prediction
 
@@ -161,10 +160,11 @@ def _text(content: Any, where: str) -> str:
 
 def check_text(text: str, max_chars: int) -> None:
     """Raises RequestError for a text that no model should be asked about."""
-    if is_blank(text):
-        raise RequestError("the text is empty")
     if len(text) > max_chars:
         raise TooLarge(f"the text has {len(text)} characters; at most {max_chars} are accepted")
+    problem = sample_problem(text)
+    if problem is not None:
+        raise RequestError(problem)
 
 
 def check_id(name: str, value: str) -> None:

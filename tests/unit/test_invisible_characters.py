@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from flywheel.contracts.label import labels_problem
 from flywheel.contracts.stores import LabelledSample
 from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
+from flywheel.datasets.labelled_file import UnusableLines, read_labelled
 from flywheel.errors import RequestError
 from flywheel.gateway.requests import check_text
 from flywheel.review.agreement import same_as
@@ -126,3 +128,23 @@ def test_what_is_seen_is_no_empty_text(text: str) -> None:
 
 def test_labels_that_look_alike_are_refused() -> None:
     assert labels_problem(["spam", "sp\u200bam"]) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "the text is empty"),
+        ("\u200b", "the text is empty"),
+        ("a\x00b", "the text has a NUL"),
+        ("a\ud800", "the text holds half of a surrogate pair"),
+    ],
+)
+def test_what_is_no_text_is_none_on_every_way_in(tmp_path: Path, text: str, problem: str) -> None:
+    assert sample_problem(text) == text_problem(text) == problem
+    with pytest.raises(RequestError, match=problem):
+        check_text(text, 100)
+    file = tmp_path / "f.jsonl"
+    for fields in ({"text": text, "label": "a"}, {"text": "a", "label": text}):
+        file.write_text(json.dumps(fields), "utf-8")
+        with pytest.raises(UnusableLines, match=problem.replace("the text ", "")):
+            read_labelled(file, ())
