@@ -11,8 +11,13 @@ import pytest
 from sqlalchemy import select
 from storage_events import TASK, label, request, settled, traffic
 
+from flywheel.bootstrap import trainer
 from flywheel.contracts.events import DatasetVersioned, Event, LabelSettled
 from flywheel.contracts.ids import new_id
+from flywheel.retraining.config import RetrainingSettings
+from flywheel.retraining.ports import GateRefusal, Turn, TurnRequest
+from flywheel.retraining.run_pipeline import make_turn
+from flywheel.retraining.trigger import Facts, Start, decide
 from storage.database import Database
 from storage.tables.columns import table_of
 from storage.tables.evidence import ScoreRow, TruthRow
@@ -143,3 +148,53 @@ def test_a_dataset_that_goes_back_is_the_newest_again(database: Database) -> Non
         tx.datasets.add(version("d2", 2, "d1"))
         assert tx.datasets.latest(TASK) == latest
         assert [event.version for event in tx.datasets.history(TASK)] == ["d2", "d1"]
+
+
+class SamePipeline:
+    """A pipeline whose datasets are named by the labels they hold, and whose gate says no."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._watermark = ""
+
+    def prepare(self, turn: Turn, request: TurnRequest | None, watermark: str) -> None:
+        self._watermark = watermark
+
+    def prepared(self, turn: Turn) -> bool:
+        return True
+
+    def run(self, task: str, stage: str) -> None:
+        return
+
+    def commit_dataset(self, task: str) -> DatasetVersioned:
+        with self._database.transaction(read_only=True) as tx:
+            (sample,) = tx.labels.settled(task, self._watermark)
+        return version(f"d-{sample.label}", int(self._watermark), None)
+
+    def assemble(self, *_: object) -> GateRefusal:
+        return GateRefusal(reason="no")
+
+
+def test_labels_that_go_back_make_one_turn_and_not_one_after_the_other(
+    database: Database,
+) -> None:
+    with database.transaction() as tx:
+        tx.label_intake.record_samples([traffic("s")])
+    for values in (["a"], ["b"], ["a"], ["b", "a"]):
+        for value in values:
+            record(database, dated(by_files(value), timedelta()))
+        turn = make_turn(
+            TASK,
+            Start(reason="a test"),
+            SamePipeline(database),
+            None,  # type: ignore[arg-type]
+            lambda: database.transaction("trainer"),
+        )
+        assert turn.dataset_version == f"d-{values[-1]}"
+        facts = gather(database, TASK)
+        assert decide(facts, RetrainingSettings(min_new_labels=1), datetime.now(UTC)) is None
+
+
+def gather(database: Database, task: str) -> Facts:
+    with database.transaction() as tx:
+        return trainer.gather(tx, task)
