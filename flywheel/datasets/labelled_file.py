@@ -179,7 +179,8 @@ def _objects(
     if asked in (None, CSV) and (delimiter := _delimiter(first)):
         found = list(_csv(lines, data, delimiter, problems))
         return _Objects(CSV, found, "line", count)
-    if asked is not CSV and (first.lstrip().startswith(b"{") or path.suffix != ".csv"):
+    is_json = asked is not None or first.lstrip().startswith(b"{") or path.suffix != ".csv"
+    if asked is not CSV and is_json:
         found = list(_json_lines(lines, problems))
         if not found and len(lines) > 1 and isinstance(_json(data), dict):
             shown = ", ".join(list(_json(data))[:10])

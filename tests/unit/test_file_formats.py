@@ -340,5 +340,12 @@ def test_a_line_that_nobody_can_use_is_named_in_every_format(
     assert why in caught.value.problems[1][1]
 
 
+def test_a_table_is_no_export_of_a_tool(tmp_path: Path) -> None:
+    path = tmp_path / "f.csv"
+    path.write_text("text,label\na,billing\n", "utf-8")
+    with pytest.raises(UnusableLines, match="2 of 2 lines"):
+        read_labelled(path, LABELS, format=format_named("doccano"))
+
+
 def test_a_header_that_names_a_column_twice_is_refused(tmp_path: Path) -> None:
     assert "names label twice" in refused(tmp_path, "text,label,label\na,billing,other\n")
