@@ -3,9 +3,10 @@
 import { Drafts } from "./drafts.js";
 import { Outbox, post, problemOf, silence } from "./outbox.js";
 import { LabelAnswer } from "./review-labels.js";
+import { Notices, isolated } from "./review-notices.js";
+import { Session } from "./review-session.js";
 import { TextAnswer } from "./review-text.js";
-import { signInLink } from "./sign-in.js";
-import { local, session as tab } from "./store.js";
+import { local } from "./store.js";
 
 const el = (id) => document.getElementById(id);
 const root = el("review");
@@ -19,7 +20,6 @@ const CLOSED = {
 };
 const IDLE_POLL = 2000;
 const NAME = "flywheel.annotator";
-const SESSION = `flywheel.review.${task}.session`;
 
 const outbox = new Outbox(task);
 const drafts = new Drafts(task);
@@ -34,16 +34,13 @@ let undoing = false;
 // Answered here, and when that was acknowledged. A load that left before may still offer these; what
 // a later one offers is to be answered again, whoever took it back.
 const answered = new Map();
-// ``given`` is what was answered to each of the latest samples, [id, value]: taken back, an answer is
-// there to be corrected, and nobody has to choose or write it twice.
-const fresh = () => ({ by: annotator, seconds: [], started: 0, undoable: 0, recent: [], given: [] });
-const REMEMBERED = 50;
-let session = { ...fresh(), ...tab.read(SESSION, {}) };
-if (session.by !== annotator || ![session.seconds, session.recent, session.given].every(Array.isArray)) session = fresh();
+const session = new Session(task, annotator);
 let lost = ""; // why the console cannot be asked
-let signedOut = false;
 let depth = null;
 
+const notices = new Notices(el("unsaved"), { outbox, drafts, reopen, drop });
+const renderUnsaved = () => notices.render();
+const flash = (words) => notices.flash(words);
 const say = (words) => { el("say").textContent = words; };
 const changed = () => { el("submit").disabled = answerBox.value === null; };
 // Kept as they are typed: nobody knows when the session or the browser ends.
@@ -67,13 +64,6 @@ function chip(words, kind = "") {
   return node;
 }
 
-// Words of others within ours, in whatever direction they are written.
-function isolated(words) {
-  const node = document.createElement("bdi");
-  node.textContent = words;
-  return node;
-}
-
 // What is on screen ------------------------------------------------------------------------
 
 function render() {
@@ -88,7 +78,7 @@ function render() {
   el("sample").dataset.id = item.sample_id;
   el("sample-text").textContent = item.text;
   el("sample-text").scrollTop = 0;
-  answerBox.show(item, drafts.of(item.sample_id, annotator) ?? session.given.find(([id]) => id === item.sample_id)?.[1]);
+  answerBox.show(item, drafts.of(item.sample_id, annotator) ?? session.given(item.sample_id));
   shownAt = performance.now();
   away = 0;
   if (document.activeElement === document.body || el("answer").contains(document.activeElement)) {
@@ -149,38 +139,8 @@ function othersWait() {
 
 const grouped = (number) => number.toLocaleString("en").replaceAll(",", "\u202f");
 
-function renderSession() {
-  const { seconds } = session;
-  el("stat-count").textContent = seconds.length;
-  const minutes = (Date.now() - session.started) / 60000;
-  el("stat-rate").textContent = seconds.length > 1 ? (seconds.length / Math.max(minutes, 1 / 6)).toFixed(1) : "–";
-  const sorted = [...seconds].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  const median = sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
-  el("stat-median").textContent = sorted.length ? median.toFixed(1) : "–";
-  el("undo").disabled = !session.undoable;
-  renderRecent();
-  tab.set(SESSION, JSON.stringify(session));
-}
-
-// The latest answers, with a dot that fills once the server has them.
-function renderRecent() {
-  const unsaved = new Set(outbox.entries.map((entry) => entry.item.sample_id));
-  el("recent-card").hidden = !session.recent.length;
-  el("recent").replaceChildren(...session.recent.map(({ id, text, value }) => {
-    const row = document.createElement("li");
-    const dot = document.createElement("span");
-    dot.className = `dot ${unsaved.has(id) ? "k-wait" : "k-pass"}`;
-    dot.title = unsaved.has(id) ? "on its way" : "saved";
-    const words = document.createElement("span");
-    words.textContent = words.title = text;
-    const label = document.createElement("b");
-    words.dir = label.dir = "auto";
-    label.textContent = label.title = value ?? "skipped";
-    row.append(dot, words, label);
-    return row;
-  }));
-}
+const unsaved = () => new Set(outbox.entries.map((entry) => entry.item.sample_id));
+const renderSession = () => session.render(unsaved());
 
 function renderDepth() {
   for (const state of ["open", "claimed", "submitted", "settled", "unlabelable"]) {
@@ -189,70 +149,6 @@ function renderDepth() {
   const badge = document.querySelector("#nav-review .badge");
   if (badge) badge.textContent = depth.open + depth.claimed || "";
   el("queue-age").textContent = depth.oldest_open ? `oldest ${ago(depth.oldest_open)}` : "";
-}
-
-function renderUnsaved() {
-  const box = el("unsaved");
-  const rows = outbox.refused.map((entry) => {
-    const row = document.createElement("div");
-    row.className = "notice fail";
-    const words = document.createElement("span");
-    const without = entry.unlabelable ? "Your “can’t be labelled”" : "Your skip";
-    const did = entry.value === null ? [without] : ["Your answer “", isolated(entry.value.slice(0, 60)), "”"];
-    words.append(...did, " to “", isolated(entry.item.text.slice(0, 60)), `” was refused: ${entry.refused}`);
-    const again = entry.final ? [] : [["Answer again", () => reopen(entry)]];
-    row.append(words, buttons(...again, ["Drop it", () => drop(entry)]));
-    return row;
-  });
-  const { waiting } = outbox;
-  if (waiting.length && outbox.problem) {
-    const row = document.createElement("div");
-    row.className = "notice warn";
-    row.id = "retrying";
-    const words = document.createElement("span");
-    const keeping = outbox.lasting
-      ? "Kept in this browser and sent again by itself."
-      : "This browser refuses to keep anything: leave the page open until they are sent.";
-    words.textContent = `${waiting.length} ${waiting.length === 1 ? "answer is" : "answers are"} not saved yet: ${outbox.problem}. ${keeping}`;
-    row.append(words, buttons(["Send now", () => outbox.retryNow()]));
-    rows.unshift(row);
-  }
-  if (signedOut) rows.unshift(signInAgain());
-  const text = rows.map((row) => row.textContent).join();
-  if (box.dataset.text === text) return;
-  box.dataset.text = text;
-  box.replaceChildren(...rows);
-}
-
-// Nobody is sent there: what they are typing would go.
-function signInAgain() {
-  const row = document.createElement("div");
-  row.className = "notice warn";
-  row.id = "signed-out";
-  const words = document.createElement("span");
-  const lasting = drafts.lasting && outbox.lasting;
-  words.textContent = lasting
-    ? "Your session has ended. What you typed and what is not sent yet is kept in this browser."
-    : "Your session has ended, and this browser refuses to keep anything: sign in there, and leave this page open.";
-  const link = signInLink();
-  link.className = "button";
-  if (!lasting) link.target = "_blank";
-  row.append(words, link);
-  return row;
-}
-
-function buttons(...pairs) {
-  const group = document.createElement("span");
-  group.className = "buttons";
-  for (const [words, act] of pairs) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.className = "button";
-    button.textContent = words;
-    button.addEventListener("click", act);
-    group.append(button);
-  }
-  return group;
 }
 
 // Doing ------------------------------------------------------------------------------------
@@ -270,13 +166,8 @@ function leave(value, unlabelable = false) {
   }
   queue.shift();
   drafts.keep(item.sample_id, annotator, null);
-  session.started ||= Date.now() - seconds * 1000;
-  if (value !== null) session.seconds.push(seconds);
-  session.undoable += 1;
   answered.set(item.sample_id, Infinity);
-  session.given = [[item.sample_id, value], ...session.given].slice(0, REMEMBERED);
-  const shown = unlabelable ? "can’t be labelled" : value;
-  session.recent = [{ id: item.sample_id, text: item.text, value: shown }, ...session.recent].slice(0, 6);
+  session.answered(item, value, seconds, unlabelable ? "can’t be labelled" : value);
   render();
   fill();
   renderSession();
@@ -318,7 +209,7 @@ async function undo() {
     if (!answer.ok) throw Object.assign(new Error(), { refused: await problemOf(answer) });
     const { item } = await answer.json();
     if (item) undone(item);
-    else session.undoable = 0;
+    else session.nothingToUndo();
   } catch (error) {
     say("");
     const asked = error.name === "TimeoutError" ? "Not known whether it was undone" : "Nothing was undone";
@@ -330,11 +221,9 @@ async function undo() {
 }
 
 function undone(item) {
-  const value = session.given.find(([id]) => id === item.sample_id)?.[1];
-  session.undoable = Math.max(0, session.undoable - 1);
+  const value = session.given(item.sample_id);
   answered.delete(item.sample_id);
-  session.recent = session.recent.filter((one) => one.id !== item.sample_id);
-  if (value !== null) session.seconds.pop();
+  session.tookBack(item.sample_id);
   if (CLOSED[item.state]) {
     flash(`Taken back. The sample ${CLOSED[item.state]}: it is not to be answered again.`);
     return;
@@ -344,14 +233,6 @@ function undone(item) {
   renderSession();
   render();
   say(value ? `Undone. Your answer was ${value}: send it again or change it.` : "Undone. Answer it again.");
-}
-
-function flash(words) {
-  const row = document.createElement("div");
-  row.className = "notice warn";
-  row.textContent = words;
-  el("unsaved").append(row);
-  setTimeout(() => row.remove(), 6000);
 }
 
 // Keeping samples ahead --------------------------------------------------------------------
@@ -380,9 +261,9 @@ async function load() {
     headers: { Accept: "application/json" },
     signal: AbortSignal.timeout(8000),
   });
-  signedOut = answer.status === 401;
+  notices.signedOut = answer.status === 401;
   renderUnsaved();
-  if (signedOut) throw Object.assign(new Error(), { refused: "your session has ended" });
+  if (notices.signedOut) throw Object.assign(new Error(), { refused: "your session has ended" });
   if (!answer.ok) throw Object.assign(new Error(), { refused: await problemOf(answer) });
   const reply = await answer.json();
   lost = "";
@@ -442,7 +323,7 @@ el("who-form").addEventListener("submit", () => {
     queue = [];
     answered.clear();
     named(name);
-    session = fresh();
+    session.begin(name);
     el("done-title").textContent = "Loading the queue…";
     el("done-words").textContent = "";
   }
@@ -509,7 +390,7 @@ el("undo-done").addEventListener("click", undo);
 el("peek").addEventListener("click", keys.m);
 el("help-open").addEventListener("click", keys["?"]);
 
-outbox.addEventListener("change", () => { renderUnsaved(); renderRecent(); });
+outbox.addEventListener("change", () => { renderUnsaved(); session.renderRecent(unsaved()); });
 outbox.addEventListener("saved", ({ detail: { item } }) => {
   answered.set(item.sample_id, performance.now());
   if (queue.length < AHEAD) fill();
