@@ -18,10 +18,13 @@ TOPICS = {
 _FILLER = ["the", "a", "of", "my", "this", "some", "near", "about"]
 
 
-def make_encoder(folder: Path, pooling: str = "mean", *, vocabulary: int = 0) -> Path:
+def make_encoder(
+    folder: Path, pooling: str = "mean", *, vocabulary: int = 0, positions: int = 64
+) -> Path:
     """Write a BERT of two layers with its tokenizer in the layout of sentence-transformers.
 
-    ``vocabulary`` is how many tokens it has embeddings of, if more than its tokenizer's.
+    ``vocabulary`` is how many tokens it has embeddings of, if more than its tokenizer's;
+    ``positions`` how many of a text it reads.
     """
     import torch
     from tokenizers import BertWordPieceTokenizer
@@ -36,7 +39,11 @@ def make_encoder(folder: Path, pooling: str = "mean", *, vocabulary: int = 0) ->
     words = [*special, *letters, *_FILLER[2:], *(w for topic in TOPICS.values() for w in topic)]
     known = {word: index for index, word in enumerate(dict.fromkeys(words))}
     BertWordPieceTokenizer(vocab=known).save(str(folder / "tokenizer.json"))
-    config = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": 64}
+    config = {
+        "tokenizer_class": "BertTokenizer",
+        "do_lower_case": True,
+        "model_max_length": positions,
+    }
     (folder / "tokenizer_config.json").write_text(
         json.dumps(
             config
@@ -56,7 +63,7 @@ def make_encoder(folder: Path, pooling: str = "mean", *, vocabulary: int = 0) ->
             num_hidden_layers=2,
             num_attention_heads=4,
             intermediate_size=64,
-            max_position_embeddings=64,
+            max_position_embeddings=positions,
         )
     ).save_pretrained(folder)
     modules = [

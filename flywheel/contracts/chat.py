@@ -63,20 +63,21 @@ class Chat:
         """The chat about ``text``, up to where the answer begins."""
         return self._encode(self._written(text))
 
-    def cut(self, text: str, room: int) -> tuple[list[int], bool]:
-        """The chat in at most ``room`` tokens, and whether the text lost its end for that.
+    def cut(self, text: str, room: int) -> tuple[list[int], int]:
+        """The chat in at most ``room`` tokens, and how many the text lost at its end for that.
 
         Raises ConfigurationError when not even a chat without any text fits.
         """
         ids = self.ids(text)
-        if len(ids) <= room:
-            return ids, False
+        whole = len(ids)
+        if whole <= room:
+            return ids, 0
         ends = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         keep = min(room - self.least, len(ends["input_ids"]))
         while keep > 0:
             ids = self.ids(text[: ends["offset_mapping"][keep - 1][1]])
             if len(ids) <= room:
-                return ids, True
+                return ids, whole - len(ids)
             keep -= len(ids) - room
         raise ConfigurationError(
             "lora.max_tokens",

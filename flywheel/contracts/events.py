@@ -50,7 +50,9 @@ class TrafficRecorded(Event, frozen=True, kw_only=True):
     share of live traffic when the arm was chosen. ``outage`` marks a failure that got through to no
     model server while none answered anyone: it says nothing of the arm. ``abandoned`` marks an
     answer whose caller was gone before it was there: nobody read it, and who repeats the request
-    has another, so it is neither evidence nor triaged.
+    has another, so it is neither evidence nor triaged. ``tokens_cut``
+    tokens of the text were not read: it is longer than the release reads. Of an event without it,
+    made by an earlier version, nobody knows.
     """
 
     sample_id: Id
@@ -72,11 +74,15 @@ class TrafficRecorded(Event, frozen=True, kw_only=True):
     error: Text | None = None
     cached: bool = False
     tokens_in: Count = 0
+    tokens_cut: Count = 0
     tokens_out: Count = 0
 
 
 class ShadowRecorded(Event, frozen=True, kw_only=True):
-    """What the other arm of a running rollout would have answered; the caller never saw it."""
+    """What the other arm of a running rollout would have answered; the caller never saw it.
+
+    ``tokens_cut`` is that of this arm's release, which may read longer texts than the other's.
+    """
 
     sample_id: Id
     release: ReleaseId
@@ -88,6 +94,7 @@ class ShadowRecorded(Event, frozen=True, kw_only=True):
     confidence: Score | None = None
     latency_ms: Milliseconds = 0.0
     error: Text | None = None
+    tokens_cut: Count = 0
 
 
 class LabelRecorded(Event, frozen=True, kw_only=True):
@@ -110,7 +117,10 @@ class LabelRecorded(Event, frozen=True, kw_only=True):
 
 
 class ReviewRequested(Event, frozen=True, kw_only=True):
-    """A sample that an expert should label, why, and how urgently (higher first, 0–100)."""
+    """A sample that an expert should label, why, and how urgently (higher first, 0–100).
+
+    ``tokens_cut`` tokens of the text, which the expert sees whole, were not read by the release.
+    """
 
     sample_id: Id
     text: Text
@@ -124,6 +134,7 @@ class ReviewRequested(Event, frozen=True, kw_only=True):
     confidence: Score | None = None
     rollout_id: Id | None = None
     source: Name = "anonymous"
+    tokens_cut: Count = 0
 
 
 class LabelSettled(Event, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from flywheel.gateway.calls import Call, Prediction
 from flywheel.gateway.capture import Capture
 from flywheel.gateway.choose_variant import Variant, choose_shadow, choose_variant, unit_of
 from flywheel.gateway.forward import PATIENCE, FailsAtText, ModelServers, Unreachable
-from flywheel.gateway.metrics import observe
+from flywheel.gateway.metrics import count_cut, observe
 from flywheel.gateway.shadow import Copy, Shadow
 from flywheel.gateway.splits import Splits
 
@@ -100,6 +100,7 @@ class Answers:
             variant = Variant(counted.release, "champion")
         status = CALLER_GONE if gone else 200
         observe(ask.task, variant.arm, status, seconds, prediction.model_seconds)
+        count_cut(ask.task, prediction.tokens_cut)
         if not gone:
             self._copy(ask, split, counted)
         return Answered(prediction, variant)
@@ -209,4 +210,5 @@ def _served(
         latency_ms=(time.perf_counter() - ask.received) * 1000,
         tokens_in=prediction.tokens_in,
         tokens_out=prediction.tokens_out,
+        tokens_cut=prediction.tokens_cut,
     )

@@ -176,6 +176,7 @@ class _Endpoints:
                 confidence=prediction.confidence,
                 release=answered.variant.release,
                 arm=answered.variant.arm,
+                tokens_cut=prediction.tokens_cut,
             )
         )
         return _response(content, ask, answered, "application/json")

@@ -15,7 +15,7 @@ class Prediction(msgspec.Struct, frozen=True):
 
     ``confidence`` is the largest score, or what the server reported of the text. ``finish`` is
     OpenAI's reason for the end of the answer; ``model_seconds`` the time of the call that answered,
-    ``attempts`` how many calls it took.
+    ``attempts`` how many calls it took. ``tokens_cut`` tokens of the text were not read.
     """
 
     output: str
@@ -26,6 +26,7 @@ class Prediction(msgspec.Struct, frozen=True):
     model_seconds: float
     finish: str = "stop"
     attempts: int = 1
+    tokens_cut: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class _Usage(msgspec.Struct):
 class _Classification(msgspec.Struct):
     probs: list[Score]
     labels: list[str]
+    tokens_cut: Count = 0
 
 
 class _Classified(msgspec.Struct):
@@ -61,6 +63,7 @@ class _Choice(msgspec.Struct):
     message: _Message
     confidence: Score
     finish_reason: str | None = None
+    tokens_cut: Count = 0
 
 
 class _Generated(msgspec.Struct):
@@ -85,7 +88,7 @@ def _read_classified(content: bytes, seconds: float) -> Prediction:
     scores = dict(zip(first.labels, first.probs, strict=True))
     label = max(scores, key=scores.__getitem__)
     tokens = answer.usage.prompt_tokens if answer.usage else 0
-    return Prediction(label, scores, scores[label], tokens, 0, seconds)
+    return Prediction(label, scores, scores[label], tokens, 0, seconds, tokens_cut=first.tokens_cut)
 
 
 def _generate_body(release: str, text: str) -> bytes:
@@ -106,6 +109,7 @@ def _read_generated(content: bytes, seconds: float) -> Prediction:
         tokens_out=usage.completion_tokens,
         model_seconds=seconds,
         finish=first.finish_reason or "stop",
+        tokens_cut=first.tokens_cut,
     )
 
 

@@ -22,6 +22,11 @@ _overhead = Histogram(
     ("task",),
     buckets=_BUCKETS,
 )
+_cut = Counter(
+    "flywheel_gateway_texts_cut_total",
+    "Texts that were answered, but longer than the release reads.",
+    ("task",),
+)
 _quantiles = Gauge(
     "flywheel_gateway_latency_quantile_seconds",
     "Latency of the newest 2,000 answers.",
@@ -63,6 +68,12 @@ def _count(task: str, arm: str, status: int) -> Counter:
 def count_refused(task: str, status: int) -> None:
     """A request that was not accepted. ``task`` must be one that is configured, or ''."""
     _count(task, "", status).inc()
+
+
+def count_cut(task: str, tokens_cut: int) -> None:
+    """An answer to a text of which ``tokens_cut`` tokens were not read."""
+    if tokens_cut:
+        _cut.labels(task).inc()
 
 
 def observe(task: str, arm: str | None, status: int, seconds: float, model_seconds: float) -> None:

@@ -84,7 +84,8 @@ PLAIN = Wanted()
 
 
 class ClassifyResponse(msgspec.Struct):
-    """The answer of /v1/classify."""
+    """The answer of /v1/classify. ``tokens_cut`` tokens of the text were not read: it is longer
+    than the release reads."""
 
     sample_id: str
     label: str
@@ -92,6 +93,7 @@ class ClassifyResponse(msgspec.Struct):
     confidence: float
     release: str
     arm: str | None
+    tokens_cut: int = 0
 
 
 Body = TypeVar("Body", ChatRequest, ClassifyRequest, FeedbackRequest)
@@ -181,7 +183,8 @@ def chat_response(
 ) -> dict[str, object]:
     """OpenAI's chat completion with the label, or the text, as its content.
 
-    A generated text has the server's ``confidence`` beside it.
+    A generated text has the server's ``confidence`` beside it. A choice says ``tokens_cut`` where not
+    all of the text was read.
     """
     choice: dict[str, object] = {
         "index": 0,
@@ -192,6 +195,7 @@ def chat_response(
         choice["confidence"] = prediction.confidence
     elif wanted.top_logprobs is not None:
         choice["logprobs"] = _logprobs(prediction, wanted.top_logprobs)
+    choice |= _cut(prediction)
     return {
         "id": f"{CHAT_PREFIX}{sample_id}",
         "object": "chat.completion",
@@ -219,7 +223,7 @@ def chat_chunks(
     }
     if prediction.scores and wanted.top_logprobs is not None:
         answer["logprobs"] = _logprobs(prediction, wanted.top_logprobs)
-    end = {"index": 0, "delta": {}, "finish_reason": prediction.finish}
+    end = {"index": 0, "delta": {}, "finish_reason": prediction.finish, **_cut(prediction)}
     chunks = [{**base, "choices": [choice]} for choice in (answer, end)]
     if wanted.stream_usage:
         chunks = [{**chunk, "usage": None} for chunk in chunks]
@@ -237,6 +241,10 @@ def _usage(prediction: Prediction) -> dict[str, int]:
         "completion_tokens": tokens_out,
         "total_tokens": prediction.tokens_in + tokens_out,
     }
+
+
+def _cut(prediction: Prediction) -> dict[str, int]:
+    return {"tokens_cut": prediction.tokens_cut} if prediction.tokens_cut else {}
 
 
 def _logprobs(prediction: Prediction, top: int) -> dict[str, object]:

@@ -107,6 +107,7 @@ class Shadow:
                 output=prediction.output,
                 scores=prediction.scores,
                 confidence=prediction.confidence,
+                tokens_cut=prediction.tokens_cut,
             )
         )
 
@@ -119,6 +120,7 @@ def _recorded(
     scores: dict[str, float] | None = None,
     confidence: float | None = None,
     error: str | None = None,
+    tokens_cut: int = 0,
 ) -> ShadowRecorded:
     name = "\x1f".join((copy.task, copy.sample_id, copy.release, copy.rollout_id))
     return ShadowRecorded(
@@ -135,4 +137,5 @@ def _recorded(
         confidence=confidence,
         latency_ms=(time.perf_counter() - started) * 1000,
         error=error,
+        tokens_cut=tokens_cut,
     )

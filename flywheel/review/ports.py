@@ -15,7 +15,8 @@ TaskState = Literal["open", "claimed", "submitted", "settled", "withdrawn"]
 
 
 class ReviewTask(msgspec.Struct, frozen=True, kw_only=True):
-    """One sample in the queue of one task, where it is never queued twice."""
+    """One sample in the queue of one task, where it is never queued twice. Of its text the release
+    did not read ``tokens_cut`` tokens."""
 
     sample_id: str
     task: str
@@ -30,6 +31,7 @@ class ReviewTask(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float | None
     rollout_id: str | None
     source: str
+    tokens_cut: int
     requested_at: datetime
     state: TaskState = "open"
 

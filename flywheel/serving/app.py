@@ -20,8 +20,8 @@ from flywheel.monitoring.bodies import read_body
 from flywheel.monitoring.foreign_pages import ForeignPages
 from flywheel.monitoring.health import health_routes
 from flywheel.monitoring.problems import install_problem_details
-from flywheel.serving.batching import Batcher, Scores
-from flywheel.serving.engine import Classifier, Generated, generates
+from flywheel.serving.batching import Batcher
+from flywheel.serving.engine import Classified, Classifier, Generated, generates
 from flywheel.serving.releases import ReleaseSet
 
 _requests = Counter("flywheel_serving_requests_total", "Requests by status.", ("status",))
@@ -29,6 +29,9 @@ _latency = Histogram(
     "flywheel_serving_latency_seconds",
     "From arrival to answer.",
     buckets=(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1),
+)
+_texts_cut = Counter(
+    "flywheel_serving_texts_cut_total", "Texts that were longer than their release reads."
 )
 _encode = msgspec.json.Encoder().encode
 MAX_BODY_BYTES = 8 << 20
@@ -108,13 +111,14 @@ class _Endpoints:
                 raise RequestError(
                     f"{body.model} generates text and knows no labels: ask /v1/chat/completions"
                 )
-            scores = await self._scores(served, texts)
+            answers = await self._classified(served, texts)
+        _count_cut([answer.tokens_cut for answer in answers])
         return {
             "id": f"classify-{new_id()}",
             "object": "list",
             "created": int(time.time()),
             "model": body.model,
-            "data": [_classification(index, item) for index, item in enumerate(scores)],
+            "data": [_classification(index, item) for index, item in enumerate(answers)],
         }
 
     async def chat(self, request: Request) -> dict[str, object]:
@@ -128,12 +132,14 @@ class _Endpoints:
             if generates(served):
                 _refuse_blank(texts)
                 generated = (await self._batcher.generate(served, texts))[0]
-                content = generated.text
+                content, cut = generated.text, generated.tokens_cut
                 choice["confidence"] = generated.confidence
                 extra["usage"] = _usage(generated)
             else:
-                scores = (await self._scores(served, texts))[0]
-                content = max(scores, key=scores.__getitem__)
+                [answer] = await self._classified(served, texts)
+                content, cut = max(answer.scores, key=answer.scores.__getitem__), answer.tokens_cut
+        _count_cut([cut])
+        choice["tokens_cut"] = cut
         choice["message"] = {"role": "assistant", "content": content}
         return {
             "id": f"chatcmpl-{new_id()}",
@@ -167,7 +173,7 @@ class _Endpoints:
             ],
         }
 
-    async def _scores(self, classifier: Classifier, texts: list[str]) -> list[Scores]:
+    async def _classified(self, classifier: Classifier, texts: list[str]) -> list[Classified]:
         _refuse_blank(texts)
         return await self._batcher.classify(classifier, texts)
 
@@ -186,7 +192,14 @@ def _usage(generated: Generated) -> dict[str, int]:
     }
 
 
-def _classification(index: int, scores: Scores) -> dict[str, object]:
+def _count_cut(tokens_cut: Sequence[int]) -> None:
+    cut = sum(tokens > 0 for tokens in tokens_cut)
+    if cut:
+        _texts_cut.inc(cut)
+
+
+def _classification(index: int, answer: Classified) -> dict[str, object]:
+    scores = answer.scores
     labels = list(scores)
     return {
         "index": index,
@@ -194,6 +207,7 @@ def _classification(index: int, scores: Scores) -> dict[str, object]:
         "probs": list(scores.values()),
         "labels": labels,
         "num_classes": len(labels),
+        "tokens_cut": answer.tokens_cut,
     }
 
 

@@ -13,9 +13,8 @@ from typing import Any
 from prometheus_client import Gauge, Histogram
 
 from flywheel.errors import FlywheelError, RequestError, TooManyRequests
-from flywheel.serving.engine import Classifier, Generated, Generator
+from flywheel.serving.engine import Classified, Classifier, Generated, Generator
 
-Scores = dict[str, float]
 Served = Classifier | Generator
 Ask = Callable[[Sequence[str]], list[Any]]
 
@@ -120,13 +119,13 @@ class Batcher:
         self._local.shutdown(wait=True)
         self._remote.shutdown(wait=False, cancel_futures=True)
 
-    async def classify(self, classifier: Classifier, texts: Sequence[str]) -> list[Scores]:
-        """Scores of every text, in order.
+    async def classify(self, classifier: Classifier, texts: Sequence[str]) -> list[Classified]:
+        """An answer to every text, in order.
 
         Raises TooManyRequests when the queue is full or the texts waited in it for too long, and
         RequestError for more texts than it could ever hold.
         """
-        return await self._answer(classifier, classifier.predict, texts)
+        return await self._answer(classifier, classifier.classify, texts)
 
     async def generate(self, generator: Generator, texts: Sequence[str]) -> list[Generated]:
         """A generated text for every text, in order. Raises as ``classify`` does."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from flywheel.contracts.model_folder import Predictor
+
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
@@ -43,21 +45,30 @@ class Served(Protocol):
         ...
 
 
+class Classified(msgspec.Struct, frozen=True, kw_only=True):
+    """Calibrated probabilities, label → p. ``tokens_cut`` tokens of the text were not read."""
+
+    scores: dict[str, float]
+    tokens_cut: int = 0
+
+
 class Classifier(Served, Protocol):
     """A release that answers with one of its labels."""
 
-    def predict(self, texts: Sequence[str]) -> list[dict[str, float]]:
-        """Calibrated probabilities, label → p, one dict per text, in the texts' order."""
+    def classify(self, texts: Sequence[str]) -> list[Classified]:
+        """One answer per text, in the texts' order."""
         ...
 
 
 class Generated(msgspec.Struct, frozen=True, kw_only=True):
-    """A generated text. ``confidence`` is exp of the mean log-probability of its tokens."""
+    """A generated text. ``confidence`` is exp of the mean log-probability of its tokens;
+    ``tokens_cut`` tokens of the text it answers were not read."""
 
     text: str
     confidence: float
     tokens_in: int
     tokens_out: int
+    tokens_cut: int = 0
 
 
 class Generator(Served, Protocol):
@@ -80,6 +91,10 @@ class InProcess:
 
     def close(self) -> None:
         """Nothing is held but memory."""
+
+    def classify(self: Predictor, texts: Sequence[str]) -> list[Classified]:
+        """What a predictor says that reads every text whole."""
+        return [Classified(scores=scores) for scores in self.predict(texts)]
 
 
 Loader = Callable[[str], Classifier | Generator]

@@ -320,7 +320,7 @@ def _warm_up(served: Classifier | Generator) -> Kind:
     if generates(served):
         served.generate([WARM_UP_TEXT])
         return "generator"
-    served.predict([WARM_UP_TEXT])
+    served.classify([WARM_UP_TEXT])
     return "classifier"
 
 

@@ -11,7 +11,7 @@ from flywheel.contracts.encoder_config import unread_part
 from flywheel.contracts.model_folder import CONFIG_FILE, WEIGHTS_FILE, Method, read_description
 from flywheel.contracts.text_tokens import TextTokens, read_tokens
 from flywheel.errors import ArtefactError
-from flywheel.serving.engine import InProcess
+from flywheel.serving.engine import Classified, InProcess
 
 if TYPE_CHECKING:
     from flywheel.serving.encoder import Encoder
@@ -44,7 +44,11 @@ class Classifier(InProcess):
         self._temperature = temperature
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, float]]:
-        """Calibrated probabilities of every label for each text, in the order of ``texts``.
+        """Calibrated probabilities of every label for each text, in the order of ``texts``."""
+        return [answer.scores for answer in self.classify(texts)]
+
+    def classify(self, texts: Sequence[str]) -> list[Classified]:
+        """Calibrated probabilities, and how much of a text was not read, in the order of ``texts``.
 
         Texts of similar length share a batch; a text's answer does not depend on its neighbours.
         """
@@ -52,15 +56,17 @@ class Classifier(InProcess):
 
         if not texts:
             return []
-        encoded = [made.ids for made in self._tokens(texts)]
+        read = self._tokens(texts)
+        encoded = [tokens.ids for tokens in read]
         order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
-        answers: list[dict[str, float]] = [{}] * len(encoded)
+        answers = [Classified(scores={})] * len(encoded)
         with torch.inference_mode():
             for chosen in _batches(order, [len(ids) for ids in encoded]):
                 logits = self._encoder([encoded[index] for index in chosen]).to(torch.float64)
                 rows = torch.softmax(logits / self._temperature, dim=-1).tolist()
                 for index, row in zip(chosen, rows, strict=True):
-                    answers[index] = dict(zip(self.labels, row, strict=True))
+                    scores = dict(zip(self.labels, row, strict=True))
+                    answers[index] = Classified(scores=scores, tokens_cut=read[index].cut)
         return answers
 
 

@@ -196,6 +196,7 @@ def _review(
         confidence=reported_confidence(event),
         rollout_id=event.rollout_id,
         source=event.source,
+        tokens_cut=event.tokens_cut,
     )
 
 

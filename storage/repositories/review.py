@@ -249,6 +249,7 @@ def _task_values(request: ReviewRequested, priority: float) -> dict[str, Any]:
         "confidence": request.confidence,
         "rollout_id": request.rollout_id,
         "source": request.source,
+        "tokens_cut": request.tokens_cut,
         "closed": False,
         "requested_at": arrived(request.occurred_at),
     }

@@ -43,6 +43,7 @@ class ReviewTaskRow(SQLModel, table=True):
     confidence: float | None = None
     rollout_id: str | None = None
     source: str
+    tokens_cut: int = Field(sa_column_kwargs={"server_default": "0"})
     closed: bool
     requested_at: datetime = Field(sa_type=UtcDateTime)
 

@@ -240,6 +240,26 @@ def _write_from_right_to_left(site: Site) -> None:
         )  # fmt: skip
 
 
+def test_a_text_that_the_model_did_not_read_whole_says_so(site: Site, page: Page) -> None:
+    with site.database.transaction() as tx:
+        tx.intake.open(
+            [
+                ReviewRequested(
+                    event_id=new_id(), occurred_at=datetime.now(UTC), task=TASK, sample_id=sample,
+                    text="long", reason="random audit", priority=99 - cut, tokens_cut=cut,
+                    inclusion_probability=0.1, audit=True,
+                )
+                for sample, cut in (("whole", 0), ("cut", 17))
+            ]
+        )  # fmt: skip
+    page.goto(REVIEW)
+    said = page.get_by_text("the model did not read all: 17 tokens cut off")
+    for sample in ("whole", "cut"):
+        expect(page.locator("#sample")).to_have_attribute("data-id", sample)
+        expect(said).to_have_count(int(sample == "cut"))
+        answer(page, "1")
+
+
 REFUSED = """for (const kind of ["localStorage", "sessionStorage"])
   Object.defineProperty(window, kind, {
     get() { throw new DOMException("refused", "SecurityError"); },

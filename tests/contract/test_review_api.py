@@ -89,13 +89,14 @@ def test_an_expert_gets_the_most_urgent_samples_with_what_they_need_to_know(
     client: Client, database: ReviewDatabase
 ) -> None:
     request_review(database, "low", priority=10)
-    request_review(database, "high", priority=90)
+    request_review(database, "high", priority=90, tokens_cut=17)
     reply = client.get("/api/review/one/next", params={"annotator": "ada"}).json()
     assert [item["sample_id"] for item in reply["items"]] == ["high", "low"]
     first = reply["items"][0]
     assert first["text"] == "text of high"
     assert first["reason"] == "random audit"
     assert first["scores"]["LOC"] == 0.6
+    assert [item["tokens_cut"] for item in reply["items"]] == [17, 0]
     assert reply["depth"]["claimed"] == 2
 
 

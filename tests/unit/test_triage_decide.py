@@ -59,6 +59,13 @@ def test_audits_are_drawn_uniformly_whatever_the_release_said() -> None:
     assert len(priorities) == 1, "audits must be labelled in no order that depends on the answer"
 
 
+def test_a_reviewer_hears_what_the_release_did_not_read() -> None:
+    event = msgspec.structs.replace(answered("s1", 0.4), tokens_cut=17)
+    decision = decide(event, task(audit_rate=1.0), NOTHING_CERTIFIED, {})
+    assert isinstance(decision.event, ReviewRequested)
+    assert decision.event.tokens_cut == 17
+
+
 def test_while_a_rollout_runs_more_is_audited_and_sooner() -> None:
     calm = task(audit_rate=0.05, rollout_audit_rate=1.0)
     event = answered("s", rollout_id="r1", arm="challenger")

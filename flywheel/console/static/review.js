@@ -101,6 +101,7 @@ function renderMeta(item) {
   }
   // The audits of a rollout that ended are ordinary ones, and have an ordinary priority.
   if (item.audit && item.rollout_id && item.priority > 80) meta.append(chip("decides a rollout", "challenger"));
+  if (item.tokens_cut) meta.append(chip(`the model did not read all: ${item.tokens_cut} tokens cut off`, "warn"));
   const rest = document.createElement("span");
   rest.className = "whence";
   rest.append(`priority ${Math.round(item.priority)} · from `, isolated(item.source), ` · ${ago(item.requested_at)} old`);

@@ -8,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import structlog
 
 from flywheel.contracts.chat import Chat
 from flywheel.contracts.model_folder import ModelDescription, Prompt
 from flywheel.contracts.text_tokens import read_tokens
 from flywheel.errors import ArtefactError
-from flywheel.serving.engine import Generated
+from flywheel.serving.engine import Classified, Generated
 from flywheel.serving.vllm.lease import Lease
 
 Answer = TypeVar("Answer")
@@ -58,13 +59,16 @@ class VllmEncoder(_Remote):
         self.labels = about.labels
         self._tokens = read_tokens(folder, min(about.max_tokens, positions))
 
-    def predict(self, texts: Sequence[str]) -> list[dict[str, float]]:
+    def classify(self, texts: Sequence[str]) -> list[Classified]:
         """Calibrated probabilities: the temperature is in the weights that vLLM loaded."""
         if not texts:
             return []
-        ids = [made.ids for made in self._tokens(texts)]
-        rows = self._client.classify(self._release, ids)
-        return [dict(zip(self.labels, row, strict=True)) for row in rows]
+        read = self._tokens(texts)
+        rows = self._client.classify(self._release, [tokens.ids for tokens in read])
+        return [
+            Classified(scores=dict(zip(self.labels, row, strict=True)), tokens_cut=tokens.cut)
+            for row, tokens in zip(rows, read, strict=True)
+        ]
 
 
 class _Asked(_Remote):
@@ -93,9 +97,6 @@ class _Asked(_Remote):
                 f"more than {self._room} are left for all of it"
             )
 
-    def _asked(self, text: str) -> list[int]:
-        ids, _ = self._chat.cut(text, self._room)
-        return ids
 
 
 class VllmChooser(_Asked):
@@ -116,15 +117,21 @@ class VllmChooser(_Asked):
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """Softmax of the answers' log-probabilities over the temperature."""
+        return [answer.scores for answer in self.classify(texts)]
+
+    def classify(self, texts: Sequence[str]) -> list[Classified]:
+        """The same, and how much of a text there was no room for."""
         return _each(self._one, texts, self.parallel)
 
-    def _one(self, text: str) -> dict[str, float]:
-        found = self._client.choose(self._release, self._asked(text), self._choices)
+    def _one(self, text: str) -> Classified:
+        ids, cut = self._chat.cut(text, self._room)
+        found = self._client.choose(self._release, ids, self._choices)
         scaled = [value / self._temperature for value in found]
         highest = max(scaled)
         weights = [math.exp(value - highest) for value in scaled]
         total = sum(weights)
-        return {label: weight / total for label, weight in zip(self.labels, weights, strict=True)}
+        scores = {label: weight / total for label, weight in zip(self.labels, weights, strict=True)}
+        return Classified(scores=scores, tokens_cut=cut)
 
 
 class VllmWriter(_Asked):
@@ -137,8 +144,9 @@ class VllmWriter(_Asked):
         return _each(self._one, texts, self.parallel)
 
     def _one(self, text: str) -> Generated:
-        longest = self._prompt.max_answer_tokens
-        return self._client.generate(self._release, self._asked(text), longest)
+        ids, cut = self._chat.cut(text, self._room)
+        found = self._client.generate(self._release, ids, self._prompt.max_answer_tokens)
+        return msgspec.structs.replace(found, tokens_cut=cut)
 
 
 def _each(ask: Callable[[str], Answer], texts: Sequence[str], parallel: int) -> list[Answer]:

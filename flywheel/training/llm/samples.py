@@ -69,8 +69,8 @@ def encode(
     cut = 0
     samples = []
     for line, answer in zip(lines, answers, strict=True):
-        ids, is_cut = chat.cut(line.text, max_tokens - len(answer) + 1)
-        cut += is_cut
+        ids, lost = chat.cut(line.text, max_tokens - len(answer) + 1)
+        cut += lost > 0
         weight = line.weight * (auto_label_weight if line.source in _AUTOMATIC else 1.0)
         samples.append(Sample(tuple(ids), answer, weight))
     return Encoded(tuple(samples), cut, letters)
