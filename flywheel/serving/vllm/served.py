@@ -98,7 +98,6 @@ class _Asked(_Remote):
             )
 
 
-
 class VllmChooser(_Asked):
     """A language model that answers with one letter per label."""
 
