@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-import pytest
 from gateway_harness import (
     TASK,
     KeywordClassifier,
@@ -20,6 +19,7 @@ from gateway_harness import (
 from tiny_encoder import TOPICS, labelled, make_encoder
 
 from flywheel.contracts.codec import decode, encode
+from flywheel.contracts.dataset_folder import read_part
 from flywheel.contracts.events import ShadowRecorded, TrafficRecorded
 from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
@@ -110,18 +110,18 @@ def test_training_says_how_many_samples_were_cut_and_serving_how_much(tmp_path: 
     for limit in (0, 9):
         settings = TrainingSettings.model_validate(recipe | {"max_tokens": limit})
         told[limit] = train(tmp_path / "data", settings, LABELS, tmp_path / f"model{limit}")
-    assert (told[0].max_tokens, told[0].samples_cut) == (64, 7)
+    longer = sum("rain rain rain" in line.text for line in read_part(tmp_path / "data", "train"))
+    assert (told[0].max_tokens, told[0].samples_cut) == (64, longer)
     assert told[9].max_tokens == 9
-    assert told[9].samples_cut > 7
+    assert told[9].samples_cut > longer > 1
     whole, short = (load_classifier(tmp_path / f"model{limit}", 1) for limit in (0, 9))
     texts = ["rain " * 60, "rain " * 62, "rain " * 63, "rain " * 90]
     assert [answer.tokens_cut for answer in whole.classify(texts)] == [0, 0, 1, 28]
     assert [answer.tokens_cut for answer in short.classify(texts)] == [53, 55, 56, 83]
 
 
-@pytest.mark.parametrize("end", ["cost", "storm", "cheese"])
-def test_what_comes_after_the_same_beginning_decides(tmp_path: Path, end: str) -> None:
-    """The case that was seen: the same 84 words before three questions."""
+def test_what_comes_after_the_same_beginning_decides(tmp_path: Path) -> None:
+    """The same 84 words before three endings."""
     base = make_encoder(tmp_path / "base", positions=128)
     build_dataset(
         labelled(30),
@@ -134,9 +134,7 @@ def test_what_comes_after_the_same_beginning_decides(tmp_path: Path, end: str) -
     )
     settings = TrainingSettings(base_model=str(base), epochs=1, min_steps=1, threads=1)
     train(tmp_path / "data", settings, LABELS, tmp_path / "model")
-    beginning = "the " * 84
-    one, other = load_classifier(tmp_path / "model", 1).classify(
-        [f"{beginning}{end}", f"{beginning}of"]
-    )
-    assert (one.tokens_cut, other.tokens_cut) == (0, 0)
-    assert one.scores != other.scores
+    texts = [f"{'of ' * 84}{end}" for end in ("cost", "storm", "cheese")]
+    answers = load_classifier(tmp_path / "model", 1).classify(texts)
+    assert [answer.tokens_cut for answer in answers] == [0, 0, 0]
+    assert len({tuple(answer.scores.values()) for answer in answers}) == 3
