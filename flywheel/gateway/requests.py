@@ -183,8 +183,8 @@ def chat_response(
 ) -> dict[str, object]:
     """OpenAI's chat completion with the label, or the text, as its content.
 
-    A generated text has the server's ``confidence`` beside it. A choice says ``tokens_cut`` where not
-    all of the text was read.
+    A generated text has the server's ``confidence`` beside it. A choice says ``tokens_cut`` where
+    not all of the text was read.
     """
     choice: dict[str, object] = {
         "index": 0,
