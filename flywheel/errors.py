@@ -21,6 +21,7 @@ FlywheelError
 │   ├── TooManyRequests       (retryable)
 │   └── Unavailable           (retryable)
 └── PipelineError             a training pipeline stage failed
+    └── StageKilled           a signal ended it
 """
 
 from __future__ import annotations
@@ -216,7 +217,13 @@ class Unavailable(RequestError):
 
 
 class PipelineError(FlywheelError):
-    """A stage of the training pipeline failed; the message ends with the tail of its log."""
+    """A stage of the training pipeline failed; the message is the stage's own last error."""
 
     code = "pipeline"
     title = "Pipeline failed"
+
+
+class StageKilled(PipelineError):
+    """A signal ended a stage of the training pipeline: memory ran out, a person, a crash."""
+
+    code = "stage-killed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from flywheel.contracts.addresses import is_loopback
 from flywheel.contracts.configuration import Contradiction, Settings, refusal, refusals
 from flywheel.contracts.label import names_problem
+from flywheel.contracts.workspace_paths import from_workspace
 from flywheel.errors import ConfigurationError, WorkspaceError
 from flywheel.gateway.config import Fsync
 from flywheel.serving.config import VllmSettings
@@ -215,6 +217,12 @@ class FlywheelSettings(Settings):
         description='Such as "postgresql+psycopg://user@host/name"; empty: SQLite in the '
         "workspace.",
     )
+    dvc_remote_url: str = Field(
+        "",
+        description='Where DVC keeps the bytes of datasets and models, such as "s3://bucket/name" '
+        "(needs DVC's plug-in, such as the package dvc-s3) or a folder; empty: a folder in the "
+        "workspace.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="What the processes' logs hold at least."
     )
@@ -224,6 +232,16 @@ class FlywheelSettings(Settings):
     serving: ServingSettings = ServingSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
     tasks: dict[str, TaskSettings] = Field(min_length=1)
+
+    @field_validator("dvc_remote_url")
+    @classmethod
+    def _without_password(cls, url: str) -> str:
+        if re.search(r"://[^/@]*:[^/@]*@", url):
+            raise ValueError(
+                "it holds a password, and git keeps it: `dvc remote modify --local flywheel "
+                "password` notes it for this machine alone"
+            )
+        return url
 
     @field_validator("tasks")
     @classmethod
@@ -308,6 +326,7 @@ class FlywheelSettings(Settings):
 # Variable → the key that it replaces.
 ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "FLYWHEEL_DATABASE_URL": ("database_url",),
+    "FLYWHEEL_DVC_REMOTE_URL": ("dvc_remote_url",),
     "FLYWHEEL_LOG_LEVEL": ("log_level",),
     "FLYWHEEL_KAFKA_BOOTSTRAP_SERVERS": ("kafka", "bootstrap_servers"),
     "FLYWHEEL_KAFKA_SASL_USERNAME": ("kafka", "sasl_username"),
@@ -372,6 +391,10 @@ def _read(workspace: Path, environ: Mapping[str, str] | None) -> dict[str, Any]:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(str(path), f"not valid TOML: {error}") from error
+    if (key := _with_next_line(raw)) is not None:
+        raise ConfigurationError(
+            key, "holds U+0085, a line break of old machines that DVC turns into a space", "use \\n"
+        )
     if "workspace" in raw:
         raise ConfigurationError("workspace", "no such key", "name the folder with --workspace")
     for section, key in _SECRETS:
@@ -388,11 +411,22 @@ def _read(workspace: Path, environ: Mapping[str, str] | None) -> dict[str, Any]:
         table = raw.setdefault(keys[0], {}) if len(keys) > 1 else raw
         if isinstance(table, dict):
             table[keys[-1]] = value
-    for task in _table(raw, "tasks").values():
-        training = _table(task, "training") if isinstance(task, dict) else {}
-        if isinstance(training.get("base_model"), str):
-            training["base_model"] = os.path.join(workspace, training["base_model"])
+    from_workspace(raw, workspace)
     return {**raw, "workspace": workspace}
+
+
+def _with_next_line(value: object, key: str = "") -> str | None:
+    """The key of a text, or a name, that has the control character U+0085."""
+    if isinstance(value, str):
+        return key if "\x85" in value else None
+    if isinstance(value, dict):
+        parts = [(f"{key}.{name}" if key else name, part) for name, part in value.items()]
+        names = [_with_next_line(name, key) for name in value]
+    else:
+        parts = [(key, part) for part in value] if isinstance(value, list) else []
+        names = []
+    found = (*names, *(_with_next_line(part, where) for where, part in parts))
+    return next((one for one in found if one is not None), None)
 
 
 def _by_variable(refused: ConfigurationError) -> ConfigurationError:

@@ -10,6 +10,7 @@ from typing import Any
 
 from flywheel.bootstrap import readiness
 from flywheel.bootstrap.contradictions import contradictions, departed
+from flywheel.bootstrap.kept_bytes import missing_bytes
 from flywheel.bootstrap.orphans import members, names
 from flywheel.bootstrap.process import open_database
 from flywheel.bootstrap.readiness import Coverage, base_model_problems, label_coverage
@@ -107,6 +108,7 @@ def examine(settings: FlywheelSettings, expected: Sequence[str] = ()) -> Finding
     problems = [*map(str, base_model_problems(settings)), *_unsupervised(settings)]
     advice: list[str] = []
     labels: dict[str, Coverage] = {}
+    recorded: dict[str, list[str]] = {}
     try:
         with open_database(settings) as database:
             with database.transaction(read_only=True) as tx:
@@ -116,13 +118,15 @@ def examine(settings: FlywheelSettings, expected: Sequence[str] = ()) -> Finding
                     labels[name] = label_coverage(tx, name, task.labels)
                     held_out = tx.labels.counts(name).holdout
                     advice += readiness.advice(name, task, labels[name], held_out)
+                    recorded[name] = [made.version for made in tx.datasets.history(name)]
             finding = _compare(uses, reconcile(settings.kafka, database), database, expected)
     except FlywheelError as error:
         finding = Finding(uses, problems=(str(error),))
+    missing, pruned = missing_bytes(settings, recorded)
     return replace(
         finding,
-        problems=(*problems, *finding.problems),
-        advice=tuple(advice),
+        problems=(*problems, *missing, *finding.problems),
+        advice=(*advice, *pruned),
         # What a language model writes is no set of labels.
         labels={name: found for name, found in labels.items() if settings.tasks[name].labels},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,26 @@ def write_params(workspace: Path, tasks: dict[str, Any]) -> None:
     """Replace params.yaml in one step."""
     path = workspace / PARAMS_FILE
     text = "# Written by the trainer before each turn; DVC compares it with dvc.lock.\n"
-    text += yaml.safe_dump({"tasks": tasks}, sort_keys=True, allow_unicode=True)
+    text += yaml.dump(
+        {"tasks": tasks}, Dumper=_Plain, sort_keys=True, allow_unicode=True, width=math.inf
+    )
     part = path.with_suffix(".tmp")
     part.write_text(text, "utf-8")
     os.replace(part, path)
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes what means the same by YAML 1.1, by which it is read here, and by 1.2, by which DVC
+    reads it: every text in quotes, or a label ``1e5`` would be a number to one of them."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002
+        """The same text twice is written twice."""
+        return True
+
+
+_Plain.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+)
 
 
 def turn_params(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -20,19 +18,24 @@ from flywheel.bootstrap.params import (
     turn_params,
     write_params,
 )
+from flywheel.bootstrap.reproduce import reproduce
 from flywheel.bootstrap.stages import (
     comparison_folder,
     compressed_folder,
     dataset_folder,
     evaluation_folder,
 )
-from flywheel.bootstrap.watchdog import VARIABLE
 from flywheel.contracts.dataset_folder import read_manifest, read_part
 from flywheel.contracts.events import DatasetVersioned
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.release import Override, Release
-from flywheel.datasets.workspace import commit_dataset, commit_results
-from flywheel.errors import PipelineError
+from flywheel.datasets.workspace import (
+    commit_dataset,
+    commit_results,
+    mend,
+    settle_remote,
+)
+from flywheel.errors import FlywheelError, PipelineError, StageKilled
 from flywheel.evaluation.config import GateSettings
 from flywheel.evaluation.evaluate import read_predictions
 from flywheel.evaluation.gate import GateDecision
@@ -59,9 +62,11 @@ class WorkspacePipeline:
         self._settings = settings
         self._database = database
         self._stopping = stopping
-        # A trainer that was killed while git wrote leaves a lock that nobody holds: one trainer,
-        # the one with the lease, writes here.
-        (settings.workspace / ".git" / "index.lock").unlink(missing_ok=True)
+        try:
+            self._settle_remote()
+        except FlywheelError as error:
+            # The next turn tries again, and fails for this reason.
+            _log.error("datasets cannot be kept", error=str(error))
 
     def prepare(self, turn: Turn, request: TurnRequest | None, watermark: str) -> None:
         """Write params.yaml for this turn. One that merges goes back to the champion's dataset."""
@@ -103,18 +108,13 @@ class WorkspacePipeline:
 
     def run(self, task: str, stage: str) -> None:
         """Reproduce one DVC stage. A stop of this process leaves the turn to be resumed."""
-        # DVC starts stages through a shell: they find this installation's `flywheel` first, know
-        # the workspace, and end when this process does.
-        os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        os.environ["FLYWHEEL_WORKSPACE"] = str(self._settings.workspace)
-        os.environ[VARIABLE] = str(os.getpid())
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 reproduce(self._settings.workspace, f"{stage}@{task}")
             except PipelineError as error:
                 if self._stopping.is_set():
                     raise SystemExit(0) from error
-                if attempt == ATTEMPTS or not _killed(error):
+                if attempt == ATTEMPTS or not isinstance(error, StageKilled):
                     raise
                 _log.warning("stage was killed, running it again", stage=stage, task=task)
             else:
@@ -122,6 +122,7 @@ class WorkspacePipeline:
 
     def commit_dataset(self, task: str) -> DatasetVersioned:
         """Commit the built dataset to git and DVC, and push it."""
+        self._settle_remote()
         manifest = read_manifest(dataset_folder(self._settings.workspace, task))
         commit = commit_dataset(self._settings.workspace, task, manifest)
         return DatasetVersioned(
@@ -153,7 +154,7 @@ class WorkspacePipeline:
         metrics["gate"] = msgspec.to_builtins(decision)
         compared = comparison_folder(workspace, task) / COMPARISON_FILE
         metrics["comparison"] = msgspec.json.decode(compared.read_bytes())
-        commit = commit_results(workspace, f"{task}: turn {turn.turn_id}")
+        commit = commit_results(workspace, task, f"{task}: turn {turn.turn_id}")
         language = ("lora", "prompt") if params["model"] == "llm" else ()
         told = ("dataset", "training", *language, "compression", "gate")
         recipe = {key: params[key] for key in told}
@@ -173,6 +174,11 @@ class WorkspacePipeline:
             parts={"feature_view": FEATURE_VIEW, "deployment": self._settings.serving.engine},
             extras={PREDICTIONS_FILE: evaluated / PREDICTIONS_FILE},
         )
+
+    def _settle_remote(self) -> None:
+        """Point DVC's remote where the settings say, with all that older turns left."""
+        settle_remote(self._settings.workspace, self._settings.dvc_remote_url)
+        mend(self._settings.workspace)
 
     def _gate(self, task: str, params: dict[str, Any], evaluated: Path) -> GateDecision:
         with self._database.transaction(read_only=True) as tx:
@@ -195,27 +201,3 @@ class WorkspacePipeline:
         with self._database.transaction(read_only=True) as tx:
             releases = [row.release for row in tx.releases.history(task)]
             return audited_error(tx.audits, task, releases, settings)
-
-
-def reproduce(workspace: Path, stage: str) -> None:
-    """Run one stage of dvc.yaml unless its inputs are unchanged.
-
-    Raises PipelineError when it fails.
-    """
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    try:
-        with Repo(str(workspace)) as repo:
-            repo.reproduce(targets=[stage], single_item=True)
-    except DvcException as error:
-        causes, cause = [str(error)], error.__cause__
-        while cause is not None:
-            causes.append(str(cause))
-            cause = cause.__cause__
-        raise PipelineError(f"{stage}: {': '.join(causes)}") from error
-
-
-def _killed(error: PipelineError) -> bool:
-    text = str(error)
-    return any(sign in text for sign in ("exited with -", "exited with 137", "exited with 143"))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from flywheel.bootstrap.process import open_database
 from flywheel.contracts.private_files import private_folder
-from flywheel.datasets.workspace import checkout, init
+from flywheel.datasets.versions import pruned
+from flywheel.datasets.workspace import checkout, init, prune
 from flywheel.errors import WorkspaceError
 from flywheel.settings import FlywheelSettings
 
@@ -58,3 +59,14 @@ def prepare(settings: FlywheelSettings) -> None:
 def checkout_dataset(settings: FlywheelSettings, task: str, version: str, folder: Path) -> None:
     """Write a dataset version's bytes to ``folder``. Raises NotFound for an unknown version."""
     checkout(settings.workspace, task, version, folder)
+
+
+def pruned_datasets(settings: FlywheelSettings, task: str) -> dict[str, str]:
+    """Version → by whom and why its bytes were taken away; empty where there is no repository."""
+    return pruned(settings.workspace, task) if (settings.workspace / ".git").exists() else {}
+
+
+def prune_dataset(settings: FlywheelSettings, task: str, version: str, *, by: str, why: str) -> int:
+    """Take a dataset version's bytes away for good, and note by whom and why. Returns how many
+    files went. Raises NotFound for an unknown version, Conflict for the current one."""
+    return prune(settings.workspace, task, version, " ".join(f"{by}: {why}".split()))

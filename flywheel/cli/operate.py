@@ -13,7 +13,7 @@ from flywheel.contracts.events import Split
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.datasets.file_formats import FORMATS, OTHER_NAMES
 from flywheel.errors import ConfigurationError, WorkspaceError
-from flywheel.settings import load_settings
+from flywheel.settings import FlywheelSettings, load_settings
 
 
 def chosen_task(settings_tasks: Mapping[str, object], task: str | None) -> str:
@@ -181,14 +181,18 @@ def datasets() -> None:
 @click.pass_context
 def list_datasets(ctx: click.Context, task: str | None, as_json: bool, utc: bool) -> None:
     """Every dataset version of TASK, oldest first."""
+    import msgspec
+
     from flywheel.bootstrap.process import open_database
+    from flywheel.bootstrap.workspace import pruned_datasets
 
     settings = load_settings(ctx.obj)
     name = chosen_task(settings.tasks, task)
     with open_database(settings) as database, database.transaction(read_only=True) as tx:
         found = tx.datasets.history(name)
+    gone = pruned_datasets(settings, name)
     if as_json:
-        show_json(found)
+        show_json([msgspec.to_builtins(row) | {"pruned": gone.get(row.version)} for row in found])
         return
     rows = [
         (
@@ -200,15 +204,33 @@ def list_datasets(ctx: click.Context, task: str | None, as_json: bool, utc: bool
             str(row.holdout_labels),
             row.git_commit[:10],
             row.dvc_hash,
+            "pruned" if row.version in gone else "kept",
         )
         for row in found
     ]
     show_table(
-        ["version", "made", "expert", "seed", "auto", "held out", "git", "dvc"],
+        ["version", "made", "expert", "seed", "auto", "held out", "git", "dvc", "bytes"],
         rows,
         right=["expert", "seed", "auto", "held out"],
         empty=f"{name} has no dataset yet; the first turn makes one (`flywheel status`)",
     )
+
+
+@datasets.command()
+@click.argument("version")
+@click.option("--task", help="Default: the only task there is.")
+@click.option("--by", required=True, help="Who takes it away.")
+@click.option("--why", required=True, help="Kept with the version.")
+@click.pass_context
+def prune(ctx: click.Context, version: str, task: str | None, by: str, why: str) -> None:
+    """Take the bytes of dataset VERSION away for good; that it was made stays known."""
+    from flywheel.bootstrap.workspace import prune_dataset
+
+    settings = load_settings(ctx.obj)
+    name = chosen_task(settings.tasks, task)
+    version = full_id(version, _known(settings, name), "dataset", "flywheel datasets list")
+    gone = prune_dataset(settings, name, version, by=by, why=why)
+    click.echo(f"{version} of {name} is pruned: {gone} files that nothing else needs are gone")
 
 
 @datasets.command()
@@ -218,15 +240,20 @@ def list_datasets(ctx: click.Context, task: str | None, as_json: bool, utc: bool
 @click.pass_context
 def checkout(ctx: click.Context, version: str, folder: Path, task: str | None) -> None:
     """Write the bytes of dataset VERSION to FOLDER, which must not exist."""
-    from flywheel.bootstrap.process import open_database
     from flywheel.bootstrap.workspace import checkout_dataset
 
     settings = load_settings(ctx.obj)
     name = chosen_task(settings.tasks, task)
     if folder.exists():
         raise WorkspaceError(f"{folder} exists already: name a folder that does not")
-    with open_database(settings) as database, database.transaction(read_only=True) as tx:
-        known = [row.version for row in tx.datasets.history(name)]
-    version = full_id(version, known, "dataset", "flywheel datasets list")
+    version = full_id(version, _known(settings, name), "dataset", "flywheel datasets list")
     checkout_dataset(settings, name, version, folder)
     click.echo(f"{version} of {name} is in {folder}")
+
+
+def _known(settings: FlywheelSettings, task: str) -> list[str]:
+    """The dataset versions that the database has of a task."""
+    from flywheel.bootstrap.process import open_database
+
+    with open_database(settings) as database, database.transaction(read_only=True) as tx:
+        return [row.version for row in tx.datasets.history(task)]

@@ -66,6 +66,9 @@ def controller(ctx: click.Context) -> None:
 @click.pass_context
 def stage(ctx: click.Context, stage_name: str, task: str) -> None:
     """Run one stage of the pipeline for TASK, in the workspace, from params.yaml."""
-    from flywheel.bootstrap.stages import run_stage
+    from flywheel.bootstrap.stage_failure import reported
 
-    run_stage(_settings(ctx), stage_name, task)
+    with reported():
+        from flywheel.bootstrap.stages import run_stage
+
+        run_stage(_settings(ctx), stage_name, task)

@@ -72,9 +72,10 @@ def make_turn(
                 pipeline.prepare(turn, request, watermark or "")
             turn = _run(turn, request, pipeline, transactions)
     except FlywheelError as error:
-        _log.error("turn failed", task=task, turn=turn.turn_id, error=str(error))
-        turn = _latest(turn, transactions)
-        turn = msgspec.structs.replace(turn, state="failed", ended_at=utc_now(), error=str(error))
+        turn = _failed(turn, str(error), transactions)
+    except Exception as error:  # noqa: BLE001 - or it would end the process at every start, unseen
+        _log.exception("turn failed on an error that nobody foresaw", turn=turn.turn_id)
+        turn = _failed(turn, f"{type(error).__name__}: {error}", transactions)
     _finish(turn, request, transactions)
     if request is not None and imports:
         importer.forget(request)
@@ -155,6 +156,12 @@ def _register(release: Release, transactions: Transactions) -> None:
             tx.releases.add(release)
             tx.outbox.add([event])
     _log.info("release registered", task=release.task, release=release.release)
+
+
+def _failed(turn: Turn, reason: str, transactions: Transactions) -> Turn:
+    _log.error("turn failed", task=turn.task, turn=turn.turn_id, error=reason)
+    turn = _latest(turn, transactions)
+    return msgspec.structs.replace(turn, state="failed", ended_at=utc_now(), error=reason)
 
 
 def _latest(turn: Turn, transactions: Transactions) -> Turn:
