@@ -25,13 +25,17 @@ stages:
   train:
     foreach: {mail: {n: 0}}
     do:
-      cmd: mkdir -p models/${key} && cp -r data/${key} models/${key}/trained
+      cmd:
+        - mkdir -p models/${key} && cp -r data/${key} models/${key}/trained
+        - date > models/${key}/trained/weights
       deps: ["data/${key}"]
       outs: ["models/${key}/trained"]
   compress:
     foreach: {mail: {n: 0}}
     do:
-      cmd: mkdir -p models/${key} && cp -r data/${key} models/${key}/compressed
+      cmd:
+        - mkdir -p models/${key} && cp -r models/${key}/trained models/${key}/compressed
+        - date > models/${key}/compressed/weights
       deps: ["models/${key}/trained"]
       outs: ["models/${key}/compressed"]
   evaluate:
@@ -39,7 +43,7 @@ stages:
     do:
       cmd: mkdir -p evaluation/${key} && echo 1 > evaluation/${key}/metrics.json
       deps: ["models/${key}/compressed"]
-      metrics: [{"evaluation/${key}/metrics.json": {cache: false}}]
+      outs: [{"evaluation/${key}/metrics.json": {cache: false}}]
 """
 
 
@@ -99,6 +103,11 @@ def files(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def objects(store: Path) -> dict[str, bytes]:
+    """Every object of a store of DVC's, without what it keeps of outputs that git keeps."""
+    return {name: held for name, held in files(store / "files/md5").items() if held != b"1\n"}
 
 
 def git(root: Path, *arguments: str) -> str:

@@ -63,7 +63,8 @@ class WorkspacePipeline:
         self._database = database
         self._stopping = stopping
         try:
-            self._settle_remote()
+            settle_remote(settings.workspace, settings.dvc_remote_url)
+            mend(settings.workspace)
         except FlywheelError as error:
             # The next turn tries again, and fails for this reason.
             _log.error("datasets cannot be kept", error=str(error))
@@ -108,6 +109,7 @@ class WorkspacePipeline:
 
     def run(self, task: str, stage: str) -> None:
         """Reproduce one DVC stage. A stop of this process leaves the turn to be resumed."""
+        settle_remote(self._settings.workspace, self._settings.dvc_remote_url)
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 reproduce(self._settings.workspace, f"{stage}@{task}")
@@ -121,10 +123,10 @@ class WorkspacePipeline:
                 return
 
     def commit_dataset(self, task: str) -> DatasetVersioned:
-        """Commit the built dataset to git and DVC, and push it."""
-        self._settle_remote()
+        """Commit the built dataset to git and DVC, and push it, with what older turns left."""
         manifest = read_manifest(dataset_folder(self._settings.workspace, task))
         commit = commit_dataset(self._settings.workspace, task, manifest)
+        mend(self._settings.workspace)
         return DatasetVersioned(
             event_id=new_id(),
             occurred_at=utc_now(),
@@ -174,11 +176,6 @@ class WorkspacePipeline:
             parts={"feature_view": FEATURE_VIEW, "deployment": self._settings.serving.engine},
             extras={PREDICTIONS_FILE: evaluated / PREDICTIONS_FILE},
         )
-
-    def _settle_remote(self) -> None:
-        """Point DVC's remote where the settings say, with all that older turns left."""
-        settle_remote(self._settings.workspace, self._settings.dvc_remote_url)
-        mend(self._settings.workspace)
 
     def _gate(self, task: str, params: dict[str, Any], evaluated: Path) -> GateDecision:
         with self._database.transaction(read_only=True) as tx:

@@ -58,8 +58,8 @@ def commit_paths(root: Path, message: str, paths: Sequence[str]) -> None:
 
 
 def tag(root: Path, name: str, message: str, target: str = "HEAD") -> None:
-    """Make an annotated tag."""
-    git(root, *_identity(root), "tag", "-a", "-m", message, name, target)
+    """Make an annotated tag; one of that name is replaced."""
+    git(root, *_identity(root), "tag", "-f", "-a", "-m", message, name, target)
 
 
 def _deleted(root: Path, path: str) -> bool:

@@ -13,13 +13,15 @@ import structlog
 
 from flywheel.datasets.dvc_repository import STATE_FOLDER, opened
 from flywheel.datasets.git import commit_paths
-from flywheel.datasets.stored import FOLDER, Stores, discard, failures
+from flywheel.datasets.stored import FOLDER, Stores, discard, failures, is_folder
+from flywheel.errors import WorkspaceError
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
 LOCAL = "local"
 SET = "flywheel"
+FORMER = "flywheel-former"
 LOCAL_FOLDER = f"{STATE_FOLDER}/dvc-remote"
 _CONFIG = ".dvc/config"
 
@@ -39,20 +41,35 @@ def settle(root: Path, url: str, versions: Collection[str]) -> None:
     wanted = url or str(root.resolve() / LOCAL_FOLDER)
     with opened(root) as repo:
         noted = _noted(repo)
-        if noted.default not in {None, LOCAL, SET} and not url:
+        if noted.default not in {None, LOCAL, SET, FORMER} and not url:
             return
         if noted.default == name and noted.urls.get(name) == wanted:
             return
-        former = Stores.of(repo) if noted.default in noted.urls else None
-        with opened(root, remote=name, remote_config={"url": wanted}) as anew:
-            stores = Stores.of(anew)
-            with failures(stores):
-                brought = _bring(stores, former, versions)
-                if former is not None and noted.outside:
-                    _take_away(former.remote, brought)
+        if url:
+            _note(repo, wanted)
+    with opened(root) as repo, opened(root, remote=name, remote_config={"url": wanted}) as anew:
+        former = Stores.of(repo) if repo.config["core"].get("remote") else None
+        stores = Stores.of(anew)
+        if "://" in wanted and is_folder(stores.remote):
+            # DVC would make a folder of that name.
+            raise WorkspaceError(f"dvc_remote_url: DVC knows no remotes such as {wanted}")
+        with failures(stores):
+            brought = _bring(stores, former, versions)
+            if former is not None and noted.outside:
+                _take_away(former.remote, brought)
         write(repo, name, wanted)
     commit_paths(root, f"Keep datasets at {url or LOCAL_FOLDER}", [_CONFIG])
     _log.info("DVC's remote is set", remote=name, url=wanted, objects=len(brought))
+
+
+def _note(repo: Repo, url: str) -> None:
+    """Note the remote of the settings before it is in force: people give DVC their credentials for
+    it by its name. One of another address stays the default under another name meanwhile."""
+    with repo.config.edit("repo") as config:
+        if config["core"].get("remote") == SET and SET in config["remote"]:
+            config["remote"][FORMER] = {"url": config["remote"][SET]["url"]}
+            config["core"]["remote"] = FORMER
+        config["remote"].setdefault(SET, {})["url"] = url
 
 
 def write(repo: Repo, name: str, url: str) -> None:
@@ -64,6 +81,7 @@ def write(repo: Repo, name: str, url: str) -> None:
     with repo.config.edit("repo") as config:
         config["core"].setdefault("analytics", False)
         config["core"]["remote"] = name
+        config["remote"].pop(FORMER, None)
         config["remote"].setdefault(name, {})["url"] = RelPath(url) if inside else url
 
 

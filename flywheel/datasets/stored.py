@@ -42,10 +42,10 @@ class Stores:
         try:
             return cls(repo.cache.local, repo.cloud.get_remote_odb())
         except RemoteConfigError as error:
-            raise WorkspaceError(
-                f"{error}: datasets are kept by their hashes; use a remote without version_aware "
-                "and worktree"
-            ) from error
+            # One with version_aware or worktree, mostly, which keeps files by their names.
+            raise WorkspaceError(f"DVC has no remote that keeps files by hash: {error}") from error
+        except ImportError as error:
+            raise WorkspaceError(f"DVC lacks what its remote needs: {error}") from error
 
     def objects(self, name: str) -> list[str] | None:
         """An object and all that it lists; None when no store has the list."""
@@ -79,7 +79,8 @@ class Stores:
         missing = self.lacking(store, names)
         for name in sorted(missing, key=lambda name: name.endswith(FOLDER)):
             if self._whole(source, name):
-                discard(store, name)
+                if is_folder(store):  # a copy by link would find the damaged file in its way
+                    discard(store, name)
                 store.add(source.oid_to_path(name), source.fs, name, check_exists=False)
         return self.lacking(store, missing)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,8 +93,9 @@ def keep_stage(root: Path, stage: str) -> None:
 def commit_dataset(root: Path, task: str, manifest: Manifest) -> DatasetCommit:
     """Commit and tag the dataset that the pipeline has just built, once cache and remote hold it.
 
-    A version that has its tag keeps it, and gets the bytes that it lacks. Raises WorkspaceError
-    when the pipeline has not built it, or its bytes cannot be kept.
+    A version that has its tag and its bytes keeps them; one without bytes gets these, which hold
+    the same samples. Raises WorkspaceError when the pipeline has not built it, or its bytes cannot
+    be kept.
     """
     lock = (root / DVC_LOCK_FILE).read_text("utf-8") if (root / DVC_LOCK_FILE).is_file() else ""
     dvc_hash = locked_hash(lock, task)
@@ -106,11 +107,9 @@ def commit_dataset(root: Path, task: str, manifest: Manifest) -> DatasetCommit:
         raise WorkspaceError(f"{root / data_path(task)} holds another version than the one given")
     with opened(root) as repo:
         keep(repo, [f"build@{task}"])
-    known = find(root, task, manifest.version)
-    if known is not None:
-        if known.pruned is not None:
-            unmark_pruned(root, known)
-        return replace(known, pruned=None)
+        known = find(root, task, manifest.version)
+        if known is not None and known.pruned is None and _whole(repo, known.dvc_hash):
+            return known
     counts = (
         f"{manifest.expert_labels} expert, {manifest.seed_labels} seed, "
         f"{manifest.auto_labels} automatic labels"
@@ -122,6 +121,8 @@ def commit_dataset(root: Path, task: str, manifest: Manifest) -> DatasetCommit:
         _COMMITTED,
     )
     git.tag(root, tag_name(task, manifest.version), f"Dataset {manifest.version}")
+    if known is not None and known.pruned is not None:
+        unmark_pruned(root, known)
     return DatasetCommit(task, manifest.version, git.git(root, "rev-parse", "HEAD"), dvc_hash)
 
 
@@ -157,6 +158,12 @@ def lacking_bytes(root: Path) -> list[Lacking]:
                     gone = stores.lacking(stores.cache, lacking)
                     found.append(Lacking(what, files=len(lacking), gone=len(gone)))
     return found
+
+
+def _whole(repo: Repo, name: str) -> bool:
+    stores = Stores.of(repo)
+    with failures(stores):
+        return not stores.lacking(stores.remote, stores.objects(name) or [name])
 
 
 def _named(repo: Repo, root: Path) -> list[tuple[DatasetCommit | str, str]]:

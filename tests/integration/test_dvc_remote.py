@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
-from dataset_workspace import build, files, make
+from dataset_workspace import build, make, objects
 
 from flywheel.datasets.remote import outside
+from flywheel.datasets.versions import versions
 from flywheel.datasets.workspace import checkout, commit_dataset, lacking_bytes, settle_remote
+from flywheel.errors import ConfigurationError, WorkspaceError
 from flywheel.settings import load_settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")
@@ -21,10 +27,6 @@ _OLD_CONFIG = """[core]
 ['remote "local"']
     url = {url}
 """
-
-
-def objects(remote: Path) -> dict[str, bytes]:
-    return files(remote / "files/md5")
 
 
 @pytest.mark.parametrize("called", [".", "ws", "elsewhere/deep", "ws/data"])
@@ -120,6 +122,16 @@ def test_another_remote_by_the_settings_gets_all_bytes_and_the_way_back_too(tmp_
     assert lacking_bytes(root) == []
 
 
+def test_a_set_remote_that_moves_brings_its_bytes(tmp_path: Path) -> None:
+    root = make(tmp_path / "ws")
+    settle_remote(root, str(tmp_path / "one"))
+    commit_dataset(root, "mail", build(root, 30))
+    shutil.rmtree(root / ".dvc/cache")
+    settle_remote(root, str(tmp_path / "two"))
+    assert len(objects(tmp_path / "two")) == 5
+    assert "one" not in (root / ".dvc/config").read_text().replace("none", "")
+
+
 def test_a_default_that_a_person_gave_dvc_stays(tmp_path: Path) -> None:
     root = make(tmp_path / "ws")
     own = f"[core]\n    remote = nas\n['remote \"nas\"']\n    url = {tmp_path / 'nas'}\n"
@@ -156,3 +168,90 @@ def test_paths_of_the_file_begin_at_the_workspace(
     assert settings.database == f"sqlite:///{ws}/own.db"
     assert settings.kafka.ssl_cafile == ws / "keys/ca.pem"
     assert settings.task("mail").training.base_model == str(ws / "models/base")
+
+
+class _Kept(BaseHTTPRequestHandler):
+    """Takes and gives files by PUT, HEAD and GET, in memory."""
+
+    held: ClassVar[dict[str, bytes]] = {}
+    refuses: ClassVar[bool] = False
+
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if not self.refuses:
+            self.held[self.path] = body
+        self._say(403 if self.refuses else 201)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._say(405)
+
+    def do_HEAD(self) -> None:
+        self._say(200 if self.path in self.held else 404, self.held.get(self.path))
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        self.wfile.write(self.held.get(self.path, b""))
+
+    def _say(self, status: int, body: bytes | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body or b"")))
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    _Kept.held, _Kept.refuses = {}, False
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Kept) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}/store"
+        running.shutdown()
+        thread.join()
+
+
+def test_a_remote_that_is_no_folder_is_looked_at_too(tmp_path: Path, server: str) -> None:
+    root = make(tmp_path / "ws")
+    manifest = build(root, 30)
+    commit_dataset(root, "mail", manifest)
+    with pytest.raises(WorkspaceError, match=r"cannot be kept .*405"):
+        settle_remote(root, server)  # DVC uses POST until it is told otherwise
+    (root / ".dvc/config.local").write_text("['remote \"flywheel\"']\n    method = PUT\n")
+    settle_remote(root, server)
+    assert len(_Kept.held) == 5
+    manifest = build(root, 40)
+    _Kept.refuses = True
+    with pytest.raises(WorkspaceError, match=r"cannot be kept .*403"):
+        commit_dataset(root, "mail", manifest)
+    assert len(versions(root)) == 1
+
+    _Kept.refuses = False
+    commit_dataset(root, "mail", manifest)
+    assert len(_Kept.held) > 5
+    assert lacking_bytes(root) == []
+    shutil.rmtree(root / ".dvc/cache")
+    checkout(root, "mail", manifest.version, tmp_path / "out")
+    _Kept.held.popitem()
+    assert [one.files for one in lacking_bytes(root)] == [1]
+
+
+def test_a_remote_that_cannot_be_used_is_refused_by_name(tmp_path: Path) -> None:
+    root = make(tmp_path / "ws")
+    with pytest.raises(WorkspaceError, match="s3"):
+        settle_remote(root, "s3://bucket/name")
+    with pytest.raises(WorkspaceError, match="nothing"):
+        settle_remote(root, "nothing://bucket")
+    assert "url = ../.flywheel/dvc-remote" in (root / ".dvc/config").read_text()
+
+
+def test_a_password_stays_out_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "flywheel.toml").write_text(
+        'dvc_remote_url = "https://me:secret@host/store"\n'
+        '[tasks.mail]\nlabels = ["a", "b"]\n[tasks.mail.training]\nbase_model = "base"\n'
+    )
+    with pytest.raises(ConfigurationError, match="password") as refused:
+        load_settings(tmp_path, {})
+    assert "secret@" not in str(refused.value)
