@@ -168,11 +168,13 @@ def _whole(repo: Repo, name: str) -> bool:
 
 def _named(repo: Repo, root: Path) -> list[tuple[DatasetCommit | str, str]]:
     """What the remote has to hold: a version or the path of a model, and its object."""
-    kept = {str(out) for out in repo.index.outs if out.use_cache}
     datasets = [(one, one.dvc_hash) for one in versions(root) if one.pruned is None]
     known = {name for _, name in datasets}
-    models = committed_outputs(root).items()
-    return [*datasets, *((out, name) for out, name in models if out in kept and name not in known)]
+    models = {out: name for out, name in committed_outputs(root).items() if name not in known}
+    if not models:
+        return [*datasets]  # before its first turn a workspace has no parameters for the pipeline
+    kept = {str(out) for out in repo.index.outs if out.use_cache}
+    return [*datasets, *((out, name) for out, name in models.items() if out in kept)]
 
 
 def checkout(root: Path, task: str, version: str, to: Path) -> Manifest:

@@ -177,14 +177,24 @@ class _Kept(BaseHTTPRequestHandler):
     refuses: ClassVar[bool] = False
 
     def do_PUT(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self._body()
         if not self.refuses:
             self.held[self.path] = body
         self._say(403 if self.refuses else 201)
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        self._body()
         self._say(405)
+
+    def _body(self) -> bytes:
+        if self.headers["Transfer-Encoding"] != "chunked":
+            return self.rfile.read(int(self.headers["Content-Length"]))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
 
     def do_HEAD(self) -> None:
         self._say(200 if self.path in self.held else 404, self.held.get(self.path))
