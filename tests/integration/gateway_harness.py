@@ -171,6 +171,31 @@ def model_server(
         releases.stop()
 
 
+class Held(KeywordClassifier):
+    """Answers a text with "hold" in it once ``go`` is set."""
+
+    def __init__(self, release: str, go: threading.Event) -> None:
+        super().__init__(release)
+        self._go = go
+
+    def predict(self, texts: Sequence[str]) -> list[dict[str, float]]:
+        if any("hold" in text for text in texts):
+            self._go.wait(30)
+        return super().predict(texts)
+
+
+@contextmanager
+def held_server(*events: RolloutChanged) -> Iterator[tuple[str, threading.Event]]:
+    """A model server, of r1 unless ``events`` say otherwise, and what lets its answers go."""
+    go = threading.Event()
+    with model_server(*(events or [split_event("r1")]), load=lambda name: Held(name, go)) as (
+        url,
+        _,
+    ):
+        yield url, go
+        go.set()
+
+
 def client(url: str) -> httpx.Client:
     return httpx.Client(base_url=url, timeout=30, trust_env=False)
 

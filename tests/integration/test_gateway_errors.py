@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,9 @@ from gateway_harness import (
     TASK,
     FilePublisher,
     Gateway,
-    KeywordClassifier,
     client,
     eventually,
-    model_server,
+    held_server,
     split_event,
     started_gateway,
 )
@@ -141,29 +140,11 @@ def test_a_fault_of_ours_says_where_to_look(gate: Gateway, monkeypatch: pytest.M
     assert "log of this process" in said(answer)
 
 
-class Held(KeywordClassifier):
-    """Answers a text with "hold" in it when it is let go."""
-
-    go: threading.Event
-
-    def predict(self, texts: Sequence[str]) -> list[dict[str, float]]:
-        if any("hold" in text for text in texts):
-            self.go.wait(30)
-        return super().predict(texts)
-
-
 def test_a_request_that_the_end_of_the_process_cuts_off_is_told_so(tmp_path: Path) -> None:
-    go = threading.Event()
-
-    def load(release: str) -> KeywordClassifier:
-        held = Held(release)
-        held.go = go
-        return held
-
     splits = Splits()
     splits.update(split_event("r1"))
     splits.mark_caught_up()
-    with model_server(split_event("r1"), load=load) as (url, _):
+    with held_server() as (url, go):
         app = create_app(
             tasks={TASK: LABELS},
             splits=splits,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,8 @@ import pytest
 from gateway_harness import (
     TASK,
     Gateway,
-    KeywordClassifier,
     eventually,
-    model_server,
+    held_server,
     split_event,
     started_gateway,
 )
@@ -72,29 +71,10 @@ def test_a_clients_own_retry_is_the_same_sample(gateway: Gateways, champion: str
     assert len({event.event_id for event in gate.events(TrafficRecorded)}) == 3
 
 
-class Held(KeywordClassifier):
-    """Answers a text with "hold" in it when it is let go."""
-
-    go: threading.Event
-
-    def predict(self, texts: Sequence[str]) -> list[dict[str, float]]:
-        if any("hold" in text for text in texts):
-            self.go.wait(30)
-        return super().predict(texts)
-
-
 @pytest.fixture
 def held() -> Iterator[tuple[str, threading.Event]]:
-    go = threading.Event()
-
-    def load(release: str) -> KeywordClassifier:
-        classifier = Held(release)
-        classifier.go = go
-        return classifier
-
-    with model_server(split_event("r1", "r2", 0.5), load=load) as (url, _):
-        yield url, go
-        go.set()
+    with held_server(split_event("r1", "r2", 0.5)) as held:
+        yield held
 
 
 def test_an_answer_that_nobody_waited_for_is_recorded_as_such(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_harness import TASK, model_server, split_event
+from gateway_harness import TASK, eventually, held_server, model_server, split_event
 from generation_harness import TASK as REPLIES
 from generation_harness import Gateway, Geographer, gateway
 from test_gateway_client_fields import FIELDS, NAMES
+
+from flywheel.contracts.events import LabelRecorded, TrafficRecorded
 
 openai = pytest.importorskip("openai", reason="the openai client is not installed")
 # Of the call itself, not of the request.
@@ -85,3 +88,28 @@ def test_errors_show_their_reason(gate: Gateway) -> None:
         with pytest.raises(openai.APIStatusError, match="DELETE /v1/models/x is not answered"):
             client.models.delete("x")
         assert {model.id for model in client.models.list()} == {TASK, REPLIES}
+
+
+def test_time_outs_and_retries_are_one_request(tmp_path: Path) -> None:
+    with held_server() as (url, held), gateway(tmp_path, [url], split_event("r1")) as gate:
+        base_url = f"{gate.http.base_url}/v1"
+        with openai.OpenAI(base_url=base_url, api_key="none", timeout=0.5) as client:
+            messages = [{"role": "user", "content": "Who holds?"}]
+            with pytest.raises(openai.APITimeoutError):
+                client.chat.completions.create(model=TASK, messages=messages, user="ada")
+        held.set()
+        eventually(lambda: len(gate.events(TrafficRecorded)) == 3)
+        events = gate.events(TrafficRecorded)
+    assert all(event.abandoned for event in events)
+    assert len({event.sample_id for event in events}) == 1
+    assert {event.unit for event in events} == {"ada"}
+
+
+def test_feedback_takes_the_id_of_the_answer(gate: Gateway, ask: Any) -> None:
+    answer = ask(TASK, extra_headers={"Idempotency-Key": "order-17"})
+    again = ask(TASK, extra_headers={"Idempotency-Key": "order-17"})
+    assert answer.id == again.id
+    said = {"task": TASK, "sample_id": answer.id, "label": "LOC"}
+    assert gate.http.post("/v1/feedback", json=said).status_code == 202
+    eventually(lambda: gate.events(LabelRecorded))
+    assert gate.events(LabelRecorded)[-1].sample_id == answer.id.removeprefix("chatcmpl-")
