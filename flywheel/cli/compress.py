@@ -11,6 +11,7 @@ import click
 
 from flywheel.cli.ids import find_release
 from flywheel.cli.render import json_option, show_json, show_table
+from flywheel.contracts.proportions import percentage
 from flywheel.errors import ConfigurationError, NotFound
 from flywheel.settings import load_settings
 
@@ -168,8 +169,8 @@ def _show(comparison: Mapping[str, Any], title: str, *, as_json: bool) -> None:
     click.echo(
         f"\nChosen: {comparison['chosen']}, {comparison['reason']}. Served by the "
         f"{comparison['engine']} engine. Differences are in points, with the interval "
-        f"of the exact paired test, each end at {comparison['confidence']:.0%}; a loss of "
-        f"{comparison['margin']:.1%} is allowed."
+        f"of the exact paired test, each end at {percentage(comparison['confidence'])}%; a loss of "
+        f"{percentage(comparison['margin'])}% is allowed."
     )
 
 

@@ -15,6 +15,7 @@ from flywheel.cli.operate import chosen_task
 from flywheel.cli.render import json_option, moment, show_json, show_table, utc_option
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.errors import Conflict, NotFound, Unavailable
+from flywheel.registry.history import ALL
 from flywheel.rollout.plan import final_share, percent
 from flywheel.settings import FlywheelSettings, load_settings
 
@@ -29,6 +30,11 @@ POLL_SECONDS = 0.2
 # Of every command that decides.
 _by = click.option("--by", required=True, help="Who decides.")
 _why = click.option("--why", required=True, help="Recorded with the transition.")
+_revision = click.option(
+    "--revision",
+    type=int,
+    help="The one that `rollout show` said: at any other it is refused. Default: as it is.",
+)
 _wait = click.option(
     "--wait",
     type=click.FloatRange(min=0),
@@ -47,10 +53,19 @@ def rollout() -> None:
 @rollout.command()
 @click.argument("task", required=False)
 @click.option("--follow", is_flag=True, help="Go on until it ends.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, ALL),
+    default=10,
+    show_default=True,
+    help="How many of the latest rollouts, and of what was asked for.",
+)
 @json_option
 @utc_option
 @click.pass_context
-def show(ctx: click.Context, task: str | None, follow: bool, as_json: bool, utc: bool) -> None:
+def show(
+    ctx: click.Context, task: str | None, follow: bool, limit: int, as_json: bool, utc: bool
+) -> None:
     """The running rollout of TASK, how the latest ones ended, and what people asked for."""
     from flywheel.bootstrap.process import open_database
 
@@ -61,7 +76,7 @@ def show(ctx: click.Context, task: str | None, follow: bool, as_json: bool, utc:
     with open_database(settings) as database:
         if not follow:
             with database.transaction(read_only=True) as tx:
-                _show(tx, settings, name, as_json, utc)
+                _show(tx, settings, name, limit, as_json, utc)
             return
         said = ""
         while True:
@@ -76,20 +91,23 @@ def show(ctx: click.Context, task: str | None, follow: bool, as_json: bool, utc:
             time.sleep(1.0)
 
 
-def _show(tx: Transaction, settings: FlywheelSettings, task: str, as_json: bool, utc: bool) -> None:
+def _show(
+    tx: Transaction, settings: FlywheelSettings, task: str, limit: int, as_json: bool, utc: bool
+) -> None:
     from flywheel.rollout.analysis.units import units_view
     from flywheel.rollout.control import of_step
 
-    rollouts = tx.rollouts.history(task, 10)
+    found = tx.rollouts.history(task, limit + 1)
+    rollouts, older = found[:limit], len(found) > limit
     active = tx.rollouts.active(task)
     units = None
     if active is not None:
         units = units_view(active, of_step(tx.evidence, active), settings.task(task).rollout)
     waiting = [one for one in tx.challengers.waiting(task) if one != tx.rollouts.champion(task)]
-    asked = tx.commands.history(task, 10)
+    asked = tx.commands.history(task, limit)
     if as_json:
-        found = {"task": task, "rollouts": rollouts, "waiting": waiting, "asked": asked}
-        show_json({**found, "units": units})
+        told = {"task": task, "rollouts": rollouts, "older": older, "waiting": waiting}
+        show_json({**told, "asked": asked, "units": units})
         return
     rows = [
         (
@@ -111,6 +129,8 @@ def _show(tx: Transaction, settings: FlywheelSettings, task: str, as_json: bool,
         bold=running,
         empty=f"{task} had no rollout yet",
     )
+    if older:
+        click.echo(f"the latest {limit}; there are older ones: --limit shows more")
     if units is not None and units.share_of_requests is not None:
         click.echo(_of_step(units))
     if waiting:
@@ -198,17 +218,13 @@ def _command(kind: CommandKind, words: str) -> click.Command:
 
     run.__doc__ = words
     if sees:
-        run = click.option(
-            "--revision",
-            type=int,
-            help="The one that `rollout show` said: at any other it is refused. Default: as it is.",
-        )(run)
+        run = _revision(run)
     return click.command(kind)(run)
 
 
 def _named(tx: Transaction, task: str, named: str) -> Rollout:
     """The rollout whose id is, begins or ends with what a person wrote."""
-    known = [row.rollout_id for row in tx.rollouts.history(task, 1000)]
+    known = [row.rollout_id for row in tx.rollouts.history(task, ALL)]
     found = tx.rollouts.find(full_id(named, known, "rollout", "flywheel rollout show"))
     assert found is not None  # noqa: S101 - it was in the list
     return found
@@ -232,6 +248,12 @@ def _confirm(kind: str, seen: Rollout) -> None:
 @_why
 @click.option("--release", required=True, help="The challenger (see `flywheel releases list`).")
 @click.option("--override", is_flag=True, help="Even if the gate said no.")
+@click.option(
+    "--rollout",
+    "named",
+    help="The latest one, as `rollout show` had it: refused where another has been since.",
+)
+@_revision
 @_wait
 @click.pass_context
 def start(
@@ -241,6 +263,8 @@ def start(
     why: str,
     release: str,
     override: bool,
+    named: str | None,
+    revision: int | None,
     wait: float,
 ) -> None:
     """Roll out --release, which need not be the newest one."""
@@ -252,7 +276,8 @@ def start(
     name = chosen_task(settings.tasks, task)
     with open_database(settings) as database:
         with database.transaction(read_only=True) as tx:
-            seen = next(iter(tx.rollouts.history(name, 1)), None)
+            latest = next(iter(tx.rollouts.history(name, 1)), None)
+            seen = _named(tx, name, named) if named else latest
             # What is no release is the controller's to refuse.
             with contextlib.suppress(NotFound):
                 release = find_release(tx, [name], release).release
@@ -264,7 +289,7 @@ def start(
             why=why,
             at=utc_now(),
             rollout_id=seen.rollout_id if seen else None,
-            revision=seen.revision if seen else None,
+            revision=revision if revision is not None else seen.revision if seen else None,
             release=release,
             override=Override(by=by, why=why) if override else None,
         )

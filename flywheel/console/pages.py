@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import parse_qs
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment
 
@@ -31,7 +31,7 @@ from flywheel.console.rollout_page import rollout_page
 from flywheel.console.words import share
 from flywheel.contracts.answers import LONGEST_TEXT
 from flywheel.errors import NotFound, TooManyRequests
-from flywheel.registry.history import read_history
+from flywheel.registry.history import ALL, read_history
 from flywheel.registry.lineage import lineage
 from flywheel.settings import FlywheelSettings
 
@@ -134,11 +134,18 @@ class Pages:
             answers_at_most=settings.review.answers_at_most,
         )
 
-    def rollout(self, request: Request, task: str, rollout: str = "") -> Response:
-        """The running rollout, or an earlier one (``?rollout=``), with its evidence."""
+    def rollout(
+        self,
+        request: Request,
+        task: str,
+        rollout: str = "",
+        skip: Annotated[int, Query(ge=0, le=10**9)] = 0,
+    ) -> Response:
+        """The running rollout, or an earlier one (``?rollout=``), with its evidence; the list of
+        all goes on after the newest ``?skip=``."""
         settings = self._task(task)
         with self.reading() as tx:
-            page = rollout_page(tx, task, settings.rollout, rollout, self.now())
+            page = rollout_page(tx, task, settings.rollout, rollout, self.now(), skip)
             frame = self._frame(tx, request, task, "rollout")
         return self._page("rollout.html", frame, unanswered=self.unanswered(task), **page)
 
@@ -148,7 +155,7 @@ class Pages:
         moment, problem = _moment(at)
         with self.reading() as tx:
             found = tx.releases.history(task)[::-1]
-            champion, rollouts = tx.rollouts.champion(task), tx.rollouts.history(task)
+            champion, rollouts = tx.rollouts.champion(task), tx.rollouts.history(task, ALL)
             served = tx.releases.served_at(task, moment) if moment else None
             frame = self._frame(tx, request, task, "releases")
         statuses = {one.release: release_status(one.release, champion, rollouts) for one in found}
@@ -171,7 +178,7 @@ class Pages:
             found = lineage(tx, task, release)
             history = read_history(tx, found.release)
             mistakes = confusions(tx.overview, found.release)
-            champion, rollouts = tx.rollouts.champion(task), tx.rollouts.history(task)
+            champion, rollouts = tx.rollouts.champion(task), tx.rollouts.history(task, ALL)
             frame = self._frame(tx, request, task, "releases")
         mine = [one for one in rollouts if one.challenger == release]
         return self._page(

@@ -9,13 +9,14 @@ from datetime import datetime
 from typing import Any
 
 from flywheel.console.ports import ConsoleTransaction
-from flywheel.console.words import THIN, aware
+from flywheel.console.words import aware
+from flywheel.console.words import share as share_words
 from flywheel.errors import NotFound
 from flywheel.rollout.analysis.evidence import Check
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.plan import final_share
 from flywheel.rollout.ports import Asked, Rollout, Transition
-from flywheel.rollout.view import RolloutView, TaskView, rollout_view, task_view
+from flywheel.rollout.view import SHOWN, RolloutView, TaskView, rollout_view, task_view
 
 WIDTH = 100.0  # of an axis: positions are percentages of whatever it measures on screen
 CHECK_GROUPS = (
@@ -77,14 +78,20 @@ class Outcome:
 
 
 def rollout_page(
-    tx: ConsoleTransaction, task: str, settings: RolloutSettings, rollout_id: str, now: datetime
+    tx: ConsoleTransaction,
+    task: str,
+    settings: RolloutSettings,
+    rollout_id: str,
+    now: datetime,
+    skip: int = 0,
 ) -> dict[str, Any]:
-    """What the page shows: the running rollout, else the latest one, else the one asked for.
+    """What the page shows: the running rollout, else the latest one, else the one asked for; below
+    it those of the past, without the newest ``skip``.
 
     Raises NotFound for a ``rollout_id`` that the task does not have.
     """
-    view = task_view(tx, task, settings, now)
-    past = tx.rollouts.history(task)
+    view = task_view(tx, task, settings, now, skip)
+    past = tx.rollouts.history(task, 1)
     shown = view.active
     if rollout_id and (shown is None or shown.rollout.rollout_id != rollout_id):
         chosen = tx.rollouts.find(rollout_id)
@@ -105,7 +112,7 @@ def rollout_page(
         "story": _story(shown) if shown else [],
         "in_state": _in_state(shown, now),
         "outcomes": _outcomes(view, now),
-        "older": len(tx.rollouts.history(task, len(view.history) + 1)) > len(view.history),
+        "page_size": SHOWN,
         "rollout_settings": settings,
     }
 
@@ -158,7 +165,7 @@ def steps(
     plan = [("warming", 0.0, "Warm up" if rollout.steps else "Load")]
     if shadowed or (rollout.steps and settings.shadow_requests and rollout.ended_at is None):
         plan.append(("shadow", 0.0, "Shadow"))
-    plan += [("canary", share, f"{share * 100:.3g}{THIN}%") for share in rollout.steps]
+    plan += [("canary", share, share_words(share)) for share in rollout.steps]
     if rollout.state == "serving":
         plan, went = [], []  # the first release had nobody to take over from
     now = went[-1] if went else ("warming", 0.0)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from flywheel.contracts.proportions import percentage, signed_points
+
 DASH = "–"
 THIN = "\u202f"  # narrow no-break space: between thousands, and before a unit
 
@@ -17,17 +19,22 @@ def count(value: float | None) -> str:
 
 def percent(value: float | None, digits: int = 1) -> str:
     """0.912 → ``91.2 %``."""
-    return DASH if value is None else f"{value * 100:.{digits}f}{THIN}%"
+    if value is None:
+        return DASH
+    text = f"{value * 100:.{digits}f}"
+    # Of thousands right one wrong is no 100 %.
+    hides = float(text) in (0, 100) and abs(value * 100 - float(text)) > 1e-9
+    return f"{percentage(value, 1) if hides else text}{THIN}%"
 
 
 def share(value: float | None) -> str:
-    """0.05 → ``5 %``; shows a decimal only where there is one."""
-    return DASH if value is None else f"{round(value * 100, 1):g}{THIN}%"
+    """0.05 → ``5 %``; shows decimals only where there are any."""
+    return DASH if value is None else f"{percentage(value)}{THIN}%"
 
 
 def points(value: float | None) -> str:
     """A difference of two shares in percentage points, signed."""
-    return DASH if value is None else f"{value * 100:+.1f}".replace("-", "−")
+    return DASH if value is None else signed_points(value).replace("-", "−")
 
 
 def size(value: int | None) -> str:

@@ -18,3 +18,25 @@ def wilson_interval(right: int, total: int, confidence: float) -> tuple[float, f
     low, high = (centre - spread) / scale, (centre + spread) / scale
     # Rounding must not push the interval past the estimate at its ends.
     return min(share, max(0.0, low)), max(share, min(1.0, high))
+
+
+def percentage(share: float, figures: int = 3) -> str:
+    """A share in percent, without a unit, with so many ``figures`` counted from the nearer end:
+    what is not 0 or 100 never reads as if it were. 0.005 is "0.5", 0.9996 "99.96"."""
+    value = share * 100
+    distance = min(abs(value), abs(100 - value))
+    if distance < 1e-9:
+        return f"{value:.0f}"
+    decimals = max(0, figures - 1 - math.floor(math.log10(distance)))
+    text = f"{value:.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def signed_points(difference: float) -> str:
+    """A difference of shares in percentage points, signed, without a unit: one decimal, or as many
+    as it takes to tell it from none, three at most."""
+    for decimals in (1, 2, 3):
+        text = f"{difference * 100:+.{decimals}f}"
+        if float(text):
+            return text
+    return "+0.0"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from flywheel.contracts.answers import is_right
-from flywheel.contracts.proportions import wilson_interval
+from flywheel.contracts.proportions import percentage, wilson_interval
 from flywheel.evaluation.config import GateSettings
 from flywheel.evaluation.metrics import Prediction
 from flywheel.statistics.noninferiority import no_worse
@@ -92,8 +92,8 @@ def _compare(
     verdict = "no worse than" if shown.passed else "not shown to be no worse than"
     reason = (
         f"{verdict} the champion: {difference:+.3f} accuracy on {len(pairs)} held-out samples "
-        f"({fixed} fixed, {broken} broken); at {settings.confidence:.0%} confidence at least "
-        f"{shown.least:+.3f}, allowed {-settings.max_regression:+.3f}"
+        f"({fixed} fixed, {broken} broken); at {percentage(settings.confidence)}% confidence at "
+        f"least {shown.least:+.3f}, allowed {-settings.max_regression:+.3f}"
     )
     if not shown.passed:
         advice = holdout_advice(fixed, broken, len(pairs), settings.max_regression, alpha)

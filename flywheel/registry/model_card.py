@@ -8,6 +8,7 @@ from typing import Any
 
 from flywheel.contracts.dataset_folder import Manifest
 from flywheel.contracts.model_folder import ModelDescription
+from flywheel.contracts.proportions import percentage
 from flywheel.contracts.release import Release
 
 _METHODS = {
@@ -53,7 +54,7 @@ def _identity(release: Release, model: ModelDescription) -> str:
 
 
 def _quality(metrics: Mapping[str, Any]) -> str:
-    level = f"{metrics.get('confidence', 0.95):.0%}"
+    level = f"{percentage(metrics.get('confidence', 0.95))}%"
     free = metrics.get("output") == "text"
     names = {
         "macro_f1": "Macro F1",
@@ -134,15 +135,15 @@ def _comparison(metrics: Mapping[str, Any]) -> list[str]:
     return [
         f"## Variants compared\n\nServed by the {found['engine']} engine on the machine that made "
         f"this release, all on the same held-out samples. `{found['chosen']}` was taken: "
-        f"{found['reason']}. A loss of {found['margin']:.1%} is allowed; differences are to "
-        f"`{found['reference']}`, the model as it was trained, with {_intervals(found)}.\n\n"
+        f"{found['reason']}. A loss of {percentage(found['margin'])}% is allowed; differences are "
+        f"to `{found['reference']}`, the model as it was trained, with {_intervals(found)}.\n\n"
         + _table(head, rows)
     ]
 
 
 def _intervals(comparison: Mapping[str, Any]) -> str:
     """What the intervals of differences are; releases made earlier have others."""
-    confidence = f"{comparison['confidence']:.0%}"
+    confidence = f"{percentage(comparison['confidence'])}%"
     if "resamples" in comparison:
         return f"paired bootstrap intervals at {confidence} ({comparison['resamples']:,} resamples)"
     return f"the interval of the exact paired test that decides, each end at {confidence}"

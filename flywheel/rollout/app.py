@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
@@ -71,10 +71,10 @@ def router(
             raise NotFound(f"no task {task!r}; known: {', '.join(sorted(tasks))}") from None
 
     @api.get("/{task}")
-    def show(task: str) -> Response:
+    def show(task: str, skip: Annotated[int, Query(ge=0, le=10**9)] = 0) -> Response:
         settings = settings_of(task)
         with reading() as tx:
-            return _json(task_view(tx, task, settings, clock()))
+            return _json(task_view(tx, task, settings, clock(), skip))
 
     @api.get("/{task}/{rollout_id}")
     def show_one(task: str, rollout_id: str) -> Response:

@@ -188,7 +188,10 @@ def _start(
 ) -> RolloutChanged:
     assert command.release is not None  # noqa: S101 - _refusal() has seen to it
     reason = f"started: {command.why}"
-    if command.override is not None and not tx.challengers.gate(command.task, command.release):
+    past = transitions.past_the_gate(tx, command.release)
+    if past:
+        reason += f"; {past}"
+    elif command.override is not None and not tx.challengers.gate(command.task, command.release):
         reason = f"started past the gate: {command.override.why}"
     return transitions.begin(tx, command.task, command.release, settings, now, command.by, reason)
 

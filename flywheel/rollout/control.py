@@ -204,20 +204,14 @@ def _next_challenger(
         tx.challengers.taken(passed)
     if not tx.challengers.taken(release):
         raise Conflict(f"another controller has taken up {release}")
-    reason = "first release" if champion is None else _why(tx, release)
+    past = transitions.past_the_gate(tx, release)
+    if champion is None:
+        reason = f"first release; {past}" if past else "first release"
+    else:
+        reason = past or "newest release that passed the gate"
     if older:
         reason += f"; passed over for it, as older: {', '.join(older)}"
     return transitions.begin(tx, task, release, settings, now, CONTROLLER, reason)
-
-
-def _why(tx: RolloutTransaction, release: str) -> str:
-    found = tx.releases.get(release)
-    if found is None or found.gate_passed or found.override is None:
-        return "newest release that passed the gate"
-    return (
-        f"put past the gate by {found.override.by}: {found.override.why} "
-        f"(the gate: {found.gate_reason})"
-    )
 
 
 def _evaluate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from flywheel.contracts.proportions import percentage
 from flywheel.contracts.split import TrafficSplit
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.ports import Rollout
@@ -15,7 +16,7 @@ LAST_LOOK = 5.0
 
 def percent(share: float) -> str:
     """A share in percent with the decimals that it has: 0.005 is 0.5%."""
-    return f"{share * 100:.3g}%"
+    return f"{percentage(share)}%"
 
 
 def final_share(rollout: Rollout) -> float:

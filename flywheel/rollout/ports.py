@@ -239,8 +239,8 @@ class RolloutStore(Protocol):
         """One rollout, or None."""
         ...
 
-    def history(self, task: str, limit: int = 50) -> list[Rollout]:
-        """Newest first."""
+    def history(self, task: str, limit: int = 50, skip: int = 0) -> list[Rollout]:
+        """Newest first, without the newest ``skip``."""
         ...
 
     def transitions(self, rollout_id: str) -> list[Transition]:
@@ -273,6 +273,10 @@ class CommandStore(Protocol):
 
     def history(self, task: str, limit: int = 50) -> list[Asked]:
         """Newest first."""
+        ...
+
+    def of_rollout(self, rollout_id: str) -> list[Asked]:
+        """All that named a rollout, oldest first."""
         ...
 
 

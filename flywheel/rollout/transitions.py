@@ -55,6 +55,18 @@ def begin(
     return record(tx, rollout, settings, now, by)
 
 
+def past_the_gate(tx: RolloutTransaction, release: str) -> str:
+    """Who put a release past its gate when it was registered, and why; empty where it passed, or
+    where the registry does not know it."""
+    found = tx.releases.get(release)
+    if found is None or found.gate_passed or found.override is None:
+        return ""
+    return (
+        f"put past the gate by {found.override.by}: {found.override.why} "
+        f"(the gate: {found.gate_reason})"
+    )
+
+
 def apply(
     tx: RolloutTransaction,
     rollout: Rollout,

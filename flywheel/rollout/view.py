@@ -20,7 +20,7 @@ from flywheel.rollout.findings import ArmView, Findings, PairedView, decided_on,
 from flywheel.rollout.plan import split_of
 from flywheel.rollout.ports import Asked, Command, Rollout, RolloutTransaction, Transition
 
-ASKED = 500  # commands of a task that are looked through for those of one rollout
+SHOWN = 50  # rollouts of the past at a time
 
 Viewing = Callable[[], AbstractContextManager[RolloutTransaction]]
 
@@ -69,13 +69,16 @@ class HistoryItem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskView(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything about a task's rollouts at one moment."""
+    """Everything about a task's rollouts at one moment. ``history`` is a page of ``SHOWN``
+    rollouts, without the newest ``skip``; there are ``older`` ones."""
 
     task: str
     champion: str | None
     split: TrafficSplit | None
     active: RolloutView | None
     history: tuple[HistoryItem, ...]
+    skip: int
+    older: bool
     waiting: tuple[str, ...]
     pending: tuple[Command, ...]
     next: str
@@ -83,13 +86,13 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def task_view(
-    tx: RolloutTransaction, task: str, settings: RolloutSettings, now: datetime
+    tx: RolloutTransaction, task: str, settings: RolloutSettings, now: datetime, skip: int = 0
 ) -> TaskView:
-    """Read the whole state of a task."""
+    """Read the whole state of a task; of its history what comes after the newest ``skip``."""
     active = tx.rollouts.active(task)
     champion = tx.rollouts.champion(task)
     waiting = tuple(release for release in tx.challengers.waiting(task) if release != champion)
-    history = tx.rollouts.history(task)
+    history = tx.rollouts.history(task, SHOWN + 1, skip)
     split = None if champion is None else TrafficSplit(task=task, champion=champion)
     view = rollout_view(tx, active, settings, now) if active else None
     if waiting:
@@ -103,7 +106,9 @@ def task_view(
         champion=champion,
         split=split_of(active, settings) if active else split,
         active=view,
-        history=tuple(_item(rollout) for rollout in history),
+        history=tuple(_item(rollout) for rollout in history[:SHOWN]),
+        skip=skip,
+        older=len(history) > SHOWN,
         waiting=waiting,
         pending=tuple(tx.commands.pending(task)),
         next=view.next if view else idle,
@@ -156,10 +161,8 @@ def _refused(tx: RolloutTransaction, rollout: Rollout) -> tuple[Asked, ...]:
     """Oldest first."""
     return tuple(
         asked
-        for asked in reversed(tx.commands.history(rollout.task, ASKED))
-        if asked.command.rollout_id == rollout.rollout_id
-        and asked.outcome is not None
-        and not asked.accepted
+        for asked in tx.commands.of_rollout(rollout.rollout_id)
+        if asked.outcome is not None and not asked.accepted
     )
 
 

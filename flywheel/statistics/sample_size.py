@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from scipy.special import ndtri
 
+from flywheel.contracts.proportions import percentage
 from flywheel.statistics.noninferiority import chance, most_broken, size
 
 POWER = 0.8
@@ -60,9 +61,9 @@ def holdout_advice(fixed: int, broken: int, n: int, margin: float, alpha: float)
     """How many held-out samples an equal release needs that differs as much as this one did."""
     discordance = (fixed + broken) / n
     needed = samples_needed(discordance, margin, alpha)
-    one = f"one that is equal, and differs on as many samples ({discordance:.1%}),"
+    one = f"one that is equal, and differs on as many samples ({percentage(discordance)}%),"
     if needed is None:
-        return f"no holdout shows that {one} loses less than {margin:.1%}"
+        return f"no holdout shows that {one} loses less than {percentage(margin)}%"
     have = "which this holdout has" if n >= needed else f"this holdout has {n:,}"
     return (
         f"{one} passes in {POWER:.0%} of cases from about {needed:,} held-out samples on ({have})"

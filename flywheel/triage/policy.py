@@ -39,6 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtrc, betaincinv
 
+from flywheel.contracts.proportions import percentage
 from flywheel.contracts.stores import AuditedPrediction
 from flywheel.triage.bounds import error_bound, least_count
 from flywheel.triage.calibration import fit_temperature
@@ -203,7 +204,7 @@ def _describe(ranked: _Ranked, k: int, settings: TriageSettings) -> AutoLabelPol
         accepted=k,
         errors=errors,
         coverage=coverage,
-        reason=f"error at most {bound:.1%}: {errors} wrong of {k} audits accepted",
+        reason=f"error at most {percentage(bound)}%: {errors} wrong of {k} audits accepted",
     )
 
 
@@ -211,7 +212,7 @@ def _nothing(ranked: _Ranked, settings: TriageSettings) -> AutoLabelPolicy:
     total, errors = len(ranked.count), int(ranked.errors[-1])
     overall = error_bound(errors, total, settings.auto_label_risk)
     reason = (
-        f"no threshold keeps the error below {settings.auto_label_error:.1%}: "
+        f"no threshold keeps the error below {percentage(settings.auto_label_error)}%: "
         f"{errors} wrong of {total} audits, even the most confident ones"
     )
     return AutoLabelPolicy(audited=total, bound=overall, reason=reason)
@@ -229,6 +230,6 @@ def _unless_drifted(
         return policy
     reason = (
         f"withdrawn: {errors} wrong of the latest {len(recent)} accepted audits, "
-        f"against a limit of {settings.auto_label_error:.1%}"
+        f"against a limit of {percentage(settings.auto_label_error)}%"
     )
     return replace(policy, threshold=None, accepted=0, errors=0, coverage=0.0, reason=reason)

@@ -106,13 +106,14 @@ class SqlRollouts:
         found = self._work.row(select(_rollouts).where(_rollouts.c.rollout_id == rollout_id))
         return None if found is None else _rollout(dict(found._mapping))
 
-    def history(self, task: str, limit: int = 50) -> list[Rollout]:
-        """Newest first."""
+    def history(self, task: str, limit: int = 50, skip: int = 0) -> list[Rollout]:
+        """Newest first, without the newest ``skip``."""
         found = self._work.rows(
             select(_rollouts)
             .where(_rollouts.c.task == task)
             .order_by(_rollouts.c.started_at.desc(), _rollouts.c.rollout_id.desc())
             .limit(limit)
+            .offset(skip)
         )
         return [_rollout(dict(row._mapping)) for row in found]
 
@@ -175,6 +176,15 @@ class SqlCommands:
             .where(_commands.c.task == task)
             .order_by(_commands.c.at.desc(), _commands.c.command_id.desc())
             .limit(limit)
+        )
+        return [_asked(dict(row._mapping)) for row in found]
+
+    def of_rollout(self, rollout_id: str) -> list[Asked]:
+        """All that named a rollout, oldest first."""
+        found = self._work.rows(
+            _with_outcome()
+            .where(_commands.c.rollout_id == rollout_id)
+            .order_by(_commands.c.at, _commands.c.command_id)
         )
         return [_asked(dict(row._mapping)) for row in found]
 

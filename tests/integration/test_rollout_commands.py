@@ -186,6 +186,36 @@ def test_a_rollout_that_changed_since_it_was_seen_is_not_promoted(workspace: Wor
     assert workspace.newest.state == "rolled_back"
 
 
+def test_a_start_names_the_state_that_was_seen(workspace: Workspace) -> None:
+    with workspace.controlled():
+        workspace.run("rollback", *WHO)
+        seen = workspace.newest
+        workspace.register("r3")
+        while workspace.newest.challenger != "r3" or workspace.newest.state != "canary":
+            pass
+        workspace.run("rollback", *WHO)
+        named = ("--rollout", seen.rollout_id, "--revision", str(seen.revision))
+        with pytest.raises(Conflict, match="a rollout of r3 has been since this was asked for"):
+            workspace.run("start", *WHO, "--release", "r2", *named)
+        assert "the rollout of r2 is" in workspace.run("start", *WHO, "--release", "r2")
+
+
+def test_older_rollouts_are_said_and_shown(workspace: Workspace) -> None:
+    with workspace.controlled():
+        for number in range(3, 6):
+            workspace.run("rollback", *WHO)
+            workspace.register(f"r{number}")
+            while workspace.newest.challenger != f"r{number}":
+                pass
+    few = workspace.run("show", "--limit", "2")
+    assert "the latest 2; there are older ones" in few
+    assert "r2" not in few.split("asked")[0]
+    every = workspace.run("show")
+    assert "older ones" not in every
+    assert "r2" in every
+    assert json.loads(workspace.run("show", "--json", "--limit", "2"))["older"] is True
+
+
 def test_start_says_what_became_of_it(workspace: Workspace) -> None:
     with workspace.controlled():
         workspace.run("rollback", *WHO)

@@ -93,9 +93,9 @@ class _Rollouts:
     def find(self, rollout_id: str) -> Rollout | None:
         return self._state.rollouts.get(rollout_id)
 
-    def history(self, task: str, limit: int = 50) -> list[Rollout]:
+    def history(self, task: str, limit: int = 50, skip: int = 0) -> list[Rollout]:
         found = [r for r in self._state.rollouts.values() if r.task == task]
-        return found[::-1][:limit]
+        return found[::-1][skip : skip + limit]
 
     def transitions(self, rollout_id: str) -> list[Transition]:
         return [t for t in self._state.transitions if t.rollout_id == rollout_id]
@@ -128,6 +128,10 @@ class _Commands:
     def history(self, task: str, limit: int = 50) -> list[Asked]:
         found = [self.asked(c.command_id) for c in self._state.commands.values() if c.task == task]
         return [asked for asked in found if asked][::-1][:limit]
+
+    def of_rollout(self, rollout_id: str) -> list[Asked]:
+        found = [self.asked(c.command_id) for c in self._state.commands.values()]
+        return [one for one in found if one and one.command.rollout_id == rollout_id]
 
 
 class _Challengers:

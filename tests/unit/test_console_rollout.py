@@ -20,6 +20,7 @@ from rollout_memory import Fleet
 from flywheel.console.app import create_app
 from flywheel.contracts.events import TrafficRecorded
 from flywheel.contracts.ids import new_id, utc_now
+from flywheel.rollout.commands import ask
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.control import tick
 from flywheel.rollout.ports import Command, CommandKind
@@ -200,6 +201,38 @@ def test_a_champion_that_answers_nobody_serves_nothing(world: World) -> None:
         assert "serves all traffic" not in text
 
 
+def test_a_release_of_long_ago_keeps_its_status_and_its_rollout(world: World) -> None:
+    with world.database.transaction("controller") as tx:
+        (broken,) = [one for one in tx.rollouts.history(TASK) if one.rollout_id == "broken"]
+        for number in range(60):
+            later = msgspec.structs.replace(
+                broken,
+                rollout_id=f"later-{number}",
+                challenger=release_id(5),
+                champion=release_id(6),
+                started_at=broken.started_at + timedelta(seconds=number + 1),
+                revision=0,
+            )
+            tx.rollouts.save(later, None)
+    page = world.get(f"/releases/{TASK}/{broken.challenger}").text
+    assert f"/rollout/{TASK}?rollout=broken" in page
+    assert '<span class="chip fail">rolled back</span>' in page
+
+
+def test_a_start_that_is_refused_before_the_first_rollout_is_told(tmp_path: Path) -> None:
+    world = World(tmp_path, opened(f"sqlite:///{tmp_path / 'empty.db'}"))
+    with world.database.transaction("console") as tx:
+        command = Command(
+            command_id=new_id(), task=TASK, kind="start", by="ada", why="the move",
+            at=utc_now() - timedelta(hours=1), rollout_id=None, release="TYPO",
+        )  # fmt: skip
+        assert "TYPO is no registered release" in ask(tx, command)
+    words = world.words()
+    assert "start not carried out" in words
+    assert "refused: TYPO is no registered release" in words
+    world.database.dispose()
+
+
 def test_a_rollout_of_long_ago_is_found_and_the_list_says_that_it_is_none_of_all(
     world: World,
 ) -> None:
@@ -215,5 +248,10 @@ def test_a_rollout_of_long_ago_is_found_and_the_list_says_that_it_is_none_of_all
             )
             tx.rollouts.save(later, None)
     assert "The latest 50 rollouts" in world.words()
+    older = world.get(f"/rollout/{TASK}?skip=50").text
+    assert "Rollouts before the latest 50" in older
+    assert 'id="h-first"' in older
+    assert f'href="/rollout/{TASK}?skip=0"' in older
+    assert world.get(f"/rollout/{TASK}?skip=-1").status_code == 422
     assert "ended 2" in world.words("first")
     assert world.get(f"/api/rollouts/{TASK}/first").status_code == 200

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import httpx
+import msgspec
 import pytest
 from fastapi import FastAPI
-from rollout_memory import START, Fleet, MemoryDatabase, arm, naming, pairs
+from rollout_memory import START, Fleet, MemoryDatabase, arm, naming, of_ten, pairs
 
 from flywheel.monitoring.problems import install_problem_details
 from flywheel.rollout.app import router
@@ -175,6 +176,97 @@ def test_start_is_refused_while_another_runs_and_for_the_unknown(console: Consol
     taken = console.command(kind="start", by="a", why="b", release="r3", override=True)
     assert taken.status_code == 202
     assert taken.json()["override"] == {"by": "a", "why": "b"}
+
+
+def test_a_promotion_of_what_was_seen_promotes_nothing_else(console: Console) -> None:
+    # The dialog is open for r2; a colleague rolls it back; r3 starts by itself; submit.
+    console.canary()
+    dialog = naming(console.db, TASK)
+    with console.db.transaction() as tx:
+        tx.challengers.enqueue(TASK, "r3", START, True)
+    console.command(kind="rollback", by="ben", why="complaints")
+    console.ticks(3)
+    active = console.http.get(f"/api/rollouts/{TASK}").json()["active"]["rollout"]
+    assert (active["challenger"], active["state"]) == ("r3", "canary")
+    for kind in ("promote", "resume", "pause", "rollback"):
+        refused = console.command(
+            kind=kind, by="ana", why="r2 is good",
+            rollout=dialog["rollout_id"], revision=dialog["revision"],
+        )  # fmt: skip
+        assert refused.status_code == 409
+        assert "the rollout of r2 has ended: rolled back: complaints" in refused.json()["detail"]
+        assert "what runs is that of r3, canary at 5%" in refused.json()["detail"]
+    console.ticks(2)
+    found = console.http.get(f"/api/rollouts/{TASK}").json()
+    assert (found["champion"], found["active"]["rollout"]["state"]) == ("r1", "canary")
+    past = console.http.get(f"/api/rollouts/{TASK}/{dialog['rollout_id']}").json()
+    assert [one["command"]["kind"] for one in past["refused"]] == [
+        "promote",
+        "resume",
+        "pause",
+        "rollback",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["promote", "resume", "start"])
+def test_what_raises_a_share_names_the_state_that_was_seen(console: Console, kind: str) -> None:
+    console.canary()
+    if kind == "resume":
+        console.command(kind="pause", by="a", why="b")
+        console.ticks(1)
+    if kind == "start":
+        console.command(kind="rollback", by="a", why="b")
+        console.ticks(1)
+    body = {"kind": kind, "by": "a", "why": "b", "release": "r2"}
+    assert console.command(**body, revision=None).status_code == 409
+    assert console.command(**body, rollout=None).status_code == 409
+    assert console.command(**body).status_code == 202
+
+
+@pytest.mark.parametrize(("kind", "state"), [("pause", "paused"), ("rollback", "rolled_back")])
+def test_what_takes_a_share_needs_the_rollout_alone(
+    console: Console, kind: str, state: str
+) -> None:
+    console.canary()
+    rollout = naming(console.db, TASK)["rollout_id"]
+    # A step is taken meanwhile.
+    console.db.state.pairs = pairs([0] * 20)
+    console.db.state.arms = (arm(500), arm(100))
+    console.db.state.assignment = of_ten(500, 100)
+    console.ticks(1)
+    assert console.db.state.rollouts[rollout].step == 1  # type: ignore[index]
+    asked = {"kind": kind, "by": "a", "why": "b", "rollout": rollout, "revision": None}
+    assert console.command(**asked).status_code == 202
+    console.ticks(1)
+    assert console.db.state.rollouts[rollout].state == state  # type: ignore[index]
+
+
+def test_the_history_is_told_to_its_end(console: Console) -> None:
+    console.canary()
+    (rollout,) = [r for r in console.db.state.rollouts.values() if r.challenger == "r2"]
+    for number in range(118):
+        name = f"past-{number:03}"
+        past = msgspec.structs.replace(
+            rollout, rollout_id=name, state="rolled_back", ended_at=START
+        )
+        console.db.state.rollouts[name] = past
+    seen: list[str] = []
+    while True:
+        page = console.http.get(f"/api/rollouts/{TASK}?skip={len(seen)}").json()
+        assert page["skip"] == len(seen)
+        seen += [one["rollout_id"] for one in page["history"]]
+        if not page["older"]:
+            break
+    assert len(seen) == len(set(seen)) == 120
+
+
+def test_a_refusal_stays_however_many_commands_follow(console: Console) -> None:
+    console.canary()
+    console.command(kind="resume", by="first", why="b")
+    for _ in range(520):
+        console.command(kind="resume", by="later", why="b")
+    found = console.http.get(f"/api/rollouts/{TASK}").json()["active"]["refused"]
+    assert (len(found), found[0]["command"]["by"]) == (521, "first")
 
 
 def test_unknown_task_and_rollout_are_not_found(console: Console) -> None:

@@ -240,6 +240,40 @@ def test_a_pause_takes_nothing_of_a_step_away(world: World) -> None:
     assert world.newest.resumed_at == world.now
 
 
+def test_what_passed_its_gate_is_not_past_it_and_what_was_put_past_says_so(world: World) -> None:
+    override = Override(by="eve", why="the drill")
+    failed = release("r2", gate_passed=False, gate_reason="worse by 3 points", override=override)
+    world.asks("rollback")
+    world.tick()
+    # An override was given, and the gate had passed: nothing is past it.
+    world.db.state.registry["r2"] = release("r2")
+    world.asks("start", release="r2", override=Override(by="ana", why="to be sure"))
+    world.tick()
+    assert world.newest.reason == "started: the reason"
+    world.asks("rollback")
+    world.tick()
+    # It was put past the gate when it was registered; whoever starts it needs no override.
+    world.db.state.registry["r2"] = failed
+    world.asks("start", release="r2")
+    world.tick()
+    assert world.newest.reason == (
+        "started: the reason; put past the gate by eve: the drill (the gate: worse by 3 points)"
+    )
+
+
+def test_a_first_release_that_was_put_past_the_gate_says_so() -> None:
+    world = World.__new__(World)
+    world.db, world.now = MemoryDatabase(), START
+    override = Override(by="eve", why="the drill")
+    world.db.state.registry["r1"] = release(
+        "r1", gate_passed=False, gate_reason="no holdout", override=override
+    )
+    world.register("r1")
+    assert world.newest.reason == (
+        "first release; put past the gate by eve: the drill (the gate: no holdout)"
+    )
+
+
 def test_a_command_that_was_withdrawn_is_not_carried_out(world: World) -> None:
     world.asks("rollback")
     (command,) = world.db.state.commands.values()

@@ -3,7 +3,11 @@
 import { axis, Chart, clock, colour, timeAxis, valueAxis } from "./charts.js";
 import { live } from "./live.js";
 
-const percent = (value) => `${Math.round(value * 1000) / 10}`;
+// What is not 0 or 100 does not read as if it were.
+const percent = (value) => {
+  const shown = Math.round(value * 1000) / 10;
+  return `${(shown === 0 || shown === 100) && value !== shown / 100 ? Number((value * 100).toFixed(4)) : shown}`;
+};
 const short = (release) => release.split("-").at(-1).slice(0, 7);
 // Before the charts: the page stays current whatever becomes of them.
 live(draw);

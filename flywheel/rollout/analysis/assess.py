@@ -12,7 +12,7 @@ from flywheel.rollout.analysis.promotion import promotion_checks
 from flywheel.rollout.analysis.steps import steps_of
 from flywheel.rollout.analysis.units import validity_checks
 from flywheel.rollout.config import RolloutSettings
-from flywheel.rollout.plan import look_sizes, step_labels
+from flywheel.rollout.plan import look_sizes, percent, step_labels
 from flywheel.rollout.ports import Rollout
 
 STRICT = ("harm", "accuracy")
@@ -92,7 +92,7 @@ def _worries(facts: Facts, paired: PairedEvidence, settings: RolloutSettings) ->
         slow = 0.0 if p95 is None else new.slower(settings.latency_margin * p95) / new.n
         if slow - math.sqrt(slow * (1 - slow) / new.n) > latency.TAIL:
             worries.append(
-                f"answers look slow ({slow:.0%} above {settings.latency_margin:g} × p95)"
+                f"answers look slow ({percent(slow)} above {settings.latency_margin:g} × p95)"
             )
     return worries
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flywheel.contracts.proportions import percentage, signed_points
 from flywheel.rollout.analysis import latency
 from flywheel.rollout.analysis.betting import PairedEvidence
 from flywheel.rollout.analysis.evidence import Check, Facts, Outcome
@@ -57,7 +58,7 @@ def _accuracy(paired: PairedEvidence, settings: RolloutSettings, alpha: float) -
         f"{points(paired.mean)} on {paired.n} audited samples that both scored "
         f"({points(low)} to {points(high)})"
     )
-    limit = "the champion's" if not margin else f"{margin * 100:.1f} points below the champion's"
+    limit = "the champion's" if not margin else f"{percentage(margin)} points below the champion's"
     words = (
         f"accuracy is proven worse than {limit}: {found}"
         if proven
@@ -94,9 +95,9 @@ def _errors(
     if rise is not None:
         found += f" ({points(rise)} within each step)"
     words = (
-        f"the error rate is proven to have risen by more than {margin * 100:.1f} points: {found}"
+        f"the error rate is proven to have risen by more than {percentage(margin)} points: {found}"
         if proven
-        else f"no rise of the error rate above {margin * 100:.1f} points is proven: {found}"
+        else f"no rise of the error rate above {percentage(margin)} points is proven: {found}"
     )
     return Check(
         kind="harm",
@@ -161,4 +162,4 @@ def _latency(
 
 def points(difference: float) -> str:
     """A difference of shares in signed percentage points."""
-    return f"{difference * 100:+.1f} points"
+    return f"{signed_points(difference)} points"

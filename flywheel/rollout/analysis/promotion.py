@@ -17,6 +17,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from flywheel.contracts.proportions import percentage
 from flywheel.rollout.analysis import latency
 from flywheel.rollout.analysis.betting import PairedEvidence
 from flywheel.rollout.analysis.evidence import Check, Facts
@@ -51,7 +52,7 @@ def _accuracy(paired: PairedEvidence, settings: RolloutSettings) -> Check:
     found = f"{points(paired.mean)} (at least {points(low)}) on {paired.n} audited samples"
     if proven_at is not None:
         words = (
-            f"accuracy is proven within {margin * 100:.1f} points of the champion's, at the look "
+            f"accuracy is proven within {percentage(margin)} points of the champion's, at the look "
             f"at {proven_at} audited samples ({proof}): {found}"
         )
     elif upcoming is not None:
@@ -104,6 +105,7 @@ def _proof(look: PairedEvidence, margin: float, alpha: float) -> str:
 
 def _errors(champion: ArmSummary, challenger: ArmSummary, settings: RolloutSettings) -> Check:
     need, margin = math.log(1 / settings.promote_alpha), settings.error_margin
+    limit = percentage(margin)
     steps = steps_of(champion, challenger)
     counts = columns([step.executed for step in steps])
     x0, n0, x1, n1 = (int(column.sum()) for column in counts)
@@ -123,9 +125,9 @@ def _errors(champion: ArmSummary, challenger: ArmSummary, settings: RolloutSetti
         "step",
         outcome="passed" if proven else "waiting",
         words=(
-            f"the error rate is proven within {margin * 100:.1f} points of the champion's: {found}"
+            f"the error rate is proven within {limit} points of the champion's: {found}"
             if proven
-            else f"a rise of the error rate by {margin * 100:.1f} points is not excluded: {found}"
+            else f"a rise of the error rate by {limit} points is not excluded: {found}"
         ),
         value=rise,
         low=low,
