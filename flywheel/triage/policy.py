@@ -204,7 +204,7 @@ def _describe(ranked: _Ranked, k: int, settings: TriageSettings) -> AutoLabelPol
         accepted=k,
         errors=errors,
         coverage=coverage,
-        reason=f"error at most {percentage(bound)}%: {errors} wrong of {k} audits accepted",
+        reason=f"error at most {percentage(bound, 2)}%: {errors} wrong of {k} audits accepted",
     )
 
 
