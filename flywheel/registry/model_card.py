@@ -104,6 +104,7 @@ def _making(metrics: Mapping[str, Any]) -> str:
             f"Trained on {training['samples']} samples in {training['epochs']} epochs of "
             f"{training['steps'] // training['epochs']} steps ({training['seconds']:.0f} s); the "
             f"loss went from {training['losses'][0]:.3f} to {training['losses'][-1]:.3f}."
+            + (f" {training['cut']} were longer than it reads." if training.get("cut") else "")
         )
     if made := metrics.get("compression"):
         text = f"{made['bytes_before'] / 1e6:.1f} MB became {made['bytes_after'] / 1e6:.1f} MB"

@@ -38,7 +38,7 @@ Change = Callable[[Any], Callable[[], None]]
 
 class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     """How a training run went. ``losses`` and ``accuracies`` (on what it trained on) by epoch;
-    ``samples_cut`` of the samples have more than ``max_tokens`` tokens, and lost the rest."""
+    ``cut`` samples have more than ``max_tokens`` tokens, and lost the rest."""
 
     task: str
     dataset_version: str
@@ -46,7 +46,7 @@ class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     pooling: str
     samples: int
     max_tokens: int
-    samples_cut: int
+    cut: int
     epochs: int
     steps: int
     losses: tuple[float, ...]
@@ -101,7 +101,7 @@ def train(
         pooling=model.pooling,
         samples=len(lines),
         max_tokens=longest,
-        samples_cut=run.cut,
+        cut=run.cut,
         epochs=len(losses),
         steps=run.total_steps,
         losses=tuple(losses),

@@ -111,9 +111,9 @@ def test_training_says_how_many_samples_were_cut_and_serving_how_much(tmp_path: 
         settings = TrainingSettings.model_validate(recipe | {"max_tokens": limit})
         told[limit] = train(tmp_path / "data", settings, LABELS, tmp_path / f"model{limit}")
     longer = sum("rain rain rain" in line.text for line in read_part(tmp_path / "data", "train"))
-    assert (told[0].max_tokens, told[0].samples_cut) == (64, longer)
+    assert (told[0].max_tokens, told[0].cut) == (64, longer)
     assert told[9].max_tokens == 9
-    assert told[9].samples_cut > longer > 1
+    assert told[9].cut > longer > 1
     whole, short = (load_classifier(tmp_path / f"model{limit}", 1) for limit in (0, 9))
     texts = ["rain " * 60, "rain " * 62, "rain " * 63, "rain " * 90]
     assert [answer.tokens_cut for answer in whole.classify(texts)] == [0, 0, 1, 28]
