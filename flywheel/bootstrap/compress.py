@@ -127,6 +127,8 @@ def _predict_here(bench: Bench, trial: Trial) -> None:
     try:
         # An answer does not depend on the threads that compute it.
         classifier = load_classifier(trial.folder, os.cpu_count() or 1)
+        if trial.name == REFERENCE:
+            check_witness(bench.trained, "embedded", classifier.predict)
         trial.answers = list(classifier.predict(bench.texts))
     except FlywheelError as error:
         fail(trial, error)
@@ -152,7 +154,9 @@ def _ask_served(bench: Bench, trial: Trial) -> None:
         server.stop()
 
 
-def check_witness(trained: Path, engine: str, ask: Callable[[Sequence[str]], list[Answer]]) -> None:
+def check_witness(
+    trained: Path, engine: str, ask: Callable[[Sequence[str]], Sequence[Answer]]
+) -> None:
     """Raise PipelineError where the engine computes another network than the one trained."""
     witness = read_witness(trained)
     if witness is None:
@@ -163,8 +167,8 @@ def check_witness(trained: Path, engine: str, ask: Callable[[Sequence[str]], lis
         raise PipelineError(
             f"{engine} computes another model than transformers, which trained it: the "
             f"probabilities of {len(witness.texts)} texts are {apart:.2f} apart on average, and "
-            f"{TOLERANCE} is what rounding does; use a base of another architecture, or set "
-            'serving.vllm.dtype = "float32"'
+            f"{TOLERANCE} is what rounding does; use a base of another architecture"
+            + (', or set serving.vllm.dtype = "float32"' if engine == "vllm" else "")
         )
 
 

@@ -1,4 +1,4 @@
-"""What a language model answered where it was trained: what serves it must answer the same."""
+"""What a model answered where it was trained: what serves it must answer the same."""
 
 from __future__ import annotations
 

@@ -19,6 +19,8 @@ from flywheel.contracts.model_folder import (
     read_description,
 )
 from flywheel.contracts.pooling import pooled, unit_length
+from flywheel.contracts.text_tokens import TextTokens
+from flywheel.contracts.witness import TEXTS, Witness
 from flywheel.errors import ArtefactError
 
 BASE_KEY = "training.base_model"
@@ -59,6 +61,17 @@ class EncoderClassifier(nn.Module):
             return by_pooler
         found = pooled(states.last_hidden_state, self.pooling, mask)
         return unit_length(found) if self.normalise else found
+
+    def witness(self, tokens: TextTokens, labels: Sequence[str]) -> Witness:
+        """What it answers to texts that nobody sent, for whoever serves it to compare with."""
+        self.eval()
+        found = []
+        for made in tokens(TEXTS):
+            ids = torch.tensor([made.ids])
+            with torch.inference_mode():
+                [row] = self(ids, torch.ones_like(ids)).softmax(dim=-1).tolist()
+            found.append(dict(zip(labels, row, strict=True)))
+        return Witness(texts=TEXTS, probabilities=tuple(found))
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Logits (texts, labels)."""

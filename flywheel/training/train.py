@@ -23,6 +23,7 @@ from flywheel.contracts.model_folder import (
     write_json,
 )
 from flywheel.contracts.text_tokens import read_tokens
+from flywheel.contracts.witness import WITNESS_FILE
 from flywheel.errors import ConfigurationError, PipelineError
 from flywheel.training.config import TrainingSettings
 from flywheel.training.loop import TrainingLoop
@@ -92,6 +93,7 @@ def train(
         run.start_head()
     losses, accuracies = run.epochs(folder)
     save_model(model, base, labels, folder)
+    write_json(folder / WITNESS_FILE, model.witness(read_tokens(folder, longest), labels))
     _describe(folder, manifest, labels, model, longest, base_name)
     seconds = time.perf_counter() - started
     report = TrainingReport(

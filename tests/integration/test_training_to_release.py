@@ -24,8 +24,10 @@ from flywheel.contracts.model_folder import (
     WEIGHTS_FILE,
     read_description,
     write_description,
+    write_json,
 )
 from flywheel.contracts.release import Override, Release
+from flywheel.contracts.witness import WITNESS_FILE, read_witness
 from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
 from flywheel.errors import ArtefactError, ConfigurationError, PipelineError
@@ -162,6 +164,23 @@ def test_the_runtime_computes_what_transformers_computes(loop: Path) -> None:
         expected = torch.softmax(logits[0], dim=-1)
         for label, probability in zip(LABELS, expected, strict=True):
             assert given[label] == pytest.approx(float(probability), abs=1e-4)
+
+
+def test_what_is_served_is_what_training_answered(loop: Path, tmp_path: Path) -> None:
+    witness = read_witness(loop / "trained")
+    assert witness is not None
+    served = load_classifier(loop / "trained", 1).predict(witness.texts)
+    assert witness.apart(served) < 1e-4
+    for name in ("base", "data", "trained"):
+        shutil.copytree(loop / name, tmp_path / name)
+    turned = [
+        dict(zip(row, [*list(row.values())[1:], *list(row.values())[:1]], strict=True))
+        for row in witness.probabilities
+    ]
+    other = msgspec.structs.replace(witness, probabilities=tuple(turned))
+    write_json(tmp_path / "trained" / WITNESS_FILE, other)
+    with pytest.raises(PipelineError, match="embedded computes another model than transformers"):
+        compress(tmp_path, "int8-dynamic", tmp_path / "small")
 
 
 def test_answers_do_not_depend_on_neighbours_threads_or_length(loop: Path) -> None:
