@@ -138,7 +138,9 @@ class GatewaySettings(HttpSettings):
     """[gateway]: where traffic comes in."""
 
     port: int = Field(8080, ge=1, le=65535, description="Of the OpenAI-compatible endpoint.")
-    timeout_seconds: float = Field(30.0, gt=0, description="Longest wait for a model's answer.")
+    timeout_seconds: float = Field(
+        30.0, gt=0, description="Longest wait for an answer, whoever gives it."
+    )
     requests_per_second: float | None = Field(
         None, gt=0, examples=[50], description="Limit per source."
     )

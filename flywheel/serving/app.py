@@ -113,12 +113,14 @@ class _Endpoints:
                 )
             answers = await self._classified(served, texts)
         _count_cut([answer.tokens_cut for answer in answers])
+        tokens_in = sum(answer.tokens_in for answer in answers)
         return {
             "id": f"classify-{new_id()}",
             "object": "list",
             "created": int(time.time()),
             "model": body.model,
             "data": [_classification(index, item) for index, item in enumerate(answers)],
+            "usage": {"prompt_tokens": tokens_in, "total_tokens": tokens_in},
         }
 
     async def chat(self, request: Request) -> dict[str, object]:

@@ -46,9 +46,11 @@ class Served(Protocol):
 
 
 class Classified(msgspec.Struct, frozen=True, kw_only=True):
-    """Calibrated probabilities, label → p. ``tokens_cut`` tokens of the text were not read."""
+    """Calibrated probabilities, label → p. ``tokens_in`` tokens were read (0: nobody counted), with
+    those of a prompt, and ``tokens_cut`` of the text were not."""
 
     scores: dict[str, float]
+    tokens_in: int = 0
     tokens_cut: int = 0
 
 

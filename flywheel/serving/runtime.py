@@ -66,7 +66,9 @@ class Classifier(InProcess):
                 rows = torch.softmax(logits / self._temperature, dim=-1).tolist()
                 for index, row in zip(chosen, rows, strict=True):
                     scores = dict(zip(self.labels, row, strict=True))
-                    answers[index] = Classified(scores=scores, tokens_cut=read[index].cut)
+                    answers[index] = Classified(
+                        scores=scores, tokens_in=len(encoded[index]), tokens_cut=read[index].cut
+                    )
         return answers
 
 

@@ -174,6 +174,18 @@ def test_one_text_need_not_be_a_list(engine: Engine) -> None:
     assert len(engine.classify("Who wrote Faust?").json()["data"]) == 1
 
 
+def test_the_tokens_that_were_read_are_counted(engine: Engine) -> None:
+    usage = engine.classify(["Where?", "Where is it?"]).json()["usage"]
+    assert usage["prompt_tokens"] == usage["total_tokens"]
+    one = [
+        engine.classify(text).json()["usage"]["prompt_tokens"]
+        for text in ("Where?", "Where is it?")
+    ]
+    assert usage["prompt_tokens"] == sum(one)
+    # A classifier of the tests has no tokenizer, so nobody counts.
+    assert one == [0, 0] or 0 < one[0] < one[1]
+
+
 def test_an_unknown_model_is_not_found(engine: Engine) -> None:
     response = engine.classify(["x"], model="no-such-model")
     assert response.status_code == 404

@@ -38,7 +38,11 @@ class FewWords(KeywordClassifier):
     def classify(self, texts: Sequence[str]) -> list[Classified]:
         reads = READS[self._release]
         return [
-            Classified(scores=scores, tokens_cut=max(0, len(text.split()) - reads))
+            Classified(
+                scores=scores,
+                tokens_in=min(reads, len(text.split())),
+                tokens_cut=max(0, len(text.split()) - reads),
+            )
             for text, scores in zip(texts, self.predict(texts), strict=True)
         ]
 
@@ -63,7 +67,9 @@ def test_a_cut_shows_in_answers_events_and_counters(tmp_path: Path) -> None:
         assert gate.classify("How many moons has Jupiter").json()["tokens_cut"] == 2
         words = "How many moons has Jupiter and how many has Mars"
         asked = {"model": TASK, "messages": [{"role": "user", "content": words}]}
-        [choice] = gate.http.post("/v1/chat/completions", json=asked).json()["choices"]
+        answer = gate.http.post("/v1/chat/completions", json=asked).json()
+        assert answer["usage"] == {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
+        [choice] = answer["choices"]
         assert choice["tokens_cut"] == 7
         stream = gate.http.post("/v1/chat/completions", json=asked | {"stream": True}).text
         assert '"tokens_cut":7' in stream

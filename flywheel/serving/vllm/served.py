@@ -66,7 +66,11 @@ class VllmEncoder(_Remote):
         read = self._tokens(texts)
         rows = self._client.classify(self._release, [tokens.ids for tokens in read])
         return [
-            Classified(scores=dict(zip(self.labels, row, strict=True)), tokens_cut=tokens.cut)
+            Classified(
+                scores=dict(zip(self.labels, row, strict=True)),
+                tokens_in=len(tokens.ids),
+                tokens_cut=tokens.cut,
+            )
             for row, tokens in zip(rows, read, strict=True)
         ]
 
@@ -130,7 +134,7 @@ class VllmChooser(_Asked):
         weights = [math.exp(value - highest) for value in scaled]
         total = sum(weights)
         scores = {label: weight / total for label, weight in zip(self.labels, weights, strict=True)}
-        return Classified(scores=scores, tokens_cut=cut)
+        return Classified(scores=scores, tokens_in=len(ids), tokens_cut=cut)
 
 
 class VllmWriter(_Asked):
