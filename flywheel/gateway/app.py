@@ -40,7 +40,7 @@ from flywheel.gateway.requests import (
     check_text,
     parse,
 )
-from flywheel.gateway.sample_ids import SAMPLE_HEADER, SampleIds, sample_name
+from flywheel.gateway.sample_ids import SAMPLE_HEADER, SampleIds, naming_headers, sample_name
 from flywheel.gateway.shadow import Shadow
 from flywheel.gateway.splits import Splits
 from flywheel.monitoring.bodies import read_body
@@ -256,7 +256,12 @@ class _Endpoints:
         if user:
             check_id("user", user)
         sample_id = self._sample_ids.of(
-            request.headers, caller, task=task, text=text, user=user, body=raw
+            naming_headers(request.scope["headers"]),
+            caller,
+            task=task,
+            text=text,
+            user=user,
+            body=raw,
         )
         return Ask(
             task,
