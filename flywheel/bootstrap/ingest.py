@@ -38,8 +38,8 @@ class Conflict(msgspec.Struct, frozen=True):
 class Ingested(msgspec.Struct, frozen=True, kw_only=True):
     """What a file brought in. ``again`` lines had the text of another and its label;
     ``relabelled`` ones had it with another label, each named in ``conflicts``. ``unchanged``
-    samples had this label already. ``left_out`` is why → the lines whose label does not hold;
-    ``unit`` is what a line is called in this format."""
+    samples had this label already; ``held_out`` ones are in the holdout and stay there, whatever
+    the file is for. ``left_out`` is why → the lines whose label does not hold; ``unit`` is what a line is called in this format."""
 
     task: str
     split: str | None
@@ -48,6 +48,7 @@ class Ingested(msgspec.Struct, frozen=True, kw_only=True):
     samples: int
     by_label: dict[str, int]
     unchanged: int
+    held_out: int
     again: int
     relabelled: int
     conflicts: tuple[Conflict, ...]
@@ -94,6 +95,7 @@ def ingest_file(
         samples=len(last),
         by_label={label: counted[label] for label in of_task.labels},
         unchanged=unchanged,
+        held_out=sum(one.split == "holdout" for one in standing.values() if split != "holdout"),
         again=len(read.rows) - len(last) - len(conflicts),
         relabelled=len(conflicts),
         conflicts=conflicts,
@@ -144,7 +146,9 @@ def _all_events(
     problems: list[tuple[int, str]] = []
     for sample_id, row in rows:
         stands = standing.get(sample_id)
-        if stands is not None and stands.label == row.label and split in (None, stands.split):
+        # What is held out stays so, whatever a later file says of it.
+        placed = stands is not None and (split in (None, stands.split) or stands.split == "holdout")
+        if stands is not None and stands.label == row.label and placed:
             unchanged += 1
             continue
         of_row = _events(task, sample_id, row.text, row.label, split, annotator)

@@ -21,6 +21,8 @@ def ingested_text(found: Ingested) -> list[str]:
         lines.append(
             f"of these known with the same label, which changes nothing: {found.unchanged}"
         )
+    if found.held_out:
+        lines.append(f"of these in the holdout already, where they stay: {found.held_out}")
     if found.again:
         lines.append(f"repeated {found.unit}s, which count once: {found.again}")
     if found.relabelled:

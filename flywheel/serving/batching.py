@@ -168,6 +168,13 @@ class Batcher:
 
     async def _work(self, lane: _Lane) -> None:
         """Start batches while something waits; a lane that is idle has no task."""
+        try:
+            await self._start_batches(lane)
+        finally:
+            # Whatever ended it, the next request begins it again.
+            lane.task = None
+
+    async def _start_batches(self, lane: _Lane) -> None:
         while lane.queues:
             await lane.slots.acquire()
             served, queue = min(lane.queues.items(), key=lambda item: item[1].pieces[0].queued_at)
@@ -180,7 +187,6 @@ class Batcher:
             task = asyncio.create_task(self._infer(lane.worker, queue.ask, batch))
             lane.running.add(task)
             task.add_done_callback(lambda task: self._ended(lane, task))
-        lane.task = None
 
     def _ended(self, lane: _Lane, task: asyncio.Task[None]) -> None:
         lane.running.discard(task)

@@ -66,7 +66,7 @@ class FeatureStore:
         the folder cannot be written.
         """
         self.ensure()
-        with self._lock, self._locked(), _failures_named():
+        with self._locked(), self._lock, _failures_named():
             self._write(task, rows)
 
     def refresh(self, task: str, read: Callable[[], Sequence[SourceHistory]]) -> None:
@@ -77,10 +77,12 @@ class FeatureStore:
         moment went back, since a label was withdrawn, is dated now.
         """
         self.ensure()
-        with self._lock, self._locked(), _failures_named():
-            rows = [row for row in read() if self._written.get(_entity(task, row.source)) != row]
-            online = self._moments(task, [row.source for row in rows])
-            self._write(task, [self._no_older(task, row, online) for row in rows])
+        with _failures_named(), self._locked():
+            rows = read()  # which may take a while, and keeps nobody from what is online
+            with self._lock:
+                new = [row for row in rows if self._written.get(_entity(task, row.source)) != row]
+                online = self._moments(task, [row.source for row in new])
+                self._write(task, [self._no_older(task, row, online) for row in new])
 
     def _no_older(
         self, task: str, row: SourceHistory, online: Mapping[str, datetime]
@@ -164,7 +166,7 @@ class FeatureStore:
         from storage.features.definitions import FEATURES, VIEW
 
         own = entities.assign(source=[_entity(task, source) for source in entities["source"]])
-        with self._lock, self._locked(), _failures_named():
+        with self._locked(), self._lock, _failures_named():
             # Feast's Dask store sorts rows without a match only within one file.
             self._merge()
             job = self._feast.get_historical_features(

@@ -191,6 +191,9 @@ def test_what_was_read_earlier_is_never_written_later(features: FeatureStore) ->
     def older() -> list[SourceHistory]:
         overtaking.start()
         assert not reads.wait(0.5)
+        # Nor does anybody who asks what is online wait for the database.
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(features.online, "task", ["app"]).result(60) == {}
         return [row("app", 1, 0, 10)]
 
     overtaking = Thread(target=lambda: other.refresh("task", newer))

@@ -145,6 +145,31 @@ def test_a_label_may_go_back_to_what_it_was(
     assert settled.label == "billing"
 
 
+def test_what_is_held_out_stays_so_and_is_said(
+    workspace: Path, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "CATCH_UP_SECONDS", 0.0)
+    rename_task(workspace, "cli-held")
+    file = workspace / "seed.csv"
+    file.write_text("text,label\ndown,outage\npaid,billing\n", "utf-8")
+    base = ["-w", str(workspace), "ingest", str(file), "--no-wait"]
+    CliRunner().invoke(cli, [*base, "--split", "holdout"], catch_exceptions=False)
+    handle_all(workspace, "cli-held")
+    acknowledge(kafka)
+    file.write_text("text,label\ndown,outage\npaid,other\nnew,other\n", "utf-8")
+    done = CliRunner().invoke(cli, [*base, "--split", "train"], catch_exceptions=False)
+    assert "of these known with the same label, which changes nothing: 1" in done.output
+    assert "of these in the holdout already, where they stay: 2" in done.output
+    found = {
+        sample.text: (sample.label, sample.split) for sample in handle_all(workspace, "cli-held")
+    }
+    assert found == {
+        "down": ("outage", "holdout"),
+        "paid": ("other", "holdout"),
+        "new": ("other", "train"),
+    }
+
+
 def test_a_file_that_says_what_is_rejected_and_what_is_in_it_twice(workspace: Path) -> None:
     rename_task(workspace, "cli-export")
     file = workspace / "export.jsonl"
