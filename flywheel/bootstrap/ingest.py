@@ -39,7 +39,8 @@ class Ingested(msgspec.Struct, frozen=True, kw_only=True):
     """What a file brought in. ``again`` lines had the text of another and its label;
     ``relabelled`` ones had it with another label, each named in ``conflicts``. ``unchanged``
     samples had this label already; ``held_out`` ones are in the holdout and stay there, whatever
-    the file is for. ``left_out`` is why → the lines whose label does not hold; ``unit`` is what a line is called in this format."""
+    the file is for. ``left_out`` is why → the lines whose label does not hold; ``unit`` is
+    what a line is called in this format."""
 
     task: str
     split: str | None
