@@ -21,7 +21,7 @@ from flywheel.gateway.metrics import count_cut, observe
 from flywheel.gateway.shadow import Copy, Shadow
 from flywheel.gateway.splits import Splits
 
-# How metrics tell an answer that nobody waited for; no caller gets this status.
+# What events and metrics say of an answer that nobody waited for; no caller gets this status.
 CALLER_GONE = 499
 _EVENT_IDS = uuid.UUID("0d5ad0b7-6e0c-5c49-8c0c-8e6b7a1f4c21")
 
@@ -203,6 +203,7 @@ def _served(
     event_id = new_id() if abandoned else traffic_event_id(ask.task, ask.sample_id)
     return msgspec.structs.replace(
         _asked(ask, split, variant, event_id),
+        status=CALLER_GONE if abandoned else 200,
         abandoned=abandoned,
         output=prediction.output,
         scores=prediction.scores,

@@ -42,11 +42,19 @@ def test_a_rollout_without_traffic_has_no_evidence(database: Database) -> None:
 
 
 def test_an_answer_that_nobody_waited_for_is_no_evidence(database: Database) -> None:
+    left = {"abandoned": True, "status": 499}
+    live = [
+        traffic("s1", 1, latency_ms=900.0, **left, **CHALLENGER),
+        traffic("s2", 1, **left, **CHAMPION),
+        traffic("s1", 2, latency_ms=20.0, **CHALLENGER),
+    ]
+    with database.transaction() as tx:
+        tx.label_intake.record_samples(live)
+        # And the repeated request has one answer, for the doctor too.
+        assert tx.balance.doubled_answers() == []
     record(
         database,
-        traffic("s1", 1, abandoned=True, latency_ms=900.0, **CHALLENGER),
-        traffic("s2", 1, abandoned=True, **CHAMPION),
-        traffic("s1", 2, latency_ms=20.0, **CHALLENGER),
+        *live,
         settled("s1", "a"),
         settled("s2", "a"),
     )

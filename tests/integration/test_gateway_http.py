@@ -470,7 +470,7 @@ def test_a_client_that_goes_away_keeps_its_record(gateway) -> None:
         opened.set()
         eventually(lambda: gate.events(TrafficRecorded))
         [event] = gate.events(TrafficRecorded)
-        assert (event.text, event.status) == ("Who left?", 200)
+        assert (event.text, event.output, event.abandoned) == ("Who left?", "HUM", True)
 
 
 class _AfterFirst(threading.Event):

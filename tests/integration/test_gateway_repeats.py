@@ -92,7 +92,11 @@ def test_an_answer_that_nobody_waited_for_is_recorded_as_such(
     eventually(lambda: len(gate.events(TrafficRecorded)) == 3)
     events = gate.events(TrafficRecorded)
     assert {(event.sample_id, event.unit) for event in events} == {(answer["sample_id"], "ada")}
-    assert sorted(event.abandoned for event in events) == [False, True, True]
+    assert sorted((event.status, event.abandoned) for event in events) == [
+        (200, False),
+        (499, True),
+        (499, True),
+    ]
     assert len({event.event_id for event in events}) == 3
     eventually(lambda: gate.events(ShadowRecorded))
     assert len(gate.events(ShadowRecorded)) == 1
