@@ -126,7 +126,7 @@ def test_a_publisher_that_failed_harms_no_other_of_its_name(kafka: KafkaSettings
 def test_closing_raises_nothing_when_all_is_stored(tmp_path: Path) -> None:
     sent = traffic(2)
     with local_kafka(tmp_path) as own:
-        publisher = KafkaPublisher(own, "test", timeout=5)
+        publisher = KafkaPublisher(own, "test")
         publisher.publish(sent)
         assert stored(own) == [event.event_id for event in sent]
         # What a later call left in flight is given up with the broker gone; what was stored stays.

@@ -26,7 +26,8 @@ Attention = Literal["sdpa", "eager"]
 _KEY = "training.base_model"
 # Of the largest logit: what the order of sums may do in FP32. Other mathematics does far more.
 _NOISE = 2e-3
-_SAMPLES = 3
+# The longest of a run: a few are enough to tell, and each is computed twice.
+_SAMPLES, _PACKED = 3, 8
 log = structlog.get_logger(__name__)
 
 
@@ -89,7 +90,7 @@ def packs(causal: Any, attention: Attention, samples: Sequence[Sample], row_toke
     shared = shared_prefix(samples)
     chosen: list[Sample] = []
     used = shared
-    for sample in _longest(samples):
+    for sample in _longest(samples)[:_PACKED]:
         used += len(sample) - shared
         if used > row_tokens and len(chosen) > 1:
             break
