@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka_fixture import forget_dead_sockets, local_kafka
+from kafka_fixture import end_with_parent, forget_dead_sockets, free_port, local_kafka
 from streams_harness import WorkerProcess, eventually, traffic
 
 from flywheel.bootstrap.ingest import ingest_file
@@ -23,10 +24,11 @@ from storage.database import Database
 from streams.dead_letters import TOPIC as LETTERS
 from streams.dead_letters import all_letters, list_dead_letters, replay
 from streams.lettering import lettering
+from streams.local_broker import LocalBroker
 from streams.publisher import KafkaPublisher
 from streams.reading import read_topic
 from streams.relay import OutboxRelay
-from streams.topics import LARGEST_RECORD_BYTES
+from streams.topics import LARGEST_RECORD_BYTES, ensure_topics
 
 # What this broker's topics take: less than our own records may be, as on a cluster of others.
 LIMIT = 4000
@@ -125,16 +127,22 @@ def test_a_publisher_that_failed_harms_no_other_of_its_name(kafka: KafkaSettings
 
 def test_closing_raises_nothing_when_all_is_stored(tmp_path: Path) -> None:
     sent = traffic(2)
-    with local_kafka(tmp_path) as own:
-        publisher = KafkaPublisher(own, "test")
+    broker = LocalBroker(tmp_path, port := free_port())
+    end_with_parent(pid := broker.start().pid or 0)
+    own = KafkaSettings(local_port=port)
+    publisher = KafkaPublisher(own, "test")
+    try:
+        ensure_topics(own)
         publisher.publish(sent)
-        assert stored(own) == [event.event_id for event in sent]
         producer = publisher._connected()
-    # What another thread sent since is in flight, to a broker that is gone: it is given up.
-    producer.send("flywheel.traffic", b"in flight")
-    publisher.close()
-    del producer
-    forget_dead_sockets()
+        os.kill(pid, signal.SIGSTOP)
+        # What another thread sent since is in flight, to a broker that hangs: it is given up.
+        producer.send("flywheel.traffic", b"in flight")
+        publisher.close()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        broker.stop()
+        forget_dead_sockets()
 
 
 def test_the_relay_sends_what_stands_behind_a_refused_row(
