@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from flywheel.errors import BrokerError, EventError, FlywheelError
 from streams import connection
 from streams.arrival import no_later_than_arrival
 from streams.batches import Handle, RejectedEvents, handle_batch
+from streams.behind import behind
 from streams.dead_letters import letter_of, letter_of_refused, record_of_letter
 from streams.publisher import is_refusal
 from streams.quiet import quieten
@@ -43,6 +45,7 @@ _GIVE_UP_SECONDS = 300.0
 _DEAF_SECONDS = 60.0
 _KILL_SECONDS = 20.0
 _IDLE_SECONDS = 8.0
+_MEASURE_SECONDS = 2.0
 
 _handled = Counter("flywheel_agent_events", "Events handled and acknowledged.", ["group"])
 _sent = Counter("flywheel_agent_sent", "Events sent by agents and acknowledged.", ["group"])
@@ -118,7 +121,9 @@ async def _watch(kafka: KafkaSettings, loops: Sequence[_Loop], stop: asyncio.Eve
             if one.app.should_stop:
                 _log.error("agent stopped by itself", group=one.agent.group)
                 return EXIT_HOPELESS
-            one.measure_lag()
+            with suppress(TimeoutError):  # the broker is away: the last figures stay
+                async with asyncio.timeout(_MEASURE_SECONDS):
+                    await one.measure_lag()
         try:
             await asyncio.to_thread(connection.require_listener, kafka)
             heard = time.monotonic()
@@ -155,6 +160,7 @@ class _Loop:
     def __init__(self, agent: Agent, app: Any) -> None:
         self.agent = agent
         self._stopping = False
+        self._firsts: dict[Any, int] = {}
         self._idle = asyncio.Event()
         self._idle.set()
         # One thread: batches of a group never overlap, so their order is the log's.
@@ -175,14 +181,26 @@ class _Loop:
             _log.warning("batch left unacknowledged", group=self.agent.group)
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def measure_lag(self) -> None:
+    async def measure_lag(self) -> None:
         """How far this process is behind in the partitions it has."""
         consumer = self.app.consumer
         lags: dict[str, int] = dict.fromkeys(self.agent.topics, 0)
-        for partition in consumer.assignment():
-            end, read = consumer.highwater(partition), consumer._committed_offset.get(partition)
-            if end is not None and read is not None:
-                lags[partition.topic] = lags.get(partition.topic, 0) + max(0, end - read)
+        assigned = list(consumer.assignment())
+        committed = {one: consumer._committed_offset.get(one) for one in assigned}
+        self._firsts = {one: first for one, first in self._firsts.items() if one in committed}
+        unknown = [one for one in assigned if committed[one] is None and one not in self._firsts]
+        if unknown:
+            self._firsts |= await consumer.earliest_offsets(*unknown)
+        silent = [one for one in assigned if consumer.highwater(one) is None]
+        ends = await consumer.highwaters(*silent) if silent else {}
+        for one in assigned:
+            lags[one.topic] = lags.get(one.topic, 0) + behind(
+                consumer.highwater(one) if one not in ends else ends[one],
+                committed[one],
+                self._firsts.get(one),
+                consumer._read_offset.get(one),
+                await consumer.position(one),
+            )
         for topic, lag in lags.items():
             _lag.labels(self.agent.group, topic).set(lag)
 

@@ -12,11 +12,18 @@ if TYPE_CHECKING:
     from flywheel.settings import KafkaSettings
 
 
+# How old what a client knows of topics may be: partitions that are added are read, and a topic that
+# is made anew is noticed, after this at the latest. The clients' own default is five minutes.
+METADATA_SECONDS = 15
+
+
 def kafka_python(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:
     """Arguments of every kafka-python client."""
-    return {"bootstrap_servers": kafka.servers.split(","), "client_id": client_id} | _security(
-        kafka
-    )
+    return {
+        "bootstrap_servers": kafka.servers.split(","),
+        "client_id": client_id,
+        "metadata_max_age_ms": METADATA_SECONDS * 1000,
+    } | _security(kafka)
 
 
 def require_listener(kafka: KafkaSettings, timeout: float = 2.0) -> None:
@@ -43,7 +50,11 @@ def require_listener(kafka: KafkaSettings, timeout: float = 2.0) -> None:
 
 def aiokafka(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:
     """Arguments of every aiokafka client."""
-    return {"bootstrap_servers": kafka.servers, "client_id": client_id} | _security(kafka)
+    return {
+        "bootstrap_servers": kafka.servers,
+        "client_id": client_id,
+        "metadata_max_age_ms": METADATA_SECONDS * 1000,
+    } | _security(kafka)
 
 
 def faust(kafka: KafkaSettings) -> dict[str, Any]:
@@ -51,7 +62,9 @@ def faust(kafka: KafkaSettings) -> dict[str, Any]:
     from yarl import URL
 
     arguments: dict[str, Any] = {
-        "broker": [URL(f"aiokafka://{server.strip()}") for server in kafka.servers.split(",")]
+        "consumer_metadata_max_age_ms": METADATA_SECONDS * 1000,
+        "producer_metadata_max_age_ms": METADATA_SECONDS * 1000,
+        "broker": [URL(f"aiokafka://{server.strip()}") for server in kafka.servers.split(",")],
     }
     if credentials := _faust_credentials(kafka):
         arguments["broker_credentials"] = credentials

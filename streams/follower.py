@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Event as Signal
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,8 @@ class Follower:
     """Calls ``handle`` with every event of its topics, old ones first, in order by key.
 
     For small topics whose whole story each process needs (splits, releases). A restart reads all
-    of it again, so ``handle`` must be idempotent. A record that cannot be decoded is logged and
+    of it again, so ``handle`` must be idempotent; so does a topic, or a broker, that was made anew:
+    where following stood is of the log before. A record that cannot be decoded is logged and
     skipped; a retryable error of ``handle`` is retried in place, any other logged and skipped.
     """
 
@@ -45,6 +46,7 @@ class Follower:
         self._handle = handle
         self._client_id = client_id
         self._positions: dict[Any, int] = {}
+        self._ids: dict[str, Any] = {}
         self._caught_up = Signal()
         self._stopping = Signal()
         self._thread = LastingThread(f"follower-{client_id}", self._run)
@@ -69,6 +71,7 @@ class Follower:
             try:
                 self._follow()
                 pause = _RETRY_SECONDS
+                self._stopping.wait(pause)
             except Exception as error:  # noqa: BLE001 - the thread's boundary
                 # Whatever broke the connection, following goes on from the last handled record.
                 _log.warning(
@@ -98,6 +101,8 @@ class Follower:
             ]
             if self._stopping.is_set():
                 return
+            known = self._logs(consumer)
+            self._forget_other_logs(known)
             consumer.assign(partitions)
             for partition in partitions:
                 if partition in self._positions:
@@ -107,6 +112,9 @@ class Follower:
             targets = consumer.end_offsets(partitions)
             while not self._stopping.is_set():
                 batch = consumer.poll(timeout_ms=200, max_records=500)
+                if self._logs(consumer) != known:
+                    _log.warning("topics were made anew or grew", topics=self._topics)
+                    return
                 for partition, records in batch.items():
                     for record in records:
                         self._take(record)
@@ -117,6 +125,27 @@ class Follower:
                     self._caught_up.set()
         finally:
             consumer.close()
+
+    def _logs(self, consumer: Any) -> dict[str, tuple[Any, frozenset[int]]]:
+        """Topic → its id, which a topic that is made anew has not, and its partitions."""
+        return {
+            topic: (
+                consumer._cluster.topic_id(topic),
+                frozenset(consumer._cluster.partitions_for_topic(topic) or ()),
+            )
+            for topic in self._topics
+        }
+
+    def _forget_other_logs(self, known: Mapping[str, tuple[Any, frozenset[int]]]) -> None:
+        for topic, (topic_id, _) in known.items():
+            if self._ids.setdefault(topic, topic_id) != topic_id:
+                _log.warning("topic was made anew, following it from its beginning", topic=topic)
+                self._ids[topic] = topic_id
+                self._positions = {
+                    place: offset
+                    for place, offset in self._positions.items()
+                    if place.topic != topic
+                }
 
     def _partitions_of(self, consumer: Any, topic: str) -> list[int]:
         """The topic's partitions, waiting while it does not exist yet."""

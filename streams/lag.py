@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from flywheel.errors import BrokerError
 from streams import connection
 from streams.agents import evidence, labels, review, triage
+from streams.behind import behind
 from streams.reconcile import committed_offsets
 
 if TYPE_CHECKING:
@@ -28,11 +29,11 @@ def agent_lag(
     Raises BrokerError when Kafka does not answer.
     """
     committed = {group: committed_offsets(kafka, group, patience) for group in agents}
-    ends = _ends(kafka, {topic for topics in agents.values() for topic in topics})
+    logs = _logs(kafka, {topic for topics in agents.values() for topic in topics})
     return {
         group: sum(
-            max(0, end - committed[group].get(place, 0))
-            for place, end in ends.items()
+            behind(end, committed[group].get(place), first, None, None)
+            for place, (first, end) in logs.items()
             if place[0] in topics
         )
         for group, topics in agents.items()
@@ -46,19 +47,22 @@ def handled_all(
 
     Raises BrokerError when Kafka does not answer.
     """
-    ends = _ends(kafka, topics)
+    logs = _logs(kafka, topics)
     deadline = time.monotonic() + timeout
     while True:
         committed = committed_offsets(kafka, group, patience)
-        if all(committed.get(place, 0) >= end for place, end in ends.items()):
+        if all(
+            behind(end, committed.get(place), first, None, None) == 0
+            for place, (first, end) in logs.items()
+        ):
             return True
         if time.monotonic() >= deadline:
             return False
         time.sleep(_LOOK_SECONDS)
 
 
-def _ends(kafka: KafkaSettings, topics: Iterable[str]) -> dict[tuple[str, int], int]:
-    """(topic, partition) → the offset after its last record."""
+def _logs(kafka: KafkaSettings, topics: Iterable[str]) -> dict[tuple[str, int], tuple[int, int]]:
+    """(topic, partition) → the offset of its oldest record, and the one after its last."""
     from kafka import KafkaConsumer, TopicPartition
     from kafka.errors import KafkaError
 
@@ -71,9 +75,10 @@ def _ends(kafka: KafkaSettings, topics: Iterable[str]) -> dict[tuple[str, int], 
                 for topic in sorted(topics)
                 for number in consumer.partitions_for_topic(topic) or ()
             ]
-            found = consumer.end_offsets(partitions) if partitions else {}
+            firsts = consumer.beginning_offsets(partitions) if partitions else {}
+            ends = consumer.end_offsets(partitions) if partitions else {}
         finally:
             consumer.close()
     except (KafkaError, OSError) as error:
         raise BrokerError(f"Kafka at {kafka.servers} does not answer: {error}") from error
-    return {(place.topic, place.partition): end for place, end in found.items()}
+    return {(place.topic, place.partition): (firsts[place], end) for place, end in ends.items()}

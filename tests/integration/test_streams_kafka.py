@@ -134,6 +134,76 @@ def test_a_follower_reads_from_the_beginning_stays_on_and_skips_garbage(
         follower.stop()
 
 
+def test_a_follower_reads_a_topic_that_is_made_anew_from_its_beginning(
+    kafka: KafkaSettings, publisher: KafkaPublisher
+) -> None:
+    """It stood after the third record of the log before: the new one has more than that."""
+    from kafka.admin import KafkaAdminClient, NewTopic
+
+    topic = f"anew-{new_id()}"
+    admin = KafkaAdminClient(bootstrap_servers=kafka.servers)
+    events = [dataset(f"v{n}") for n in range(9)]
+
+    def publish(some: list[DatasetVersioned]) -> None:
+        publisher.publish_records(
+            [Record(topic, b"k", encode(one).value, encode(one).headers) for one in some]
+        )
+
+    def make(partitions: int) -> None:
+        admin.create_topics([NewTopic(topic, partitions, 1)])
+
+    make(1)
+    publish(events[:3])
+    seen: list[Event] = []
+    follower = Follower(kafka, [topic], seen.append, "test-anew")
+    follower.start()
+    try:
+        eventually(lambda: seen == events[:3])
+        admin.delete_topics([topic])
+        eventually(lambda: topic not in admin.list_topics())
+        make(1)
+        publish(events[3:])
+        eventually(lambda: [one for one in seen if one in events[3:]] == events[3:])
+    finally:
+        follower.stop()
+        admin.close()
+
+
+def test_partitions_that_are_added_are_followed(
+    kafka: KafkaSettings, publisher: KafkaPublisher
+) -> None:
+    from kafka.admin import KafkaAdminClient, NewPartitions, NewTopic
+
+    topic = f"grows-{new_id()}"
+    admin = KafkaAdminClient(bootstrap_servers=kafka.servers)
+    admin.create_topics([NewTopic(topic, 1, 1)])
+    seen: list[Event] = []
+    follower = Follower(kafka, [topic], seen.append, "test-grows")
+    follower.start()
+    try:
+        assert follower.caught_up(30)
+        admin.create_partitions({topic: NewPartitions(8)})
+        event = dataset("v")
+        record = encode(event)
+
+        def sent_everywhere() -> bool:
+            keys = [f"key-{n}".encode() for n in range(40)]
+            publisher.publish_records(
+                [Record(topic, key, record.value, record.headers) for key in keys]
+            )
+            return len(seen) > 0
+
+        eventually(sent_everywhere)
+        before = len(seen)
+        publisher.publish_records(
+            [Record(topic, f"k{n}".encode(), record.value, record.headers) for n in range(40)]
+        )
+        eventually(lambda: len(seen) >= before + 40)
+    finally:
+        follower.stop()
+        admin.close()
+
+
 def test_a_follower_tries_a_retryable_failure_again(
     kafka: KafkaSettings, publisher: KafkaPublisher
 ) -> None:
