@@ -10,6 +10,8 @@ import sqlite3
 import sys
 from collections.abc import Sequence
 
+from prometheus_client import start_http_server
+
 from flywheel.contracts.events import Event, ReviewRequested, TrafficRecorded
 from flywheel.errors import StorageError
 from flywheel.monitoring.logs import configure_logging
@@ -44,7 +46,9 @@ class Sink:
 
 
 def spoil(event: Event) -> None:
-    """Fail as a handler may: by an odd event, or by a bug."""
+    """Fail as a handler may: by an odd event, by a bug, or because its database is away."""
+    if "STREAMS_TEST_STUCK" in os.environ:
+        raise StorageError("the database is away")
     text = event.text if isinstance(event, TrafficRecorded) else ""
     if text == "poison":
         raise ValueError("this text makes the handler fail")
@@ -69,6 +73,8 @@ def request_of(event: TrafficRecorded) -> ReviewRequested:
 if __name__ == "__main__":
     port, group, path = sys.argv[1:4]
     configure_logging("worker", "info")
+    if "STREAMS_TEST_METRICS" in os.environ:
+        start_http_server(int(os.environ["STREAMS_TEST_METRICS"]), "127.0.0.1")
     agent = Agent(group, ("flywheel.traffic",), Sink(path))
     kafka = KafkaSettings(local_port=int(port))
     ready = lambda: print("ready", flush=True)  # noqa: E731

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kafka_fixture import free_port
 from streams_harness import WorkerProcess, eventually, traffic
 
 from flywheel.contracts.codec import Record, decode, encode
@@ -114,6 +116,25 @@ def test_what_is_published_is_in_the_log_with_its_key(
     keys = {record.value: record.key.decode() for record in read_topic(kafka, "flywheel.traffic")}
     for event in sent:
         assert keys[encode(event).value] == event.sample_id
+
+
+def test_the_gauge_counts_for_a_fresh_group_that_is_stuck_from_its_first_record(
+    kafka: KafkaSettings, publisher: KafkaPublisher, worker: WorkerProcess
+) -> None:
+    publisher.publish(traffic(5))
+    port = free_port()
+
+    def lag() -> float:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        found = [line for line in lines if line.startswith("flywheel_agent_lag{")]
+        return float(found[0].rpartition(" ")[2]) if found else 0.0
+
+    worker.start(STREAMS_TEST_STUCK="1", STREAMS_TEST_METRICS=str(port))
+    eventually(lambda: lag() >= 5)
+    worker.end(signal.SIGKILL)
+    worker.start(STREAMS_TEST_METRICS=str(port))
+    eventually(lambda: len(worker.effects()) >= 5 and lag() == 0)
 
 
 def test_a_follower_reads_from_the_beginning_stays_on_and_skips_garbage(
