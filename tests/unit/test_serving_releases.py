@@ -15,7 +15,7 @@ from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.split import TrafficSplit
 from flywheel.errors import ArtefactError, NotFound, TooManyRequests, Unavailable
 from flywheel.serving.batching import Batcher
-from flywheel.serving.engine import Classifier, Generated, Generator, InProcess
+from flywheel.serving.engine import Classified, Classifier, Generated, Generator, InProcess
 from flywheel.serving.releases import ReleaseSet
 
 
@@ -34,7 +34,7 @@ class Remote:
         self.at_once = self.most_at_once = 0
         self._lock = threading.Lock()
 
-    def predict(self, texts: Sequence[str]) -> list[dict[str, float]]:
+    def classify(self, texts: Sequence[str]) -> list[Classified]:
         with self._lock:
             self.asked.append(len(texts))
             self.at_once += 1
@@ -44,7 +44,7 @@ class Remote:
             self.at_once -= 1
         if self.dead:
             raise Unavailable(self.dead)
-        return [{"a": 0.75, "b": 0.25} for _ in texts]
+        return [Classified(scores={"a": 0.75, "b": 0.25}) for _ in texts]
 
     def problem(self) -> str | None:
         return self.dead
@@ -182,7 +182,7 @@ async def test_a_remote_release_is_asked_several_times_at_once_and_no_more() -> 
     await asyncio.to_thread(eventually, lambda: remote.at_once == 3)
     assert batcher.waiting >= 3
     remote.go.set()
-    assert [row[0]["a"] for row in await asyncio.gather(*asked)] == [0.75] * 7
+    assert [row[0].scores["a"] for row in await asyncio.gather(*asked)] == [0.75] * 7
     assert remote.most_at_once == 3
     assert remote.asked == [1] * 7
     assert batcher.waiting == 0
