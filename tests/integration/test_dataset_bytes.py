@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from dataset_workspace import build, files, git, make, objects, repro
 
+from flywheel.bootstrap.kept_bytes import missing_bytes
 from flywheel.datasets.versions import versions
 from flywheel.datasets.workspace import (
     checkout,
@@ -23,6 +24,7 @@ from flywheel.datasets.workspace import (
     prune,
 )
 from flywheel.errors import Conflict, NotFound, WorkspaceError
+from flywheel.settings import load_settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")
 
@@ -183,3 +185,27 @@ def test_a_version_pruned_on_purpose_says_so_and_is_no_fault(
     assert one_turn(root, 30, second) == first
     checkout(root, "mail", first, tmp_path / "out")
     assert [one.pruned for one in versions(root)] == [None, None]
+
+
+def test_doctor_names_what_has_no_bytes_and_what_was_pruned(turned: tuple[Path, str]) -> None:
+    root, first = turned
+    (root / "flywheel.toml").write_text(
+        '[tasks.mail]\nlabels = ["a", "b"]\n[tasks.mail.training]\nbase_model = "base"\n'
+    )
+    settings = load_settings(root, {})
+    second = one_turn(root, 50, first)
+    third = one_turn(root, 70, second)
+    recorded = {"mail": [first, second, third]}
+    assert missing_bytes(settings, recorded) == ([], [])
+
+    prune(root, "mail", first, "ada: asked to forget")
+    made = next(one for one in versions(root) if one.version == second)
+    for store in (CACHE, REMOTE):
+        (root / store / "files/md5" / made.dvc_hash[:2] / made.dvc_hash[2:]).unlink()
+    problems, advice = missing_bytes(settings, {"mail": [*recorded["mail"], "d-lost"]})
+    assert advice == [
+        f"dataset {first} of mail has no bytes any more: pruned by ada: asked to forget"
+    ]
+    assert problems[0].startswith(f"dataset {second} of mail: 1 of its files are in no store")
+    assert f"datasets prune {second} --task mail" in problems[0]
+    assert problems[1:] == [f"dataset d-lost of mail has no tag in {root}: its commit is gone"]

@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from dataset_workspace import build, files, git, make
+from dataset_workspace import build, files, git, make, repro
 
+from flywheel.bootstrap.params import write_params
 from flywheel.contracts.dataset_folder import Manifest
 from flywheel.datasets.versions import versions
 from flywheel.datasets.workspace import checkout, commit_dataset, init
@@ -65,3 +66,18 @@ def test_a_dataset_that_the_pipeline_did_not_build_is_refused(tmp_path: Path) ->
     with pytest.raises(WorkspaceError, match="run the pipeline's build stage"):
         commit_dataset(tmp_path, "mail", manifest)
     assert versions(tmp_path, "mail") == []
+
+
+def test_a_changed_label_is_a_changed_input_whatever_number_it_looks_like(tmp_path: Path) -> None:
+    root = make(tmp_path / "workspace")
+    (root / "dvc.yaml").write_text(
+        "stages:\n  build:\n    foreach: ${tasks}\n    do:\n      cmd: date +%N > data-${key}\n"
+        '      params: ["tasks.${key}.labels"]\n      outs: [data-mail]\n'
+    )
+    built = []
+    for labels in (["1e5", "b"], ["1e5", "b"], ["10e4", "b"], ["on", "b"], ["true", "b"]):
+        write_params(root, {"mail": {"labels": labels}})
+        repro(root, "build")
+        built.append((root / "data-mail").read_bytes())
+    assert built[0] == built[1]
+    assert len(set(built)) == 4
