@@ -11,6 +11,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 from kafka_fixture import free_port
@@ -235,12 +236,15 @@ def test_start_says_what_became_of_it(workspace: Workspace) -> None:
 
 def test_one_caller_is_said_with_the_way_out(workspace: Workspace) -> None:
     seen = workspace.newest
+    began = seen.step_started_at - timedelta(minutes=1)
+    with workspace.database.transaction("controller") as tx:
+        tx.rollouts.save(msgspec.structs.replace(seen, step_started_at=began), None)
     with workspace.database.transaction("worker") as tx:
         tx.evidence_intake.record_traffic(
             [
                 TrafficRecorded(
                     event_id=new_id(),
-                    occurred_at=utc_now() + timedelta(seconds=10),
+                    occurred_at=utc_now(),
                     task=TASK,
                     sample_id=f"s{number}",
                     text="?",
