@@ -39,7 +39,7 @@ class TrainingSettings(Settings):
         0,
         ge=0,
         description="Of a text that are read, the rest is cut; 0: as many as the base can. "
-        "Twice the tokens take twice the time, or more; short texts cost the same.",
+        "Twice the tokens take about twice the time; short texts cost the same.",
     )
     threads: int = Field(0, ge=0, description="CPU threads; 0 is one per core.")
     seed: int = Field(0, description="Of the order of samples and of dropout.")
