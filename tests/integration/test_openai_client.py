@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from gateway_harness import TASK, eventually, held_server, model_server, split_event
 from generation_harness import TASK as REPLIES
@@ -15,7 +16,6 @@ from test_gateway_client_fields import FIELDS, NAMES
 
 from flywheel.contracts.events import LabelRecorded, TrafficRecorded
 
-openai = pytest.importorskip("openai", reason="the openai client is not installed")
 # Of the call itself, not of the request.
 _CALL = {"self", "model", "messages", "extra_headers", "extra_query", "extra_body", "timeout"}
 
