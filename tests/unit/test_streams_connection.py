@@ -25,6 +25,7 @@ def test_the_local_broker_needs_nothing_but_its_address() -> None:
     assert connection.kafka_python(KafkaSettings(), "me") == {
         "bootstrap_servers": ["127.0.0.1:19092"],
         "client_id": "me",
+        "metadata_max_age_ms": connection.METADATA_SECONDS * 1000,
     }
     assert connection.faust(KafkaSettings())["broker"][0].port == 19092
 
