@@ -1,11 +1,14 @@
-"""One browser for the tests of a module."""
+"""One browser for the tests of a module, and a console of a story that is written once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from console_places import browser_binary
+from console_seed import opened, seed
+from console_site import Site, serving
 from playwright.sync_api import Browser, sync_playwright
 
 
@@ -18,3 +21,19 @@ def browser() -> Iterator[Browser]:
         )
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="session")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database in which everything has happened once; tests get copies."""
+    path = tmp_path_factory.mktemp("story") / "flywheel.db"
+    opened(f"sqlite:///{path}", seed).dispose()
+    assert not path.with_name("flywheel.db-wal").exists(), "the copies would miss what is in it"
+    return path
+
+
+@pytest.fixture
+def site(tmp_path: Path, story: Path) -> Iterator[Site]:
+    """A console on a copy of the story."""
+    with serving(tmp_path, story) as site:
+        yield site

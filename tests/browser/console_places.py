@@ -6,6 +6,7 @@ import shutil
 import sysconfig
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import sync_playwright
 
 
@@ -23,3 +24,9 @@ def browser_binary() -> str | None:
 def vendored_assets() -> Path:
     """The folder that holds the packages whose scripts the console serves."""
     return Path(sysconfig.get_paths()["purelib"])
+
+
+needs_chromium = pytest.mark.skipif(
+    browser_binary() is None,
+    reason="no Chromium here: install Debian's `chromium`, or `playwright install chromium`",
+)

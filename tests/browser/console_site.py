@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 from console_places import vendored_assets
 from console_seed import TASK, console_settings, opened
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from flywheel.console.app import create_app
 from flywheel.settings import FlywheelSettings
@@ -94,3 +94,18 @@ def watched_page(context: BrowserContext, *, console: bool = True) -> Iterator[P
     page.problems = problems
     yield page
     assert not problems
+
+
+def shown(page: Page) -> str:
+    """The id of the sample on screen."""
+    expect(page.locator("#sample")).to_be_visible()
+    return page.locator("#sample").get_attribute("data-id") or ""
+
+
+def answer(page: Page, key: str) -> str:
+    """Answer the sample on screen by a key; its id."""
+    sample = shown(page)
+    page.keyboard.press(key)
+    page.keyboard.press("Enter")
+    expect(page.locator("#sample")).not_to_have_attribute("data-id", sample)
+    return sample

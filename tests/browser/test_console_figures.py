@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from console_places import browser_binary
+from console_places import needs_chromium
 from console_seed import TASK, champion_alone, opened, pause, release_id, seed
 from console_site import Site, serving
 from console_wide import INTENTS, RELEASE, WIDE, wide, wide_settings
@@ -18,10 +18,7 @@ from storage.database import Database
 
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 375, "height": 740}
 
-pytestmark = pytest.mark.skipif(
-    browser_binary() is None,
-    reason="no Chromium here: install Debian's `chromium`, or `playwright install chromium`",
-)
+pytestmark = needs_chromium
 
 # How many pixels of a chart have one of the console's colours, as lines and text are drawn.
 PIXELS = """([chart, name]) => {

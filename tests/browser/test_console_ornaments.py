@@ -8,31 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from console_places import browser_binary
-from console_seed import TASK, console_settings, opened, seed
+from console_places import needs_chromium
+from console_seed import TASK, console_settings
 from console_site import Site, expert_context, serving
 from playwright.sync_api import Browser, Page, Route, expect
 
 REVIEW = f"/review/{TASK}"
 KEY = "a-long-console-key-1"
 
-pytestmark = pytest.mark.skipif(
-    browser_binary() is None,
-    reason="no Chromium here: install Debian's `chromium`, or `playwright install chromium`",
-)
-
-
-@pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("story") / "flywheel.db"
-    opened(f"sqlite:///{path}", seed).dispose()
-    return path
-
-
-@pytest.fixture
-def site(tmp_path: Path, story: Path) -> Iterator[Site]:
-    with serving(tmp_path, story) as site:
-        yield site
+pytestmark = needs_chromium
 
 
 @pytest.fixture

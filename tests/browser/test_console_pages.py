@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from console_places import browser_binary
-from console_seed import LABELS, TASK, opened, release_id, seed
-from console_site import Site, expert_context, serving, watched_page
+from console_places import needs_chromium
+from console_seed import LABELS, TASK, release_id
+from console_site import Site, answer, expert_context, serving, shown, watched_page
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from flywheel.contracts.ids import new_id, utc_now
@@ -23,24 +23,7 @@ from storage.database import Transaction
 REVIEW = f"/review/{TASK}"
 ROLLOUT = f"/rollout/{TASK}"
 
-pytestmark = pytest.mark.skipif(
-    browser_binary() is None,
-    reason="no Chromium here: install Debian's `chromium`, or `playwright install chromium`",
-)
-
-
-@pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("story") / "flywheel.db"
-    opened(f"sqlite:///{path}", seed).dispose()
-    assert not path.with_name("flywheel.db-wal").exists(), "the copies would miss what is in it"
-    return path
-
-
-@pytest.fixture
-def site(tmp_path: Path, story: Path) -> Iterator[Site]:
-    with serving(tmp_path, story) as site:
-        yield site
+pytestmark = needs_chromium
 
 
 @pytest.fixture
@@ -53,20 +36,6 @@ def context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
 def page(context: BrowserContext) -> Iterator[Page]:
     with watched_page(context) as page:
         yield page
-
-
-def shown(page: Page) -> str:
-    """The id of the sample on screen."""
-    expect(page.locator("#sample")).to_be_visible()
-    return page.locator("#sample").get_attribute("data-id") or ""
-
-
-def answer(page: Page, key: str) -> str:
-    sample = shown(page)
-    page.keyboard.press(key)
-    page.keyboard.press("Enter")
-    expect(page.locator("#sample")).not_to_have_attribute("data-id", sample)
-    return sample
 
 
 def test_an_expert_reviews_by_keyboard_alone(site: Site, page: Page) -> None:

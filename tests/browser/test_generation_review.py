@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from console_places import browser_binary
+from console_places import needs_chromium
 from console_seed import opened
 from console_site import Site, expert_context, serving, watched_page
 from console_texts import TEXT_TASK as TASK
@@ -15,10 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 
 REVIEW = f"/review/{TASK}"
 
-pytestmark = pytest.mark.skipif(
-    browser_binary() is None,
-    reason="no Chromium here: install Debian's `chromium`, or `playwright install chromium`",
-)
+pytestmark = needs_chromium
 
 
 @pytest.fixture

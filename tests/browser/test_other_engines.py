@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import firefox
 import pytest
 import webkit
-from console_seed import LABELS, TASK, opened, seed
-from console_site import Site, serving
+from console_seed import LABELS, TASK
+from console_site import Site
 from driven import ENTER, Window
 
 ENGINES = {"webkit": webkit, "firefox": firefox}
@@ -26,19 +25,6 @@ def engine(request: pytest.FixtureRequest) -> Iterator[webkit.WebKit | firefox.F
         )
     with chosen.started() as engine:
         yield engine
-
-
-@pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("story") / "flywheel.db"
-    opened(f"sqlite:///{path}", seed).dispose()
-    return path
-
-
-@pytest.fixture
-def site(tmp_path: Path, story: Path) -> Iterator[Site]:
-    with serving(tmp_path, story) as site:
-        yield site
 
 
 @pytest.fixture(params=[True, False], ids=["kept", "refused"])

@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from console_places import browser_binary
+from console_places import needs_chromium
 from console_seed import opened
 from console_site import Site, expert_context, serving, watched_page
 from console_wide import INTENTS, TITLES, WIDE, wide, wide_settings
@@ -16,10 +16,7 @@ from playwright.sync_api import Browser, Page, expect
 REVIEW = f"/review/{WIDE}"
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 375, "height": 667}
 
-pytestmark = pytest.mark.skipif(
-    browser_binary() is None,
-    reason="no Chromium here: install Debian's `chromium`, or `playwright install chromium`",
-)
+pytestmark = needs_chromium
 
 
 @pytest.fixture

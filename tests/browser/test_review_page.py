@@ -9,9 +9,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from console_places import browser_binary
-from console_seed import LABELS, TASK, console_settings, opened, release_id, seed
-from console_site import Site, expert_context, serving, watched_page
+from console_places import browser_binary, needs_chromium
+from console_seed import LABELS, TASK, console_settings, release_id
+from console_site import Site, answer, expert_context, serving, shown, watched_page
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from flywheel.contracts.events import ReviewRequested
@@ -21,23 +21,7 @@ from flywheel.rollout.ports import Transition
 REVIEW = f"/review/{TASK}"
 ARABIC = "أين وجدت لغة الإسبرانتو؟"
 
-pytestmark = pytest.mark.skipif(
-    browser_binary() is None,
-    reason="no Chromium here: install Debian's `chromium`, or `playwright install chromium`",
-)
-
-
-@pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("story") / "flywheel.db"
-    opened(f"sqlite:///{path}", seed).dispose()
-    return path
-
-
-@pytest.fixture
-def site(tmp_path: Path, story: Path) -> Iterator[Site]:
-    with serving(tmp_path, story) as site:
-        yield site
+pytestmark = needs_chromium
 
 
 @pytest.fixture
@@ -50,19 +34,6 @@ def context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
 def page(context: BrowserContext) -> Iterator[Page]:
     with watched_page(context, console=False) as page:
         yield page
-
-
-def shown(page: Page) -> str:
-    expect(page.locator("#sample")).to_be_visible()
-    return page.locator("#sample").get_attribute("data-id") or ""
-
-
-def answer(page: Page, key: str) -> str:
-    sample = shown(page)
-    page.keyboard.press(key)
-    page.keyboard.press("Enter")
-    expect(page.locator("#sample")).not_to_have_attribute("data-id", sample)
-    return sample
 
 
 def chosen(page: Page) -> str | None:

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from console_places import browser_binary
-from console_seed import LABELS, TASK, console_settings, opened, seed
-from console_site import Site, expert_context, serving, watched_page
+from console_places import needs_chromium
+from console_seed import LABELS, TASK, console_settings, opened
+from console_site import Site, answer, expert_context, serving, shown, watched_page
 from console_texts import TEXT_TASK, text_settings, texts
 from playwright.sync_api import Browser, Page, expect
 
@@ -24,17 +24,7 @@ KEY = "a-long-console-key-1"
 # Held samples are asked about every second.
 LEASE = 3.0
 
-pytestmark = pytest.mark.skipif(
-    browser_binary() is None,
-    reason="no Chromium here: install Debian's `chromium`, or `playwright install chromium`",
-)
-
-
-@pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("story") / "flywheel.db"
-    opened(f"sqlite:///{path}", seed).dispose()
-    return path
+pytestmark = needs_chromium
 
 
 def reviewed_by(settings: FlywheelSettings, task: str, **review: object) -> FlywheelSettings:
@@ -53,19 +43,6 @@ def site(tmp_path: Path, story: Path) -> Iterator[Site]:
 def page(browser: Browser, site: Site) -> Iterator[Page]:
     with expert_context(browser, site.url) as context, watched_page(context, console=False) as page:
         yield page
-
-
-def shown(page: Page) -> str:
-    expect(page.locator("#sample")).to_be_visible()
-    return page.locator("#sample").get_attribute("data-id") or ""
-
-
-def answer(page: Page, key: str) -> str:
-    sample = shown(page)
-    page.keyboard.press(key)
-    page.keyboard.press("Enter")
-    expect(page.locator("#sample")).not_to_have_attribute("data-id", sample)
-    return sample
 
 
 def by_a_colleague(site: Site, sample: str, value: str | None) -> None:
