@@ -24,8 +24,9 @@ _published = Counter("flywheel_published_records", "Records acknowledged by Kafk
 
 
 # Kafka's numbers of what it says of a record that it will never take: too large, alone or with
-# others; no topic's name; not allowed; not valid in this topic.
-_REFUSALS = {10, 18, 17, 29, 87}
+# others; no topic's name; not valid in this topic. A writer that is not allowed (29) is no fault of
+# its records: they wait.
+_REFUSALS = {10, 18, 17, 87}
 
 
 class KafkaPublisher:
