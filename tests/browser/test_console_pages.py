@@ -14,6 +14,7 @@ from console_site import Site, answer, expert_context, serving, shown, watched_p
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from flywheel.contracts.ids import new_id, utc_now
+from flywheel.retraining.ports import RunState, Turn
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.control import tick
 from flywheel.rollout.decide import Readiness
@@ -419,3 +420,30 @@ def test_without_data_every_page_says_what_to_do(browser: Browser, tmp_path: Pat
         page.goto(REVIEW)
         expect(page.get_by_text("Nothing waits for you")).to_be_visible()
         assert not problems
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "told"),
+    [
+        ("failed", "ArtefactError: no labels", "The last turn failed in “evaluate”."),
+        ("succeeded", "no release: accuracy 0.41", "The last turn came to no release."),
+    ],
+)
+def test_a_turn_that_its_gate_refused_did_not_fail(
+    site: Site, page: Page, state: RunState, error: str, told: str
+) -> None:
+    turn = Turn(
+        turn_id=new_id(),
+        task=TASK,
+        state=state,
+        stage="evaluate",
+        reason="40 new labels",
+        started_at=utc_now(),
+        ended_at=utc_now(),
+        error=error,
+    )
+    with site.database.transaction() as tx:
+        tx.turns.save(turn)
+    page.goto("/")
+    expect(page.locator("#turn-error b")).to_have_text(told)
+    expect(page.locator("#turn-error")).to_contain_text(error.rpartition(": ")[2])
