@@ -30,11 +30,15 @@ def axe_source() -> Path | None:
     return Path(places[0]) / "axe.min.js" if places else None
 
 
-pytestmark = pytest.mark.skipif(
-    (browser_binary() is None or axe_source() is None)
-    and "FLYWHEEL_REQUIRE_BROWSER" not in os.environ,
-    reason="no Chromium or no axe here: install Debian's `chromium`, and the dev dependencies",
-)
+pytestmark = [
+    # Minutes together: .ci/run runs them after `make test`.
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        (browser_binary() is None or axe_source() is None)
+        and "FLYWHEEL_REQUIRE_BROWSER" not in os.environ,
+        reason="no Chromium or no axe here: install Debian's `chromium`, and the dev dependencies",
+    ),
+]
 
 
 @dataclass(frozen=True)

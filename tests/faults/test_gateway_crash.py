@@ -25,6 +25,9 @@ from flywheel.serving.app import create_app
 from flywheel.serving.engine import InProcess
 from flywheel.serving.releases import ReleaseSet
 
+# Minutes together: .ci/run runs them after `make test`.
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 
 

@@ -21,6 +21,9 @@ from flywheel.bootstrap.supervisor import check_ports, programs
 from flywheel.bootstrap.up_lock import holder
 from flywheel.settings import load_settings
 
+# Minutes together: .ci/run runs them after `make test`.
+pytestmark = pytest.mark.slow
+
 
 def flywheel(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

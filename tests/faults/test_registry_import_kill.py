@@ -18,6 +18,9 @@ from flywheel.registry.archive import export_release
 from flywheel.registry.release_folder import BASES, RELEASES, verify_release
 from flywheel.retraining.trigger import RETRY_AFTER
 
+# Minutes together: .ci/run runs them after `make test`.
+pytestmark = pytest.mark.slow
+
 POINTS = ("measured", "half made", "made", "registered", "finished")
 TESTS = Path(__file__).parents[1]
 

@@ -27,6 +27,9 @@ from streams.reading import read_topic
 from streams.reconcile import committed_offsets
 from streams.topics import ensure_topics
 
+# Minutes together: .ci/run runs them after `make test`.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[LocalBroker]:

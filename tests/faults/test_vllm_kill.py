@@ -19,6 +19,9 @@ import psutil
 import pytest
 from vllm_models import bert_release, living_group, require_vllm
 
+# Minutes together: .ci/run runs them after `make test`.
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class ModelServer:

@@ -233,10 +233,10 @@ def test_an_unknown_task_is_answered_with_the_known_one(
     [
         (b"{", "not a JSON object"),
         (b'["text", "label"]', "not a JSON object"),
-        (b'{"text": "oak"}', "not a JSON object"),
+        (b'{"text": "oak"}', '"label" missing'),
         (b'{"text": " ", "label": "plant"}', "the text is empty"),
         (b'{"text": "quartz", "label": "mineral"}', "'mineral' is no label of the task"),
-        (b'{"text": "quartz", "label": ["plant"]}', "is no label of the task"),
+        (b'{"text": "quartz", "label": ["plant", "animal"]}', "label"),
         (b'{"text": "\xff", "label": "plant"}', "not UTF-8"),
     ],
 )

@@ -16,6 +16,9 @@ from flywheel.compression.variants import VariantReport
 from flywheel.contracts.model_folder import read_base, read_description
 from flywheel.errors import ArtefactError, ConfigurationError
 
+# Minutes together: .ci/run runs them after `make test`.
+pytestmark = pytest.mark.slow
+
 
 class Wheel:
     """One trained adapter, from which variants are made."""
