@@ -26,7 +26,7 @@ up: install ## Start every process of the workspace (WORKSPACE=folder) under one
 	@.venv/bin/flywheel --workspace $(WORKSPACE) up $(ARGS)
 
 test: install ## Run the tests (under 10 minutes on 2 cores); ARGS="tests/unit -k name" runs some
-	@$(PY) -m pytest -m "not slow" -n 3 --dist loadfile --durations 15 $(ARGS)
+	@$(PY) -m pytest -m "not slow" -n 2 --dist loadfile --durations 15 $(ARGS)
 
 test-all: install ## Run every test, the slow ones too
 	@$(PY) -m pytest $(ARGS)
