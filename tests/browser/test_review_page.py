@@ -66,6 +66,24 @@ def test_undo_brings_each_sample_back_with_what_was_chosen(
     assert site.answers(first) == [LABELS[1]], "sent again as it was"
 
 
+def test_an_undo_outlasts_a_load_that_left_before_it(site: Site, page: Page) -> None:
+    page.goto(REVIEW)
+    page.route("**/answer", lambda route: route.fulfill(status=503, json={"detail": "busy"}))
+    held: list[Route] = []
+    page.route("**/next?*", lambda route: held.append(route))  # noqa: PLW0108 - asked for its arguments
+    first = answer(page, "2")
+    page.keyboard.press("u")
+    expect(page.locator("#sample")).to_have_attribute("data-id", first)
+    for route in held:
+        with page.expect_response("**/next?*"):
+            route.continue_()
+    # What the reply did to the page is done by the time the page answers again.
+    page.evaluate("() => new Promise((done) => setTimeout(done, 100))")
+    assert held
+    assert shown(page) == first
+    assert chosen(page) == LABELS[1]
+
+
 def test_without_the_server_the_page_says_so_and_not_that_nothing_waits(
     site: Site, page: Page
 ) -> None:

@@ -31,9 +31,10 @@ let hiddenAt = 0;
 let fetching = null;
 let askedAt = -Infinity;
 let undoing = false;
-// Answered here, and when that was acknowledged. A load that left before may still offer these; what
-// a later one offers is to be answered again, whoever took it back.
+// Answered here, and when that was acknowledged (Infinity: not yet). A load that left before may still
+// offer these; what a later one offers is to be answered again, whoever took it back.
 const answered = new Map();
+const TAKEN_BACK = -Infinity;
 const session = new Session(task, annotator);
 let lost = ""; // why the console cannot be asked
 let depth = null;
@@ -181,7 +182,7 @@ function submit() {
 
 function drop(entry) {
   outbox.remove(entry.id);
-  answered.delete(entry.item.sample_id);
+  answered.set(entry.item.sample_id, TAKEN_BACK);
 }
 
 function reopen(entry) {
@@ -223,7 +224,7 @@ async function undo() {
 
 function undone(item) {
   const value = session.given(item.sample_id);
-  answered.delete(item.sample_id);
+  answered.set(item.sample_id, TAKEN_BACK);
   session.tookBack(item.sample_id);
   if (CLOSED[item.state]) {
     flash(`Taken back. The sample ${CLOSED[item.state]}: it is not to be answered again.`);
@@ -278,7 +279,8 @@ async function load() {
     drafts.keep(shown, annotator, null);
     flash(`The sample that stood here ${CLOSED[reply.shown]}, meanwhile.`);
   }
-  const ours = (id) => (answered.get(id) ?? -Infinity) > began || unsent.has(id);
+  // What was taken back while this load was under way is no longer what waited when it left.
+  const ours = (id) => (answered.get(id) ?? (unsent.has(id) ? Infinity : TAKEN_BACK)) > began;
   const drafted = (item) => drafts.of(item.sample_id, annotator) !== undefined;
   const offered = reply.items.filter((item) => !ours(item.sample_id));
   const unseen = [...offered.filter(drafted), ...offered.filter((item) => !drafted(item))];
