@@ -25,7 +25,7 @@ demo: install ## Turn the wheel on real input; ARGS="--exit" ends when done, ARG
 up: install ## Start every process of the workspace (WORKSPACE=folder) under one supervisor
 	@.venv/bin/flywheel --workspace $(WORKSPACE) up $(ARGS)
 
-test: install ## Run the tests (under 10 minutes on 2 cores); ARGS="tests/unit -k name" runs some
+test: install ## Run the tests (about 13 minutes on 2 cores); ARGS="tests/unit -k name" runs some
 	@$(PY) -m pytest -m "not slow" -n 2 --dist loadfile --durations 15 $(ARGS)
 
 test-all: install ## Run every test, the slow ones too
