@@ -27,8 +27,10 @@ from flywheel.settings import load_settings
 
 LABELS = {"billing": "money", "outage": "weather", "other": "food"}
 HOW_TO = ROOT / "docs" / "your-own-task.md"
-# What needs a rollout that runs, or a letter that is dead, is parsed elsewhere and not run here.
+# What needs a rollout that runs, a letter that is dead or a dataset before the one that is used, is
+# parsed elsewhere and not run here.
 NOT_HERE = (
+    "datasets prune",
     "rollout rollback",
     "dead-letters replay",
     "releases restore",
