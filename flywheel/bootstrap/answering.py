@@ -82,8 +82,8 @@ class Answering:
 def champions(database: Database, settings: FlywheelSettings) -> dict[str, str]:
     """Task → its champion, as the database has it. Raises StorageError when it is away."""
     with database.transaction(read_only=True) as tx:
-        found = {task: tx.rollouts.champion(task) for task in settings.tasks}
-    return {task: release for task, release in found.items() if release is not None}
+        found = tx.rollouts.champions()
+    return {task: release for task, release in found.items() if task in settings.tasks}
 
 
 def nobody_answers(champion: str, readiness: Readiness) -> str:

@@ -6,13 +6,14 @@ import json
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
+from flywheel.bootstrap.answering import champions
 from flywheel.bootstrap.bases import base_problem
 from flywheel.bootstrap.next_steps import TaskFacts, next_steps, seconds_in_stage
 from flywheel.bootstrap.orphans import members
@@ -31,7 +32,7 @@ from flywheel.retraining.ports import Turn
 from flywheel.review.ports import QueueDepth
 from flywheel.rollout.decide import Readiness
 from flywheel.rollout.ports import Rollout
-from flywheel.rollout.servers import HttpModelServers, ModelServers
+from flywheel.rollout.servers import HttpModelServers
 from flywheel.settings import FlywheelSettings
 from storage.database import Transaction
 from streams.lag import agent_lag
@@ -109,12 +110,15 @@ def standing(settings: FlywheelSettings) -> Standing:
     tasks: dict[str, TaskStanding] = {}
     servers = HttpModelServers(settings.serving.endpoints, _HEALTH_SECONDS, generate=False)
     try:
-        with open_database(settings) as database, database.transaction(read_only=True) as tx:
-            unmatched = Counter(
-                name.partition("/")[0] for name in tx.balance.labels_without_sample()
-            )
-            for task in settings.tasks:
-                tasks[task] = _task(settings, tx, servers, task, unmatched[task], utc_now())
+        with open_database(settings) as database:
+            # Servers may take seconds, in which no transaction is open.
+            ready = {one: servers.ready(one) for one in champions(database, settings).values()}
+            with database.transaction(read_only=True) as tx:
+                unmatched = Counter(
+                    name.partition("/")[0] for name in tx.balance.labels_without_sample()
+                )
+                for task in settings.tasks:
+                    tasks[task] = _task(settings, tx, ready, task, unmatched[task], utc_now())
     except FlywheelError as error:
         problems.append(str(error))
     return Standing(
@@ -192,12 +196,12 @@ def health_problem(url: str) -> str | None:
 def _task(
     settings: FlywheelSettings,
     tx: Transaction,
-    servers: ModelServers,
+    ready: Mapping[str, Readiness],
     task: str,
     unmatched: int,
     now: datetime,
 ) -> TaskStanding:
-    facts = _facts(settings, tx, servers, task, now)
+    facts = _facts(settings, tx, ready, task, now)
     console = address(settings.console.host, settings.console.port)
     counts = msgspec.structs.asdict(facts.labels)
     del counts["latest"]
@@ -254,7 +258,11 @@ def _queue(depth: QueueDepth, now: datetime) -> dict[str, Any]:
 
 
 def _facts(
-    settings: FlywheelSettings, tx: Transaction, servers: ModelServers, task: str, now: datetime
+    settings: FlywheelSettings,
+    tx: Transaction,
+    ready: Mapping[str, Readiness],
+    task: str,
+    now: datetime,
 ) -> TaskFacts:
     dataset = tx.datasets.latest(task)
     turns = tx.turns.history(task, _TURNS)
@@ -262,7 +270,7 @@ def _facts(
     return TaskFacts(
         task=task,
         champion=champion,
-        answers=None if champion is None else servers.ready(champion),
+        answers=None if champion is None else ready.get(champion),
         waiting=tuple(one for one in tx.challengers.waiting(task) if one != champion),
         rollout=tx.rollouts.active(task),
         turns=tuple(turns),
