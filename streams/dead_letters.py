@@ -15,7 +15,7 @@ from flywheel.contracts.codec import Record, decode, encode
 from flywheel.contracts.events import Cut, DeadLettered
 from flywheel.contracts.ids import utc_now
 from flywheel.contracts.publishing import Publisher
-from flywheel.errors import BrokerError, EventError, MalformedEvent, RecordRefused
+from flywheel.errors import EventError, MalformedEvent, RecordRefused
 from streams.reading import read_topic
 
 if TYPE_CHECKING:
@@ -194,24 +194,22 @@ def _selected(letter: DeadLettered, selection: Selection) -> bool:
 def _send(publisher: Publisher, letters: Iterable[DeadLettered]) -> dict[str, str]:
     """Publish the letters' records; of those refused, the letter's id and the reason."""
     records = {letter.event_id: _record_of(letter) for letter in letters}
+    refused = _refused_of(publisher, records)
+    # At its topic's limit, a record has no room for the header that a replay adds.
+    bare = {event_id: _without_origin(records[event_id]) for event_id in refused}
+    return _refused_of(publisher, bare) if bare else {}
+
+
+def _refused_of(publisher: Publisher, records: Mapping[str, Record]) -> dict[str, str]:
+    """Publish the records, by the ids of their letters; those that Kafka takes not even alone."""
     try:
         publisher.publish_records(list(records.values()))
-    except BrokerError:
-        pass  # one may have been refused, and others with it: each by itself says which
-    else:
-        return {}
-    refused = {}
-    for event_id, record in records.items():
-        # At its topic's limit, a record has no room for the header that a replay adds.
-        for attempt in (record, _without_origin(record)):
-            try:
-                publisher.publish_records([attempt])
-            except RecordRefused as error:
-                refused[event_id] = str(error)
-            else:
-                refused.pop(event_id, None)
-                break
-    return refused
+    except RecordRefused as error:
+        if not error.refused:
+            raise
+        event_ids = list(records)
+        return {event_ids[number]: reason for number, reason in error.refused.items()}
+    return {}
 
 
 def _mark(publisher: Publisher, letters: Iterable[DeadLettered]) -> None:

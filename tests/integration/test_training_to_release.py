@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import pytest
+import torch
 from tiny_encoder import TOPICS, labelled, make_encoder
 
 from flywheel.bootstrap.compress import CompressionReport, compare_variants, install
@@ -33,6 +35,7 @@ from flywheel.datasets.config import DatasetSettings
 from flywheel.errors import ArtefactError, ConfigurationError, PipelineError
 from flywheel.evaluation.evaluate import evaluate, read_predictions
 from flywheel.registry.release_folder import assemble, verify
+from flywheel.serving.encoder import integer_products_exact, integer_products_pay
 from flywheel.serving.runtime import load_classifier
 from flywheel.training.config import TrainingSettings
 from flywheel.training.train import TrainingReport, train
@@ -200,13 +203,30 @@ def test_answers_do_not_depend_on_neighbours_threads_or_length(loop: Path) -> No
 
 def test_both_kernels_give_the_same_answers(loop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [sample.text for sample in labelled(20, seed=3)]
-    integer = load_classifier(loop / "compressed", 1).predict(texts)
-    # A CPU whose INT8 products saturate can't be had here.
-    monkeypatch.setattr("flywheel.serving.encoder.integer_products_exact", lambda: False)
-    for one, two in zip(
-        integer, load_classifier(loop / "compressed", 1).predict(texts), strict=True
-    ):
+    answers = []
+    # Which of the two a CPU uses depends on its instructions.
+    for integer in (integer_products_exact(), False):
+        monkeypatch.setattr(
+            "flywheel.serving.encoder.integer_products_pay", lambda integer=integer: integer
+        )
+        answers.append(load_classifier(loop / "compressed", 1).predict(texts))
+    for one, two in zip(*answers, strict=True):
         assert one == pytest.approx(two, abs=1e-3)
+
+
+def test_integer_products_are_used_only_where_they_are_exact_and_no_slower(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def slow(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.01)
+        return rows.to(torch.int32) @ weight.to(torch.int32)
+
+    def saturating(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return (rows.to(torch.int32) @ weight.to(torch.int32)).clamp_(-32768, 32767)
+
+    for product in (slow, saturating):
+        monkeypatch.setattr(torch, "_int_mm", product)
+        assert not integer_products_pay.__wrapped__()
 
 
 def test_the_same_dataset_gives_the_same_weights(loop: Path, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def fields(event: DeadLettered) -> dict[str, object]:
 
 
 class Bounded:
-    """Takes records up to a limit, all bytes counted, and refuses a call with a larger one."""
+    """Takes records up to a limit, all bytes counted, and says which it refused."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -100,11 +100,15 @@ class Bounded:
         self.events += events
 
     def publish_records(self, records: Sequence[Record]) -> None:
-        for record in records:
+        refused = {}
+        for number, record in enumerate(records):
             size = sum(len(name) + len(content or b"") for name, content in record.headers)
             if size + len(record.value or b"") > LIMIT:
-                raise RecordRefused("too large")
-            self.records.append(record)
+                refused[number] = "too large"
+            else:
+                self.records.append(record)
+        if refused:
+            raise RecordRefused("some are too large", refused)
 
     def close(self) -> None:
         pass
@@ -121,6 +125,7 @@ def test_a_record_that_is_refused_stops_no_other(monkeypatch: pytest.MonkeyPatch
     assert [event.event_id for event in publisher.events] == [
         one.event_id for one in (small, full, last)
     ]
+    assert len(publisher.records) == 3
     marked = {record.value: dict(record.headers) for record in publisher.records}
     assert ORIGIN_HEADER not in marked[full.value]
     assert ORIGIN_HEADER in marked[last.value]
