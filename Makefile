@@ -19,7 +19,8 @@ llm-compressor: install ## Set up .venv-llm-compressor, which quantises language
 	@scripts/install-beside .venv-llm-compressor requirements/llm-compressor.txt
 
 demo: install ## Turn the wheel on real input; ARGS="--exit" ends when done, ARGS="--engine vllm" serves with vLLM
-	@$(if $(findstring llm,$(ARGS)),scripts/install-vllm cpu && $(MAKE) --no-print-directory llm-compressor)
+	@$(if $(findstring llm,$(ARGS)),scripts/install-vllm cpu)
+	@$(if $(findstring llm,$(subst vllm,,$(ARGS))),$(MAKE) --no-print-directory llm-compressor)
 	@.venv/bin/flywheel demo --workspace $(WORKSPACE)-demo $(ARGS)
 
 up: install ## Start every process of the workspace (WORKSPACE=folder) under one supervisor

@@ -27,27 +27,32 @@ from rich.console import Console
 from rich.table import Table
 from servers import MODEL, Measured, Server, client, load, ready, start
 
+from flywheel.contracts.chat import Chat
 from flywheel.contracts.model_folder import read_description
 
 HERE = Path(__file__).parent
 CHALLENGERS = ("challenger-1", "challenger-2", "challenger-3")
 IN_FLIGHT = 4
-CHOICES = list(PROMPT.answers.values())
 
 
-def choose_body(model: str) -> Callable[[str], bytes]:
-    """A request for vLLM itself: one letter, with the probability of each."""
+def choose_body(model: str, folder: Path) -> Callable[[str], bytes]:
+    """A request for vLLM itself, as our model server sends it: tokens made beforehand, one letter
+    back with the probability of each. ``folder`` is a release of the model."""
+    about = read_description(folder)
+    chat = Chat.of_folder(folder, PROMPT)
+    choices = sorted(chat.trained_letters(about).values())
+    prompts = {text: chat.ids(text) for text in questions()}
 
     def body(text: str) -> bytes:
         return msgspec.json.encode(
             {
                 "model": model,
-                "messages": PROMPT.messages(text),
+                "prompt": prompts[text],
                 "max_tokens": 1,
                 "temperature": 1.0,
-                "logprobs": True,
-                "top_logprobs": len(CHOICES),
-                "structured_outputs": {"choice": CHOICES},
+                "logprobs": len(choices),
+                "allowed_token_ids": choices,
+                "return_tokens_as_token_ids": True,
             }
         )
 
@@ -181,12 +186,13 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
         report["seconds_until_first_release"] = round(first, 1)
         servers.append(serve("merged", f"{MODEL}={merged}"))
         await ready(servers[1], 300)
-        chat = "/v1/chat/completions"
-        urls = [server.vllm_url() + chat for server in servers]
+        urls = [server.vllm_url() + "/v1/completions" for server in servers]
         sides = {
-            "base": dataclasses.replace(servers[0], url=urls[0], body=choose_body(base.id)),
-            "adapter": dataclasses.replace(servers[0], url=urls[0], body=choose_body(MODEL)),
-            "merged": dataclasses.replace(servers[1], url=urls[1], body=choose_body(MODEL)),
+            "base": dataclasses.replace(servers[0], url=urls[0], body=choose_body(base.id, merged)),
+            "adapter": dataclasses.replace(
+                servers[0], url=urls[0], body=choose_body(MODEL, merged)
+            ),
+            "merged": dataclasses.replace(servers[1], url=urls[1], body=choose_body(MODEL, merged)),
             "adapter, through the model server": servers[0],
         }
         report["throughput"] = await throughput(sides, texts, options.rounds, options.seconds)
