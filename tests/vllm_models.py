@@ -93,6 +93,10 @@ def bert_release(
         [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Digits(individual_digits=True)]
     )
     tokenizer.save(str(folder / "tokenizer.json"))
+    # A trained release says how much it reads, which is less than it has positions for.
+    about_tokens = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 32}
+    about_tokens |= {"pad_token": "[PAD]", "unk_token": "[UNK]"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(about_tokens))
     config = {
         "model_type": "bert",
         "architectures": ["BertForSequenceClassification"],

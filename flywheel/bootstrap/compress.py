@@ -86,6 +86,7 @@ def compare_variants(bench: Bench, output: Path) -> Comparison:
     )
     write_json(output / COMPARISON_FILE, found)
     chosen = next(trial for trial in trials if trial.name == found.chosen)
+    _require_served(bench, trials, chosen)
     write_json(chosen.folder / COMPRESSION_REPORT, _report(bench, trials[0], chosen))
     _log.info("variants compared", chosen=found.chosen, reason=found.reason)
     return found
@@ -170,6 +171,20 @@ def check_witness(
             f"{TOLERANCE} is what rounding does; use a base of another architecture"
             + (', or set serving.vllm.dtype = "float32"' if engine == "vllm" else "")
         )
+
+
+def _require_served(bench: Bench, trials: Sequence[Trial], chosen: Trial) -> None:
+    """Raise PipelineError where vLLM served no variant of this model, the chosen one included: the
+    release would be registered, and never answer."""
+    if bench.engine == "embedded" or any(
+        bench.served(trial.name) and not trial.failure for trial in trials
+    ):
+        return
+    server = _serve(bench, chosen)
+    try:
+        server.ready()
+    finally:
+        server.stop()
 
 
 def _measure(bench: Bench, trial: Trial, server: ServedFolder) -> None:

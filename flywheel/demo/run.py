@@ -29,6 +29,8 @@ Json = dict[str, Any]
 # Labels that are given when the gate refused a turn, before the next one.
 EXTRA_LABELS = 40
 ATTEMPTS = 3
+# vLLM takes a minute on two cores, and a start that failed is tried again.
+LOADING_SECONDS = 420.0
 
 
 class Demo:
@@ -105,9 +107,28 @@ class Demo:
             lambda s: s["champion"] is not None, "the first release to serve", self.plan.patience
         )
         await self._released(1)
-        # Its servers may take a minute to load it; traffic before that would wait, or fail.
-        patience = str(self.plan.patience)
-        await asyncio.to_thread(flywheel, workspace, "status", "--wait", patience)
+        await self._loaded()
+
+    async def _loaded(self) -> None:
+        """Wait until the champion's servers have loaded it, which may take a minute: traffic before
+        that would wait, or fail. Says what keeps them."""
+        workspace, said = self.plan.workspace, ""
+        deadline = time.monotonic() + LOADING_SECONDS
+        while True:
+            told = await asyncio.to_thread(flywheel, workspace, "status", "--json")
+            answers = json.loads(told)["tasks"][TASK]["answers"]
+            if answers and answers["ready"] == answers["total"]:
+                break
+            reason = (answers or {}).get("reason", "")
+            if time.monotonic() > deadline:
+                raise WorkspaceError(
+                    f"the first release does not answer after {LOADING_SECONDS:.0f} s: {reason}"
+                )
+            if reason != said:
+                said = reason
+                self.screen.note(f"not all model servers answer yet: {reason}")
+            await self._pause(2.0)
+        await asyncio.to_thread(flywheel, workspace, "status", "--wait", "60")
 
     async def _turn(self, number: int) -> None:
         pace = self.plan.pace

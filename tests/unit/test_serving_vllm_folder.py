@@ -22,7 +22,12 @@ from flywheel.contracts.model_folder import (
 from flywheel.errors import ArtefactError, Unavailable
 from flywheel.serving.config import VllmSettings
 from flywheel.serving.vllm.engine import VllmEngine
-from flywheel.serving.vllm.folder import check_release, prepare_encoder, weights_bytes
+from flywheel.serving.vllm.folder import (
+    check_release,
+    longest_input,
+    prepare_encoder,
+    weights_bytes,
+)
 
 
 def describe(folder: Path, **changes: object) -> None:
@@ -152,6 +157,32 @@ def test_what_vllm_is_given_holds_the_temperature_and_plain_embeddings(tmp_path:
     assert config["architectures"] == ["FlywheelMeanBertForSequenceClassification"]
     assert list(config["id2label"].values()) == list(LABELS)
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["r1"], "nothing half done"
+    # vLLM starts for no more tokens than the least of these.
+    assert longest_input(folder) == config["max_position_embeddings"] == 64
+    assert "model_max_length" not in json.loads((folder / "tokenizer_config.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("config", "tokenizer", "longest"),
+    [
+        ({"max_position_embeddings": 2048}, {"model_max_length": 512}, 512),
+        ({"max_position_embeddings": 2048}, {"model_max_length": 10**30}, 2048),
+        ({"n_positions": 1024}, {}, 1024),
+        ({"max_seq_len": 4096, "seq_length": None}, None, 4096),
+        ({"model_type": "bert", "max_position_embeddings": 512}, {"model_max_length": 256}, 512),
+        ({}, {}, None),
+    ],
+)
+def test_the_longest_input_is_the_least_that_a_folder_says(
+    tmp_path: Path,
+    config: dict[str, object],
+    tokenizer: dict[str, object] | None,
+    longest: int | None,
+) -> None:
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(config))
+    if tokenizer is not None:
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    assert longest_input(tmp_path) == longest
 
 
 def test_a_head_that_does_not_match_its_labels_is_refused(tmp_path: Path) -> None:

@@ -109,6 +109,15 @@ def test_a_model_too_large_is_refused_with_both_figures() -> None:
         ("ValueError: Model architectures ['X'] are not supported for now", ArtefactError, "['X']"),
         ("KeyError: 'bert.encoder.layer.9'\nRuntimeError: later", ArtefactError, "layer.9"),
         ("RuntimeError: something else", Unavailable, "something else"),
+        (
+            "(APIServer pid=7) WARNING 11-29 18:08:32 [system_utils.py:1] Found ulimit of 20000. "
+            "This can cause errors like `OSError: [Errno 24] Too many open files`.\n"
+            "Traceback (most recent call last):\n"
+            "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig\n"
+            "  Value error, User-specified max_model_len (512) is greater than the derived one\n",
+            ArtefactError,
+            "max_model_len (512) is greater",
+        ),
         ("", Unavailable, "exit code 1"),
     ],
 )

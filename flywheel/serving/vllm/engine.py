@@ -17,7 +17,13 @@ from flywheel.serving.config import VllmSettings
 from flywheel.serving.engine import Classifier, Generator
 from flywheel.serving.vllm.arguments import server_arguments, server_environment
 from flywheel.serving.vllm.client import VllmClient
-from flywheel.serving.vllm.folder import Checked, check_release, prepare_encoder, read_config
+from flywheel.serving.vllm.folder import (
+    Checked,
+    check_release,
+    longest_input,
+    prepare_encoder,
+    read_config,
+)
 from flywheel.serving.vllm.lease import Elsewhere, Lease, Server
 from flywheel.serving.vllm.machine import (
     available_bytes,
@@ -198,9 +204,10 @@ def _ask(url: str) -> tuple[str, list[str], str]:
 
 
 def _longest(checked: Checked, settings: VllmSettings) -> int:
-    positions = int(read_config(checked.model).get("max_position_embeddings") or 0)
-    wanted = positions if checked.about.kind == "encoder" else settings.max_tokens
-    return min(wanted, positions) if positions else wanted
+    limit = longest_input(checked.model)
+    if checked.about.kind == "encoder":
+        return limit or checked.about.max_tokens
+    return min(settings.max_tokens, limit) if limit else settings.max_tokens
 
 
 def _served(

@@ -31,6 +31,18 @@ if TYPE_CHECKING:
 
 _WORDS = "bert.embeddings.word_embeddings.weight"
 _HEAD = ("classifier.weight", "classifier.bias")
+_TOKENIZER_CONFIG, _MODEL_MAX_LENGTH = "tokenizer_config.json", "model_max_length"
+# Where model families say how much they read.
+_LENGTHS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    _MODEL_MAX_LENGTH,
+    "max_sequence_length",
+    "max_seq_length",
+    "seq_len",
+)
 _FORMATS = ("int-quantized", "pack-quantized")
 _BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
@@ -117,6 +129,21 @@ def read_config(model: Path) -> dict[str, Any]:
     return _read_json(model / CONFIG_FILE)
 
 
+def longest_input(model: Path) -> int | None:
+    """How many tokens vLLM lets a model read: the least of what config.json and, for a language
+    model, its tokenizer's configuration say. None where nothing does.
+
+    It refuses to start for more. An encoder's tokenizer is not shown to it (``prepare_encoder``).
+    """
+    config = read_config(model)
+    limits = [config.get(key) for key in _LENGTHS]
+    tokenizer = model / _TOKENIZER_CONFIG
+    if config.get("model_type") != "bert" and tokenizer.is_file():
+        limits.append(_read_json(tokenizer).get(_MODEL_MAX_LENGTH))
+    known = [int(limit) for limit in limits if isinstance(limit, int | float) and limit > 0]
+    return min(known, default=None)
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text("utf-8"))
@@ -184,7 +211,8 @@ def prepare_encoder(checked: Checked, folder: Path) -> Path:
 
     Token embeddings are written out, since no other engine knows them in INT8. Logits are divided
     by the release's temperature in the head, since vLLM answers with probabilities. A model without
-    BERT's pooler names our model class, and how it pools.
+    BERT's pooler names our model class, and how it pools. The tokenizer's own limit is left out:
+    tokens come from us, cut as in training, and vLLM would start for no more than it.
     """
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -196,11 +224,19 @@ def prepare_encoder(checked: Checked, folder: Path) -> Path:
         for name in TOKENIZER_FILES:
             if (checked.folder / name).is_file():
                 shutil.copyfile(checked.folder / name, partial / name)
+        _lift_limit(partial / _TOKENIZER_CONFIG)
         os.rename(partial, folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return folder
+
+
+def _lift_limit(tokenizer: Path) -> None:
+    if tokenizer.is_file():
+        config = _read_json(tokenizer)
+        config.pop(_MODEL_MAX_LENGTH, None)
+        tokenizer.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
 
 def _config(checked: Checked) -> dict[str, Any]:

@@ -33,7 +33,10 @@ _MODEL = re.compile(
     r"|SafetensorError|KeyError|size mismatch|AssertionError|does not recognize this architecture"
     r"|There is no module or parameter|not initialized from checkpoint|JSONDecodeError"
 )
-_SAID = re.compile(r"(?:[\w.]*(?:Error|Exception|Interrupt)): .+")
+# An error's line, and the next where that goes on (pydantic's first says only how many there are).
+_SAID = re.compile(r"(?:[\w.]*(?:Error|Exception|Interrupt)): .+(?:\n {2}\S.+)?")
+# What vLLM logs below an error speaks of errors as well: what may happen, and what to do then.
+_REMARK = re.compile(r"^(?:\([^)]*\) )?(?:DEBUG|INFO|WARNING) .*$", re.MULTILINE)
 
 
 class VllmProcess:
@@ -134,10 +137,11 @@ class VllmProcess:
 
 def why_ended(problem: str, tail: str, log: Path) -> FlywheelError:
     """What the end of its log says of a process that ended before it answered."""
-    said = _SAID.findall(tail)
+    said = _SAID.findall(_REMARK.sub("", tail))
     # The first error is the cause; what follows says that the engine is gone.
     causes = [line for line in said if "Engine core initialization failed" not in line]
-    cause = (causes or said or [" ".join(tail.split()[-40:])])[-1 if not causes else 0]
+    cause = (causes or said or [tail])[-1 if not causes else 0]
+    cause = " ".join(cause.split()) if said else " ".join(tail.split()[-40:])
     message = f"{problem}: {cause[:500]} (its log is {log})"
     if _MEMORY.search(tail) or "SIGKILL" in problem:
         return Unavailable(
