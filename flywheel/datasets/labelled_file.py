@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,12 +200,18 @@ def _of_array(
 ) -> _Objects:
     numbered = list(enumerate(array, 1))
     items = [(number, item) for number, item in numbered if isinstance(item, dict)]
+    problems += [
+        (number, str(item) if isinstance(item, Unusable) else "it is no object")
+        for number, item in numbered
+        if not isinstance(item, dict)
+    ]
+    if not items and any(isinstance(item, Unusable) for item in array):
+        return _Objects(JSON_LINES, [], "item", len(array))
     format_ = asked or (format_of(items[0][1]) if items else None)
     if format_ in (None, JSON_LINES, CSV):
         why = refusal(items[0][1]) if items else None
         shown = f"{path} is {why or 'a JSON array'}"
         raise RejectedEvent(f"{shown}; what is taken is {ACCEPTED}")
-    problems += [(n, "it is no object") for n, item in numbered if not isinstance(item, dict)]
     assert format_ is not None  # noqa: S101 - for the type checker
     return _Objects(format_, items, "item", len(array))
 
@@ -236,8 +243,21 @@ def _json(data: bytes) -> Any:
 
 
 def _array(data: bytes) -> list[Any] | None:
+    """The items of a JSON array, or None; Unusable for one that says a field twice."""
     found = _json(data)
-    return found if isinstance(found, list) else None
+    if not isinstance(found, list):
+        return None
+    text, place = data.decode("utf-8", "surrogatepass"), data.index(b"[") + 1
+    items: list[Any] = []
+    for _ in found:
+        place = _BETWEEN.match(text, place).end()  # type: ignore[union-attr]
+        try:
+            item, place = _strict.raw_decode(text, place)
+        except Unusable as error:
+            _, place = _lenient.raw_decode(text, place)
+            item = error
+        items.append(item)
+    return items
 
 
 def _json_lines(
@@ -268,6 +288,11 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise Unusable(f'"{twice}" stands in it twice')
     return found
+
+
+# Of an array's items one after the other; what stands between them no item begins with.
+_strict, _lenient = json.JSONDecoder(object_pairs_hook=_once), json.JSONDecoder()
+_BETWEEN = re.compile(r"[\s,]*")
 
 
 def _no_object(line: bytes) -> str:

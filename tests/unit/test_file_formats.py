@@ -340,6 +340,40 @@ def test_a_line_that_nobody_can_use_is_named_in_every_format(
     assert why in caught.value.problems[1][1]
 
 
+TWICE = '{"id": 1, "text": "a", "text": "b", "label": ["billing"]}'
+
+
+@pytest.mark.parametrize(
+    ("items", "named"),
+    [
+        ([TWICE, '{"id": 2, "text": "c", "label": ["other"]}', TWICE], [1, 3]),
+        ([TWICE, TWICE], [1, 2]),
+        ([TWICE], [1]),
+        (['{"id": 2, "text": "c", "label": ["other"], "meta": [{"a": 1, "a": 2}]}'], [1]),
+        (['{"text": "]{,", "text": "\\"[", "label": ["other"]}', "3"], [1, 2]),
+    ],
+)
+@pytest.mark.parametrize("space", ["", " ", "\n\t"])
+def test_a_field_twice_in_an_array_is_named(
+    tmp_path: Path, items: list[str], named: list[int], space: str
+) -> None:
+    path = tmp_path / "f.json"
+    path.write_text(space + "[" + space + f"{space},{space}".join(items) + space + "]", "utf-8")
+    with pytest.raises(UnusableLines) as caught:
+        read_labelled(path, LABELS)
+    assert [number for number, _ in caught.value.problems] == named
+    assert "stands in it twice" in caught.value.problems[0][1]
+    assert "nothing was brought in" in str(caught.value)
+
+
+def test_an_array_is_read_item_by_item_as_a_whole(tmp_path: Path) -> None:
+    texts = ['] "quoted" , [', "ünï\U0001f600", "a\nb", "{}"]
+    items = [{"id": n, "text": text, "label": ["other"]} for n, text in enumerate(texts)]
+    for dumped in (json.dumps(items), json.dumps(items, ensure_ascii=False, indent=3)):
+        rows, _, _ = read(tmp_path, dumped)
+        assert [text for _, text, _ in rows] == texts
+
+
 def test_a_table_is_no_export_of_a_tool(tmp_path: Path) -> None:
     path = tmp_path / "f.csv"
     path.write_text("text,label\na,billing\n", "utf-8")
