@@ -16,7 +16,9 @@ class ExpertRule(Settings):
     """[[tasks.NAME.triage.rules]]: a pattern that sends a sample to an expert, or labels it."""
 
     name: str = Field(description="Shown to the expert as the reason.")
-    pattern: str = Field(description="Python regular expression, searched in the text.")
+    pattern: str = Field(
+        description="Python regular expression, searched in the text as it is seen."
+    )
     label: str | None = Field(
         None,
         examples=["…"],

@@ -24,6 +24,8 @@ from flywheel.datasets.labelled_file import UnusableLines, read_labelled
 from flywheel.errors import RequestError
 from flywheel.gateway.requests import check_text
 from flywheel.review.agreement import same_as
+from flywheel.triage.config import ExpertRule
+from flywheel.triage.rules import Rules
 
 IGNORABLE = [
     chr(code)
@@ -150,3 +152,48 @@ def test_what_is_no_text_is_none_on_every_way_in(tmp_path: Path, text: str, prob
         file.write_text(json.dumps(fields), "utf-8")
         with pytest.raises(UnusableLines, match=problem.replace("the text ", "")):
             read_labelled(file, ())
+
+
+def rules(*patterns: str, label: str | None = None) -> Rules:
+    return Rules([ExpertRule(name="rule", pattern=one, label=label) for one in patterns])
+
+
+@given(st.lists(invisible, min_size=1, max_size=4), st.integers(0, 6))
+def test_what_nobody_sees_hides_nothing_from_a_rule(between: list[str], place: int) -> None:
+    text = "my " + "refund"[:place] + "".join(between) + "refund"[place:] + " please"
+    assert rules(r"\brefund\b").reviewing(text)
+    assert rules(r"^my refund please$", label="billing").labelling(text)
+    assert rules("refund").matches(text)
+    # Nor does it make a rule fit that speaks of what is not there.
+    assert not rules(r"^(?!.*refund)").matches(text)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("refund", "\uff52\uff45\uff46\uff55\uff4e\uff44"),  # fullwidth letters
+        (r"\b\d+ ?mg\b", "take 20\u00a0mg"),
+        (r"\b\d+ ?mg\b", "take \uff12\uff10 mg"),
+        ("café", "cafe\u0301"),
+        ("(?i)CAFÉ", "cafe\u0301\u200b"),
+        ("fix", "\ufb01x"),  # a ligature
+        ("m²", "20 m²"),  # as it is written
+        ("½", "take ½"),
+        ("\u2764\ufe0f", "\u2764\ufe0f"),
+        (r"[\u200b-\u200f]", "re\u200bfund"),  # a rule about such characters themselves
+        (r"\N{ZERO WIDTH SPACE}", "re\u200bfund"),
+        (r"\xad", "re\u00adfund"),
+        (r"\x00", "a\x00b"),
+        ("cafe\u0301", "cafe\u0301"),
+        (r"a\nb", "a\nb"),
+        (r"end$", "the end\ufeff"),
+    ],
+)
+def test_a_rule_finds_the_text_as_it_is_seen(pattern: str, text: str) -> None:
+    assert rules(pattern).reviewing(text)
+    assert rules(pattern, label="x").labelling(text)
+
+
+def test_a_rule_tells_case_where_its_pattern_does() -> None:
+    assert not rules("REFUND").matches("refund")
+    assert rules("(?i)REFUND").matches("refund")
