@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def behind(
     end: int | None,
@@ -23,3 +25,15 @@ def behind(
     if position is not None and position >= end and (read is None or read < start):
         return 0
     return max(0, end - start)
+
+
+def waiting(
+    end: int, committed: int | None, first: int, tail: int, records: Sequence[int] | None
+) -> int:
+    """Records of one partition that a group has not handled, where those that have an offset from
+    ``tail`` on are known (None: they are not). Below ``tail``, every offset counts as one, so that
+    this may say too many while it is large; it is 0 when all is handled."""
+    if records is None:
+        return behind(end, committed, first, None, None)
+    start = max(committed or 0, first)
+    return max(0, tail - start) + sum(offset >= start for offset in records)

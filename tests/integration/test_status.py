@@ -20,7 +20,7 @@ from flywheel.contracts.events import LabelRecorded
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.retraining.ports import Turn
 from flywheel.settings import FlywheelSettings, KafkaSettings, load_settings
-from streams.lag import agent_lag
+from streams.lag import agent_lag, handled_all
 from streams.publisher import KafkaPublisher
 
 
@@ -154,3 +154,55 @@ def test_lag_is_what_lies_above_the_committed_offsets(kafka: KafkaSettings) -> N
     publisher.publish(traffic(4))
     publisher.close()
     assert agent_lag(kafka, agents) == {group: 4}
+
+
+def test_marks_of_transactions_are_nothing_that_waits(kafka: KafkaSettings) -> None:
+    from kafka import KafkaConsumer, KafkaProducer
+    from kafka.admin import KafkaAdminClient, NewTopic
+    from kafka.structs import OffsetAndMetadata
+
+    topic, group = f"marked-{new_id()}", f"lag-{new_id()}"
+    admin = KafkaAdminClient(bootstrap_servers=kafka.servers)
+    admin.create_topics([NewTopic(topic, 2, 1)])
+    admin.close()
+    producer = KafkaProducer(bootstrap_servers=kafka.servers, transactional_id=new_id())
+    producer.init_transactions()
+
+    def transaction(records: int, *, partition: int) -> None:
+        producer.begin_transaction()
+        for _ in range(records):
+            producer.send(topic, b"x", partition=partition)
+        producer.commit_transaction()
+
+    def lag() -> int:
+        return agent_lag(kafka, {group: (topic,)})[group]
+
+    for _ in range(3):  # each leaves a mark behind
+        transaction(2, partition=0)
+        transaction(1, partition=1)
+    assert lag() == 9
+    assert not handled_all(kafka, group, (topic,), 0.3)
+    consumer = KafkaConsumer(
+        topic,
+        bootstrap_servers=kafka.servers,
+        group_id=group,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+    )
+    last: dict = {}
+    read = 0
+    while read < 9:
+        for place, records in consumer.poll(timeout_ms=500).items():
+            read += len(records)
+            last[place] = OffsetAndMetadata(records[-1].offset + 1, "", -1)
+    # As an agent does: up to the last record that it handled.
+    consumer.commit(last)
+    assert lag() == 0
+    assert handled_all(kafka, group, (topic,), 0.0)
+    transaction(120, partition=0)
+    transaction(1, partition=0)
+    assert lag() >= 121
+    transaction(1, partition=1)
+    consumer.close()
+    producer.close()
+    assert not handled_all(kafka, group, (topic,), 0.0)

@@ -6,7 +6,7 @@ import pytest
 
 from flywheel.settings import KafkaSettings
 from streams import connection
-from streams.behind import behind
+from streams.behind import behind, waiting
 from streams.worker_app import build_app
 
 
@@ -37,6 +37,25 @@ def test_lag_is_of_records(
     expected: int,
 ) -> None:
     assert behind(end, committed, first, read, position) == expected
+
+
+@pytest.mark.parametrize(
+    ("committed", "tail", "records", "expected"),
+    [
+        (9, 4, (4, 5, 6, 8), 0),  # the last offset is a mark
+        (7, 4, (4, 5, 6, 8), 1),
+        (4, 4, (4, 5, 6, 8), 4),
+        (2, 4, (4, 5, 6, 8), 6),  # of what lies before, nobody has looked which are records
+        (None, 4, (4, 5, 6, 8), 7),  # retention took the first
+        (8, 4, (), 0),
+        (8, 4, None, 2),  # not known
+        (10, 4, None, 0),
+    ],
+)
+def test_marks_are_no_records_where_records_are_known(
+    committed: int | None, tail: int, records: tuple[int, ...] | None, expected: int
+) -> None:
+    assert waiting(10, committed, 1, tail, records) == expected
 
 
 def test_no_client_takes_minutes_to_see_partitions_that_are_added() -> None:
