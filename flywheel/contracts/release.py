@@ -58,6 +58,15 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
+def registered_already(release: Release) -> str:
+    """Why a release begins no rollout by itself, and how it is made to."""
+    return (
+        f"{release.release} is registered here already, since {release.created_at:%Y-%m-%d}: "
+        "`flywheel releases restore` makes a former champion serve again, `flywheel rollout start` "
+        "tries a release once more"
+    )
+
+
 def release_id(task: str, parts: dict[str, str]) -> str:
     """``<task>-<12 hex>``: a SHA-256 over every part that decides the answers, so never reused.
 

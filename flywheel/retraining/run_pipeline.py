@@ -12,7 +12,7 @@ from prometheus_client import Counter, Histogram
 
 from flywheel.contracts.events import ReleaseRegistered
 from flywheel.contracts.ids import new_id, utc_now
-from flywheel.contracts.release import Release
+from flywheel.contracts.release import Release, registered_already
 from flywheel.errors import FlywheelError
 from flywheel.retraining.ports import (
     IMPORT,
@@ -112,12 +112,16 @@ def _import(
 
 
 def _settled(turn: Turn, outcome: Release | GateRefusal, transactions: Transactions) -> Turn:
-    """What came of a turn: a registered release, or the gate's refusal."""
+    """What came of a turn: a registered release, the gate's refusal, or a release of before."""
     if isinstance(outcome, GateRefusal):
+        why = outcome.reason
+    else:
+        known = _register(outcome, transactions)
+        why = _made_before(known, turn) if known is not None else ""
+    if isinstance(outcome, GateRefusal) or why:
         return msgspec.structs.replace(
-            turn, state="succeeded", ended_at=utc_now(), error=f"no release: {outcome.reason}"
+            turn, state="succeeded", ended_at=utc_now(), error=f"no release: {why}"
         )
-    _register(outcome, transactions)
     return msgspec.structs.replace(
         turn, state="succeeded", ended_at=utc_now(), release=outcome.release
     )
@@ -135,9 +139,19 @@ def _stage(turn: Turn, stage: str, pipeline: Pipeline, transactions: Transaction
     return msgspec.structs.replace(turn, seconds={**turn.seconds, stage: round(seconds, 3)})
 
 
-def _register(release: Release, transactions: Transactions) -> None:
-    """The one place where a release enters the registry. There is no ``Release`` that neither
-    passed the gate nor was put past it by name."""
+def _made_before(known: Release, turn: Turn) -> str:
+    """That a turn made what an earlier one did, which begins no rollout; empty where it was this
+    turn, before it was interrupted."""
+    by = known.recipe.get("imported", {}).get("request") or known.recipe.get("turn")
+    if by == turn.turn_id:
+        return ""
+    return f"the turn made the same as before. {registered_already(known)}"
+
+
+def _register(release: Release, transactions: Transactions) -> Release | None:
+    """The one place where a release enters the registry; the record of one that is there, which
+    stays as it is. There is no ``Release`` that neither passed the gate nor was put past it by
+    name."""
     event = ReleaseRegistered(
         event_id=new_id(),
         occurred_at=utc_now(),
@@ -152,10 +166,13 @@ def _register(release: Release, transactions: Transactions) -> None:
         override=release.override,
     )
     with transactions() as tx:
-        if tx.releases.get(release.release) is None:
+        known = tx.releases.get(release.release)
+        if known is None:
             tx.releases.add(release)
             tx.outbox.add([event])
-    _log.info("release registered", task=release.task, release=release.release)
+    said = "release registered" if known is None else "release is registered already"
+    _log.info(said, task=release.task, release=release.release)
+    return known
 
 
 def _failed(turn: Turn, reason: str, transactions: Transactions) -> Turn:

@@ -14,6 +14,7 @@ from storage_events import TASK, label, request, settled, traffic
 from flywheel.bootstrap import trainer
 from flywheel.contracts.events import DatasetVersioned, Event, LabelSettled
 from flywheel.contracts.ids import new_id
+from flywheel.contracts.release import Release
 from flywheel.retraining.config import RetrainingSettings
 from flywheel.retraining.ports import GateRefusal, Turn, TurnRequest
 from flywheel.retraining.run_pipeline import make_turn
@@ -193,6 +194,67 @@ def test_labels_that_go_back_make_one_turn_and_not_one_after_the_other(
         assert turn.dataset_version == f"d-{values[-1]}"
         facts = gather(database, TASK)
         assert decide(facts, RetrainingSettings(min_new_labels=1), datetime.now(UTC)) is None
+
+
+class OldModel(SamePipeline):
+    """Whose gate says yes to a model made from the label alone."""
+
+    def commit_dataset(self, task: str) -> DatasetVersioned:
+        if not self._watermark:  # resumed
+            return version("d-b", 2, None)
+        return super().commit_dataset(task)
+
+    def assemble(self, turn: Turn, dataset: DatasetVersioned, _: object) -> Release:  # type: ignore[override]
+        return Release(
+            release=f"{TASK}-{dataset.version}",
+            task=TASK,
+            path="p",
+            dataset_version=dataset.version,
+            parent=None,
+            created_at=datetime(2026, 1, 2, tzinfo=UTC),
+            git_commit="c",
+            accuracy=0.9,
+            accuracy_low=0.8,
+            accuracy_high=0.95,
+            size_bytes=1,
+            expert_labels=1,
+            auto_labels=0,
+            auto_label_error=None,
+            gate_passed=True,
+            gate_reason="not worse",
+            recipe={"turn": turn.turn_id},
+        )
+
+
+def test_a_turn_that_makes_an_old_release_again_says_so(database: Database) -> None:
+    with database.transaction() as tx:
+        tx.label_intake.record_samples([traffic("s")])
+
+    def turn(start: Start) -> Turn:
+        return make_turn(
+            TASK,
+            start,
+            OldModel(database),
+            None,  # type: ignore[arg-type]
+            lambda: database.transaction("trainer"),
+        )
+
+    made = []
+    for value in ("a", "b", "a"):
+        record(database, dated(by_files(value), timedelta()))
+        made.append(turn(Start(reason="a test")))
+    assert [one.release for one in made] == [f"{TASK}-d-a", f"{TASK}-d-b", None]
+    assert [one.error for one in made[:2]] == [None, None]
+    said = made[2].error or ""
+    assert said.startswith("no release: the turn made the same as before.")
+    assert f"{TASK}-d-a is registered here already, since 2026-01-02" in said
+    for command in ("flywheel releases restore", "flywheel rollout start"):
+        assert command in said
+    assert len(database.outbox_rows("trainer").unsent(100)) == 5, "3 datasets, 2 releases"
+
+    # A turn that had registered its release when it was killed is no such one.
+    again = turn(Start(reason="a test", resume=made[1]))
+    assert (again.release, again.error) == (f"{TASK}-d-b", None)
 
 
 def gather(database: Database, task: str) -> Facts:
