@@ -32,10 +32,19 @@ _REFUSALS = {10, 18, 17, 87}
 class KafkaPublisher:
     """The Publisher of every process but the worker's agents. It connects at its first use."""
 
-    def __init__(self, kafka: KafkaSettings, client_id: str, timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        client_id: str,
+        timeout: float = 30.0,
+        closing: float = 5.0,
+    ) -> None:
+        """``timeout``: seconds for all acknowledgements of a call; ``closing``: for those that are
+        still to come when it is closed."""
         self._kafka = kafka
         self._client_id = client_id
         self._timeout = timeout
+        self._closing = closing
         self._lock = Lock()
         self._producer: Any = None
 
@@ -112,7 +121,7 @@ class KafkaPublisher:
         with self._lock:
             producer, self._producer = self._producer, None
         if producer is not None:
-            _end(producer, seconds=5)
+            _end(producer, seconds=self._closing)
 
     def _connected(self) -> Any:
         from kafka import KafkaProducer

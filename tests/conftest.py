@@ -4,7 +4,12 @@ import os
 
 from hypothesis import settings
 
-pytest_plugins = ["kafka_fixture"]
+pytest_plugins = ["kafka_fixture", "schedule"]
+
+# Models of tests are tiny, and workers share the cores: threads that wait for each other take more
+# than they give. Torch and numpy read this when they are loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # No example is timed: machines differ. In CI the examples are the same every time, so that a change
 # is judged by what it changed; elsewhere each run looks at new ones.

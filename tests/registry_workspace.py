@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from new_database import new_database
 from tiny_encoder import TOPICS, labelled, make_encoder
 
 from flywheel.bootstrap.importer import Measured, WorkspaceImporter, measure_served
@@ -32,7 +33,6 @@ from flywheel.serving.runtime import load_classifier
 from flywheel.settings import FlywheelSettings, load_settings
 from flywheel.training.config import TrainingSettings
 from flywheel.training.train import train
-from storage.database import Database
 
 TASK = "topics"
 LABELS = tuple(TOPICS)
@@ -110,8 +110,7 @@ class Workspace:
             (folder / "flywheel.toml").write_text(config, "utf-8")
         self.settings: FlywheelSettings = load_settings(folder, {})
         self.settings.state.mkdir(exist_ok=True)
-        self.database = Database(self.settings.database)
-        self.database.migrate()
+        self.database = new_database(self.settings.database)
 
     def hold_out(self, count: int = 60, seed: int = 5) -> None:
         """Labels that are held out, as `flywheel ingest --split holdout` brings them in."""

@@ -6,7 +6,6 @@ import importlib.util
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -41,54 +40,6 @@ def settings(tmp_path: Path, services: dict[str, Any]) -> FlywheelSettings:
     return load_settings(
         tmp_path, {k: re.sub(r"\$\{[^}]*\}", "s3cret-s3cret-s3cret", v) for k, v in given.items()}
     )
-
-
-@pytest.fixture(scope="module")
-def metrics() -> set[str]:
-    """Every series that the product exposes, as Prometheus names it."""
-    code = (
-        "import pkgutil, importlib, re, prometheus_client as p\n"
-        "import flywheel, streams, storage\n"
-        "for package in (flywheel, streams, storage):\n"
-        "    for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
-        "        if not re.search(r'__main__|\\.env$|\\.versions', module.name):\n"
-        "            importlib.import_module(module.name)\n"
-        "kinds = {'counter': ['_total'], 'gauge': [''],\n"
-        "         'histogram': ['_bucket', '_count', '_sum']}\n"
-        "for family in p.REGISTRY.collect():\n"
-        "    if family.name.startswith('flywheel_'):\n"
-        "        print(*[family.name + end for end in kinds[family.type]])\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return set(done.stdout.split())
-
-
-def named(text: str) -> set[str]:
-    return set(re.findall(r"\bflywheel_[a-z0-9_]+", text))
-
-
-def test_every_metric_in_rules_and_dashboard_is_one_that_there_is(metrics: set[str]) -> None:
-    rules = yaml.safe_load((DEPLOY / "observability" / "alerts.yml").read_text("utf-8"))
-    wanted = {
-        name for group in rules["groups"] for rule in group["rules"] for name in named(rule["expr"])
-    }
-    dashboard = json.loads((DEPLOY / "observability" / "dashboard.json").read_text("utf-8"))
-    for panel in dashboard["panels"]:
-        for target in panel["targets"]:
-            wanted |= named(target["expr"])
-    assert len(wanted) > 10
-    assert wanted <= metrics, wanted - metrics
-
-
-def test_metrics_in_the_documentation_are_ones_that_there_are(metrics: set[str]) -> None:
-    for path in (ROOT / "docs").glob("*.md"):
-        assert named(path.read_text("utf-8")) <= metrics, path
 
 
 def test_every_rule_says_what_is_wrong() -> None:

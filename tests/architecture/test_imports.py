@@ -48,21 +48,6 @@ def test_every_command_explains_itself(command: str) -> None:
     assert "Usage" in shown.output
 
 
-def test_importing_any_module_starts_nothing() -> None:
-    """Importing must not read configuration, open connections or start threads."""
-    code = (
-        "import pkgutil, importlib, re, threading\n"
-        "import flywheel, streams, storage\n"
-        "for package in (flywheel, streams, storage):\n"
-        "    for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
-        "        if not re.search(r'__main__|\\.env$|\\.versions', module.name):\n"
-        "            importlib.import_module(module.name)\n"
-        "print([t.name for t in threading.enumerate()])"
-    )
-    done = run(sys.executable, "-c", code)
-    assert done.stdout.strip().splitlines()[-1:] == ["['MainThread']"], done.stdout + done.stderr
-
-
 def test_nothing_names_a_registry_or_a_path_of_one_machine() -> None:
     # Put together here, so that this file does not match itself.
     hosts = ["pypi" + ".org", "pythonhosted" + ".org", "npmjs" + ".org", "maven" + ".org"]

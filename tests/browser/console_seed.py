@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
+from new_database import new_database
 
 from flywheel.compression.compare import Comparison, Evidence, Speed, compare
 from flywheel.contracts.events import (
@@ -53,7 +54,9 @@ _THINGS = (
 )  # fmt: skip
 
 
-def console_settings(workspace: Path, **more: object) -> FlywheelSettings:
+def console_settings(
+    workspace: Path, *, lease_seconds: float = 300.0, **more: object
+) -> FlywheelSettings:
     """Settings of a workspace with one task."""
     task = TaskSettings.model_validate(
         {
@@ -64,7 +67,8 @@ def console_settings(workspace: Path, **more: object) -> FlywheelSettings:
             "review": {
                 "guideline": "Choose what the answer would be, not what the question mentions.\n\n"
                 "“What is NAFTA?” asks for a description; “What does NAFTA stand for?” for an "
-                "abbreviation. A date, a distance or a price is a number."
+                "abbreviation. A date, a distance or a price is a number.",
+                "lease_seconds": lease_seconds,
             },
             "retraining": {"min_new_labels": 150},
         }
@@ -535,8 +539,7 @@ def _turns(world: World, running: bool) -> None:
 
 def opened(url: str, fill: Callable[[Database], object] | None = None) -> Database:
     """A migrated database, filled."""
-    database = Database(url)
-    database.migrate()
+    database = new_database(url)
     if fill is not None:
         fill(database)
     return database

@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
-from postgres_server import PostgresServer, empty
+from new_database import new_database
+from postgres_server import PostgresServer, database_of, empty
 
 from storage.database import Database
 
@@ -24,9 +24,7 @@ def postgres() -> Iterator[PostgresServer]:
 def empty_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty database at the newest schema, to be copied."""
     file = tmp_path_factory.mktemp("sqlite") / "empty.db"
-    database = Database(f"sqlite:///{file}")
-    database.migrate()
-    database.dispose()
+    new_database(f"sqlite:///{file}").dispose()
     return file
 
 
@@ -62,9 +60,5 @@ def database(request: pytest.FixtureRequest) -> Database:
 @pytest.fixture
 def fresh_postgres(postgres: PostgresServer) -> Iterator[str]:
     """The URL of a PostgreSQL database without any table."""
-    with psycopg.connect(postgres.url, autocommit=True) as connection:
-        connection.execute("DROP DATABASE IF EXISTS fresh")
-        connection.execute("CREATE DATABASE fresh")
-    yield postgres.url.replace("/postgres?", "/fresh?")
-    with psycopg.connect(postgres.url, autocommit=True) as connection:
-        connection.execute("DROP DATABASE fresh WITH (FORCE)")
+    with database_of(postgres, "fresh") as url:
+        yield url

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -113,3 +115,14 @@ def empty(database: Database) -> None:
     names = ", ".join(table.name for table in metadata().sorted_tables)
     with database.work() as work:
         work.connection.exec_driver_sql(f"TRUNCATE {names} RESTART IDENTITY")
+
+
+@contextmanager
+def database_of(server: PostgresServer, name: str, of: str = "template0") -> Iterator[str]:
+    """The URL of a database of its own until the end of the block; a copy of ``of``."""
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {name}")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {of}")
+    yield server.url.replace("/postgres?", f"/{name}?")
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import httpx
 from fastapi import FastAPI
+from new_database import new_database
 from review_memory_desk import MemoryDatabase
 
 from flywheel.contracts.codec import decode
@@ -42,8 +43,7 @@ def opened(kind: str, folder: Path) -> Iterator[ReviewDatabase]:
     if kind == "memory":
         yield MemoryDatabase()
         return
-    database = Database(f"sqlite:///{folder / 'review.db'}")
-    database.migrate()
+    database = new_database(f"sqlite:///{folder / 'review.db'}")
     try:
         yield StoredDatabase(database)
     finally:

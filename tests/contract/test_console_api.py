@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from api_sweep import sweep
+from postgres_server import PostgresServer, database_of
 
 from flywheel.console.app import create_app
 from flywheel.monitoring.http_server import HttpServer
@@ -20,15 +22,40 @@ from console_seed import TASK, console_settings, opened, release_id, seed
 from gateway_harness import client, running
 
 KEY = "a-key-that-is-long"
+STORY = "the_story"
+
+
+@pytest.fixture(scope="module")
+def sqlite_story(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("story") / "flywheel.db"
+    opened(f"sqlite:///{path}", seed).dispose()
+    return path
+
+
+@pytest.fixture
+def sqlite(sqlite_story: Path, tmp_path: Path) -> str:
+    shutil.copy(sqlite_story, tmp_path)
+    return f"sqlite:///{tmp_path / sqlite_story.name}"
+
+
+@pytest.fixture(scope="module")
+def postgresql_story(postgres: PostgresServer) -> Iterator[None]:
+    with database_of(postgres, STORY) as url:
+        opened(url, seed).dispose()
+        yield
+
+
+@pytest.fixture
+def postgresql(postgres: PostgresServer, postgresql_story: None) -> Iterator[str]:
+    with database_of(postgres, "a_copy", of=STORY) as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def http(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[httpx.Client]:
-    """A client, with a key, of a console with a story in its database."""
-    url = f"sqlite:///{tmp_path / 'flywheel.db'}"
-    if request.param == "postgresql":
-        url = request.getfixturevalue("fresh_postgres")
-    database = opened(url, seed)
+    """A client, with a key, of a console with a story in its database: told once, copied for every
+    test."""
+    database = opened(request.getfixturevalue(request.param))
     app = create_app(
         console_settings(tmp_path, console={"api_keys": (KEY,)}),
         partial(database.transaction, "console"),

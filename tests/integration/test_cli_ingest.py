@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+from new_database import new_database
 
 from flywheel.bootstrap import ingest
 from flywheel.cli import cli
@@ -17,7 +18,6 @@ from flywheel.contracts.events import LabelRecorded, TrafficRecorded
 from flywheel.contracts.stores import LabelledSample
 from flywheel.errors import EventError, FlywheelError
 from flywheel.settings import KafkaSettings, load_settings
-from storage.database import Database
 from streams.agents import labels
 from streams.dead_letters import read_topic
 
@@ -91,8 +91,7 @@ def test_a_file_comes_in_as_a_whole_and_is_counted(workspace: Path) -> None:
 def handle_all(workspace: Path, task: str) -> list[LabelledSample]:
     """What the worker makes of all that was sent; the label group's offsets are at the end then."""
     settings = load_settings(workspace, {})
-    database = Database(settings.database)
-    database.migrate()
+    database = new_database(settings.database)
     try:
         for topic in ("flywheel.traffic", "flywheel.labels"):
             labels.agent(database).handle(sent(workspace, topic, task))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from new_database import new_database
 from prometheus_client import REGISTRY
 
 from flywheel.bootstrap.gauges import DatabaseGauges
@@ -22,8 +23,7 @@ TASK = "gauged"
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'flywheel.db'}")
-    database.migrate()
+    database = new_database(f"sqlite:///{tmp_path / 'flywheel.db'}")
     yield database
     database.dispose()
 

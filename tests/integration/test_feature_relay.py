@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from new_database import new_database
 from sqlalchemy import update
 
 from flywheel.bootstrap import features
@@ -32,8 +33,7 @@ def relay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FeatureRe
     )
     monkeypatch.setattr(features, "FLUSH_SECONDS", 0.02)
     settings = load_settings(tmp_path, {})
-    database = Database(settings.database)
-    database.migrate()
+    database = new_database(settings.database)
     relay = FeatureRelay(settings, database)
     for task in ("one", "two"):
         record(database, task)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from new_database import new_database
 
 from flywheel.bootstrap.params import write_params
 from flywheel.bootstrap.stages import dataset_folder
@@ -88,8 +89,7 @@ def settings(tmp_path: Path) -> FlywheelSettings:
     (tmp_path / "flywheel.toml").write_text(CONFIG, "utf-8")
     settings = load_settings(tmp_path, {})
     settings.state.mkdir()
-    database = Database(settings.database)
-    database.migrate()
+    database = new_database(settings.database)
     with database.transaction() as tx:
         tx.label_intake.record_samples([sent(sample, "app") for sample in EXPERT])
         tx.label_intake.record_samples([sent(s, source) for s, (source, _) in AUTOMATIC.items()])

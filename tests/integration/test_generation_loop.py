@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from gateway_harness import eventually, model_server, split_event
 from generation_harness import TASK, Gateway, Geographer, gateway, question, truth
+from new_database import new_database
 
 from flywheel.contracts.answers import same_text
 from flywheel.contracts.codec import decode
@@ -123,8 +124,7 @@ class Loop:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'loop.db'}")
-    database.migrate()
+    database = new_database(f"sqlite:///{tmp_path / 'loop.db'}")
     yield database
     database.dispose()
 

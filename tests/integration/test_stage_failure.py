@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from dataset_workspace import make
+from new_database import new_database
 from streams_harness import traffic
 
 from flywheel.bootstrap.reproduce import reproduce
@@ -126,8 +127,7 @@ def trainer(tmp_path: Path) -> Iterator[tuple[FlywheelSettings, Database, Traine
     )
     settings = load_settings(folder, {})
     make_repository(settings)
-    database = Database(settings.database)
-    database.migrate()
+    database = new_database(settings.database)
     events = traffic(3, task="mail")
     with database.transaction("test") as tx:
         tx.label_intake.record_samples(events)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from new_database import new_database
 from streams_harness import traffic
 
 from flywheel.contracts.events import (
@@ -34,8 +35,7 @@ TASK = "streams-agents"
 
 @pytest.fixture
 def db(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'flywheel.db'}")
-    database.migrate()
+    database = new_database(f"sqlite:///{tmp_path / 'flywheel.db'}")
     yield database
     database.dispose()
 

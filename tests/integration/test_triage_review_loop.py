@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from new_database import new_database
 
 from flywheel.contracts.codec import decode
 from flywheel.contracts.events import Event, LabelRecorded, TrafficRecorded
@@ -120,8 +121,7 @@ class Loop:
 
 @pytest.fixture
 def loop(tmp_path: Path) -> Iterator[Loop]:
-    database = Database(f"sqlite:///{tmp_path / 'loop.db'}")
-    database.migrate()
+    database = new_database(f"sqlite:///{tmp_path / 'loop.db'}")
     yield Loop(database)
     database.dispose()
 

@@ -13,12 +13,12 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from hypothesis import example, given
 from hypothesis import strategies as st
+from new_database import new_database
 
 from flywheel.console.access import Keyring, safe_target
 from flywheel.console.app import MAX_BODY_BYTES, create_app
 from flywheel.console.assets import locate
 from flywheel.errors import ArtefactError
-from storage.database import Database
 
 WATCHING = "a-key-for-metrics"
 
@@ -162,8 +162,7 @@ def test_labels_and_texts_cannot_become_markup(tmp_path: Path) -> None:
     settings = console_settings(tmp_path)
     evil = "<script>alert(1)</script>"
     task = settings.tasks[TASK].model_copy(update={"labels": (*LABELS, evil), "title": evil})
-    database = Database(f"sqlite:///{tmp_path / 'other.db'}")
-    database.migrate()
+    database = new_database(f"sqlite:///{tmp_path / 'other.db'}")
     app = create_app(
         settings.model_copy(update={"tasks": {TASK: task}}), database.transaction, vendored_assets()
     )
