@@ -65,23 +65,17 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def local_broker(folder: Path) -> Iterator[LocalBroker]:
-    """A broker with all topics, which runs until the end of the block."""
+def local_kafka(folder: Path) -> Iterator[KafkaSettings]:
+    """Settings of a local broker with all topics, which runs until the end of the block."""
     broker = LocalBroker(folder, port := free_port())
     end_with_parent(broker.start().pid or 0)
     try:
-        ensure_topics(KafkaSettings(local_port=port))
-        yield broker
+        settings = KafkaSettings(local_port=port)
+        ensure_topics(settings)
+        yield settings
     finally:
         broker.stop()
         forget_dead_sockets()
-
-
-@contextlib.contextmanager
-def local_kafka(folder: Path) -> Iterator[KafkaSettings]:
-    """Its settings alone."""
-    with local_broker(folder) as broker:
-        yield KafkaSettings(local_port=broker.port)
 
 
 @pytest.fixture(scope="session")

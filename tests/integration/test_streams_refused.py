@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka_fixture import local_broker
+from kafka_fixture import end_with_parent, forget_dead_sockets, free_port, local_kafka
 from new_database import new_database
 from streams_harness import WorkerProcess, eventually, traffic
 
@@ -28,7 +28,7 @@ from streams.local_broker import LocalBroker
 from streams.publisher import KafkaPublisher
 from streams.reading import read_topic
 from streams.relay import OutboxRelay
-from streams.topics import LARGEST_RECORD_BYTES
+from streams.topics import LARGEST_RECORD_BYTES, ensure_topics
 
 # What this broker's topics take: less than our own records may be, as on a cluster of others.
 LIMIT = 4000
@@ -37,17 +37,11 @@ TASK = "streams-test"
 
 
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
     """A broker of its own: its topics take less than those of the others' do."""
-    with local_broker(tmp_path_factory.mktemp("small-records")) as broker:
-        kafka = KafkaSettings(local_port=broker.port)
-        limit(kafka, *(topic.name for topic in TOPICS if topic.name != LETTERS))
-        yield broker
-
-
-@pytest.fixture(scope="module")
-def kafka(broker: LocalBroker) -> KafkaSettings:
-    return KafkaSettings(local_port=broker.port)
+    with local_kafka(tmp_path_factory.mktemp("small-records")) as settings:
+        limit(settings, *(topic.name for topic in TOPICS if topic.name != LETTERS))
+        yield settings
 
 
 def limit(kafka: KafkaSettings, *topics: str, size: int = LIMIT) -> None:
@@ -131,22 +125,24 @@ def test_a_publisher_that_failed_harms_no_other_of_its_name(kafka: KafkaSettings
     assert all(there.count(event.event_id) == 1 for batch in sent for event in batch)
 
 
-def test_closing_raises_nothing_when_all_is_stored(
-    broker: LocalBroker, kafka: KafkaSettings
-) -> None:
-    publisher = KafkaPublisher(kafka, "test", closing=0.5)
-    publisher.publish(traffic(2))
-    producer = publisher._connected()
-    [late] = by_key(traffic(1))
-    pid = broker.status().pid
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
+def test_closing_raises_nothing_when_all_is_stored(tmp_path: Path) -> None:
+    sent = traffic(2)
+    broker = LocalBroker(tmp_path, port := free_port())
+    end_with_parent(pid := broker.start().pid or 0)
+    own = KafkaSettings(local_port=port)
+    publisher = KafkaPublisher(own, "test", closing=0.5)
     try:
+        ensure_topics(own)
+        publisher.publish(sent)
+        producer = publisher._connected()
+        os.kill(pid, signal.SIGSTOP)
         # What another thread sent since is in flight, to a broker that hangs: it is given up.
-        producer.send(late.topic, late.value, late.key, headers=list(late.headers))
+        producer.send("flywheel.traffic", b"in flight")
         publisher.close()
     finally:
         os.kill(pid, signal.SIGCONT)
+        broker.stop()
+        forget_dead_sockets()
 
 
 def test_the_relay_sends_what_stands_behind_a_refused_row(
