@@ -20,6 +20,7 @@ FlywheelError
 │   ├── UnknownLabel          the answer is not one of the task's labels
 │   ├── TooManyRequests       (retryable)
 │   └── Unavailable           (retryable)
+│       └── ReleaseNotLoaded  it could not be loaded, and waiting a moment will not help
 └── PipelineError             a training pipeline stage failed
     └── StageKilled           a signal ended it
 """
@@ -214,6 +215,12 @@ class Unavailable(RequestError):
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         self.retry_after = retry_after
         super().__init__(message)
+
+
+class ReleaseNotLoaded(Unavailable):
+    """A model server could not load the release, and somebody must do something before it can."""
+
+    code = "release-not-loaded"
 
 
 class PipelineError(FlywheelError):

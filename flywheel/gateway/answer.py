@@ -12,11 +12,12 @@ import msgspec
 from flywheel.contracts.events import TrafficRecorded
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.split import TrafficSplit
-from flywheel.errors import FlywheelError, Unavailable
+from flywheel.errors import FlywheelError, ReleaseNotLoaded, Unavailable
 from flywheel.gateway.calls import Call, Prediction
 from flywheel.gateway.capture import Capture
 from flywheel.gateway.choose_variant import Variant, choose_shadow, choose_variant, unit_of
-from flywheel.gateway.forward import PATIENCE, FailsAtText, ModelServers, Unreachable
+from flywheel.gateway.circuits import PassedOver
+from flywheel.gateway.forward import FailsAtText, ModelServers
 from flywheel.gateway.metrics import count_cut, observe
 from flywheel.gateway.shadow import Copy, Shadow
 from flywheel.gateway.splits import Splits
@@ -61,7 +62,8 @@ class Answers:
     An answer whose caller has hung up is recorded as abandoned and counts for nothing; a failure
     counts whether or not anyone waited for it.
 
-    In a rollout each arm has the same patience. An arm that does not answer within it is recorded
+    In a rollout each arm has the same patience, and none any longer after it lasted for nothing a
+    few times in a row (``circuits``). An arm that does not answer within it is recorded
     as failed, and the champion stands in for it with the time that is left; what it answers then
     counts for no arm, as nobody chose it by lot. A failure none of whose attempts got through to a
     model server, while none answered anyone, is recorded as an outage, which says nothing of the
@@ -119,12 +121,13 @@ class Answers:
         servers, started = self._servers, time.monotonic()
         deadline = started + servers.timeout
         try:
-            within = PATIENCE * servers.timeout
-            return variant, await servers.ask(ask.call, variant.release, ask.text, within)
+            return variant, await servers.ask_arm(ask.call, variant.release, ask.text)
         except Unavailable as error:
             failure = self._failure(ask, split, variant, error)
-            unreached = isinstance(error, Unreachable) and not servers.answered_since(started)
-            if isinstance(error, FailsAtText) and variant.release == split.champion:
+            unreached = servers.outage_since(started, error)
+            passed_over = isinstance(error, PassedOver)
+            hopeless = isinstance(error, (FailsAtText, ReleaseNotLoaded))
+            if hopeless and variant.release == split.champion:
                 self._capture.record(failure)
                 raise
         except FlywheelError as error:
@@ -134,6 +137,11 @@ class Answers:
         left = deadline - time.monotonic()
         try:
             prediction = await servers.ask(ask.call, stand_in.release, ask.text, left)
+        except Unavailable as error:
+            # Of an arm that was passed over nobody knows whether it would have been reached.
+            outage = unreached or (passed_over and servers.outage_since(started, error))
+            self._capture.record(msgspec.structs.replace(failure, outage=outage))
+            raise
         except FlywheelError:
             self._capture.record(msgspec.structs.replace(failure, outage=unreached))
             raise

@@ -12,8 +12,9 @@ import aiohttp
 import msgspec
 from prometheus_client import Counter
 
-from flywheel.errors import RequestError, Unavailable
+from flywheel.errors import ReleaseNotLoaded, RequestError, Unavailable
 from flywheel.gateway.calls import Call, Prediction
+from flywheel.gateway.circuits import Circuits
 from flywheel.gateway.replicas import Replica, Replicas
 
 _retries = Counter("flywheel_gateway_retries_total", "Calls to a model server that were retried.")
@@ -48,7 +49,8 @@ class _Retry(Exception):
     ``whole`` leaves it alone for every release, not for this one only. ``about_text`` says that
     the server failed at this very text, which no amount of repeating will change; ``unreached``
     that the request was not sent to any: a server that ends or hangs with it may do so by it.
-    ``hung`` that it was waited for in vain.
+    ``hung`` that it was waited for in vain; ``not_loaded`` that the server could not load the
+    release, with the seconds until it tries again.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class _Retry(Exception):
         about_text: bool = False,
         unreached: bool = False,
         hung: bool = False,
+        not_loaded: float | None = None,
     ) -> None:
         super().__init__(why)
         self.skip_seconds = skip_seconds
@@ -67,6 +70,7 @@ class _Retry(Exception):
         self.about_text = about_text
         self.unreached = unreached
         self.hung = hung
+        self.not_loaded = not_loaded
 
 
 class ModelServers:
@@ -76,6 +80,7 @@ class ModelServers:
         self, endpoints: Sequence[str], timeout_seconds: float, max_connections: int = 256
     ) -> None:
         self._replicas = Replicas(endpoints, self._answers)
+        self._circuits = Circuits(self._back)
         self.timeout = timeout_seconds
         # A replica that hangs must leave time to ask another one.
         self._patience = timeout_seconds / min(3, 1 + len(endpoints))
@@ -98,13 +103,31 @@ class ModelServers:
 
     async def close(self) -> None:
         """Close every connection."""
+        await self._circuits.close()
         await self._replicas.close()
         if self._session is not None:
             await self._session.close()
 
-    def answered_since(self, moment: float) -> bool:
-        """Whether any release has answered anything since ``moment`` of time.monotonic()."""
-        return self._answered_at >= moment
+    def outage_since(self, moment: float, error: RequestError) -> bool:
+        """Whether a call that began at ``moment`` of time.monotonic() failed as no model server
+        was there for anyone: that says nothing of its release."""
+        return isinstance(error, Unreachable) and self._answered_at < moment
+
+    async def ask_arm(self, call: Call, release: str, text: str) -> Prediction:
+        """As ``ask``, of an arm of a rollout: with an arm's patience, and with none (PassedOver)
+        while its release lets one request after another run out of time."""
+        self._circuits.require_closed(release)
+        started = time.monotonic()
+        try:
+            prediction = await self.ask(call, release, text, PATIENCE * self.timeout)
+        except (FailsAtText, ReleaseNotLoaded):
+            raise  # it costs nobody's time
+        except Unavailable as error:
+            if not self.outage_since(started, error):
+                self._circuits.ran_out(call, release, str(error))
+            raise
+        self._circuits.answered(release)
+        return prediction
 
     async def ask(
         self, call: Call, release: str, text: str, within: float | None = None
@@ -113,8 +136,9 @@ class ModelServers:
 
         Inference changes nothing, so a call that failed is repeated on another replica, with
         growing pauses, for ``within`` seconds (never longer than the timeout). Raises Unavailable
-        when no replica answered by then (Unreachable: nor was sent it), FailsAtText when all fail
-        at this text, and ModelRefused when one says that the request is wrong.
+        when no replica answered by then (Unreachable: nor was sent it), ReleaseNotLoaded when none
+        could load the release, FailsAtText when all fail at this text, and ModelRefused when one
+        says that the request is wrong.
         """
         body = call.body(release, text)
         seconds = self.timeout if within is None else min(within, self.timeout)
@@ -122,6 +146,7 @@ class ModelServers:
         back_off = FIRST_BACK_OFF_SECONDS
         failures = text_failures = 0
         unreached = True
+        not_loaded: dict[Replica, float] = {}
         while True:
             replica = self._replicas.choose(release)
             try:
@@ -140,6 +165,15 @@ class ModelServers:
                 failures += 1
                 unreached = unreached and retry.unreached
                 text_failures += retry.about_text
+                if retry.not_loaded is not None:
+                    not_loaded[replica] = retry.not_loaded
+                    if len(not_loaded) == len(self._replicas):
+                        raise ReleaseNotLoaded(
+                            f"no model server could load {release}; the last one said: {retry}",
+                            min(not_loaded.values()),
+                        ) from None
+                else:
+                    not_loaded.pop(replica, None)
                 if text_failures > len(self._replicas):
                     raise FailsAtText(f"{release} fails at this text: {retry}") from None
                 if time.monotonic() + back_off >= deadline:
@@ -151,6 +185,18 @@ class ModelServers:
             if failures % len(self._replicas) == 0:
                 await asyncio.sleep(back_off)
                 back_off = min(back_off * 2, LONGEST_BACK_OFF_SECONDS)
+
+    async def _back(self, call: Call, release: str) -> bool:
+        """``circuits.Trial``."""
+        started = time.monotonic()
+        try:
+            await self.ask(call, release, PROBE, PATIENCE * self.timeout)
+        except (FailsAtText, ReleaseNotLoaded, ModelRefused):
+            return True  # whoever asks is told so at once
+        except Unavailable as error:
+            # Where no model server is there at all, what happens now says nothing of the release.
+            return self.outage_since(started, error)
+        return True
 
     async def _answers(self, url: str, body: bytes | None) -> bool:
         """``replicas.Probe``."""
@@ -182,7 +228,7 @@ class ModelServers:
             async with asyncio.timeout(seconds):
                 async with session.post(url, data=body, trace_request_ctx=trace) as response:
                     content = await response.read()
-                    status = response.status
+                    status, headers = response.status, response.headers
         except TimeoutError:
             raise _Retry(
                 f"{url} did not answer in time",
@@ -199,7 +245,7 @@ class ModelServers:
         finally:
             replica.in_flight -= 1
         if status != 200:
-            raise _refusal(url, status, content)
+            raise _refusal(url, status, content, headers.get("retry-after", ""))
         try:
             return call.read(content, time.perf_counter() - started)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -223,15 +269,19 @@ def _tracing() -> aiohttp.TraceConfig:
     return config
 
 
-def _refusal(url: str, status: int, content: bytes) -> Exception:
-    own = True
+def _refusal(url: str, status: int, content: bytes, retry_after: str) -> Exception:
+    own, code = True, ""
     try:
-        detail = str(msgspec.json.decode(content).get("detail", ""))
+        problem = msgspec.json.decode(content)
+        detail, code = str(problem.get("detail", "")), problem.get("code", "")
     except (msgspec.DecodeError, AttributeError):
         own, detail = False, content[:200].decode(errors="replace")
     said = f"{url} answered {status}: {detail}"
     if status == 429:
         return _Retry(said, BUSY_SECONDS)
+    if status == 503 and code == ReleaseNotLoaded.code:
+        again = float(retry_after) if retry_after.isdigit() else SKIP_SECONDS
+        return _Retry(said, SKIP_SECONDS, not_loaded=again)
     if status in (404, 503):
         # It does not have this release (yet), or could not load it: it is well otherwise. A 503
         # that is no model server's is a proxy's before one that is away.

@@ -15,7 +15,7 @@ from flywheel.contracts.ids import utc_now
 from flywheel.errors import FlywheelError, RequestError
 from flywheel.gateway.calls import Call
 from flywheel.gateway.capture import Capture
-from flywheel.gateway.forward import PATIENCE, ModelServers, Unreachable
+from flywheel.gateway.forward import ModelServers
 
 _log = structlog.get_logger(__name__)
 _scored = Counter("flywheel_gateway_shadow_scored_total", "Copies that the other arm scored.")
@@ -87,16 +87,11 @@ class Shadow:
     async def _score(self, copy: Copy) -> None:
         started, since = time.perf_counter(), time.monotonic()
         try:
-            prediction = await self._servers.ask(
-                copy.call, copy.release, copy.text, PATIENCE * self._servers.timeout
-            )
-        except Unreachable as error:
-            if not self._servers.answered_since(since):
+            prediction = await self._servers.ask_arm(copy.call, copy.release, copy.text)
+        except RequestError as error:
+            if self._servers.outage_since(since, error):
                 _dropped.inc()  # no model server was there to ask: that says nothing of this arm
                 return
-            self._capture.record(_recorded(copy, started, error=str(error)))
-            return
-        except RequestError as error:
             self._capture.record(_recorded(copy, started, error=str(error)))
             return
         _scored.inc()

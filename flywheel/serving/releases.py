@@ -14,7 +14,7 @@ from prometheus_client import Gauge, Histogram
 
 from flywheel.contracts.events import RolloutChanged
 from flywheel.contracts.split import TrafficSplit
-from flywheel.errors import NotFound, Unavailable
+from flywheel.errors import FlywheelError, NotFound, ReleaseNotLoaded, Unavailable
 from flywheel.monitoring.threads import LastingThread
 from flywheel.serving.engine import Classifier, Generator, Loader, generates
 
@@ -31,6 +31,8 @@ STATES: tuple[State, ...] = ("loading", "ready", "failed")
 WARM_UP_TEXT = "What does a first request find?"
 LONGEST_RETRY_SECONDS = 60.0
 FIRST_RETRY_SECONDS = 2.0
+# Loads that fail in a row before nobody is asked to wait for the next one.
+HOPELESS_AFTER = 2
 # How long requests under way may hold up the closing of what answers them.
 DRAIN_SECONDS = 30.0
 WATCH_SECONDS = 0.5
@@ -67,6 +69,7 @@ class _Held:
     unwanted_since: float | None = None
     retry_at: float = 0.0
     retry_in: float = FIRST_RETRY_SECONDS
+    failed_loads: int = 0
 
 
 class ReleaseSet:
@@ -141,8 +144,9 @@ class ReleaseSet:
     def using(self, release: str) -> Iterator[Classifier | Generator]:
         """A release that is ready, and that stays so until the block ends.
 
-        Raises NotFound for one that no split names and Unavailable for one that is loading or
-        that failed to load, with the reason.
+        Raises NotFound for one that no split names, Unavailable for one that is loading, that
+        failed to load once or whose engine died, and ReleaseNotLoaded for one that will not load
+        as things are; with the reason.
         """
         with self._lock:
             held = self._held.get(release)
@@ -160,7 +164,11 @@ class ReleaseSet:
 
     def _absent(self, release: str, held: _Held | None) -> NotFound | Unavailable:
         if held is not None and held.status.state == "failed":
-            return Unavailable(f"{release} failed to load: {held.status.reason}", retry_after=5.0)
+            said = f"{release} failed to load: {held.status.reason}"
+            if held.failed_loads >= HOPELESS_AFTER:
+                again = held.retry_at - self._clock()
+                return ReleaseNotLoaded(said, retry_after=max(FIRST_RETRY_SECONDS, again))
+            return Unavailable(said, retry_after=5.0)
         if held is not None or release in self._wanted():
             return Unavailable(f"{release} is loading")
         known = sorted(name for name, other in self._held.items() if other.live is not None)
@@ -230,7 +238,9 @@ class ReleaseSet:
         except Exception as error:  # noqa: BLE001 - one bad release must not end the others' server
             if served is not None:
                 served.close()
-            self._failed(release, f"{type(error).__name__}: {error}")
+            lasting = isinstance(error, FlywheelError) and not error.retryable
+            loads = HOPELESS_AFTER if lasting else 1
+            self._failed(release, f"{type(error).__name__}: {error}", loads)
             return
         seconds = time.perf_counter() - started
         _load_time.observe(seconds)
@@ -240,15 +250,18 @@ class ReleaseSet:
         with self._lock:
             held = self._held.setdefault(release, _Held(status))
             held.status, held.live = status, _Live(served, self._clock())
+            held.failed_loads = 0
             self._show(release, "ready")
         _log.info("release ready", release=release, seconds=round(seconds, 3))
 
-    def _failed(self, release: str, reason: str) -> None:
+    def _failed(self, release: str, reason: str, loads: int = 0) -> None:
+        """``loads`` that failed with it, as far as hope goes; none where an engine died."""
         with self._lock:
             held = self._held.get(release)
             if held is None:
                 return
             held.status = ReleaseStatus(release, "failed", reason)
+            held.failed_loads += loads
             held.retry_at = self._clock() + held.retry_in
             held.retry_in = min(held.retry_in * 2, LONGEST_RETRY_SECONDS)
             self._show(release, "failed")

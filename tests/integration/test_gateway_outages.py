@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
-from gateway_harness import LABELS, eventually, model_server, split_event
+from failing_servers import ChampionAnswers, hanging
+from gateway_harness import eventually, model_server, split_event
 
 from flywheel.contracts.events import ShadowRecorded, TrafficRecorded
-
-
-class ChampionAnswers(BaseHTTPRequestHandler):
-    """A model server's protocol in little; what a request for r2 meets is ``challenged``."""
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if asked["model"] == "r2":
-            self.challenged()
-            return
-        body = json.dumps({"data": [{"probs": [0.1, 0.8, 0.1], "labels": LABELS}]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def challenged(self) -> None:
-        raise NotImplementedError
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 def test_a_replica_that_dies_or_lacks_the_release_is_passed_over(gateway, champion) -> None:
@@ -212,47 +191,6 @@ def test_a_replica_that_hangs_is_left_for_another(gateway, champion) -> None:
         hanging = f"http://127.0.0.1:{silent.getsockname()[1]}"
         gate = gateway([hanging, champion], split=split_event("r1"), timeout=3.0)
         assert [gate.classify("Who?").status_code for _ in range(4)] == [200] * 4
-
-
-class Hangs(ChampionAnswers):
-    """A replica that hangs, altogether or at r2 alone, until it is ``well``."""
-
-    well: threading.Event
-    only_r2 = False
-    asked: list[str]
-
-    def do_GET(self) -> None:
-        if not self.only_r2:
-            self.well.wait(60)
-        self.send_error(501)
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.asked.append(f"{asked['model']} {asked['input'][0]}")
-        if asked["model"] == "r2" or not self.only_r2:
-            self.well.wait(60)
-        body = json.dumps({"data": [{"probs": [0.1, 0.8, 0.1], "labels": LABELS}]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-
-@contextmanager
-def hanging(*, only_r2: bool = False) -> Iterator[tuple[str, type[Hangs]]]:
-    class One(Hangs):
-        well = threading.Event()
-        asked: list[str] = []  # noqa: RUF012 - one class a server
-
-    One.only_r2 = only_r2
-    with ThreadingHTTPServer(("127.0.0.1", 0), One) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", One
-        finally:
-            One.well.set()
-            server.shutdown()
 
 
 def test_a_replica_that_hung_gets_no_request_of_a_caller_until_it_answers_a_probe(
