@@ -17,7 +17,7 @@ from fastapi.responses import Response
 from flywheel.contracts.addresses import LOOPBACK_NAMES
 from flywheel.contracts.answers import text_problem
 from flywheel.contracts.events import LabelRecorded
-from flywheel.contracts.ids import new_id, utc_now
+from flywheel.contracts.ids import utc_now
 from flywheel.errors import FlywheelError, NotFound, RequestError
 from flywheel.gateway.answer import Answered, Answers, Ask
 from flywheel.gateway.auth import Caller, Keys
@@ -183,15 +183,19 @@ class _Endpoints:
 
     async def feedback(self, request: Request) -> Response:
         caller = self._admit(request)
-        body = parse(FeedbackRequest, await read_body(request, self._limits.max_body_bytes))
+        raw = await read_body(request, self._limits.max_body_bytes)
+        body = parse(FeedbackRequest, raw)
         labels = self._labels(body.task)
         sample_id = sample_name("sample_id", body.sample_id)
         _check_answer(body.label, labels)
         annotator = body.annotator or caller.source
         check_id("annotator", annotator)
+        headers = naming_headers(request.scope["headers"])
+        said = "\x1f".join((body.task, sample_id, body.source, body.label))
+        event_id = self._sample_ids.of_feedback(headers, caller, annotator, said, raw)
         self._capture.ensure_room()
         event = LabelRecorded(
-            event_id=new_id(),
+            event_id=event_id,
             occurred_at=utc_now(),
             task=body.task,
             sample_id=sample_id,

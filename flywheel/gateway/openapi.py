@@ -37,6 +37,7 @@ _HEADERS: list[dict[str, Any]] = [
     for name, length, description in (
         ("x-flywheel-sample-id", 128, "Names the sample, so that a repeated request counts once."),
         ("x-flywheel-source", 64, "Names where the traffic comes from."),
+        ("idempotency-key", 128, "Names the request, so that what is sent again counts once."),
     )
 ]
 
@@ -58,6 +59,7 @@ _ANSWERING: Mapping[int, str] = {
     503: "No release serves the task yet, no model server answers, nothing can be recorded, or "
     "every connection is in use; see Retry-After.",
 }
+_SAYING = {**_ASKING, 409: "This Idempotency-Key stands for other feedback."}
 _READING: Mapping[int, str] = {
     status: words for status, words in _ASKING.items() if status not in (404, 413, 429)
 }
@@ -90,7 +92,7 @@ def openapi(metrics_key: bool = False) -> dict[str, Any]:
                 "post": _operation("Classify one text", _ANSWERING, "200", classify, classified)
             },
             "/v1/feedback": {
-                "post": _operation("Say what was right for a sample", _ASKING, "202", feedback)
+                "post": _operation("Say what was right for a sample", _SAYING, "202", feedback)
             },
             "/v1/models": {"get": _operation("The tasks that can be asked", _READING, "200")},
             "/v1/models/{model}": {

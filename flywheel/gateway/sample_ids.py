@@ -1,4 +1,4 @@
-"""Which sample a request is about, so that one that comes again is the same one."""
+"""Which sample, or which word on one, a request is: one that comes again is the same one."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ RETRY_SECONDS = 60.0
 _MOST_RETRIES = 100
 _MOST_ALIKE = 1_000
 _IDEMPOTENT_IDS = uuid.UUID("5a2a2c8b-93a5-5c0e-8a43-0b1f6d1f2c77")
+_FEEDBACK_IDS = uuid.UUID("0c1d7f1e-54a4-5d43-9d0f-7c0f6b8f4a52")
+# No task has this name: feedback is no sample of any.
+_FEEDBACK = "\x1ffeedback"
 
 
 def naming_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -52,13 +55,15 @@ def sample_name(field: str, value: str) -> str:
     return value
 
 
-def idempotent_id(caller: Caller, user: str | None, key: str) -> str:
+def idempotent_id(
+    caller: Caller, user: str | None, key: str, kind: uuid.UUID = _IDEMPOTENT_IDS
+) -> str:
     """The sample that an Idempotency-Key of this caller and user stands for, on every host."""
-    return str(uuid.uuid5(_IDEMPOTENT_IDS, "\x1f".join((caller.key, user or "", key))))
+    return str(uuid.uuid5(kind, "\x1f".join((caller.key, user or "", key))))
 
 
 class SampleIds:
-    """The id of the sample behind each request. Lives in one event loop.
+    """The id of the sample behind each request, or of its feedback. Lives in one event loop.
 
     In this order: the id that its client chose; the one of its Idempotency-Key; of a client that
     repeats by itself, the one of the attempt before; a new one.
@@ -88,6 +93,23 @@ class SampleIds:
         key = headers.get(IDEMPOTENCY_HEADER)
         if key is not None:
             return self._of_key(_read(IDEMPOTENCY_HEADER, key), caller, task, text, user)
+        return self._of_attempt(headers, caller, body)
+
+    def of_feedback(
+        self, headers: Mapping[str, str], caller: Caller, annotator: str, said: str, body: bytes
+    ) -> str:
+        """The id of the event that says ``said``, which its repeats have too: a word that arrives
+        late must not undo what was said in between. Raises as ``of`` does."""
+        key = headers.get(IDEMPOTENCY_HEADER)
+        if key is None:
+            return self._of_attempt(headers, caller, body)
+        key = _read(IDEMPOTENCY_HEADER, key)
+        check_id("Idempotency-Key", key)
+        event_id = idempotent_id(caller, annotator, key, _FEEDBACK_IDS)
+        self._stands_for(key, _FEEDBACK, event_id, said)
+        return event_id
+
+    def _of_attempt(self, headers: Mapping[str, str], caller: Caller, body: bytes) -> str:
         attempt = headers.get(RETRY_HEADER)
         if attempt is not None and attempt.isascii() and attempt.isdigit() and len(attempt) < 6:
             return self._attempts.sample_id(caller.limited_as, body, int(attempt))
@@ -96,14 +118,18 @@ class SampleIds:
     def _of_key(self, key: str, caller: Caller, task: str, text: str, user: str | None) -> str:
         check_id("Idempotency-Key", key)
         sample_id = idempotent_id(caller, user, key)
+        self._stands_for(key, task, sample_id, text)
+        return sample_id
+
+    def _stands_for(self, key: str, task: str, named: str, text: str) -> None:
         try:
-            self._chosen.take(task, sample_id, text)
+            self._chosen.take(task, named, text)
         except Conflict:
+            what = "other feedback" if task == _FEEDBACK else "another text"
             raise Conflict(
-                f"Idempotency-Key {key!r} came with another text before: a key stands for one "
+                f"Idempotency-Key {key!r} came with {what} before: a key stands for one "
                 "request, so make a new one for each"
             ) from None
-        return sample_id
 
 
 class Attempts:

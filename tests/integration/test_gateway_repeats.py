@@ -20,6 +20,8 @@ from gateway_harness import (
 
 from flywheel.contracts.events import LabelRecorded, ShadowRecorded, TrafficRecorded
 from flywheel.gateway.auth import Keys
+from storage.database import Database
+from streams.agents import labels
 
 Gateways = Callable[..., Gateway]
 
@@ -174,3 +176,76 @@ def test_source_and_key_are_read_as_utf8_too(gateway: Gateways, champion: str) -
         assert ask(gate, **headers).status_code == 200
     eventually(lambda: len(gate.events(TrafficRecorded)) == 2)
     assert {event.source for event in gate.events(TrafficRecorded)} == {"größe"}
+
+
+def say(gate: Gateway, label: str, **more: str) -> httpx.Response:
+    """Feedback on sample s-1; ``more`` are fields of the body, and headers with underscores."""
+    names = ("idempotency_key", "x_stainless_retry_count", "authorization")
+    headers = {name.replace("_", "-"): more.pop(name) for name in names if name in more}
+    body = {"task": TASK, "sample_id": "s-1", "label": label, **more}
+    return gate.http.post("/v1/feedback", json=body, headers=headers)
+
+
+def test_feedback_with_a_key_is_one_word_on_every_gateway(champion: str, tmp_path: Path) -> None:
+    told: list[str] = []
+    for host in ("a", "b"):
+        (tmp_path / host).mkdir()
+        with started_gateway(
+            tmp_path / host, [champion], split=split_event("r1"), keys=Keys(["s3cret"])
+        ) as gate:
+            headers = {"authorization": "Bearer s3cret", "idempotency_key": "k-1"}
+            told += [say(gate, "HUM", **headers).json()["event_id"] for _ in range(2)]
+            eventually(lambda gate=gate: len(gate.events(LabelRecorded)) == 2)
+            told += [event.event_id for event in gate.events(LabelRecorded)]
+            for other in ({"label": "LOC"}, {"label": "HUM", "sample_id": "s-2"}):
+                conflict = say(gate, **{**other, **headers})
+                assert conflict.status_code == 409
+                assert "'k-1' came with other feedback" in conflict.json()["error"]["message"]
+            # Another person's key is another key, and so is the same one before a question.
+            assert say(gate, "LOC", annotator="bob", **headers).json()["event_id"] not in told
+            asked = ask(gate, authorization="Bearer s3cret", idempotency_key="k-1")
+            assert asked.status_code == 200
+    assert len(set(told)) == 1
+
+
+def test_feedback_that_a_client_repeats_by_itself_is_one_word(
+    gateway: Gateways, champion: str
+) -> None:
+    gate = gateway([champion], split=split_event("r1"))
+    told = [say(gate, "HUM", x_stainless_retry_count=str(n)).json()["event_id"] for n in range(3)]
+    assert len(set(told)) == 1
+    anew = {say(gate, "HUM").json()["event_id"] for _ in range(2)}
+    assert len({*anew, *told}) == 3
+
+
+@pytest.mark.parametrize("key", ["", "x" * 129, ".."])
+def test_a_key_of_feedback_that_is_none_is_refused(
+    gateway: Gateways, champion: str, key: str
+) -> None:
+    gate = gateway([champion], split=split_event("r1"))
+    refused = say(gate, "HUM", idempotency_key=key)
+    assert refused.status_code == 400
+    assert "Idempotency-Key" in refused.json()["error"]["message"]
+
+
+def test_a_late_repeat_does_not_undo_what_was_said_in_between(
+    gateway: Gateways, champion: str, tmp_path: Path
+) -> None:
+    gate = gateway([champion], split=split_event("r1"))
+    ask(gate, x_flywheel_sample_id="s-1")
+    for label, key in (("HUM", "k-1"), ("LOC", "k-2"), ("HUM", "k-1")):
+        assert say(gate, label, idempotency_key=key).status_code == 202
+    eventually(lambda: len(gate.events(LabelRecorded)) == 3)
+    database = Database(f"sqlite:///{tmp_path}/flywheel.db")
+    database.migrate()
+    try:
+        events = gate.publisher.events()
+        for event in events:  # each as it comes
+            labels.agent(database).handle([event])
+        with database.transaction(read_only=True) as tx:
+            watermark = tx.labels.watermark(TASK)
+            assert watermark is not None
+            [sample] = tx.labels.settled(TASK, watermark)
+        assert sample.label == "LOC"
+    finally:
+        database.dispose()

@@ -142,3 +142,28 @@ def test_a_name_is_the_same_in_header_and_body_or_refused_in_both(name: str) -> 
 def test_a_header_that_is_no_utf8_names_nothing() -> None:
     with pytest.raises(RequestError, match="x-flywheel-sample-id: its bytes are no UTF-8"):
         asked(SampleIds(), x_flywheel_sample_id="gr\xf6\xdfe")
+
+
+def told(ids: SampleIds, said: str = "t s-1 HUM", caller: Caller = CALLER, **headers: str) -> str:
+    """The id of feedback by ada."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return ids.of_feedback(named, caller, "ada", said, said.encode())
+
+
+def test_feedback_under_a_key_is_one_event_on_every_host() -> None:
+    here, there = SampleIds(), SampleIds()
+    first = told(here, idempotency_key="k")
+    assert told(here, idempotency_key="k") == told(there, idempotency_key="k") == first
+    assert told(there, idempotency_key="l") != first
+    assert told(there, caller=Caller("shop", "key-2", "2"), idempotency_key="k") != first
+    assert asked(here, idempotency_key="k") != first, "a question is no feedback"
+    with pytest.raises(Conflict, match="'k' came with other feedback before"):
+        told(here, "t s-1 LOC", idempotency_key="k")
+
+
+def test_feedback_that_a_client_repeats_is_one_event() -> None:
+    ids = SampleIds()
+    first = told(ids, x_stainless_retry_count="0")
+    assert told(ids, x_stainless_retry_count="1") == first
+    assert told(ids, x_stainless_retry_count="0") != first
+    assert len({told(ids), told(ids)}) == 2
