@@ -76,9 +76,8 @@ def ingest_file(
     of_task = settings.task(task)
     read = read_labelled(path, of_task.labels, of_task.label_titles, format)
     last = {normalised(row.text): row for row in read}
-    rows = [(_sample_id(task, row.text), row) for row in last.values()]
     await_broker(settings)
-    standing = _standing(settings, task, [sample_id for sample_id, _ in rows])
+    rows, standing = _known(settings, task, last)
     events, unchanged = _all_events(task, path, rows, standing, split, annotator, read.unit)
     if events:
         publisher = KafkaPublisher(settings.kafka, "flywheel-ingest")
@@ -116,6 +115,23 @@ def _conflicts(read: LabelledFile, last: Mapping[str, Row]) -> tuple[Conflict, .
 
 def _sample_id(task: str, text: str) -> str:
     return str(uuid.uuid5(_NAMESPACE, f"{task}\x1f{text}"))
+
+
+def _known(
+    settings: FlywheelSettings, task: str, last: Mapping[str, Row]
+) -> tuple[list[tuple[str, Row]], Mapping[str, SeedLabel]]:
+    """The rows with the ids of their samples, and what stands of these. ``last`` has the row that
+    counts by its normalised text, which the id is made of.
+
+    Earlier versions made it of the text as it was written: a sample that has such a one keeps it.
+    """
+    ids = [(_sample_id(task, row.text), _sample_id(task, text)) for text, row in last.items()]
+    found = _standing(settings, task, [one for both in ids for one in both])
+    rows = [
+        (written if written in found else same, row)
+        for (written, same), row in zip(ids, last.values(), strict=True)
+    ]
+    return rows, {name: found[name] for name, _ in rows if name in found}
 
 
 def _standing(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
+from flywheel.contracts.answers import same_text
 from flywheel.contracts.events import Event, ReviewRequested, TrafficRecorded
 from flywheel.errors import EventError, RejectedEvent
 
@@ -21,7 +22,7 @@ class Texts(Protocol):
 
 
 def with_other_texts(known: Texts, events: Sequence[Event]) -> list[tuple[Event, EventError]]:
-    """The events whose sample has another text, with the reason.
+    """The events whose sample has another text (``contracts.answers``), with the reason.
 
     Of two in one batch the earlier one gives the sample its text.
     """
@@ -30,7 +31,7 @@ def with_other_texts(known: Texts, events: Sequence[Event]) -> list[tuple[Event,
     odd: list[tuple[Event, EventError]] = []
     for event in sorted(carrying, key=lambda one: (one.occurred_at, one.event_id)):
         text = event.text.replace(_NUL, _STORED_NUL)
-        if texts.setdefault((event.task, event.sample_id), text) != text:
+        if not same_text(texts.setdefault((event.task, event.sample_id), text), text):
             odd.append(
                 (
                     event,

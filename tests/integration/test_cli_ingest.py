@@ -210,3 +210,48 @@ def test_a_text_that_no_record_can_carry_is_named_before_anything_is_sent(worksp
         getattr(event, "text", "") for event in sent(workspace, "flywheel.traffic", "cli-inbox")
     ]
     assert "before it" not in texts
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["worker up to date", "worker behind"])
+def test_a_later_file_that_writes_a_text_otherwise_speaks_of_the_same_sample(
+    workspace: Path, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch, behind: bool
+) -> None:
+    monkeypatch.setattr(ingest, "CATCH_UP_SECONDS", 0.0)
+    task = "cli-twins" + ("-behind" if behind else "")
+    rename_task(workspace, task)
+    file = workspace / "seed.csv"
+    said = []
+    for text, label in [
+        ("It is down", "billing"),
+        ("\u200bit  is DOWN\ufeff", "outage"),
+        ("it is down", "outage"),
+    ]:
+        file.write_text(f"text,label\n{text},{label}\n", "utf-8")
+        base = ["-w", str(workspace), "ingest", str(file), "--no-wait"]
+        said.append(CliRunner().invoke(cli, base, catch_exceptions=False).output)
+        if not behind:
+            handle_all(workspace, task)
+            acknowledge(kafka)
+    (settled,) = handle_all(workspace, task)
+    assert (settled.text, settled.label) == ("It is down", "outage")
+    if not behind:
+        assert "of these known with the same label, which changes nothing: 1" in said[2]
+
+
+def test_a_sample_that_an_earlier_version_brought_in_keeps_its_id(
+    workspace: Path, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "CATCH_UP_SECONDS", 0.0)
+    rename_task(workspace, "cli-earlier")
+    file = workspace / "seed.csv"
+    base = ["-w", str(workspace), "ingest", str(file), "--no-wait"]
+    file.write_text("text,label\nIt is Down,billing\n", "utf-8")
+    with monkeypatch.context() as earlier:
+        earlier.setattr(ingest, "normalised", str)
+        CliRunner().invoke(cli, base, catch_exceptions=False)
+    (before,) = handle_all(workspace, "cli-earlier")
+    acknowledge(kafka)
+    file.write_text("text,label\nIt is Down,outage\n", "utf-8")
+    CliRunner().invoke(cli, base, catch_exceptions=False)
+    (after,) = handle_all(workspace, "cli-earlier")
+    assert (after.sample_id, after.label) == (before.sample_id, "outage")
