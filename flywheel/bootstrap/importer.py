@@ -12,13 +12,14 @@ import msgspec
 
 from flywheel.bootstrap.measure import Answer, ServedFolder
 from flywheel.bootstrap.registry import IMPORTS, MODEL, Staged, check_fits
+from flywheel.bootstrap.same_answers import by_transformers, check_served
 from flywheel.bootstrap.stages import dataset_folder
 from flywheel.compression.compare import Speed
 from flywheel.contracts.base_folder import put_base
 from flywheel.contracts.dataset_folder import DatasetLine, Manifest, read_manifest, read_part
 from flywheel.contracts.ids import utc_now
 from flywheel.contracts.model_folder import read_base, read_description
-from flywheel.contracts.release import Release
+from flywheel.contracts.release import Release, registered_already
 from flywheel.datasets.build import build_dataset
 from flywheel.errors import ArtefactError
 from flywheel.evaluation.evaluate import as_predictions, read_predictions, write_predictions
@@ -119,7 +120,7 @@ class WorkspaceImporter:
         known = self._known(staged, request)
         if known is not None:
             return known
-        measured = self._measure(request.task, model, folder)
+        measured = self._measure(request.task, model, folder, staged.source)
         decision = self._gate(request.task, measured)
         if not decision.passed and request.override is None:
             return GateRefusal(reason=decision.reason)
@@ -153,16 +154,18 @@ class WorkspaceImporter:
             return None
         if known.recipe.get("imported", {}).get("request") == request.request_id:
             return known
-        raise ArtefactError(
-            f"{staged.release} is registered here already: `flywheel releases restore` makes a "
-            "former champion serve again, `flywheel rollout start` tries a release once more"
-        )
+        raise ArtefactError(registered_already(known))
 
-    def _measure(self, task: str, model: Path, folder: Path) -> Measured:
+    def _measure(self, task: str, model: Path, folder: Path, source: str) -> Measured:
         lines, version = self._holdout(task, folder)
         of_task = self._settings.task(task)
         bases = folder / BASES
+        # Before anything serves it: both at once might not fit into memory.
+        witness = by_transformers(model, bases)
         with self._serve(model, bases, bool(of_task.labels)) as served:
+            if witness is not None:
+                answers = [one for one in served.answers(witness.texts) if isinstance(one, dict)]
+                check_served(witness, answers, source)
             return measure_served(served, lines, version, of_task)
 
     def _holdout(self, task: str, folder: Path) -> tuple[list[DatasetLine], str]:

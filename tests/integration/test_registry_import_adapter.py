@@ -16,9 +16,15 @@ from tiny_llm import LABELS, make_dataset, make_llm
 
 from flywheel.bootstrap.importer import WorkspaceImporter
 from flywheel.bootstrap.registry import request_import, stage_archive
+from flywheel.bootstrap.same_answers import by_transformers, check_served
+from flywheel.compression.config import Recipe
+from flywheel.compression.llm import make_llm_variant
+from flywheel.contracts.chat import Chat
 from flywheel.contracts.dataset_folder import read_manifest
 from flywheel.contracts.ids import utc_now
 from flywheel.contracts.model_folder import read_description
+from flywheel.contracts.release import Release
+from flywheel.errors import ArtefactError
 from flywheel.evaluation.metrics import measure
 from flywheel.registry.archive import export_release
 from flywheel.registry.release_folder import BASES, RELEASES, assemble, verify_release
@@ -46,22 +52,20 @@ class Adapted(Loaded):
         assert about.base is not None
         assert about.prompt is not None
         base = AutoModelForCausalLM.from_pretrained(bases / about.base.id)
-        self._prompt = about.prompt
+        self._prompt, self._room = about.prompt, about.max_tokens
         self._model: Any = PeftModel.from_pretrained(base, str(folder)).eval()
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
 
     def answers(self, texts: Sequence[str]) -> list[dict[str, float]]:  # type: ignore[override]
         import torch
 
+        chat = Chat(self._tokenizer, self._prompt)
         letters = [self._tokenizer.encode(a)[0] for a in self._prompt.answers.values()]
         found = []
         for text in texts:
-            asked = self._tokenizer.apply_chat_template(
-                self._prompt.messages(text), add_generation_prompt=True, tokenize=False
-            )
+            ids, _ = chat.cut(text, self._room)
             with torch.inference_mode():
-                ids = self._tokenizer(asked, return_tensors="pt")["input_ids"]
-                logits = self._model(input_ids=ids).logits[0, -1, letters]
+                logits = self._model(input_ids=torch.tensor([ids])).logits[0, -1, letters]
             found.append(dict(zip(LABELS, torch.softmax(logits, -1).tolist(), strict=True)))
         return found
 
@@ -80,8 +84,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_a_lora_release_travels_with_its_base(trained: Path, tmp_path: Path) -> None:
-    here, there = (Workspace(tmp_path / name, CONFIG) for name in ("here", "there"))
+def released(trained: Path, tmp_path: Path) -> tuple[Workspace, Release]:
+    """A workspace with the adapter as a release, and that."""
+    here = Workspace(tmp_path / "here", CONFIG)
     shutil.copytree(trained / BASES, here.settings.state / BASES)
     release = assemble(
         trained / "model",
@@ -96,6 +101,12 @@ def test_a_lora_release_travels_with_its_base(trained: Path, tmp_path: Path) -> 
         parts={"deployment": "vllm"},
     )
     export_release(Path(release.path), here.settings.state / BASES, tmp_path / "a.tar")
+    return here, release
+
+
+def test_a_lora_release_travels_with_its_base(trained: Path, tmp_path: Path) -> None:
+    here, release = released(trained, tmp_path)
+    there = Workspace(tmp_path / "there", CONFIG)
     there.hold_out(30)
     request_id, staged = stage_archive(there.settings, TASK, tmp_path / "a.tar")
     request_import(there.database, TASK, request_id, staged, by="ada", why="x", override=True)
@@ -109,4 +120,62 @@ def test_a_lora_release_travels_with_its_base(trained: Path, tmp_path: Path) -> 
     one, two = (Adapted(f / RELEASES / release.release, f / BASES).answers(texts) for f in folders)
     assert one == two
     here.close()
+    there.close()
+
+
+class Another(Adapted):
+    """An engine that computes another network: what an architecture adds is left out."""
+
+    def answers(self, texts: Sequence[str]) -> list[dict[str, float]]:  # type: ignore[override]
+        turned = LABELS[1:] + LABELS[:1]
+        return [dict(zip(turned, found.values(), strict=True)) for found in super().answers(texts)]
+
+
+class Rounded(Adapted):
+    """One that computes with fewer digits."""
+
+    def answers(self, texts: Sequence[str]) -> list[dict[str, float]]:  # type: ignore[override]
+        self._model = self._model.bfloat16()
+        return super().answers(texts)
+
+
+@pytest.mark.parametrize("merged", [False, True], ids=["adapter", "merged"])
+@pytest.mark.parametrize(("engine", "refused"), [(Another, True), (Rounded, False)])
+def test_what_serves_a_language_model_is_compared_with_transformers(
+    trained: Path, tmp_path: Path, engine: type[Adapted], refused: bool, merged: bool
+) -> None:
+    model = trained / "model"
+    if merged:
+        model = tmp_path / "merged"
+        recipe = Recipe(merge=True, quantise="none")
+        make_llm_variant(
+            "m", recipe, trained / "model", trained / "data", model, bases=trained / BASES
+        )
+    witness = by_transformers(model, trained / BASES)
+    assert witness is not None
+    served = engine(trained / "model", trained / BASES).answers(witness.texts)
+    if not refused:
+        check_served(witness, served, "a.tar")
+        return
+    with pytest.raises(ArtefactError, match=r"a.tar would be served otherwise.*0\.\d\d apart"):
+        check_served(witness, served, "a.tar")
+
+
+def test_an_adapter_that_an_engine_computes_otherwise_is_not_brought_in(
+    trained: Path, tmp_path: Path
+) -> None:
+    here, _ = released(trained, tmp_path)
+    here.close()
+    there = Workspace(tmp_path / "there", CONFIG)
+    there.hold_out(30)
+    request_id, staged = stage_archive(there.settings, TASK, tmp_path / "a.tar")
+    request_import(there.database, TASK, request_id, staged, by="ada", why="x", override=True)
+
+    @contextmanager
+    def otherwise(folder: Path, bases: Path, labels: bool) -> Iterator[Adapted]:
+        yield Another(folder, bases)
+
+    turn = there.turn(WorkspaceImporter(there.settings, there.database, otherwise))
+    assert (turn.state, turn.release) == ("failed", None)
+    assert "a.tar would be served otherwise than transformers computes it" in (turn.error or "")
     there.close()
