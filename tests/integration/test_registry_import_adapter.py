@@ -60,7 +60,8 @@ class Adapted(Loaded):
         import torch
 
         chat = Chat(self._tokenizer, self._prompt)
-        letters = [self._tokenizer.encode(a)[0] for a in self._prompt.answers.values()]
+        # release.json has its answers in the order of the alphabet.
+        letters = [self._tokenizer.encode(self._prompt.answers[one])[0] for one in LABELS]
         found = []
         for text in texts:
             ids, _ = chat.cut(text, self._room)
