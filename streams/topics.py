@@ -23,6 +23,9 @@ LARGEST_RECORD_BYTES = max(topic.max_bytes for topic in TOPICS)
 # codec that a reader has not got. And it dates what comes by its own clock, not the writer's.
 _GUARDS = {"compression.type": "uncompressed", "message.timestamp.type": "LogAppendTime"}
 
+# Longer than a broker needs to restart; the supervisor starts a process again after it.
+BROKER_PATIENCE = 60.0
+
 _log = structlog.get_logger(__name__)
 
 
@@ -74,6 +77,12 @@ def ensure_topics(kafka: KafkaSettings) -> None:
         raise BrokerError(f"Kafka at {kafka.servers} refused to make topics: {error}") from error
     finally:
         admin.close()
+
+
+def await_broker(kafka: KafkaSettings) -> None:
+    """Return when the broker answers and every topic is there. Raises BrokerError otherwise."""
+    wait_for_broker(kafka, BROKER_PATIENCE)
+    ensure_topics(kafka)
 
 
 def wait_for_broker(kafka: KafkaSettings, timeout: float = 60.0) -> None:

@@ -10,9 +10,6 @@ from pathlib import Path
 from new_database import new_database
 from tiny_encoder import TOPICS, labelled, make_encoder
 
-from flywheel.bootstrap.importer import Measured, WorkspaceImporter, measure_served
-from flywheel.bootstrap.pipeline import WorkspacePipeline
-from flywheel.bootstrap.trainer import Trainer, gather
 from flywheel.compression.compare import Speed
 from flywheel.contracts.codec import decode
 from flywheel.contracts.dataset_folder import read_manifest, read_part
@@ -23,6 +20,7 @@ from flywheel.contracts.release import Release
 from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
 from flywheel.evaluation.evaluate import write_predictions
+from flywheel.processes.trainer import Trainer, gather
 from flywheel.registry.release_folder import PREDICTIONS_FILE, assemble
 from flywheel.retraining.ports import Turn
 from flywheel.retraining.run_pipeline import make_turn
@@ -33,6 +31,8 @@ from flywheel.serving.runtime import load_classifier
 from flywheel.settings import FlywheelSettings, load_settings
 from flywheel.training.config import TrainingSettings
 from flywheel.training.train import train
+from flywheel.turn.importer import Measured, WorkspaceImporter, measure_served
+from flywheel.turn.pipeline import WorkspacePipeline
 
 TASK = "topics"
 LABELS = tuple(TOPICS)

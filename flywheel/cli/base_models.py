@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from flywheel.bootstrap.bases import BASES, PACKAGE
 from flywheel.errors import ArtefactError, NotFound
+from flywheel.turn.bases import BASES, PACKAGE
 
 
 def look_at(source: str, workspace: Path, name: str | None) -> tuple[Path | None, str, Path]:

@@ -30,7 +30,7 @@ def compare_release(
     ctx: click.Context, task: str | None, release: str | None, *, as_json: bool
 ) -> None:
     """The variants that were compared for RELEASE of TASK; by default the champion's."""
-    from flywheel.bootstrap.process import open_database
+    from storage.workspace import open_database
 
     settings = load_settings(ctx.obj)
     if task is None and len(settings.tasks) > 1:
@@ -106,12 +106,12 @@ def run(
     import msgspec
     from pydantic import ValidationError
 
-    from flywheel.bootstrap.compress import compare_variants
-    from flywheel.bootstrap.variants import Bench
     from flywheel.compression.config import CompressionSettings
     from flywheel.contracts.configuration import refusal
     from flywheel.monitoring.logs import configure_logging
     from flywheel.training.config import TrainingSettings
+    from flywheel.turn.compress import compare_variants
+    from flywheel.turn.variants import Bench
 
     told = {
         "variants": [name for name in variants.split(",") if name],

@@ -23,7 +23,7 @@ def check(ctx: click.Context, as_json: bool) -> None:
 
     Names all that is wrong, each with its key. Exit code 1 when something is.
     """
-    from flywheel.bootstrap.config_check import check as problems_of
+    from flywheel.ops.config_check import check as problems_of
 
     problems = problems_of(ctx.obj)
     if as_json:

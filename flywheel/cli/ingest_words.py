@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flywheel.bootstrap.ingest import Ingested
+from flywheel.ops.ingest import Ingested
 
 # As many places in the file as a line names.
 _NAMED = 10

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 
-from flywheel.bootstrap.bases import PACKAGE
 from flywheel.cli.base_models import base_target, look_at
 from flywheel.errors import ArtefactError, ConfigurationError, FlywheelError, WorkspaceError
 from flywheel.settings import CONFIG_FILE, load_settings
+from flywheel.turn.bases import PACKAGE
 
 
 def parse_values(pairs: Sequence[str]) -> dict[str, object]:
@@ -66,9 +66,9 @@ def init(
     values: tuple[str, ...],
 ) -> None:
     """Make a workspace: a commented flywheel.toml, the pipeline, and a git and DVC repository."""
-    from flywheel.bootstrap.bases import base_problem, import_command, usual_base
-    from flywheel.bootstrap.template import flywheel_toml
-    from flywheel.bootstrap.workspace import make_repository
+    from flywheel.ops.template import flywheel_toml
+    from flywheel.ops.workspace import make_repository
+    from flywheel.turn.bases import base_problem, import_command, usual_base
 
     folder: Path = ctx.obj.resolve()
     config = folder / CONFIG_FILE

@@ -63,9 +63,9 @@ def ingest(
     All of FILE comes in, or nothing when a line is wrong. What was rejected or skipped is left out
     and said. A text brought in twice counts once; a label that differs from the one before counts.
     """
-    from flywheel.bootstrap.ingest import await_labels, ingest_file
     from flywheel.cli.ingest_words import ingested_text
     from flywheel.datasets.file_formats import format_named
+    from flywheel.ops.ingest import await_labels, ingest_file
 
     settings = load_settings(ctx.obj)
     name = chosen_task(settings.tasks, task)
@@ -94,8 +94,8 @@ def review(ctx: click.Context, task: str | None, as_json: bool, utc: bool) -> No
     """How the expert queue of TASK stands, and where to label."""
     import msgspec
 
-    from flywheel.bootstrap.process import open_database
-    from flywheel.bootstrap.supervisor import address
+    from flywheel.ops.supervisor import address
+    from storage.workspace import open_database
 
     settings = load_settings(ctx.obj)
     name = chosen_task(settings.tasks, task)
@@ -145,9 +145,9 @@ def retrain(
     merge: bool,
 ) -> None:
     """Ask the trainer for a turn of the wheel now."""
-    from flywheel.bootstrap.process import open_database
     from flywheel.contracts.release import Override
     from flywheel.retraining.ports import TurnRequest
+    from storage.workspace import open_database
 
     settings = load_settings(ctx.obj)
     name = chosen_task(settings.tasks, task)
@@ -183,8 +183,8 @@ def list_datasets(ctx: click.Context, task: str | None, as_json: bool, utc: bool
     """Every dataset version of TASK, oldest first."""
     import msgspec
 
-    from flywheel.bootstrap.process import open_database
-    from flywheel.bootstrap.workspace import pruned_datasets
+    from flywheel.ops.workspace import pruned_datasets
+    from storage.workspace import open_database
 
     settings = load_settings(ctx.obj)
     name = chosen_task(settings.tasks, task)
@@ -224,7 +224,7 @@ def list_datasets(ctx: click.Context, task: str | None, as_json: bool, utc: bool
 @click.pass_context
 def prune(ctx: click.Context, version: str, task: str | None, by: str, why: str) -> None:
     """Take the bytes of dataset VERSION away for good; that it was made stays known."""
-    from flywheel.bootstrap.workspace import prune_dataset
+    from flywheel.ops.workspace import prune_dataset
 
     settings = load_settings(ctx.obj)
     name = chosen_task(settings.tasks, task)
@@ -240,7 +240,7 @@ def prune(ctx: click.Context, version: str, task: str | None, by: str, why: str)
 @click.pass_context
 def checkout(ctx: click.Context, version: str, folder: Path, task: str | None) -> None:
     """Write the bytes of dataset VERSION to FOLDER, which must not exist."""
-    from flywheel.bootstrap.workspace import checkout_dataset
+    from flywheel.ops.workspace import checkout_dataset
 
     settings = load_settings(ctx.obj)
     name = chosen_task(settings.tasks, task)
@@ -253,7 +253,7 @@ def checkout(ctx: click.Context, version: str, folder: Path, task: str | None) -
 
 def _known(settings: FlywheelSettings, task: str) -> list[str]:
     """The dataset versions that the database has of a task."""
-    from flywheel.bootstrap.process import open_database
+    from storage.workspace import open_database
 
     with open_database(settings) as database, database.transaction(read_only=True) as tx:
         return [row.version for row in tx.datasets.history(task)]

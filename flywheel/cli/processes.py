@@ -19,7 +19,7 @@ def _settings(ctx: click.Context) -> FlywheelSettings:
 @click.pass_context
 def gateway(ctx: click.Context) -> None:
     """Run the gateway: one OpenAI-compatible endpoint, sticky split, every answer recorded."""
-    from flywheel.bootstrap.gateway import run_gateway
+    from flywheel.processes.gateway import run_gateway
 
     sys.exit(run_gateway(_settings(ctx)))
 
@@ -28,7 +28,7 @@ def gateway(ctx: click.Context) -> None:
 @click.pass_context
 def console(ctx: click.Context) -> None:
     """Run the console: overview, review queue, rollout and releases, as pages and as an API."""
-    from flywheel.bootstrap.console import run_console
+    from flywheel.processes.console import run_console
 
     sys.exit(run_console(_settings(ctx)))
 
@@ -37,7 +37,7 @@ def console(ctx: click.Context) -> None:
 @click.pass_context
 def worker(ctx: click.Context) -> None:
     """Run the Faust agents: triage, review, labels, evidence; each a consumer group."""
-    from flywheel.bootstrap.worker import run_worker_process
+    from flywheel.processes.worker import run_worker_process
 
     sys.exit(run_worker_process(_settings(ctx)))
 
@@ -46,7 +46,7 @@ def worker(ctx: click.Context) -> None:
 @click.pass_context
 def trainer(ctx: click.Context) -> None:
     """Run the trainer: watches settled labels and turns the wheel."""
-    from flywheel.bootstrap.trainer import run_trainer
+    from flywheel.processes.trainer import run_trainer
 
     sys.exit(run_trainer(_settings(ctx)))
 
@@ -55,7 +55,7 @@ def trainer(ctx: click.Context) -> None:
 @click.pass_context
 def controller(ctx: click.Context) -> None:
     """Run the rollout controller: proves a challenger or rolls it back."""
-    from flywheel.bootstrap.controller import run_controller
+    from flywheel.processes.controller import run_controller
 
     sys.exit(run_controller(_settings(ctx)))
 
@@ -66,9 +66,9 @@ def controller(ctx: click.Context) -> None:
 @click.pass_context
 def stage(ctx: click.Context, stage_name: str, task: str) -> None:
     """Run one stage of the pipeline for TASK, in the workspace, from params.yaml."""
-    from flywheel.bootstrap.stage_failure import reported
+    from flywheel.turn.stage_failure import reported
 
     with reported():
-        from flywheel.bootstrap.stages import run_stage
+        from flywheel.turn.stages import run_stage
 
         run_stage(_settings(ctx), stage_name, task)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flywheel.bootstrap.bases import PACKAGE
 from flywheel.cli.base_models import look_at
 from flywheel.cli.ids import find_release, full_id
 from flywheel.cli.operate import chosen_task
@@ -26,6 +25,7 @@ from flywheel.cli.render import (
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.errors import ArtefactError, Conflict
 from flywheel.settings import FlywheelSettings, load_settings
+from flywheel.turn.bases import PACKAGE
 
 if TYPE_CHECKING:
     from storage.database import Database
@@ -48,8 +48,8 @@ def list_releases(ctx: click.Context, task: str | None, as_json: bool, utc: bool
     """Every release of TASK with its status, oldest first."""
     import msgspec
 
-    from flywheel.bootstrap.process import open_database
     from flywheel.registry.history import status_history, told
+    from storage.workspace import open_database
 
     settings = load_settings(ctx.obj)
     name = chosen_task(settings.tasks, task)
@@ -90,9 +90,9 @@ def show_release(ctx: click.Context, release: str, as_json: bool, utc: bool) -> 
     """What RELEASE scored, how the gate decided, what it was made of, and what became of it."""
     import msgspec
 
-    from flywheel.bootstrap.process import open_database
     from flywheel.registry.history import read_history
     from flywheel.registry.lineage import lineage
+    from storage.workspace import open_database
 
     settings = load_settings(ctx.obj)
     with open_database(settings) as database, database.transaction(read_only=True) as tx:
@@ -116,9 +116,9 @@ def show_release(ctx: click.Context, release: str, as_json: bool, utc: bool) -> 
 @click.pass_context
 def diff_releases(ctx: click.Context, a: str, b: str, as_json: bool) -> None:
     """What differs from release A to release B: data, recipe, quality, size, prompt, answers."""
-    from flywheel.bootstrap.process import open_database
     from flywheel.registry.diff import diff, read_files
     from flywheel.registry.release_folder import release_folder
+    from storage.workspace import open_database
 
     settings = load_settings(ctx.obj)
     with open_database(settings) as database, database.transaction(read_only=True) as tx:
@@ -142,8 +142,8 @@ def served_at(ctx: click.Context, at: datetime, task: str | None, as_json: bool,
 
     AT is such as 2026-11-29T03:12+01:00; without a zone it is local time.
     """
-    from flywheel.bootstrap.process import open_database
     from flywheel.registry.served import served_at as what_served
+    from storage.workspace import open_database
 
     settings = load_settings(ctx.obj)
     name = chosen_task(settings.tasks, task)
@@ -192,11 +192,11 @@ def _on_disk(settings: FlywheelSettings, release: str) -> str:
 @click.pass_context
 def restore(ctx: click.Context, release: str, by: str, why: str, wait: bool) -> None:
     """Roll back to RELEASE, a former champion, once it is verified and loaded everywhere."""
-    from flywheel.bootstrap.process import open_database
     from flywheel.cli.rollout import carried_out
     from flywheel.registry.release_folder import verify_release
     from flywheel.rollout.commands import ask
     from flywheel.rollout.ports import Command
+    from storage.workspace import open_database
 
     settings = load_settings(ctx.obj)
     with open_database(settings) as database:
@@ -273,8 +273,8 @@ def import_(
     A release and a classifier with the task's labels are measured on the held-out samples and meet
     the gate, like everything that was trained here; a base model is put where training finds it.
     """
-    from flywheel.bootstrap.process import open_database
-    from flywheel.bootstrap.registry import request_import, stage_archive, stage_model
+    from flywheel.turn.staging import request_import, stage_archive, stage_model
+    from storage.workspace import open_database
 
     settings = load_settings(ctx.obj)
     path = Path(source)

@@ -67,7 +67,7 @@ def show(
     ctx: click.Context, task: str | None, follow: bool, limit: int, as_json: bool, utc: bool
 ) -> None:
     """The running rollout of TASK, how the latest ones ended, and what people asked for."""
-    from flywheel.bootstrap.process import open_database
+    from storage.workspace import open_database
 
     if follow and as_json:
         raise click.UsageError("--follow is for people: use one of --follow and --json")
@@ -194,8 +194,8 @@ def _command(kind: CommandKind, words: str) -> click.Command:
         wait: float,
         revision: int | None = None,
     ) -> None:
-        from flywheel.bootstrap.process import open_database
         from flywheel.rollout.ports import Command
+        from storage.workspace import open_database
 
         settings = load_settings(ctx.obj)
         name = chosen_task(settings.tasks, task)
@@ -268,9 +268,9 @@ def start(
     wait: float,
 ) -> None:
     """Roll out --release, which need not be the newest one."""
-    from flywheel.bootstrap.process import open_database
     from flywheel.contracts.release import Override
     from flywheel.rollout.ports import Command
+    from storage.workspace import open_database
 
     settings = load_settings(ctx.obj)
     name = chosen_task(settings.tasks, task)

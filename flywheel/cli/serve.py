@@ -47,13 +47,13 @@ def serve(
         return
     changes = {"engine": engine, "dtype": dtype, "threads": threads}
     if folder is None:
-        from flywheel.bootstrap.serving import run_model_server
+        from flywheel.processes.serving import run_model_server
 
         settings = load_settings(ctx.obj)
         serving = _changed(settings.serving, changes)
         settings = settings.model_copy(update={"serving": serving})
         sys.exit(run_model_server(settings, port or serving.ports[0]))
-    from flywheel.bootstrap.serve_folder import folder_name, run_folder_server
+    from flywheel.processes.serve_folder import folder_name, run_folder_server
 
     if not (folder / "release.json").is_file():
         raise ArtefactError(f"{folder} is no model: it has no release.json")
@@ -83,8 +83,8 @@ def tune(ctx: click.Context, folder: Path, bases: Path | None, seconds: float) -
     """Try vLLM's settings on this machine, with real requests, and say which to write."""
     from rich.console import Console
 
-    from flywheel.bootstrap.tune import best
-    from flywheel.bootstrap.tune import tune as run
+    from flywheel.ops.tune import best
+    from flywheel.ops.tune import tune as run
 
     workspace, _ = _workspace(ctx.obj)
     console = Console(stderr=True)

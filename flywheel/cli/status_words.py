@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from flywheel.rollout.plan import percent
 
 if TYPE_CHECKING:
-    from flywheel.bootstrap.standing import Standing, TaskStanding
+    from flywheel.ops.standing import Standing, TaskStanding
 
 _FAILURES = 2
 _REASON = 300

@@ -19,10 +19,8 @@ from flywheel.settings import load_settings
 @click.pass_context
 def up(ctx: click.Context) -> None:
     """Start every process of the workspace and stay in the foreground; Ctrl-C stops them all."""
-    from flywheel.bootstrap.bases import check_bases
-    from flywheel.bootstrap.contradictions import begin_with
-    from flywheel.bootstrap.orphans import end, members, names
-    from flywheel.bootstrap.supervisor import (
+    from flywheel.ops.orphans import end, members, names
+    from flywheel.ops.supervisor import (
         address,
         check_compressor,
         check_disk,
@@ -31,8 +29,10 @@ def up(ctx: click.Context) -> None:
         command,
         programs,
     )
-    from flywheel.bootstrap.up_lock import lock
-    from flywheel.bootstrap.workspace import prepare
+    from flywheel.ops.up_lock import lock
+    from flywheel.ops.workspace import prepare
+    from flywheel.turn.bases import check_bases
+    from flywheel.turn.contradictions import begin_with
 
     settings = load_settings(ctx.obj)
     check_engine(settings)
@@ -70,8 +70,8 @@ def down(ctx: click.Context) -> None:
 
     What a killed supervisor left behind is ended too. Exit code 1 when something would not end.
     """
-    from flywheel.bootstrap.orphans import names
-    from flywheel.bootstrap.shutdown import stop
+    from flywheel.ops.orphans import names
+    from flywheel.ops.shutdown import stop
 
     stopped = stop(load_settings(ctx.obj))
     if stopped.supervised:
@@ -94,9 +94,9 @@ def status(ctx: click.Context, urls: bool, as_json: bool, wait: float | None) ->
 
     Answers also while parts are down. Exit code 1 while no supervisor runs.
     """
-    from flywheel.bootstrap.standing import standing
-    from flywheel.bootstrap.supervisor import Supervisor, address
     from flywheel.cli.status_words import PROCESS_COLUMNS, process_rows, status_text
+    from flywheel.ops.standing import standing
+    from flywheel.ops.supervisor import Supervisor, address
 
     settings = load_settings(ctx.obj)
     if urls:
@@ -135,7 +135,7 @@ def doctor(ctx: click.Context, as_json: bool, expect: Path | None, wait: float) 
     --json the counts say so, and the exit code is 0. Events that only wait for an agent are said,
     and are no fault.
     """
-    from flywheel.bootstrap.doctor import examine
+    from flywheel.ops.doctor import examine
 
     settings = load_settings(ctx.obj)
     expected = expect.read_text("utf-8", errors="replace").split() if expect else []

@@ -14,8 +14,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from flywheel.bootstrap.template import flywheel_toml
 from flywheel.cli import COMMANDS, cli
+from flywheel.ops.template import flywheel_toml
 from flywheel.settings import FlywheelSettings, load_settings
 from streams.local_broker.jars import KAFKA_VERSION
 

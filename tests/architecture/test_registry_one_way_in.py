@@ -41,7 +41,7 @@ def test_the_table_of_releases_is_written_by_its_repository_alone() -> None:
 def test_release_folders_are_assembled_by_the_two_that_ask_the_gate() -> None:
     """A turn of the pipeline, and an import."""
     makes = {path for path, tree in sources() if "assemble" in set(calls(tree))}
-    assert makes == {"flywheel/bootstrap/pipeline.py", "flywheel/bootstrap/importer.py"}
+    assert makes == {"flywheel/turn/pipeline.py", "flywheel/turn/importer.py"}
     asks = {path for path, tree in sources() if "gate" in set(calls(tree))}
     assert makes <= asks
 

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 ALLOWED = {
     "flywheel/monitoring/threads.py": "starts the others",
     "flywheel/monitoring/health.py": "serves health itself: nobody would hear what it says",
-    "flywheel/bootstrap/watchdog.py": "ends its process, whatever ends it",
+    "flywheel/turn/watchdog.py": "ends its process, whatever ends it",
     "flywheel/serving/vllm/launch.py": "ends its process, whatever ends it",
     "flywheel/serving/releases.py": "closes one release, and is then done",
 }

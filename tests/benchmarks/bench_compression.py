@@ -26,8 +26,6 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from flywheel.bootstrap.compress import compare_variants
-from flywheel.bootstrap.variants import Bench, make_variants
 from flywheel.compression.compare import Comparison, Row
 from flywheel.compression.config import CompressionSettings
 from flywheel.contracts.stores import LabelledSample
@@ -35,6 +33,8 @@ from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
 from flywheel.demo.data import LABELS, load_demo_data
 from flywheel.training.config import LoraSettings, TrainingSettings
+from flywheel.turn.compress import compare_variants
+from flywheel.turn.variants import Bench, make_variants
 
 WORK = Path("build/bench/compression")
 SECONDS = 8.0

@@ -112,10 +112,10 @@ def _train(folder: Path) -> None:
 
 
 def _compress(folder: Path) -> None:
-    from flywheel.bootstrap.compress import compare_variants, install
-    from flywheel.bootstrap.variants import Bench
     from flywheel.compression.config import CompressionSettings
     from flywheel.training.config import TrainingSettings
+    from flywheel.turn.compress import compare_variants, install
+    from flywheel.turn.variants import Bench
 
     name = "int8-dynamic"
     bench = Bench(

@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import select
 from storage_events import TASK, label, request, settled, traffic
 
-from flywheel.bootstrap import trainer
 from flywheel.contracts.events import DatasetVersioned, Event, LabelSettled
 from flywheel.contracts.ids import new_id
 from flywheel.contracts.release import Release
+from flywheel.processes import trainer
 from flywheel.retraining.config import RetrainingSettings
 from flywheel.retraining.ports import GateRefusal, Turn, TurnRequest
 from flywheel.retraining.run_pipeline import make_turn

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import event
 from storage_events import settled, shadow, traffic
 
-from flywheel.bootstrap.gauges import Upkeep
+from flywheel.processes.gauges import Upkeep
 from storage.database import Database
 from storage.repositories.evidence import SqlEvidence
 

@@ -21,8 +21,8 @@ from kafka_fixture import free_port
 from named_commands import DOCUMENTS, ROOT, in_document
 from tiny_encoder import labelled, make_encoder
 
-from flywheel.bootstrap.orphans import members
-from flywheel.bootstrap.supervisor import check_ports, programs
+from flywheel.ops.orphans import members
+from flywheel.ops.supervisor import check_ports, programs
 from flywheel.settings import load_settings
 
 LABELS = {"billing": "money", "outage": "weather", "other": "food"}

@@ -16,8 +16,8 @@ from dataset_workspace import PIPELINE, make, stage
 
 import flywheel.datasets.stored
 import flywheel.datasets.workspace
-from flywheel.bootstrap.reproduce import reproduce
 from flywheel.datasets.workspace import commit_dataset, commit_results
+from flywheel.turn.reproduce import reproduce
 
 POINTS = (
     *("build", "train"),

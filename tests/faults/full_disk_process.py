@@ -13,10 +13,10 @@ from pathlib import Path
 
 from dataset_workspace import PIPELINE, files, git, stage
 
-from flywheel.bootstrap.reproduce import reproduce
 from flywheel.datasets.versions import versions
 from flywheel.datasets.workspace import checkout, commit_dataset, commit_results, lacking_bytes
 from flywheel.errors import FlywheelError
+from flywheel.turn.reproduce import reproduce
 
 
 def mount(place: Path, options: str) -> None:

@@ -15,8 +15,8 @@ from registry_workspace import Loaded, Workspace, load_here
 
 import flywheel.registry.release_folder
 import flywheel.retraining.run_pipeline
-from flywheel.bootstrap.importer import WorkspaceImporter, served_folder
-from flywheel.bootstrap.trainer import Trainer
+from flywheel.processes.trainer import Trainer
+from flywheel.turn.importer import WorkspaceImporter, served_folder
 
 
 def die(*_: Any, **__: Any) -> NoReturn:

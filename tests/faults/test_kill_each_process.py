@@ -19,8 +19,8 @@ VICTIMS = ("gateway", "worker", "console", "trainer", "controller", "kafka", "mo
 
 def pids(folder: Path) -> dict[str, int]:
     """Name → pid of the supervised processes; empty while there is no supervisor."""
-    from flywheel.bootstrap.supervisor import Supervisor
     from flywheel.errors import FlywheelError
+    from flywheel.ops.supervisor import Supervisor
     from flywheel.settings import load_settings
 
     try:

@@ -16,9 +16,9 @@ import pytest
 from kafka_fixture import free_port
 from tiny_encoder import make_encoder
 
-from flywheel.bootstrap.orphans import members
-from flywheel.bootstrap.supervisor import check_ports, programs
-from flywheel.bootstrap.up_lock import holder
+from flywheel.ops.orphans import members
+from flywheel.ops.supervisor import check_ports, programs
+from flywheel.ops.up_lock import holder
 from flywheel.settings import load_settings
 
 # Minutes together: .ci/run runs them after `make test`.

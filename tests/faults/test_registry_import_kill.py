@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from registry_workspace import TASK, Workspace, make_models
 
-from flywheel.bootstrap.registry import IMPORTS, request_import, stage_archive
 from flywheel.contracts.ids import utc_now
 from flywheel.registry.archive import export_release
 from flywheel.registry.release_folder import BASES, RELEASES, verify_release
 from flywheel.retraining.trigger import RETRY_AFTER
+from flywheel.turn.staging import IMPORTS, request_import, stage_archive
 
 # Minutes together: .ci/run runs them after `make test`.
 pytestmark = pytest.mark.slow

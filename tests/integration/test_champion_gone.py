@@ -15,17 +15,17 @@ from click.testing import CliRunner
 from gateway_harness import KeywordClassifier, client, model_server, split_event, started_gateway
 from kafka_fixture import free_port
 
-from flywheel.bootstrap.answering import Answering, champions
-from flywheel.bootstrap.process import open_database
 from flywheel.cli import cli
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.errors import ArtefactError
+from flywheel.processes.answering import Answering
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.control import tick
 from flywheel.rollout.ports import Command
 from flywheel.rollout.servers import HttpModelServers
 from flywheel.settings import FlywheelSettings, load_settings
 from storage.database import Database
+from storage.workspace import champions, open_database
 
 TASK = "questions"
 

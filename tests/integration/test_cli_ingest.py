@@ -11,12 +11,12 @@ from click.testing import CliRunner
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from new_database import new_database
 
-from flywheel.bootstrap import ingest
 from flywheel.cli import cli
 from flywheel.contracts.codec import decode
 from flywheel.contracts.events import LabelRecorded, TrafficRecorded
 from flywheel.contracts.stores import LabelledSample
 from flywheel.errors import EventError, FlywheelError
+from flywheel.ops import ingest
 from flywheel.settings import KafkaSettings, load_settings
 from streams.agents import labels
 from streams.dead_letters import read_topic

@@ -13,12 +13,12 @@ from click.testing import CliRunner
 from kafka_fixture import free_port
 from tiny_encoder import make_encoder
 
-from flywheel.bootstrap.bases import check_bases
-from flywheel.bootstrap.process import open_database
-from flywheel.bootstrap.template import DEFAULTS
 from flywheel.cli import COMMANDS, cli, main
 from flywheel.errors import ConfigurationError, FlywheelError
+from flywheel.ops.template import DEFAULTS
 from flywheel.settings import load_settings
+from flywheel.turn.bases import check_bases
+from storage.workspace import open_database
 
 
 def fails(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: str) -> str:
@@ -334,7 +334,7 @@ def test_a_checkout_into_a_folder_that_exists(
 def test_a_comma_in_the_path_is_refused_before_kafka_would_split_it(
     tmp_path: Path,
 ) -> None:
-    from flywheel.bootstrap.workspace import prepare
+    from flywheel.ops.workspace import prepare
 
     folder = tmp_path / "one,two"
     succeeds(folder, "init")

@@ -15,24 +15,6 @@ import pytest
 from click.testing import CliRunner
 from tiny_encoder import TOPICS, labelled, make_encoder
 
-from flywheel.bootstrap.compress import (
-    CompressionReport,
-    compare_variants,
-    evaluate_chosen,
-    install,
-    read_comparison,
-)
-from flywheel.bootstrap.measure import ServedFolder
-from flywheel.bootstrap.params import turn_params, write_params
-from flywheel.bootstrap.stages import (
-    comparison_folder,
-    compressed_folder,
-    dataset_folder,
-    evaluation_folder,
-    trained_folder,
-)
-from flywheel.bootstrap.template import flywheel_toml
-from flywheel.bootstrap.variants import Bench
 from flywheel.cli.compress import compress
 from flywheel.compression.config import CompressionSettings
 from flywheel.contracts.dataset_folder import read_manifest
@@ -41,12 +23,30 @@ from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
 from flywheel.errors import ArtefactError, ConfigurationError, PipelineError
 from flywheel.evaluation.evaluate import evaluate, read_predictions
+from flywheel.ops.template import flywheel_toml
 from flywheel.registry.release_folder import assemble
 from flywheel.retraining.ports import Turn
 from flywheel.serving.runtime import load_classifier
 from flywheel.settings import load_settings
 from flywheel.training.config import TrainingSettings
 from flywheel.training.train import train
+from flywheel.turn.compress import (
+    CompressionReport,
+    compare_variants,
+    evaluate_chosen,
+    install,
+    read_comparison,
+)
+from flywheel.turn.measure import ServedFolder
+from flywheel.turn.params import turn_params, write_params
+from flywheel.turn.stages import (
+    comparison_folder,
+    compressed_folder,
+    dataset_folder,
+    evaluation_folder,
+    trained_folder,
+)
+from flywheel.turn.variants import Bench
 
 LABELS = tuple(TOPICS)
 

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from kafka_fixture import free_port
 from tiny_encoder import make_encoder
 
-from flywheel.bootstrap import up_lock
-from flywheel.bootstrap.template import flywheel_toml
 from flywheel.cli import cli
+from flywheel.ops import up_lock
+from flywheel.ops.template import flywheel_toml
 from flywheel.settings import load_settings
 
 

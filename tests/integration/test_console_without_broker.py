@@ -12,11 +12,11 @@ import pytest
 from kafka_fixture import end_with_parent, forget_dead_sockets, free_port
 from streams_harness import eventually
 
-from flywheel.bootstrap.process import open_database
-from flywheel.bootstrap.template import flywheel_toml
 from flywheel.contracts.events import LabelRecorded
 from flywheel.contracts.ids import new_id, utc_now
+from flywheel.ops.template import flywheel_toml
 from flywheel.settings import FlywheelSettings, load_settings
+from storage.workspace import open_database
 from streams.local_broker import LocalBroker
 from streams.reading import read_topic
 

@@ -11,17 +11,17 @@ import pytest
 from click.testing import CliRunner
 from kafka_fixture import free_port
 
-from flywheel.bootstrap.config_check import check
-from flywheel.bootstrap.contradictions import begin_with, check_running, departed
-from flywheel.bootstrap.process import open_database
-from flywheel.bootstrap.template import flywheel_toml
 from flywheel.cli import cli
 from flywheel.contracts.ids import utc_now
 from flywheel.contracts.release import Release
 from flywheel.errors import ConfigurationError
+from flywheel.ops.config_check import check
+from flywheel.ops.template import flywheel_toml
 from flywheel.rollout import transitions
 from flywheel.rollout.config import RolloutSettings
 from flywheel.settings import FlywheelSettings, load_settings
+from flywheel.turn.contradictions import begin_with, check_running, departed
+from storage.workspace import open_database
 
 TASK = "species"
 ENCODER = {"labels": ["animal", "plant"], "output": "label", "kind": "encoder"}

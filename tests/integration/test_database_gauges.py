@@ -11,9 +11,9 @@ import pytest
 from new_database import new_database
 from prometheus_client import REGISTRY
 
-from flywheel.bootstrap.gauges import DatabaseGauges
 from flywheel.contracts.events import ReviewRequested
 from flywheel.contracts.ids import new_id, utc_now
+from flywheel.processes.gauges import DatabaseGauges
 from flywheel.rollout import transitions
 from flywheel.rollout.config import RolloutSettings
 from storage.database import Database

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from dataset_workspace import build, files, git, make, objects, repro
 
-from flywheel.bootstrap.kept_bytes import missing_bytes
 from flywheel.datasets.versions import versions
 from flywheel.datasets.workspace import (
     checkout,
@@ -24,6 +23,7 @@ from flywheel.datasets.workspace import (
     prune,
 )
 from flywheel.errors import Conflict, NotFound, WorkspaceError
+from flywheel.ops.kept_bytes import missing_bytes
 from flywheel.settings import load_settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")

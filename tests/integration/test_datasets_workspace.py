@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from dataset_workspace import build, files, git, make, repro
 
-from flywheel.bootstrap.params import write_params
 from flywheel.contracts.dataset_folder import Manifest
 from flywheel.datasets.versions import versions
 from flywheel.datasets.workspace import checkout, commit_dataset, init
 from flywheel.errors import NotFound, WorkspaceError
+from flywheel.turn.params import write_params
 
 # DVC's own dependency warns of its future; DVC then skips what it was asked to push.
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")

@@ -14,7 +14,7 @@ from kafka_fixture import free_port, local_kafka
 from streams_harness import traffic
 from tiny_encoder import make_encoder
 
-from flywheel.bootstrap.template import flywheel_toml
+from flywheel.ops.template import flywheel_toml
 from flywheel.settings import KafkaSettings
 from streams.publisher import KafkaPublisher
 

@@ -11,13 +11,12 @@ import pytest
 from new_database import new_database
 from sqlalchemy import update
 
-from flywheel.bootstrap import features
-from flywheel.bootstrap.features import FeatureRelay
 from flywheel.contracts.events import TrafficRecorded
 from flywheel.contracts.ids import new_id
 from flywheel.settings import load_settings
 from storage.database import Database
 from storage.features import FeatureStore
+from storage.features.relay import FeatureRelay
 from storage.tables.columns import table_of
 from storage.tables.labels import TrafficRow
 
@@ -31,7 +30,7 @@ def relay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FeatureRe
         ),
         "utf-8",
     )
-    monkeypatch.setattr(features, "FLUSH_SECONDS", 0.02)
+    monkeypatch.setattr("storage.features.relay.FLUSH_SECONDS", 0.02)
     settings = load_settings(tmp_path, {})
     database = new_database(settings.database)
     relay = FeatureRelay(settings, database)

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from new_database import new_database
 
-from flywheel.bootstrap.params import write_params
-from flywheel.bootstrap.stages import dataset_folder
 from flywheel.contracts.dataset_folder import DatasetLine, Manifest, read_manifest, read_part
 from flywheel.contracts.events import LabelRecorded, TrafficRecorded
 from flywheel.contracts.ids import new_id
 from flywheel.settings import FlywheelSettings, load_settings
+from flywheel.turn.params import write_params
+from flywheel.turn.stages import dataset_folder
 from storage.database import Database
 from storage.features import FeatureStore, SourceHistory
 
@@ -133,9 +133,10 @@ def build(
     code = """
 import sys
 from pathlib import Path
-from flywheel.bootstrap import stages
+from flywheel.turn import stages
+from storage.features import rates
 from flywheel.settings import load_settings
-stages.MOMENTS_AT_ONCE = 2
+rates.MOMENTS_AT_ONCE = 2
 stages.run_stage(load_settings(Path(sys.argv[1])), "build", "questions")
 assert "torch" not in sys.modules
 print("feast" in sys.modules)

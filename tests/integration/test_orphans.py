@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from kafka_fixture import end_with_parent
 
-from flywheel.bootstrap import orphans
-from flywheel.bootstrap.orphans import Member
-from flywheel.bootstrap.supervisor import BROKER, socket_path
-from flywheel.bootstrap.template import flywheel_toml
+from flywheel.ops import orphans
+from flywheel.ops.orphans import Member
+from flywheel.ops.supervisor import BROKER, socket_path
+from flywheel.ops.template import flywheel_toml
 from flywheel.settings import FlywheelSettings, load_settings
 
 OBEDIENT = """

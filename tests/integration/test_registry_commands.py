@@ -17,11 +17,11 @@ from fastapi import FastAPI
 from registry_files import make_release, safetensors
 from registry_workspace import TASK, Workspace
 
-from flywheel.bootstrap.console import assets_folder
 from flywheel.cli import cli, main
 from flywheel.console.app import create_app
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.release import Release
+from flywheel.processes.console import assets_folder
 from flywheel.rollout.commands import ask
 from flywheel.rollout.ports import Command, Rollout
 

@@ -19,10 +19,6 @@ from registry_workspace import (
 from tiny_encoder import labelled
 from tokenizer_table import write_tokenizer_of
 
-from flywheel.bootstrap.importer import WorkspaceImporter
-from flywheel.bootstrap.measure import ServedFolder
-from flywheel.bootstrap.registry import IMPORTS, MODEL, request_import, stage_archive, stage_model
-from flywheel.bootstrap.same_answers import check_same_answers
 from flywheel.contracts.dataset_folder import read_manifest
 from flywheel.contracts.ids import utc_now
 from flywheel.contracts.model_folder import (
@@ -39,6 +35,10 @@ from flywheel.registry.history import read_history
 from flywheel.registry.release_folder import BASES, assemble, read_record, verify_release
 from flywheel.retraining.ports import Turn
 from flywheel.serving.runtime import load_classifier
+from flywheel.turn.importer import WorkspaceImporter
+from flywheel.turn.measure import ServedFolder
+from flywheel.turn.same_answers import check_same_answers
+from flywheel.turn.staging import IMPORTS, MODEL, request_import, stage_archive, stage_model
 
 
 @pytest.fixture(scope="module")
@@ -347,8 +347,8 @@ def test_a_turn_that_trains_is_not_taken_for_an_import_that_waits(
     exported: tuple[Release, Path], there: Workspace
 ) -> None:
     """A trainer that was stopped within a turn goes on with that turn, not with the request."""
-    from flywheel.bootstrap.trainer import gather
     from flywheel.contracts.ids import utc_now
+    from flywheel.processes.trainer import gather
     from flywheel.retraining.trigger import decide
 
     with there.database.transaction("trainer") as tx:

@@ -14,9 +14,6 @@ from registry_workspace import TASK, Loaded, Workspace
 from tiny_encoder import labelled
 from tiny_llm import LABELS, make_dataset, make_llm
 
-from flywheel.bootstrap.importer import WorkspaceImporter
-from flywheel.bootstrap.registry import request_import, stage_archive
-from flywheel.bootstrap.same_answers import by_transformers, check_served
 from flywheel.compression.config import Recipe
 from flywheel.compression.llm import make_llm_variant
 from flywheel.contracts.chat import Chat
@@ -28,6 +25,9 @@ from flywheel.errors import ArtefactError
 from flywheel.evaluation.metrics import measure
 from flywheel.registry.archive import export_release
 from flywheel.registry.release_folder import BASES, RELEASES, assemble, verify_release
+from flywheel.turn.importer import WorkspaceImporter
+from flywheel.turn.same_answers import by_transformers, check_served
+from flywheel.turn.staging import request_import, stage_archive
 
 CONFIG = """\
 [serving]

@@ -16,7 +16,6 @@ import pytest
 from click.testing import CliRunner, Result
 from kafka_fixture import free_port
 
-from flywheel.bootstrap.process import open_database
 from flywheel.cli import cli
 from flywheel.contracts.events import TrafficRecorded
 from flywheel.contracts.ids import new_id, utc_now
@@ -27,6 +26,7 @@ from flywheel.rollout.decide import Readiness
 from flywheel.rollout.ports import Rollout
 from flywheel.settings import load_settings
 from storage.database import Database
+from storage.workspace import open_database
 
 TASK = "topics"
 SETTINGS = RolloutSettings(steps=(0.005, 0.5))

@@ -11,16 +11,16 @@ from dataset_workspace import make
 from new_database import new_database
 from streams_harness import traffic
 
-from flywheel.bootstrap.reproduce import reproduce
-from flywheel.bootstrap.stage_failure import failure, memory_kills
-from flywheel.bootstrap.standing import standing
-from flywheel.bootstrap.trainer import Trainer
-from flywheel.bootstrap.workspace import make_repository
 from flywheel.cli.status_words import status_text
 from flywheel.contracts.events import LabelRecorded
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.errors import PipelineError, StageKilled
+from flywheel.ops.standing import standing
+from flywheel.ops.workspace import make_repository
+from flywheel.processes.trainer import Trainer
 from flywheel.settings import FlywheelSettings, load_settings
+from flywheel.turn.reproduce import reproduce
+from flywheel.turn.stage_failure import failure, memory_kills
 from storage.database import Database
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")
@@ -35,7 +35,7 @@ stages:
 """
 _STAGE = """
 import os, signal, sys
-from flywheel.bootstrap.stage_failure import reported
+from flywheel.turn.stage_failure import reported
 from flywheel.errors import ConfigurationError
 class Odd(Exception):
     pass

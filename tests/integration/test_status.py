@@ -14,12 +14,12 @@ import pytest
 from kafka_fixture import free_port
 from streams_harness import traffic
 
-from flywheel.bootstrap.process import open_database
-from flywheel.bootstrap.template import flywheel_toml
 from flywheel.contracts.events import LabelRecorded
 from flywheel.contracts.ids import new_id, utc_now
+from flywheel.ops.template import flywheel_toml
 from flywheel.retraining.ports import Turn
 from flywheel.settings import FlywheelSettings, KafkaSettings, load_settings
+from storage.workspace import open_database
 from streams.lag import agent_lag, handled_all
 from streams.publisher import KafkaPublisher
 

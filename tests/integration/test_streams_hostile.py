@@ -17,7 +17,6 @@ from hostile_records import RawName, document, hostile, named
 from kafka_fixture import end_with_parent, free_port
 from streams_harness import ROOT, eventually
 
-from flywheel.bootstrap.doctor import examine
 from flywheel.contracts.codec import Record, decode
 from flywheel.contracts.events import (
     TOPICS,
@@ -29,6 +28,7 @@ from flywheel.contracts.events import (
 )
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.errors import EventError
+from flywheel.ops.doctor import examine
 from flywheel.serving.releases import ReleaseSet
 from flywheel.settings import FlywheelSettings, KafkaSettings, load_settings
 from storage.database import Database

@@ -13,13 +13,13 @@ from kafka_fixture import end_with_parent, forget_dead_sockets, free_port, local
 from new_database import new_database
 from streams_harness import WorkerProcess, eventually, traffic
 
-from flywheel.bootstrap.ingest import ingest_file
 from flywheel.contracts.codec import Record, decode, encode
 from flywheel.contracts.events import TOPICS, ReviewRequested
 from flywheel.contracts.ids import new_id
 from flywheel.errors import BrokerError, RecordRefused
 from flywheel.gateway.capture import Capture
 from flywheel.gateway.spill import SpillLog
+from flywheel.ops.ingest import ingest_file
 from flywheel.settings import KafkaSettings, load_settings
 from streams.dead_letters import TOPIC as LETTERS
 from streams.dead_letters import all_letters, list_dead_letters, replay

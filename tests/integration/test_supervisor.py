@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 from kafka_fixture import free_port
 
-from flywheel.bootstrap import shutdown, supervisor, up_lock
-from flywheel.bootstrap.template import flywheel_toml
 from flywheel.errors import WorkspaceError
+from flywheel.ops import shutdown, supervisor, up_lock
+from flywheel.ops.template import flywheel_toml
 from flywheel.settings import FlywheelSettings, load_settings
 
 HOLDER = """
 import sys
 from pathlib import Path
-from flywheel.bootstrap.up_lock import lock
+from flywheel.ops.up_lock import lock
 from flywheel.settings import load_settings
 held = lock(load_settings(Path(sys.argv[1])))
 print("held", flush=True)

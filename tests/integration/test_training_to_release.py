@@ -17,8 +17,6 @@ import pytest
 import torch
 from tiny_encoder import TOPICS, labelled, make_encoder
 
-from flywheel.bootstrap.compress import CompressionReport, compare_variants, install
-from flywheel.bootstrap.variants import Bench
 from flywheel.compression.config import CompressionSettings
 from flywheel.contracts.dataset_folder import Manifest, read_manifest
 from flywheel.contracts.model_folder import (
@@ -39,6 +37,8 @@ from flywheel.serving.encoder import integer_products_exact, integer_products_pa
 from flywheel.serving.runtime import load_classifier
 from flywheel.training.config import TrainingSettings
 from flywheel.training.train import TrainingReport, train
+from flywheel.turn.compress import CompressionReport, compare_variants, install
+from flywheel.turn.variants import Bench
 
 LABELS = tuple(TOPICS)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from flywheel.bootstrap.template import flywheel_toml
 from flywheel.demo.data import LABELS, TASK
 from flywheel.demo.plan import Plan, make_plan
 from flywheel.demo.workspace import VALUES
+from flywheel.ops.template import flywheel_toml
 from flywheel.settings import FlywheelSettings, load_settings
 
 

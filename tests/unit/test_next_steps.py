@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from flywheel.bootstrap.next_steps import TaskFacts, next_steps
 from flywheel.contracts.stores import LabelCounts
 from flywheel.errors import ConfigurationError
+from flywheel.ops.next_steps import TaskFacts, next_steps
 from flywheel.retraining.config import RetrainingSettings
 from flywheel.retraining.ports import Turn, TurnRequest
 from flywheel.review.ports import QueueDepth

@@ -10,9 +10,9 @@ from dvc.utils.serialize import dumps_yaml, load_yaml, parse_yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from flywheel.bootstrap.params import read_params, write_params
 from flywheel.errors import ConfigurationError
 from flywheel.settings import load_settings
+from flywheel.turn.params import read_params, write_params
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 # What YAML 1.1 or 1.2, or DVC's own templates, take for something else than a text.

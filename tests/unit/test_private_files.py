@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from flywheel.bootstrap.process import open_database
-from flywheel.bootstrap.template import flywheel_toml
 from flywheel.gateway.spill import SpillLog
+from flywheel.ops.template import flywheel_toml
 from flywheel.settings import load_settings
+from storage.workspace import open_database
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flywheel.bootstrap.readiness import Samples, advice
+from flywheel.ops.readiness import Samples, advice
 from flywheel.settings import TaskSettings
 from flywheel.training.config import TrainingSettings
 

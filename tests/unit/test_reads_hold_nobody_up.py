@@ -18,18 +18,18 @@ from click.testing import CliRunner
 from fastapi import FastAPI
 from rollout_memory import Fleet
 
-import flywheel.bootstrap.trainer
+import flywheel.processes.trainer
 import flywheel.rollout.control
-from flywheel.bootstrap.process import open_database
-from flywheel.bootstrap.trainer import Trainer
 from flywheel.cli import cli
 from flywheel.console.app import create_app
 from flywheel.contracts.ids import new_id, utc_now
+from flywheel.processes.trainer import Trainer
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.control import tick
 from flywheel.rollout.ports import Command
 from flywheel.settings import load_settings
 from storage.database import Database
+from storage.workspace import open_database
 
 sys.path.append(str(Path(__file__).parents[1] / "browser"))
 from console_places import vendored_assets
@@ -135,8 +135,8 @@ def test_the_trainer_counts_labels_while_others_write(
     tmp_path: Path, story: tuple[Path, Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, database = story
-    counted = watched(monkeypatch, flywheel.bootstrap.trainer, path)
-    monkeypatch.setattr(flywheel.bootstrap.trainer, "decide", lambda *_: None)
+    counted = watched(monkeypatch, flywheel.processes.trainer, path)
+    monkeypatch.setattr(flywheel.processes.trainer, "decide", lambda *_: None)
     Trainer(console_settings(tmp_path), database, threading.Event()).step()
     assert counted == ["collected"]
 

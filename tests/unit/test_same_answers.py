@@ -8,7 +8,6 @@ import msgspec
 import pytest
 from tiny_llm import LABELS, PROMPT, make_llm
 
-from flywheel.bootstrap.same_answers import by_transformers, check_served
 from flywheel.contracts.chat import Chat
 from flywheel.contracts.model_folder import (
     ModelDescription,
@@ -16,6 +15,7 @@ from flywheel.contracts.model_folder import (
     write_description,
 )
 from flywheel.errors import ArtefactError
+from flywheel.turn.same_answers import by_transformers, check_served
 
 
 def described(folder: Path, **values: object) -> ModelDescription:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from flywheel.bootstrap.tune import Trial, best, candidates
 from flywheel.compression.compare import Speed
+from flywheel.ops.tune import Trial, best, candidates
 
 
 def trial(threads: int, per_second: float, p50_ms: float) -> Trial:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from flywheel.bootstrap.template import DEFAULTS, default_of, flywheel_toml
 from flywheel.contracts.addresses import LOOPBACK_NAMES, own_names
 from flywheel.contracts.configuration import Settings, table_of
 from flywheel.errors import ConfigurationError, WorkspaceError
+from flywheel.ops.template import DEFAULTS, default_of, flywheel_toml
 from flywheel.settings import FlywheelSettings, load_settings
 from flywheel.training.config import ENCODER_ONLY, LoraSettings
 

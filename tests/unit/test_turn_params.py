@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flywheel.bootstrap.params import turn_params
-from flywheel.bootstrap.template import flywheel_toml
 from flywheel.compression.config import CompressionSettings
 from flywheel.contracts.ids import new_id, utc_now
+from flywheel.ops.template import flywheel_toml
 from flywheel.retraining.ports import Turn, TurnRequest
 from flywheel.settings import TaskSettings, load_settings
+from flywheel.turn.params import turn_params
 
 
 def task(folder: Path, **values: object) -> TaskSettings:

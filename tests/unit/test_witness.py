@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from flywheel.bootstrap.compress import check_witness
 from flywheel.contracts.model_folder import write_json
 from flywheel.contracts.witness import TEXTS, TOLERANCE, WITNESS_FILE, Witness, read_witness
 from flywheel.errors import ArtefactError, PipelineError
+from flywheel.turn.compress import check_witness
 
 OWN = {"a": 0.7, "b": 0.2, "c": 0.1}
 

@@ -1,0 +1,1 @@
+"""The long-running processes: one wiring function each, which builds its adapters."""

@@ -1,0 +1,83 @@
+"""Whether the champions answer: asked again and again, for health and for pages."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+
+import structlog
+from prometheus_client import Gauge
+
+from flywheel.errors import FlywheelError
+from flywheel.monitoring.threads import LastingThread
+from flywheel.rollout.decide import Readiness
+from flywheel.rollout.servers import ModelServers
+
+WELL_SECONDS, AILING_SECONDS = 10.0, 2.0
+
+_log = structlog.get_logger(__name__)
+_servers = Gauge(
+    "flywheel_champion_servers", "Model servers on which the champion answers.", ["task"]
+)
+
+
+class Answering:
+    """From a thread, asks for each champion that ``champions`` names (task → release) whether it
+    answers. ``champions`` may raise FlywheelError; then what was known before stands."""
+
+    def __init__(self, champions: Callable[[], Mapping[str, str]], servers: ModelServers) -> None:
+        self._champions, self._servers = champions, servers
+        self._found: dict[str, tuple[str, Readiness]] = {}
+        self._stopping = threading.Event()
+        self._thread = LastingThread("answering", self._watch)
+
+    def start(self) -> None:
+        """Ask from now on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask no more."""
+        self._stopping.set()
+        self._thread.join(10.0)
+
+    def refresh(self) -> None:
+        """Ask once for every champion."""
+        try:
+            champions = self._champions()
+        except FlywheelError as error:
+            _log.warning("champions not known", error=str(error))
+            return
+        found = {task: (name, self._servers.ready(name)) for task, name in champions.items()}
+        for task, (_, readiness) in found.items():
+            _servers.labels(task).set(readiness.ready)
+        self._found = found
+
+    def unanswered(self, task: str) -> str | None:
+        """Why a task's requests are not answered, or None while its champion answers somewhere,
+        there is none, or nobody has asked yet."""
+        name, readiness = self._found.get(task, ("", None))
+        if readiness is None or readiness.ready:
+            return None
+        return nobody_answers(name, readiness)
+
+    def every(self) -> str | None:
+        """Of each task whose champion answers nobody, why; None where all are answered."""
+        problems = [words for task in self._found if (words := self.unanswered(task))]
+        return "; ".join(problems) or None
+
+    def all_tasks(self) -> str | None:
+        """Why no task at all is answered; None while one is. A load balancer that asks must not
+        take away what answers the others."""
+        found = list(self._found)
+        return self.every() if found and all(map(self.unanswered, found)) else None
+
+    def _watch(self) -> None:
+        while not self._stopping.is_set():
+            self.refresh()
+            self._stopping.wait(AILING_SECONDS if self.every() else WELL_SECONDS)
+
+
+def nobody_answers(champion: str, readiness: Readiness) -> str:
+    """That a champion answers on no model server, and why not."""
+    why = f": {readiness.reason}" if readiness.reason else ""
+    return f"{champion} is the champion and answers on none of {readiness.total} model servers{why}"

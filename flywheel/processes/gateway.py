@@ -1,0 +1,103 @@
+"""Wires the gateway: splits in, answers out, traffic captured."""
+
+from __future__ import annotations
+
+import gc
+import threading
+
+from flywheel.contracts.addresses import own_names
+from flywheel.contracts.events import Event, RolloutChanged
+from flywheel.gateway.app import create_app
+from flywheel.gateway.auth import Keys
+from flywheel.gateway.capture import Capture
+from flywheel.gateway.forward import ModelServers
+from flywheel.gateway.limits import SourceLimits
+from flywheel.gateway.spill import SpillLog
+from flywheel.gateway.splits import Splits
+from flywheel.monitoring.connections import ConnectionLimits
+from flywheel.monitoring.http_server import HttpServer
+from flywheel.monitoring.threads import LastingThread
+from flywheel.processes.answering import Answering
+from flywheel.processes.process import begin
+from flywheel.rollout.servers import HttpModelServers
+from flywheel.settings import FlywheelSettings
+from streams.follower import Follower
+from streams.lettering import lettering
+
+
+def run_gateway(settings: FlywheelSettings) -> int:
+    """Run until SIGTERM. Starts, and answers, also while Kafka cannot be reached."""
+    begin("gateway", settings)
+    gateway = settings.gateway
+    splits = Splits(settings.state / "gateway-splits.json")
+
+    def changed(event: Event) -> None:
+        if isinstance(event, RolloutChanged):
+            splits.update(event)
+
+    follower = Follower(settings.kafka, ["flywheel.rollouts"], changed, "flywheel-gateway")
+    publisher = lettering(settings.kafka, "flywheel-gateway")
+    spill = SpillLog(
+        settings.state / "spill" / f"gateway-{gateway.port}", fsync=gateway.fsync != "never"
+    )
+    capture = Capture(spill, publisher, fsync=gateway.fsync)
+    endpoints = settings.serving.endpoints
+    answering = Answering(
+        lambda: {
+            task: split.champion for task in settings.tasks if (split := splits.current(task))
+        },
+        HttpModelServers(endpoints, generate=False),
+    )
+    limits = None
+    if gateway.requests_per_second is not None:
+        limits = SourceLimits(gateway.requests_per_second, gateway.burst)
+    app = create_app(
+        tasks={name: task.labels for name, task in settings.tasks.items()},
+        splits=splits,
+        servers=ModelServers(endpoints, gateway.timeout_seconds),
+        capture=capture,
+        keys=Keys(gateway.keys),
+        # Whoever may ask may watch; where nobody needs a key to ask, watching may still need one.
+        metrics_keys=(*settings.monitoring.metrics_keys, *gateway.keys),
+        source_limits=limits,
+        checks={"champions": answering.all_tasks},
+        names=own_names(gateway.host, keys=bool(gateway.api_keys), allowed=gateway.allowed_hosts),
+    )
+    server = HttpServer(
+        app,
+        gateway.host,
+        gateway.port,
+        setting="gateway.port",
+        limits=ConnectionLimits(connections=gateway.max_connections),
+    )
+    follower.start()
+    stopped = threading.Event()
+
+    def await_log() -> None:
+        while not stopped.is_set():
+            if follower.caught_up(1.0):
+                splits.mark_caught_up()
+                return
+
+    answering.start()
+    waiting = LastingThread("await-splits", await_log)
+    waiting.start()
+    _calm_collector()
+    try:
+        return server.run()
+    finally:
+        stopped.set()
+        answering.stop()
+        follower.stop()
+        publisher.close()
+
+
+def _calm_collector() -> None:
+    """Keep the collector's pauses out of the tail of the latencies.
+
+    What start-up made lives as long as the process does, so no collection need walk it again; and a
+    request leaves few cycles behind, so that one in ten thousand new objects is often enough.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 50, 50)

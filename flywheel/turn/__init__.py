@@ -1,0 +1,1 @@
+"""The making of a release: built, trained, compressed, evaluated, assembled, or brought in."""

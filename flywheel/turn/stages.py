@@ -1,0 +1,195 @@
+"""The stages that `dvc.yaml` calls, wired: each reads params.yaml and the folders before it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from flywheel.compression.config import CompressionSettings
+from flywheel.contracts.model_folder import Prompt, read_description
+from flywheel.datasets.config import DatasetSettings
+from flywheel.errors import ArtefactError
+from flywheel.evaluation.config import GateSettings
+from flywheel.monitoring.logs import configure_logging
+from flywheel.registry.release_folder import release_folder
+from flywheel.settings import FlywheelSettings
+from flywheel.training.config import LoraSettings, TrainingSettings
+from flywheel.turn.params import task_params
+from flywheel.turn.watchdog import follow_trainer
+
+SHUFFLE_SEED = 20
+# Serving answers people; training can wait its turn for a processor.
+NICENESS = 10
+
+_log = structlog.get_logger(__name__)
+
+
+def dataset_folder(workspace: Path, task: str) -> Path:
+    """Where the built dataset lies: the output of build@TASK."""
+    return workspace / "data" / task
+
+
+def trained_folder(workspace: Path, task: str) -> Path:
+    """The FP32 model: the output of train@TASK."""
+    return workspace / "models" / task / "trained"
+
+
+def compressed_folder(workspace: Path, task: str) -> Path:
+    """What would be served: the output of compress@TASK."""
+    return workspace / "models" / task / "compressed"
+
+
+def comparison_folder(workspace: Path, task: str) -> Path:
+    """Every variant beside the others, and what each answered: an output of compress@TASK."""
+    return workspace / "models" / task / "comparison"
+
+
+def evaluation_folder(workspace: Path, task: str) -> Path:
+    """metrics.json and predictions.jsonl: the outputs of evaluate@TASK."""
+    return workspace / "evaluation" / task
+
+
+def run_stage(settings: FlywheelSettings, stage: str, task: str) -> None:
+    """Run one stage in this process. Raises what the stage raises."""
+    configure_logging(f"stage-{stage}", settings.log_level)
+    follow_trainer()
+    os.nice(NICENESS)
+    params = task_params(settings.workspace, task)
+    stages: dict[str, Callable[[FlywheelSettings, str, dict[str, Any]], None]] = {
+        "build": _build,
+        "train": _train,
+        "compress": _compress,
+        "evaluate": _evaluate,
+    }
+    stages[stage](settings, task, params)
+
+
+def _empty(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _build(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> None:
+    from flywheel.datasets.build import AUTOMATIC, automatic_weights, build_dataset
+    from storage.features.rates import correction_rates
+    from storage.workspace import open_database
+
+    told = dict(params["dataset"])
+    shuffled, retired = told.pop("shuffle_labels", False), told.pop("retired_labels", ())
+    dataset = DatasetSettings(**told)
+    with open_database(settings) as database:
+        # Asking for it may make it; the rest only reads, and holds nobody up.
+        with database.transaction() as tx:
+            salt = tx.draws.dataset(task)
+        with database.transaction(read_only=True) as tx:
+            samples = tx.labels.settled(task, params["watermark"])
+            automatic = [s for s in samples if dataset.source_weights and s.source in AUTOMATIC]
+            senders = tx.overview.senders(task, [s.sample_id for s in automatic])
+    moments = {(sent, s.settled_at) for s in automatic for sent in senders.get(s.sample_id, ())}
+    rates = correction_rates(settings.state / "features", task, moments)
+    manifest = build_dataset(
+        samples,
+        dataset,
+        params["labels"],
+        task=task,
+        watermark=params["watermark"],
+        parent=params["parent_dataset"],
+        folder=_empty(dataset_folder(settings.workspace, task)),
+        shuffle_labels_seed=SHUFFLE_SEED if shuffled else None,
+        retired=retired,
+        weights=automatic_weights(automatic, senders, rates),
+        salt=salt,
+    )
+    _log.info("dataset built", task=task, version=manifest.version)
+
+
+def _train(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> None:
+    workspace, training = settings.workspace, TrainingSettings(**params["training"])
+    dataset, folder = dataset_folder(workspace, task), _empty(trained_folder(workspace, task))
+    if params["model"] == "llm":
+        _train_llm(settings, task, params, dataset, folder)
+        return
+    from flywheel.training.train import train
+
+    train(dataset, training, params["labels"], folder)
+
+
+def _train_llm(
+    settings: FlywheelSettings, task: str, params: dict[str, Any], dataset: Path, folder: Path
+) -> None:
+    from flywheel.training.llm.train import train_llm
+
+    def run(parent: Path | None) -> None:
+        train_llm(
+            dataset,
+            TrainingSettings(**params["training"]),
+            LoraSettings(**params["lora"]),
+            msgspec.convert(params["prompt"], Prompt),
+            params["labels"],
+            "text" if params["kind"] == "generation" else "label",
+            folder,
+            bases=settings.state / "bases",
+            parent=parent,
+            checkpoint=settings.state / "checkpoints" / task,
+        )
+
+    if params["start_from"] is None:
+        return run(None)
+    parent = release_folder(settings.state, params["start_from"])
+    try:
+        told = read_description(parent)
+        if told.prompt != msgspec.convert(params["prompt"], Prompt):
+            raise ArtefactError(f"{parent.name} was asked in another way")
+        return run(parent)
+    except ArtefactError as error:
+        _log.warning("training starts from nothing", task=task, reason=str(error))
+    return run(None)
+
+
+def _compress(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> None:
+    from flywheel.turn.compress import compare_variants, install
+    from flywheel.turn.variants import Bench
+
+    workspace = settings.workspace
+    bench = Bench(
+        trained=trained_folder(workspace, task),
+        dataset=dataset_folder(workspace, task),
+        settings=CompressionSettings(**params["compression"]),
+        training=TrainingSettings(**params["training"]),
+        engine=params["engine"],
+        scratch=settings.state / "variants" / task,
+        bases=settings.state / "bases",
+        threads=settings.serving.threads,
+        workspace=workspace,
+        accelerator=_accelerated(settings, params["engine"]),
+    )
+    found = compare_variants(bench, _empty(comparison_folder(workspace, task)))
+    install(bench, found.chosen, compressed_folder(workspace, task))
+
+
+def _accelerated(settings: FlywheelSettings, engine: str) -> bool:
+    if engine != "vllm" or settings.serving.vllm.urls:
+        return False
+    from flywheel.serving.vllm.machine import find_installation
+
+    return find_installation(settings.serving.vllm, os.environ).gpu
+
+
+def _evaluate(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> None:
+    from flywheel.turn.compress import evaluate_chosen
+
+    workspace = settings.workspace
+    gate = GateSettings(**params["gate"])
+    evaluate_chosen(
+        comparison_folder(workspace, task),
+        params["labels"],
+        _empty(evaluation_folder(workspace, task)),
+        confidence=gate.confidence,
+    )

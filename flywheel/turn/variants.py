@@ -1,0 +1,239 @@
+"""The variants of one model: what they are made of, and the making, which an end in between does
+not lose."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import structlog
+
+from flywheel.compression.compare import REFERENCE, Speed
+from flywheel.compression.config import CompressionSettings
+from flywheel.compression.variants import Tools, VariantReport
+from flywheel.contracts.dataset_folder import DatasetLine, read_manifest, read_part
+from flywheel.contracts.model_folder import (
+    ModelDescription,
+    read_description,
+    write_description,
+    write_json,
+)
+from flywheel.errors import ArtefactError, ConfigurationError, FlywheelError, PipelineError
+from flywheel.training.config import TrainingSettings
+from flywheel.turn.measure import Answer, ServedFolder
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is compared, and with what. ``scratch`` takes a folder per variant; ``threads`` are the
+    model server's; ``accelerator`` says whether its engine computes on one."""
+
+    trained: Path
+    dataset: Path
+    settings: CompressionSettings
+    training: TrainingSettings
+    engine: Literal["embedded", "vllm"]
+    scratch: Path
+    bases: Path
+    threads: int = 1
+    workspace: Path | None = None
+    accelerator: bool = False
+
+    @cached_property
+    def model(self) -> ModelDescription:
+        """The trained model."""
+        return read_description(self.trained)
+
+    @cached_property
+    def calibration(self) -> list[DatasetLine]:
+        """Temperatures are fitted on these; free text has none."""
+        return read_part(self.dataset, "calibration") if self.classifies else []
+
+    @cached_property
+    def holdout(self) -> list[DatasetLine]:
+        """What variants are compared on."""
+        lines = read_part(self.dataset, "holdout")
+        if not lines:
+            raise PipelineError(
+                "holdout.jsonl is empty: ingest some labelled samples with --split holdout, or set "
+                "dataset.holdout_share"
+            )
+        return lines
+
+    @property
+    def classifies(self) -> bool:
+        """Whether answers are labels."""
+        return self.model.output == "label"
+
+    @property
+    def texts(self) -> list[str]:
+        """The calibration split's, then the holdout's."""
+        return [line.text for line in (*self.calibration, *self.holdout)]
+
+    def in_process(self, name: str) -> bool:
+        """Whether a variant's answers are computed here: the embedded engine's, and the reference's
+        where a start of vLLM would tell nothing that is asked for."""
+        if self.model.kind == "llm":
+            return False
+        return self.engine == "embedded" or (name == REFERENCE and not self.served(name))
+
+    def served(self, name: str) -> bool:
+        """Whether a variant is started as a server: for its speed, or for its answers. With vLLM
+        that takes half a minute, so an encoder's reference must be among the variants for it."""
+        if self.model.kind == "llm":
+            return True
+        if self.engine == "embedded":
+            return self.timed(name)
+        return name != REFERENCE or name in self.settings.variants
+
+    def timed(self, name: str) -> bool:
+        """Whether a variant's speed is measured; with vLLM the reference's only when it is among
+        the variants, as above."""
+        named = self.engine == "embedded" or name != REFERENCE or name in self.settings.variants
+        return named and self.settings.measure_seconds > 0
+
+
+class _Made(msgspec.Struct, frozen=True):
+    """Beside a variant that was made: what it was made of, and its report."""
+
+    of: str
+    report: VariantReport
+
+
+@dataclass
+class Trial:
+    """One variant on its way through the stage."""
+
+    name: str
+    folder: Path
+    report: VariantReport | None = None
+    answers: list[Answer] = field(default_factory=list)
+    temperature: float = 1.0
+    speed: Speed | None = None
+    failure: str = ""
+
+
+def make_variants(bench: Bench, names: Sequence[str]) -> list[Trial]:
+    """Make each, or keep what an earlier run that was ended made of the same model."""
+    return [_make(bench, name) for name in dict.fromkeys(names)]
+
+
+def _make(bench: Bench, name: str) -> Trial:
+    trial = Trial(name, bench.scratch / name)
+    marker = bench.scratch / f"{name}.json"
+    try:
+        made = msgspec.json.decode(marker.read_bytes(), type=_Made)
+        if made.of == _origin(bench, name):
+            found = read_description(trial.folder)
+            # It may have been calibrated already; the answers to come are to be those without.
+            write_description(trial.folder, msgspec.structs.replace(found, temperature=1.0))
+            trial.report = made.report
+            return trial
+    except (OSError, msgspec.MsgspecError, ArtefactError):
+        pass
+    marker.unlink(missing_ok=True)
+    shutil.rmtree(trial.folder, ignore_errors=True)
+    trial.folder.mkdir(parents=True)
+    try:
+        trial.report = _by_recipe(bench, name, trial.folder)
+    except FlywheelError as error:
+        fail(trial, error)
+    else:
+        write_json(marker, _Made(of=_origin(bench, name), report=trial.report))
+    return trial
+
+
+def _by_recipe(bench: Bench, name: str, folder: Path) -> VariantReport:
+    recipe = bench.settings.recipe(name)
+    if bench.model.kind == "llm":
+        from flywheel.compression.llm import make_llm_variant
+
+        return make_llm_variant(
+            name, recipe, bench.trained, bench.dataset, folder, bases=bench.bases
+        )
+    from flywheel.compression.variants import make_variant
+
+    return make_variant(
+        name,
+        recipe,
+        bench.trained,
+        bench.dataset,
+        folder,
+        tools=_tools(bench),
+        teacher=_Teacher(bench, Path(recipe.teacher)) if recipe.teacher else None,
+    )
+
+
+class _Teacher:
+    """A model that is served while it is asked: what a distilled student learns from."""
+
+    def __init__(self, bench: Bench, folder: Path) -> None:
+        found = read_description(folder)
+        if set(found.labels) != set(bench.model.labels):
+            raise ConfigurationError(
+                "compression.recipes",
+                f"the teacher in {folder} gives {', '.join(found.labels) or 'free text'}",
+                f"a teacher needs the labels {', '.join(bench.model.labels)}",
+            )
+        self.labels = found.labels
+        self._bench, self._folder = bench, folder
+        self._engine = "vllm" if found.kind == "llm" else bench.engine
+
+    def predict(self, texts: Sequence[str]) -> list[dict[str, float]]:
+        """Its probabilities for each text."""
+        bench = self._bench
+        server = ServedFolder(
+            self._folder,
+            engine=self._engine,
+            labels=True,
+            bases=bench.bases,
+            workspace=bench.workspace,
+            threads=bench.threads,
+        )
+        try:
+            server.ready()
+            return [given for given in server.answers(texts) if isinstance(given, dict)]
+        finally:
+            server.stop()
+
+
+def _origin(bench: Bench, name: str) -> str:
+    """All that a variant is made of; a SHA-256."""
+    teacher = bench.settings.recipe(name).teacher
+    told = (
+        read_description(Path(teacher)).files if teacher else None,
+        bench.model.files,
+        read_manifest(bench.dataset, check=False).version,
+        bench.settings.recipe(name).model_dump(mode="json"),
+        bench.training.model_dump(mode="json"),
+    )
+    return hashlib.sha256(msgspec.json.encode(told, order="sorted")).hexdigest()
+
+
+def _tools(bench: Bench) -> Tools:
+    from flywheel.serving.runtime import load_classifier
+    from flywheel.training.train import fine_tune, observe
+
+    return Tools(
+        load=load_classifier,
+        fine_tune=partial(fine_tune, bench.training),
+        observe=observe,
+        threads=os.cpu_count() or 1,
+    )
+
+
+def fail(trial: Trial, error: FlywheelError) -> None:
+    """Keep why a variant failed; the reference must not."""
+    if trial.name == REFERENCE:
+        raise error
+    trial.failure = str(error)
+    _log.warning("variant failed", variant=trial.name, reason=trial.failure)

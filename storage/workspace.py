@@ -1,0 +1,29 @@
+"""The database of a workspace: opened by its settings, and asked what serves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flywheel.contracts.private_files import private_folder
+from flywheel.settings import FlywheelSettings
+from storage.database import Database
+
+
+@contextmanager
+def open_database(settings: FlywheelSettings) -> Iterator[Database]:
+    """The workspace's database, its schema up to date."""
+    private_folder(settings.state)
+    database = Database(settings.database)
+    try:
+        database.migrate()
+        yield database
+    finally:
+        database.dispose()
+
+
+def champions(database: Database, settings: FlywheelSettings) -> dict[str, str]:
+    """Task → its champion, as the database has it. Raises StorageError when it is away."""
+    with database.transaction(read_only=True) as tx:
+        known = tx.rollouts.champions()
+    return {task: release for task, release in known.items() if task in settings.tasks}
