@@ -11,7 +11,7 @@ import click
 
 from flywheel.cli.ids import find_release
 from flywheel.cli.render import json_option, show_json, show_table
-from flywheel.contracts.proportions import percentage
+from flywheel.contracts.percentages import percentage
 from flywheel.errors import ConfigurationError, NotFound
 from flywheel.settings import load_settings
 

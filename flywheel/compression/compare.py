@@ -7,9 +7,9 @@ from typing import Literal
 
 import msgspec
 
-from flywheel.contracts.proportions import wilson_interval
 from flywheel.errors import PipelineError
-from flywheel.statistics.noninferiority import exact_p, lower_bound, no_worse
+from flywheel.statistics.noninferiority import exact_p, no_worse, upper_bound
+from flywheel.statistics.proportions import wilson_interval
 from flywheel.statistics.sample_size import holdout_advice
 
 REFERENCE = "none"
@@ -183,7 +183,7 @@ def _row(one: Evidence, reference: Evidence, margin: float, max_loss: float) -> 
         standing, reason = "reference", "as it was trained"
     else:
         worst = no_worse(fixed, broken, total, margin, _ALPHA).least
-        best = -lower_bound(broken, fixed, total, _ALPHA)
+        best = upper_bound(fixed, broken, total, _ALPHA)
         standing, reason = verdict(fixed, broken, total, margin, max_loss)
     return Row(
         name=one.name,
@@ -221,7 +221,7 @@ def verdict(
     in at most 5 % of cases. It is worse when the same test shows a loss above ``max_loss``.
     """
     if exact_p(broken, fixed, total, -max_loss) <= _ALPHA:
-        least = max(lower_bound(broken, fixed, total, _ALPHA), max_loss)
+        least = max(-upper_bound(fixed, broken, total, _ALPHA), max_loss)
         return "worse", f"proven to lose at least {least:.2%}, where {max_loss:.2%} is the most"
     shown = no_worse(fixed, broken, total, margin, _ALPHA)
     if shown.passed:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from flywheel.contracts.proportions import percentage, signed_points
+from flywheel.contracts.percentages import percentage, signed_points
 
 DASH = "–"
 THIN = "\u202f"  # narrow no-break space: between thousands, and before a unit

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import msgspec
 
 from flywheel.contracts.answers import is_right
-from flywheel.contracts.proportions import percentage, wilson_interval
+from flywheel.contracts.percentages import percentage
 from flywheel.evaluation.config import GateSettings
 from flywheel.evaluation.metrics import Prediction
 from flywheel.statistics.noninferiority import no_worse
+from flywheel.statistics.proportions import wilson_interval
 from flywheel.statistics.sample_size import holdout_advice
 
 

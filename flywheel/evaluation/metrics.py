@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from flywheel.contracts.answers import is_right
-from flywheel.contracts.proportions import wilson_interval
+from flywheel.statistics.proportions import wilson_interval
 
 _BINS = 10
 _SMALLEST = 1e-12

@@ -8,7 +8,7 @@ from typing import Any
 
 from flywheel.contracts.dataset_folder import Manifest
 from flywheel.contracts.model_folder import ModelDescription
-from flywheel.contracts.proportions import percentage
+from flywheel.contracts.percentages import percentage
 from flywheel.contracts.release import Release
 
 _METHODS = {

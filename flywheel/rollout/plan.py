@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from flywheel.contracts.proportions import percentage
+from flywheel.contracts.percentages import percentage
 from flywheel.contracts.split import TrafficSplit
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.ports import Rollout

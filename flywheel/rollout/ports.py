@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal, Protocol
@@ -75,11 +74,6 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     def requests(self) -> int:
         """Of both arms."""
         return self.champion_requests + self.challenger_requests
-
-
-def latency_bucket(latency_ms: float) -> int:
-    """The number of the bucket a latency falls into: each is 2 % wider than the one before."""
-    return math.ceil(math.log(max(latency_ms, 1e-3)) / math.log(1.02))
 
 
 class Pair(msgspec.Struct, frozen=True, kw_only=True):

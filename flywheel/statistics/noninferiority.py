@@ -10,7 +10,8 @@ difference in proportions for the paired-sample design", Statistics in Medicine 
 but its p-value is not taken from the normal distribution, which passes too often; it is the exact
 trinomial probability of a T as large, at the discordance ψ = p⁺ + p⁻ for which that is largest
 (unconditional exact test; Hsueh, Liu & Chen 2001, Biometrics 57). So it holds at any n and any ψ:
-``tests/unit/test_noninferiority.py`` counts its size over all outcomes.
+``tests/unit/test_noninferiority.py`` counts its size over all outcomes. Assumed: samples are
+independent draws, and the test is made once for each ``alpha``.
 """
 
 from __future__ import annotations
@@ -145,6 +146,11 @@ def lower_bound(fixed: int, broken: int, n: int, alpha: float) -> float:
         while high < 1 and over(high) > 0:
             high = min(1.0, high + _TOLERANCE / 2)
     return -high
+
+
+def upper_bound(fixed: int, broken: int, n: int, alpha: float) -> float:
+    """The largest difference p⁺ − p⁻ that the exact test does not refute at ``alpha``."""
+    return -lower_bound(broken, fixed, n, alpha)
 
 
 def _normal_loss(fixed: int, broken: int, n: int, alpha: float) -> float:

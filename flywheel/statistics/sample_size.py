@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from scipy.special import ndtri
 
-from flywheel.contracts.proportions import percentage
+from flywheel.contracts.percentages import percentage
 from flywheel.statistics.noninferiority import chance, most_broken, size
 
 POWER = 0.8

@@ -37,11 +37,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtrc, betaincinv
 
-from flywheel.contracts.proportions import percentage
+from flywheel.contracts.percentages import percentage
 from flywheel.contracts.stores import AuditedPrediction
-from flywheel.triage.bounds import error_bound, least_count
+from flywheel.statistics.proportions import (
+    chance_of_as_many,
+    error_bound,
+    error_bounds,
+    least_count,
+)
 from flywheel.triage.calibration import fit_temperature
 from flywheel.triage.config import TriageSettings
 from flywheel.triage.ports import AuditReader
@@ -179,16 +183,10 @@ def _loosest(ranked: _Ranked, start: int, settings: TriageSettings) -> int:
 
 
 def _bounds(ranked: _Ranked, at: NDArray[np.intp], risk: float) -> _Floats:
-    counted = _upper(ranked.errors[at], ranked.count[at], risk)
+    counted = error_bounds(ranked.errors[at], ranked.count[at], risk)
     effective = ranked.effective[at]
     rate = ranked.weighted_errors[at] / ranked.weight[at]
-    return np.maximum(counted, _upper(rate * effective, effective, risk))
-
-
-def _upper(errors: _Floats, count: _Floats, risk: float) -> _Floats:
-    right = np.maximum(count - errors, 1e-12)
-    bound: _Floats = betaincinv(errors + 1.0, right, 1.0 - risk)
-    return np.where(errors >= count, 1.0, bound)
+    return np.maximum(counted, error_bounds(rate * effective, effective, risk))
 
 
 def _describe(ranked: _Ranked, k: int, settings: TriageSettings) -> AutoLabelPolicy:
@@ -225,7 +223,7 @@ def _unless_drifted(
     recent = [audit for audit in audits if policy.accepts(audit.confidence)][-RECENT:]
     errors = sum(not audit.correct for audit in recent)
     # The chance of so many mistakes if the error were just within the limit.
-    chance = float(bdtrc(errors - 1, len(recent), settings.auto_label_error)) if errors else 1.0
+    chance = chance_of_as_many(errors, len(recent), settings.auto_label_error)
     if chance > settings.auto_label_risk / 2:
         return policy
     reason = (

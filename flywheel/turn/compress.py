@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import structlog
 
-from flywheel.compression.calibrate import fit_temperature, mean_nll
+from flywheel.compression.calibrate import fit_temperature
 from flywheel.compression.compare import REFERENCE, Comparison, Evidence, compare
 from flywheel.contracts.model_folder import (
     COMPRESSION_REPORT,
@@ -31,6 +31,7 @@ from flywheel.evaluation.evaluate import (
     write_predictions,
 )
 from flywheel.evaluation.metrics import measure
+from flywheel.statistics.calibration import mean_nll
 from flywheel.turn.measure import Answer, ServedFolder
 from flywheel.turn.variants import Bench, Trial, fail, make_variants
 

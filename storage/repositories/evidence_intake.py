@@ -7,7 +7,7 @@ from typing import Any
 
 from flywheel.contracts.events import LabelRecorded, LabelSettled, ShadowRecorded, TrafficRecorded
 from flywheel.contracts.label import rank
-from flywheel.rollout.ports import latency_bucket
+from flywheel.statistics.buckets import latency_bucket
 from storage.tables.columns import table_of
 from storage.tables.evidence import ScoreRow, TruthRow
 from storage.work import Work, arrived, earlier, later

@@ -6,7 +6,8 @@ from typing import Any
 
 from storage_events import at, label, settled, shadow, traffic
 
-from flywheel.rollout.ports import ArmSummary, Assignment, Pair, StepCounts, latency_bucket
+from flywheel.rollout.ports import ArmSummary, Assignment, Pair, StepCounts
+from flywheel.statistics.buckets import latency_bucket
 from storage.database import Database
 
 CHAMPION = {"release": "r1", "arm": "champion", "rollout_id": "rollout"}

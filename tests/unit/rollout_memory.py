@@ -13,16 +13,8 @@ from flywheel.contracts.events import Event, RolloutChanged
 from flywheel.contracts.release import Release
 from flywheel.errors import Conflict
 from flywheel.rollout.decide import Readiness
-from flywheel.rollout.ports import (
-    ArmSummary,
-    Asked,
-    Assignment,
-    Command,
-    Pair,
-    Rollout,
-    Transition,
-    latency_bucket,
-)
+from flywheel.rollout.ports import ArmSummary, Asked, Assignment, Command, Pair, Rollout, Transition
+from flywheel.statistics.buckets import latency_bucket
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

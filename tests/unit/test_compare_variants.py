@@ -14,9 +14,9 @@ from flywheel.compression.compare import (
     compare,
     verdict,
 )
-from flywheel.contracts.proportions import wilson_interval
 from flywheel.errors import PipelineError
 from flywheel.statistics.noninferiority import no_worse
+from flywheel.statistics.proportions import wilson_interval
 
 
 def speed(cost: float) -> Speed:

@@ -1,14 +1,12 @@
 """Metrics against their definitions, and intervals against their coverage."""
 
 import math
-import random
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flywheel.contracts.proportions import wilson_interval
 from flywheel.evaluation.metrics import (
     Prediction,
     brier_score,
@@ -30,29 +28,6 @@ def prediction(label: str, weights: tuple[float, float, float], number: int = 0)
 
 weights = st.tuples(*[st.floats(0.01, 1)] * 3)
 predictions = st.lists(st.builds(prediction, st.sampled_from(LABELS), weights), min_size=1)
-
-
-@settings(deadline=None)
-@given(st.integers(0, 500), st.integers(0, 500), st.floats(0.6, 0.999))
-def test_an_interval_holds_its_estimate_and_narrows(right: int, more: int, level: float) -> None:
-    total = right + more
-    low, high = wilson_interval(right, total, level)
-    assert 0 <= low <= high <= 1
-    if total:
-        assert low <= right / total <= high
-        tighter = wilson_interval(right * 4, total * 4, level)
-        assert tighter[1] - tighter[0] < high - low
-
-
-def test_an_interval_covers_as_often_as_it_says() -> None:
-    chance = random.Random(1)
-    for share in (0.5, 0.8, 0.95):
-        covered = 0
-        for _ in range(2000):
-            right = sum(chance.random() < share for _ in range(60))
-            low, high = wilson_interval(right, 60, 0.95)
-            covered += low <= share <= high
-        assert 0.92 <= covered / 2000 <= 0.98
 
 
 @settings(deadline=None)

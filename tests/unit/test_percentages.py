@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flywheel.console import words
-from flywheel.contracts.proportions import percentage, signed_points
+from flywheel.contracts.percentages import percentage, signed_points
 from flywheel.rollout.analysis.harm import points
 from flywheel.rollout.plan import percent
 

@@ -8,27 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import beta, binom
 from triage_samples import audited
 
-from flywheel.triage.bounds import error_bound, least_count
+from flywheel.statistics.proportions import error_bound
 from flywheel.triage.config import TriageSettings
 from flywheel.triage.policy import AutoLabelPolicy, certify
 
 SETTINGS = TriageSettings(auto_label_error=0.05, auto_label_risk=0.1, min_audits=30)
-
-
-def test_the_bound_is_clopper_pearsons() -> None:
-    assert error_bound(3, 100, 0.1) == pytest.approx(beta.ppf(0.9, 4, 97))
-    assert binom.cdf(3, 100, error_bound(3, 100, 0.1)) == pytest.approx(0.1)
-    assert error_bound(0, 0, 0.1) == error_bound(5, 5, 0.1) == 1.0
-
-
-@given(st.floats(0.001, 0.5), st.floats(0.001, 0.5))
-def test_the_least_count_is_the_least(error: float, risk: float) -> None:
-    count = least_count(error, risk)
-    assert error_bound(0, count, risk) <= error + 1e-9
-    assert count == 1 or error_bound(0, count - 1, risk) > error - 1e-9
 
 
 def test_nothing_is_accepted_before_there_is_evidence() -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 
 from flywheel.rollout.analysis import latency
-from flywheel.rollout.analysis.betting import PairedEvidence, differences
-from flywheel.rollout.analysis.evidence import Assessment, Check, Facts
+from flywheel.rollout.analysis.evidence import Assessment, Check, Facts, differences
 from flywheel.rollout.analysis.harm import harm_checks, points
 from flywheel.rollout.analysis.promotion import promotion_checks
 from flywheel.rollout.analysis.steps import steps_of
@@ -14,6 +13,8 @@ from flywheel.rollout.analysis.units import validity_checks
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.plan import look_sizes, percent, step_labels
 from flywheel.rollout.ports import Rollout
+from flywheel.statistics import quantiles
+from flywheel.statistics.betting import PairedEvidence
 
 STRICT = ("harm", "accuracy")
 
@@ -90,7 +91,7 @@ def _worries(facts: Facts, paired: PairedEvidence, settings: RolloutSettings) ->
     for old, new in latency.by_step(facts.champion, facts.challenger)[-1:]:
         p95 = old.quantile(0.95)
         slow = 0.0 if p95 is None else new.slower(settings.latency_margin * p95) / new.n
-        if slow - math.sqrt(slow * (1 - slow) / new.n) > latency.TAIL:
+        if slow - math.sqrt(slow * (1 - slow) / new.n) > quantiles.TAIL:
             worries.append(
                 f"answers look slow ({percent(slow)} above {settings.latency_margin:g} × p95)"
             )

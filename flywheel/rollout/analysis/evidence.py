@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
+import numpy as np
 
 from flywheel.rollout.ports import ArmSummary, Assignment, Pair
+from flywheel.statistics.betting import Array, relative_weights
 
 CheckKind = Literal["harm", "validity", "step", "promotion"]
 Outcome = Literal["passed", "failed", "waiting", "warning"]
@@ -66,3 +69,9 @@ class Assessment(msgspec.Struct, frozen=True, kw_only=True):
     def open(self, kind: CheckKind) -> tuple[Check, ...]:
         """The checks of a kind that have not passed."""
         return tuple(check for check in self.of(kind) if check.outcome != "passed")
+
+
+def differences(pairs: Sequence[Pair]) -> tuple[Array, Array]:
+    """(d, w) of audited pairs in their order: differences in {−1, 0, 1}, weights in (0, 1]."""
+    d = np.array([int(p.challenger_correct) - int(p.champion_correct) for p in pairs], float)
+    return d, relative_weights(np.array([p.inclusion_probability for p in pairs], float))

@@ -15,19 +15,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flywheel.contracts.proportions import percentage, signed_points
+from flywheel.contracts.percentages import percentage, signed_points
 from flywheel.rollout.analysis import latency
-from flywheel.rollout.analysis.betting import PairedEvidence
 from flywheel.rollout.analysis.evidence import Check, Facts, Outcome
-from flywheel.rollout.analysis.proportions import (
+from flywheel.rollout.analysis.steps import Counts, steps_of
+from flywheel.rollout.config import RolloutSettings
+from flywheel.rollout.ports import ArmSummary
+from flywheel.statistics import quantiles
+from flywheel.statistics.betting import PairedEvidence
+from flywheel.statistics.rates import (
     bounds,
     log_e_by_step,
     log_e_in_steps,
     weighted_difference,
 )
-from flywheel.rollout.analysis.steps import Counts, steps_of
-from flywheel.rollout.config import RolloutSettings
-from flywheel.rollout.ports import ArmSummary
 
 CHECKS = 3
 
@@ -134,9 +135,9 @@ def _latency(
 ) -> Check:
     margin = settings.latency_margin
     pairs = latency.by_step(champion, challenger)
-    old, new = latency.alike(pairs)
-    proven = latency.log_e_slower(pairs, margin) >= math.log(1 / alpha)
-    low, high = latency.ratio_interval(pairs, alpha)
+    old, new = quantiles.alike(pairs)
+    proven = quantiles.log_e_slower(pairs, margin) >= math.log(1 / alpha)
+    low, high = quantiles.ratio_interval(pairs, alpha)
     p95_old, p95_new = old.quantile(0.95), new.quantile(0.95)
     words = "both arms must have answered before latencies compare"
     if p95_old is not None and p95_new is not None:

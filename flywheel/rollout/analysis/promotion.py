@@ -17,17 +17,18 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from flywheel.contracts.proportions import percentage
+from flywheel.contracts.percentages import percentage
 from flywheel.rollout.analysis import latency
-from flywheel.rollout.analysis.betting import PairedEvidence
 from flywheel.rollout.analysis.evidence import Check, Facts
 from flywheel.rollout.analysis.harm import columns, points
-from flywheel.rollout.analysis.proportions import bounds, log_e_by_step, weighted_difference
 from flywheel.rollout.analysis.steps import Step, steps_of
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.plan import look_sizes
 from flywheel.rollout.ports import ArmSummary
-from flywheel.statistics.noninferiority import exact_p, lower_bound
+from flywheel.statistics import quantiles
+from flywheel.statistics.betting import PairedEvidence
+from flywheel.statistics.noninferiority import exact_p, lower_bound, upper_bound
+from flywheel.statistics.rates import bounds, log_e_by_step, weighted_difference
 
 
 def promotion_checks(
@@ -48,7 +49,7 @@ def _accuracy(paired: PairedEvidence, settings: RolloutSettings) -> Check:
     proven_at, proof = _proven_at(paired, reached, settings)
     a, b = int((paired.d > 0).sum()), int((paired.d < 0).sum())
     alpha = settings.promote_alpha / settings.looks
-    low, high = lower_bound(a, b, paired.n, alpha), -lower_bound(b, a, paired.n, alpha)
+    low, high = lower_bound(a, b, paired.n, alpha), upper_bound(a, b, paired.n, alpha)
     found = f"{points(paired.mean)} (at least {points(low)}) on {paired.n} audited samples"
     if proven_at is not None:
         words = (
@@ -153,9 +154,9 @@ def _log_e_errors(
 def _latency(champion: ArmSummary, challenger: ArmSummary, settings: RolloutSettings) -> Check:
     alpha, margin = settings.promote_alpha, settings.latency_margin
     pairs = latency.by_step(champion, challenger)
-    old, new = latency.alike(pairs)
-    proven = latency.log_e_not_slower(pairs, margin) >= math.log(1 / alpha)
-    low, high = latency.ratio_interval(pairs, alpha)
+    old, new = quantiles.alike(pairs)
+    proven = quantiles.log_e_not_slower(pairs, margin) >= math.log(1 / alpha)
+    low, high = quantiles.ratio_interval(pairs, alpha)
     p95_old, p95_new = old.quantile(0.95), new.quantile(0.95)
     words = "both arms must have answered before latencies compare"
     if p95_old is not None and p95_new is not None:

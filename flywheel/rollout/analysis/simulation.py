@@ -9,17 +9,19 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from flywheel.rollout.analysis import latency
-from flywheel.rollout.analysis.assignment import MISMATCH_ALPHA, log_e_mismatch
-from flywheel.rollout.analysis.betting import log_capital
 from flywheel.rollout.analysis.evidence import Facts
 from flywheel.rollout.analysis.harm import CHECKS
-from flywheel.rollout.analysis.proportions import log_e_by_step, log_e_in_steps
+from flywheel.rollout.analysis.units import MISMATCH_ALPHA
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.decide import decide
 from flywheel.rollout.plan import look_sizes
-from flywheel.rollout.ports import ArmSummary, Rollout, StepCounts, latency_bucket
+from flywheel.rollout.ports import ArmSummary, Rollout, StepCounts
+from flywheel.statistics import quantiles
+from flywheel.statistics.betting import log_capital
+from flywheel.statistics.buckets import latency_bucket
 from flywheel.statistics.noninferiority import exact_p, score
+from flywheel.statistics.rates import log_e_by_step, log_e_in_steps
+from flywheel.statistics.sample_ratio import log_e_mismatch
 
 Array = NDArray[np.float64]
 NEVER = math.inf
@@ -205,10 +207,10 @@ def slowness(
             if not new.n or not old.n:
                 continue
             if math.isinf(harm[r]):
-                evidence = latency.log_e_slower([(old, new)], margin)
+                evidence = quantiles.log_e_slower([(old, new)], margin)
                 harm[r] = new.n if evidence >= math.log(1 / alpha) else NEVER
             if math.isinf(proof[r]):
-                evidence = latency.log_e_not_slower([(old, new)], margin)
+                evidence = quantiles.log_e_not_slower([(old, new)], margin)
                 proof[r] = new.n if evidence >= math.log(1 / settings.promote_alpha) else NEVER
     return harm, proof
 
@@ -221,9 +223,9 @@ def mismatches(share: float, true_share: float, rollouts: int, units: int, seed:
     return _first(evidence >= math.log(1 / MISMATCH_ALPHA))
 
 
-def _latencies(buckets: NDArray[np.int_]) -> latency.Latencies:
+def _latencies(buckets: NDArray[np.int_]) -> quantiles.Latencies:
     keys, counts = np.unique(buckets, return_counts=True)
-    return latency.Latencies(dict(zip(keys.tolist(), counts.tolist(), strict=True)))
+    return quantiles.Latencies(dict(zip(keys.tolist(), counts.tolist(), strict=True)))
 
 
 def _first(hit: NDArray[np.bool_]) -> Array:

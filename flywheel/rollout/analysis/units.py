@@ -12,12 +12,14 @@ import math
 import msgspec
 
 from flywheel.contracts.split import AssignBy
-from flywheel.rollout.analysis.assignment import MISMATCH_ALPHA, log_e_mismatch
 from flywheel.rollout.analysis.evidence import Check, Facts
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.plan import percent
 from flywheel.rollout.ports import Assignment, Rollout
+from flywheel.statistics.sample_ratio import log_e_mismatch
 
+# Of calling an assignment broken that is not, over all looks of a step.
+MISMATCH_ALPHA = 0.001
 NEEDED = math.log(1 / MISMATCH_ALPHA)
 
 

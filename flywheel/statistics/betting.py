@@ -30,8 +30,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from flywheel.rollout.ports import Pair
-
 Array = NDArray[np.float64]
 
 # Bets as fractions of the largest safe one. Small ones find small differences in many pairs,
@@ -42,11 +40,10 @@ _EVERY_LOOK = 2000
 _GROWTH = 1.001
 
 
-def differences(pairs: Sequence[Pair]) -> tuple[Array, Array]:
-    """(d, w) of audited pairs in their order: differences in {−1, 0, 1}, weights in (0, 1]."""
-    d = np.array([int(p.challenger_correct) - int(p.champion_correct) for p in pairs], float)
-    p = np.array([max(p.inclusion_probability, 1e-9) for p in pairs], float)
-    return d, (p.min() / p if len(p) else p)
+def relative_weights(inclusion: Array) -> Array:
+    """w of pairs with these inclusion probabilities, in (0, 1]: 1 for those least likely drawn."""
+    p = np.maximum(inclusion, 1e-9)
+    return p.min() / p if len(p) else p
 
 
 def checkpoints(n: int) -> NDArray[np.int_]:

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaln
 
-MISMATCH_ALPHA = 0.001
 _CONCENTRATION = 100.0
 
 
