@@ -13,7 +13,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 
 from flywheel.contracts.addresses import is_loopback
 from flywheel.contracts.configuration import Contradiction, Settings, refusal, refusals
-from flywheel.contracts.label import names_problem
+from flywheel.contracts.label_names import names_problem
 from flywheel.contracts.workspace_paths import from_workspace
 from flywheel.errors import ConfigurationError, WorkspaceError
 from flywheel.gateway.config import Fsync

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from flywheel.compression.config import USUAL, CompressionSettings
 from flywheel.contracts.configuration import Contradiction, Settings
-from flywheel.contracts.label import labels_problem, names_problem
+from flywheel.contracts.label_names import labels_problem, names_problem
 from flywheel.contracts.model_folder import Prompt
 from flywheel.datasets.config import DatasetSettings
 from flywheel.evaluation.config import GateSettings

@@ -22,13 +22,11 @@ from flywheel.contracts.dataset_folder import (
 )
 from flywheel.contracts.ids import unit_fraction
 from flywheel.contracts.invisible import is_blank
-from flywheel.contracts.label import rank
+from flywheel.contracts.labels import AUTOMATIC, CALIBRATES, rank
 from flywheel.contracts.stores import LabelledSample
 from flywheel.datasets.config import DatasetSettings
 from flywheel.errors import ConfigurationError
 
-AUTOMATIC = frozenset({"auto", "rule", "model"})
-CALIBRATES = frozenset({"expert", "seed"})
 WEIGHT_DIGITS = 3
 # Free texts are counted together: there would be as many counts as samples.
 TEXT = "text"

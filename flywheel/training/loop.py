@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from flywheel.contracts.dataset_folder import DatasetLine
+from flywheel.contracts.labels import AUTOMATIC
 from flywheel.contracts.text_tokens import TextTokens
 from flywheel.errors import PipelineError
 from flywheel.training.batches import length_buckets, plan_epochs, schedule
@@ -27,7 +28,6 @@ LOG_FILE = "training.jsonl"
 # it did not choose counts too (Hinton et al. 2015); they make up this share of the loss.
 SOFT_TEMPERATURE = 2.0
 SOFT_SHARE = 0.5
-_AUTOMATIC = frozenset({"auto", "rule", "model"})
 log = structlog.get_logger(__name__)
 
 
@@ -185,4 +185,4 @@ def _soft_loss(logits: Tensor, soft: Tensor) -> Tensor:
 
 
 def _weight(line: DatasetLine, settings: TrainingSettings) -> float:
-    return line.weight * (settings.auto_label_weight if line.source in _AUTOMATIC else 1.0)
+    return line.weight * (settings.auto_label_weight if line.source in AUTOMATIC else 1.0)

@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from flywheel.compression.config import CompressionSettings
+from flywheel.contracts.labels import AUTOMATIC
 from flywheel.contracts.model_folder import Prompt, read_description
 from flywheel.datasets.config import DatasetSettings
 from flywheel.errors import ArtefactError
@@ -77,7 +78,7 @@ def _empty(folder: Path) -> Path:
 
 
 def _build(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> None:
-    from flywheel.datasets.build import AUTOMATIC, automatic_weights, build_dataset
+    from flywheel.datasets.build import automatic_weights, build_dataset
     from storage.features.rates import correction_rates
     from storage.workspace import open_database
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Row, and_, case, exists, func, select, tuple_
 
-from storage.repositories.evidence_intake import TRUSTED
+from flywheel.contracts.labels import TRUTHS
 from storage.tables.columns import table_of
 from storage.tables.evidence import TruthRow
 from storage.tables.labels import LabelRow, TrafficRow
@@ -114,7 +114,7 @@ class SqlBalance:
             .select_from(labels.join(seen, handled).outerjoin(truths, kept))
             .where(
                 labels.c.settles,
-                labels.c.source.in_(("expert", *sorted(TRUSTED))),
+                labels.c.source.in_(sorted(TRUTHS)),
                 truths.c.sample_id.is_(None),
             )
             .distinct()

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from flywheel.contracts.events import LabelRecorded, LabelSettled, ShadowRecorded, TrafficRecorded
-from flywheel.contracts.label import rank
+from flywheel.contracts.labels import TRUSTED, rank
 from flywheel.statistics.buckets import latency_bucket
 from storage.tables.columns import table_of
 from storage.tables.evidence import ScoreRow, TruthRow
 from storage.work import Work, arrived, earlier, later
 
-# A model's or a rule's own labels prove nothing about a model; experts speak by LabelSettled.
-TRUSTED = frozenset({"user", "outcome", "seed"})
 _scores = table_of(ScoreRow)
 _truths = table_of(TruthRow)
 

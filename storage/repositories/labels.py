@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Row, case, func, or_, select
 
 from flywheel.contracts.events import Event, LabelRecorded, LabelSettled, Split, TrafficRecorded
-from flywheel.contracts.label import SETTLES_ALONE, rank
+from flywheel.contracts.labels import AUTOMATIC, SETTLES_ALONE, rank
 from flywheel.contracts.stores import LabelCounts, LabelledSample, SeedLabel
 from storage.repositories.settled import (
     by_sample,
@@ -25,8 +25,6 @@ from storage.repositories.settled import (
 from storage.work import Work, arrived
 
 E = TypeVar("E", bound=Event)
-
-AUTOMATIC = ("auto", "rule")
 
 
 class SqlLabelIntake:
@@ -139,7 +137,7 @@ class SqlLabels:
         kind = case(
             (settled.c.split == "holdout", "holdout"),
             (settled.c.source == "expert", "expert"),
-            (settled.c.source.in_(AUTOMATIC), "auto"),
+            (settled.c.source.in_(sorted(AUTOMATIC)), "auto"),
             (settled.c.source == "seed", "seed"),
             else_="other",
         ).label("kind")

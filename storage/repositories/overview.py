@@ -8,9 +8,10 @@ from typing import Any
 
 from sqlalchemy import Row, case, func, select
 
+from flywheel.contracts.labels import AUTOMATIC
 from flywheel.contracts.stores import LabelledSample
 from storage.features.history import SourceHistory
-from storage.repositories.labels import AUTOMATIC, labelled_sample
+from storage.repositories.labels import labelled_sample
 from storage.repositories.settled import settled, traffic
 from storage.work import Work
 
@@ -76,7 +77,7 @@ class Overview:
         )
         kind = case(
             (settled.c.source == "expert", "expert"),
-            (settled.c.source.in_(AUTOMATIC), "auto"),
+            (settled.c.source.in_(sorted(AUTOMATIC)), "auto"),
             else_="other",
         ).label("kind")
         found = self._work.rows(
@@ -92,7 +93,7 @@ class Overview:
         """Settled value → samples that somebody gave it to train on, and held-out samples; those
         labelled automatically are neither."""
         held = settled.c.split == "holdout"
-        given = ~settled.c.source.in_(AUTOMATIC) & func.coalesce(~held, True)
+        given = ~settled.c.source.in_(sorted(AUTOMATIC)) & func.coalesce(~held, True)
         found = self._work.rows(
             select(
                 settled.c.value,
@@ -120,7 +121,7 @@ class Overview:
         the newest ``limit`` buckets that have any, oldest first."""
         seconds = self._work.epoch(settled.c.occurred_at)
         bucket = (seconds - seconds % bucket_seconds).label("bucket")
-        auto = func.sum(case((settled.c.source.in_(AUTOMATIC), 1), else_=0))
+        auto = func.sum(case((settled.c.source.in_(sorted(AUTOMATIC)), 1), else_=0))
         expert = func.sum(case((settled.c.source == "expert", 1), else_=0))
         found = self._work.rows(
             select(bucket, auto, expert, func.count())

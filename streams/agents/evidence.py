@@ -12,6 +12,7 @@ from flywheel.contracts.events import (
     ShadowRecorded,
     TrafficRecorded,
 )
+from flywheel.contracts.labels import TRUSTED
 from flywheel.rollout.ports import EvidenceIntake
 from streams.agents.once import handled_once
 from streams.agents.protocols import Accept, Seen, Transactions
@@ -19,9 +20,6 @@ from streams.boundary import Agent
 
 GROUP = "flywheel.evidence"
 TOPICS = ("flywheel.traffic", "flywheel.labels", "flywheel.settled")
-
-# A model's or a rule's own labels prove nothing about a model; experts speak by LabelSettled.
-_TRUTH = frozenset({"user", "outcome", "seed"})
 
 
 class EvidenceAgentTransaction(Protocol):
@@ -54,7 +52,7 @@ def _record(tx: EvidenceAgentTransaction, events: Sequence[Event]) -> None:
         event
         for event in events
         if isinstance(event, LabelSettled)
-        or (isinstance(event, LabelRecorded) and event.source in _TRUTH)
+        or (isinstance(event, LabelRecorded) and event.source in TRUSTED)
     ]
     if labels:
         intake.record_labels(labels)

@@ -8,6 +8,7 @@ from operator import itemgetter
 from typing import Protocol
 
 from flywheel.contracts.events import Event, LabelRecorded, ReviewRequested, RolloutChanged
+from flywheel.contracts.labels import TRUSTED
 from flywheel.review.ports import ReviewIntake, ReviewTask
 from flywheel.triage.audit import AUDIT_PRIORITY
 from streams.agents.once import handled_once
@@ -21,7 +22,6 @@ GROUP = "flywheel.review"
 TOPICS = ("flywheel.review", "flywheel.labels", "flywheel.rollouts")
 
 ROLLED_BACK_PRIORITY = 90.0
-_SETTLING = frozenset({"seed", "user", "outcome"})
 
 
 class Desk(Protocol):
@@ -72,7 +72,7 @@ def _take_in(tx: ReviewAgentTransaction, events: Sequence[Event]) -> None:
     settled = {
         (event.task, event.sample_id)
         for event in events
-        if isinstance(event, LabelRecorded) and event.source in _SETTLING
+        if isinstance(event, LabelRecorded) and event.source in TRUSTED
     }
     # An audit asks what an expert says of a sample chosen at random: to drop those that someone
     # else labelled would bias what is learnt from the rest.

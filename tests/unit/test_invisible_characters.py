@@ -16,7 +16,7 @@ from flywheel.contracts.bounds import sample_problem
 from flywheel.contracts.dataset_folder import Part, read_part
 from flywheel.contracts.ids import unit_fraction
 from flywheel.contracts.invisible import is_blank, without_invisible
-from flywheel.contracts.label import labels_problem
+from flywheel.contracts.label_names import labels_problem
 from flywheel.contracts.stores import LabelledSample
 from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings

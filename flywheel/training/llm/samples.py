@@ -8,10 +8,9 @@ from typing import Any
 
 from flywheel.contracts.chat import Chat
 from flywheel.contracts.dataset_folder import DatasetLine
+from flywheel.contracts.labels import AUTOMATIC
 from flywheel.contracts.model_folder import Output, Prompt
 from flywheel.errors import ConfigurationError, PipelineError
-
-_AUTOMATIC = frozenset({"auto", "rule", "model"})
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def encode(
     for line, answer in zip(lines, answers, strict=True):
         ids, lost = chat.cut(line.text, max_tokens - len(answer) + 1)
         cut += lost > 0
-        weight = line.weight * (auto_label_weight if line.source in _AUTOMATIC else 1.0)
+        weight = line.weight * (auto_label_weight if line.source in AUTOMATIC else 1.0)
         samples.append(Sample(tuple(ids), answer, weight))
     return Encoded(tuple(samples), cut, letters)
 

@@ -1,4 +1,4 @@
-"""What may be a label, which sources settle one, and which label of a sample counts."""
+"""What may be the name of a label: one that a reader can tell from the others."""
 
 from __future__ import annotations
 
@@ -7,29 +7,10 @@ import unicodedata
 from collections.abc import Sequence
 
 from flywheel.contracts.answers import normalised
-from flywheel.contracts.events import LabelSource
 from flywheel.contracts.invisible import is_blank, without_invisible
 
 # A tile in the review page, a column in a table of confusions.
 LONGEST_LABEL = 200
-
-# Most trusted first. Experts settle through the queue's agreement (LabelSettled), never alone.
-SOURCE_RANK: tuple[LabelSource, ...] = (
-    "expert",
-    "seed",
-    "outcome",
-    "user",
-    "rule",
-    "auto",
-    "model",
-)
-SETTLES_ALONE: frozenset[LabelSource] = frozenset({"seed", "outcome", "user", "rule", "auto"})
-
-
-def rank(source: LabelSource) -> int:
-    """0 is the most trusted source."""
-    return SOURCE_RANK.index(source)
-
 
 # Writing that needs characters nobody sees: joiners between letters, and which form a sign takes.
 _WRITTEN = re.compile(r"(?<=\S)[\u200c\u200d](?=\S)|(?<=\S)[\ufe0e\ufe0f]")
