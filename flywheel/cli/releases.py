@@ -48,15 +48,15 @@ def list_releases(ctx: click.Context, task: str | None, as_json: bool, utc: bool
     """Every release of TASK with its status, oldest first."""
     import msgspec
 
-    from flywheel.registry.history import status_history, told
+    from flywheel.registry.history import ALL, current_status
     from storage.workspace import open_database
 
     settings = load_settings(ctx.obj)
     name = chosen_task(settings.tasks, task)
     with open_database(settings) as database, database.transaction(read_only=True) as tx:
-        rollouts = told(tx, name)
         found = tx.releases.history(name)
-    status = {row.release: status_history(row, rollouts)[-1].status for row in found}
+        champion, rollouts = tx.rollouts.champion(name), tx.rollouts.history(name, ALL)
+    status = {row.release: current_status(row.release, champion, rollouts) for row in found}
     if as_json:
         show_json([{**msgspec.to_builtins(row), "status": status[row.release]} for row in found])
         return

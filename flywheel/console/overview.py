@@ -184,23 +184,6 @@ def _rollout(
     }
 
 
-def release_status(release: str, champion: str | None, rollouts: Sequence[Rollout]) -> str:
-    """champion, canary, rolled_back, retired (served once) or registered.
-
-    ``rollouts`` newest first: the latest one that tried this release decides.
-    """
-    if release == champion:
-        return "champion"
-    for rollout in rollouts:
-        if rollout.challenger == release:
-            if rollout.ended_at is None:
-                return "canary"
-            return "rolled_back" if rollout.state == "rolled_back" else "retired"
-        if rollout.champion == release:
-            return "retired"
-    return "registered"
-
-
 def _release(release: Release, champion: str | None, active: Rollout | None) -> dict[str, Any]:
     return {
         "release": release.release,

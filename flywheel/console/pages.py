@@ -23,7 +23,7 @@ from flywheel.console.access import (
     session_token,
 )
 from flywheel.console.loop import edges, nodes
-from flywheel.console.overview import STAGES, overview, release_status
+from flywheel.console.overview import STAGES, overview
 from flywheel.console.ports import ConsoleTransaction, Transactions
 from flywheel.console.recent import Recent
 from flywheel.console.release_page import confusions, heat
@@ -31,8 +31,9 @@ from flywheel.console.rollout_page import rollout_page
 from flywheel.console.words import share
 from flywheel.contracts.answers import LONGEST_TEXT
 from flywheel.errors import NotFound, TooManyRequests
-from flywheel.registry.history import ALL, read_history
+from flywheel.registry.history import ALL, current_status, read_history
 from flywheel.registry.lineage import lineage
+from flywheel.registry.served import served_at
 from flywheel.settings import FlywheelSettings
 
 _METRICS = {
@@ -156,9 +157,9 @@ class Pages:
         with self.reading() as tx:
             found = tx.releases.history(task)[::-1]
             champion, rollouts = tx.rollouts.champion(task), tx.rollouts.history(task, ALL)
-            served = tx.releases.served_at(task, moment) if moment else None
+            served = served_at(tx, task, moment).release if moment else None
             frame = self._frame(tx, request, task, "releases")
-        statuses = {one.release: release_status(one.release, champion, rollouts) for one in found}
+        statuses = {one.release: current_status(one.release, champion, rollouts) for one in found}
         return self._page(
             "releases.html",
             frame,
@@ -186,7 +187,7 @@ class Pages:
             frame,
             found=found,
             one=found.release,
-            status_of=release_status(release, champion, rollouts),
+            status_of=current_status(release, champion, rollouts),
             rollouts=mine,
             history=history,
             comparison=found.release.metrics.get("comparison"),

@@ -102,10 +102,6 @@ class ReleaseStore(Protocol):
         """All releases of a task, oldest first."""
         ...
 
-    def served_at(self, task: str, at: datetime) -> str | None:
-        """The champion of a task at a moment, read from the controller's transitions."""
-        ...
-
 
 class AuditedPrediction(msgspec.Struct, frozen=True, kw_only=True):
     """A uniformly audited sample with what a release said of it and what experts settled.

@@ -58,6 +58,24 @@ def read_history(tx: RegistryReading, release: Release) -> list[StatusChange]:
     return status_history(release, told(tx, release.task))
 
 
+def current_status(
+    release: str, champion: str | None, rollouts: Iterable[RolloutLine]
+) -> ReleaseStatus:
+    """The latest of ``status_history``, by the rollouts of the task alone, newest first."""
+    if release == champion:
+        return "champion"
+    for rollout in rollouts:
+        # One that only waits for its release to be loaded changes nothing, unless it was held.
+        waits = rollout.state == "warming" and rollout.resumed_at is None
+        if rollout.challenger == release and not waits:
+            if rollout.ended_at is None:
+                return "canary"
+            return "rolled_back" if rollout.state == "rolled_back" else "retired"
+        if rollout.champion == release:
+            return "retired"
+    return "registered"
+
+
 def told(tx: RegistryReading, task: str) -> list[Told]:
     """Every rollout of a task with its transitions, oldest first."""
     found = list(tx.rollouts.history(task, ALL))[::-1]

@@ -29,6 +29,21 @@ class RolloutLine(Protocol):
         ...
 
     @property
+    def state(self) -> RolloutState:
+        """How it stands."""
+        ...
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When it ended."""
+        ...
+
+    @property
+    def resumed_at(self) -> datetime | None:
+        """When a person last let it go on."""
+        ...
+
+    @property
     def steps(self) -> tuple[float, ...]:
         """Its shares; none where a former champion was restored."""
         ...

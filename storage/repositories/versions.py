@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -11,13 +10,11 @@ from sqlalchemy import Row, select, update
 from flywheel.contracts.events import DatasetVersioned
 from flywheel.contracts.release import Override, Release
 from storage.tables.columns import table_of
-from storage.tables.rollouts import ChampionRow
 from storage.tables.training import DatasetRow, ReleaseRow
 from storage.work import Work, arrived
 
 _datasets = table_of(DatasetRow)
 _releases = table_of(ReleaseRow)
-_champions = table_of(ChampionRow)
 
 
 class SqlDatasets:
@@ -88,16 +85,6 @@ class SqlReleases:
             .order_by(_releases.c.created_at, _releases.c.release)
         )
         return [_release(row) for row in found]
-
-    def served_at(self, task: str, at: datetime) -> str | None:
-        """The champion of a task at a moment, from what the controller recorded."""
-        found = self._work.row(
-            select(_champions.c.release)
-            .where(_champions.c.task == task, _champions.c.since <= at)
-            .order_by(_champions.c.since.desc(), _champions.c.id.desc())
-            .limit(1)
-        )
-        return None if found is None else str(found.release)
 
 
 def override_values(override: Override | None) -> dict[str, str] | None:

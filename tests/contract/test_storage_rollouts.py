@@ -8,6 +8,7 @@ from storage_events import TASK, at
 
 from flywheel.contracts.release import Override
 from flywheel.errors import Conflict
+from flywheel.registry.served import served_at
 from flywheel.rollout.ports import Command, Rollout, Transition
 from storage.database import Database
 
@@ -83,7 +84,27 @@ def test_a_task_has_one_active_rollout(database: Database) -> None:
         assert [r.rollout_id for r in tx.rollouts.history(TASK, 1)] == ["two"]
 
 
-def test_the_champion_and_what_served_at_a_moment(database: Database) -> None:
+def test_what_served_at_a_moment(database: Database) -> None:
+    first = msgspec.structs.replace(
+        ROLLOUT, rollout_id="zero", champion="r1", challenger="r1", state="serving", ended_at=at(0)
+    )
+    other = msgspec.structs.replace(first, rollout_id="x", task="other", challenger="x1")
+    ended = msgspec.structs.replace(ROLLOUT, state="promoted", ended_at=at(9))
+    with database.transaction() as tx:
+        tx.rollouts.save(first, transition(0, rollout_id="zero", state="serving"))
+        tx.rollouts.save(other, transition(0, rollout_id="x", state="serving"))
+        tx.rollouts.save(ROLLOUT, transition(1))
+        begun = msgspec.structs.replace(ended, revision=1)
+        tx.rollouts.save(begun, transition(9, state="promoted"))
+    with database.transaction(read_only=True) as tx:
+        assert served_at(tx, TASK, at(-1)).release is None
+        assert served_at(tx, TASK, at(8)).release == "r1"
+        assert served_at(tx, TASK, at(8)).challenger == "r2"
+        assert served_at(tx, TASK, at(10**9)).release == "r2"
+        assert served_at(tx, "other", at(10**9)).release == "x1"
+
+
+def test_the_champion_and_who_was_one(database: Database) -> None:
     with database.transaction() as tx:
         assert tx.rollouts.champion(TASK) is None
         tx.rollouts.set_champion(TASK, "r1")
@@ -97,9 +118,6 @@ def test_the_champion_and_what_served_at_a_moment(database: Database) -> None:
             True,
             False,
         ]
-        assert tx.releases.served_at(TASK, at(0)) is None
-        assert tx.releases.served_at(TASK, at(10**9)) == "r2"
-        assert tx.releases.served_at("other", at(10**9)) == "x1"
 
 
 def test_commands_wait_until_they_are_done(database: Database) -> None:

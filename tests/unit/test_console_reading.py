@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flywheel.console.overview import release_status
 from flywheel.console.recent import Recent
 from flywheel.console.rollout_page import WIDTH, steps
 from flywheel.console.rollout_page import _interval as interval
@@ -177,17 +176,6 @@ def test_a_shadow_that_is_still_to_come_is_in_the_plan() -> None:
     asked = RolloutSettings(shadow_requests=10)
     found = steps(rollout(state="warming", step=-1), told(WARM), asked)
     assert [step.name for step in found][:2] == ["Warm up", "Shadow"]
-
-
-def test_a_release_is_what_its_latest_rollout_made_of_it() -> None:
-    ended = rollout(state="promoted", ended_at=NOW)
-    again = rollout(champion="b", challenger="c", state="rolled_back", ended_at=NOW)
-    past = [again, ended]
-    assert release_status("b", "b", past) == "champion"
-    assert release_status("c", "b", past) == "rolled_back"
-    assert release_status("a", "b", past) == "retired"
-    assert release_status("d", "b", past) == "registered"
-    assert release_status("b", "a", [rollout()]) == "canary"
 
 
 def test_a_reading_is_shared_for_four_times_as_long_as_it_took() -> None:

@@ -16,12 +16,12 @@ from rollout_memory import MemoryDatabase, naming
 from flywheel.contracts.events import DatasetVersioned
 from flywheel.contracts.ids import new_id
 from flywheel.contracts.release import Override, Release
-from flywheel.registry.history import read_history, status_history
+from flywheel.registry.history import ALL, current_status, read_history, status_history
 from flywheel.registry.served import served_at
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.control import tick
 from flywheel.rollout.decide import Readiness
-from flywheel.rollout.ports import Command, CommandKind
+from flywheel.rollout.ports import Command, CommandKind, Rollout
 
 SETTINGS = RolloutSettings(steps=(0.1, 0.5), warm_seconds=30)
 
@@ -204,6 +204,39 @@ def test_an_override_is_whose_it_is() -> None:
     )
 
 
+def rollout(**changes: Any) -> Rollout:
+    values: dict[str, Any] = {
+        "rollout_id": "r",
+        "task": TASK,
+        "champion": "a",
+        "challenger": "b",
+        "state": "canary",
+        "step": 1,
+        "share": 0.25,
+        "started_at": START,
+        "step_started_at": START,
+    }
+    return Rollout(**(values | changes))
+
+
+def test_a_release_is_what_its_latest_rollout_made_of_it() -> None:
+    ended = rollout(state="promoted", ended_at=START)
+    again = rollout(champion="b", challenger="c", state="rolled_back", ended_at=START)
+    past = [again, ended]
+    assert current_status("b", "b", past) == "champion"
+    assert current_status("c", "b", past) == "rolled_back"
+    assert current_status("a", "b", past) == "retired"
+    assert current_status("d", "b", past) == "registered"
+    assert current_status("b", "a", [rollout()]) == "canary"
+
+
+def test_a_release_that_is_only_being_loaded_is_what_it_was() -> None:
+    warming = rollout(state="warming")
+    assert current_status("b", "a", [warming]) == "registered"
+    before = rollout(state="rolled_back", ended_at=START)
+    assert current_status("b", "a", [warming, before]) == "rolled_back"
+
+
 def test_what_served_when(world: World) -> None:
     def at(seconds: float) -> Any:
         return served_at(world, TASK, START + timedelta(seconds=seconds))
@@ -256,6 +289,13 @@ def test_history_and_served_agree_with_the_controller(steps: list[tuple[str, int
         found = served_at(world, TASK, moment)
         assert found.release == champion
         assert found.champion_share + found.challenger_share == (1.0 if champion else 0.0)
+    serving, rollouts = world.rollouts.champion(TASK), world.rollouts.history(TASK, ALL)
+    trying = {(one.champion, one.challenger) for one in rollouts if one.ended_at is None}
+    for row in world.known:
+        # One that is tried against itself is both.
+        if (row.release, row.release) not in trying:
+            now = current_status(row.release, serving, rollouts)
+            assert now == read_history(world, row)[-1].status
     now_serve = [
         row.release for row in world.known if read_history(world, row)[-1].status == "champion"
     ]
