@@ -53,7 +53,7 @@ class Observe(Protocol):
 
 @dataclass(frozen=True)
 class Tools:
-    """What compression needs of other stages; bootstrap hands it in."""
+    """What compression needs of other stages; the turn hands it in."""
 
     load: Load
     fine_tune: FineTune
