@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from flywheel.contracts.addresses import is_loopback
 from flywheel.contracts.configuration import Contradiction, Settings, refusal, refusals
 from flywheel.contracts.label_names import names_problem
+from flywheel.contracts.layout import CONFIG_FILE, Layout
 from flywheel.contracts.workspace_paths import from_workspace
 from flywheel.errors import ConfigurationError, WorkspaceError
 from flywheel.gateway.config import Fsync
@@ -35,7 +36,6 @@ __all__ = [
     "refused_keys",
 ]
 
-CONFIG_FILE = "flywheel.toml"
 SHORTEST_KEY = 16
 _EVERY_HOST = {"0.0.0.0", "::"}  # noqa: S104 - compared with, not bound to
 
@@ -307,14 +307,19 @@ class FlywheelSettings(Settings):
         return found
 
     @property
+    def layout(self) -> Layout:
+        """Where everything of the workspace lies."""
+        return Layout(self.workspace)
+
+    @property
     def state(self) -> Path:
         """The folder of all that is neither configuration nor versioned: database, logs, data."""
-        return self.workspace / ".flywheel"
+        return self.layout.state
 
     @property
     def database(self) -> str:
         """SQLAlchemy URL of the database."""
-        return self.database_url or f"sqlite:///{self.state / 'flywheel.db'}"
+        return self.database_url or f"sqlite:///{self.layout.database}"
 
     def task(self, name: str) -> TaskSettings:
         """The settings of one task. Raises ConfigurationError for a name that is not there."""
@@ -384,7 +389,7 @@ def _read(workspace: Path, environ: Mapping[str, str] | None) -> dict[str, Any]:
     """The file and what the environment overrides, as it stands there, with its ``workspace``."""
     environ = os.environ if environ is None else environ
     workspace = workspace.expanduser().resolve()
-    path = workspace / CONFIG_FILE
+    path = Layout(workspace).config
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:

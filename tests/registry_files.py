@@ -11,6 +11,7 @@ from typing import Any
 
 from flywheel.contracts.base_folder import put_base
 from flywheel.contracts.dataset_folder import Manifest
+from flywheel.contracts.layout import BASES, RELEASES
 from flywheel.contracts.model_folder import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_FILE,
@@ -22,7 +23,7 @@ from flywheel.contracts.model_folder import (
 )
 from flywheel.contracts.release import Release
 from flywheel.evaluation.metrics import measure
-from flywheel.registry.release_folder import BASES, RELEASES, assemble
+from flywheel.registry.release_folder import assemble
 
 TASK = "topics"
 LABELS = ("weather", "money")

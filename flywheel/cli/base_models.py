@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from flywheel.contracts.layout import Layout
 from flywheel.errors import ArtefactError, NotFound
-from flywheel.turn.bases import BASES, PACKAGE
+from flywheel.turn.bases import PACKAGE
 
 
 def look_at(source: str, workspace: Path, name: str | None) -> tuple[Path | None, str, Path]:
@@ -42,8 +43,9 @@ def look_at(source: str, workspace: Path, name: str | None) -> tuple[Path | None
 
 def base_target(workspace: Path, name: str) -> Path:
     """Where a base model of that name lies. Raises click.UsageError for no folder's name."""
-    target = workspace / BASES / name
-    if target.parent != workspace / BASES or name.startswith("."):
+    models = Layout(workspace).base_models
+    target = models / name
+    if target.parent != models or name.startswith("."):
         raise click.UsageError(f"--name: {name!r} is no folder's name")
     return target
 

@@ -11,6 +11,7 @@ import click
 
 from flywheel.cli.ids import find_release
 from flywheel.cli.render import json_option, show_json, show_table
+from flywheel.contracts.layout import Layout
 from flywheel.contracts.percentages import percentage
 from flywheel.errors import ConfigurationError, NotFound
 from flywheel.settings import load_settings
@@ -81,7 +82,7 @@ def compare_release(
 @click.option(
     "--bases",
     type=click.Path(file_okay=False, path_type=Path),
-    default=Path(".flywheel/bases"),
+    default=Layout(Path()).bases,
     help="Base models of adapters.",
 )
 @json_option

@@ -10,8 +10,9 @@ from pathlib import Path
 import click
 
 from flywheel.cli.base_models import base_target, look_at
+from flywheel.contracts.layout import Layout
 from flywheel.errors import ArtefactError, ConfigurationError, FlywheelError, WorkspaceError
-from flywheel.settings import CONFIG_FILE, load_settings
+from flywheel.settings import load_settings
 from flywheel.turn.bases import PACKAGE
 
 
@@ -71,7 +72,7 @@ def init(
     from flywheel.turn.bases import base_problem, import_command, usual_base
 
     folder: Path = ctx.obj.resolve()
-    config = folder / CONFIG_FILE
+    config = Layout(folder).config
     if config.exists():
         click.echo(f"kept {config}, which is there already: edit it to change values")
     else:

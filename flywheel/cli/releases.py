@@ -178,9 +178,7 @@ def verify(ctx: click.Context, release: str, as_json: bool) -> None:
 
 def _on_disk(settings: FlywheelSettings, release: str) -> str:
     """The id of a release whose folder is there, by its own or a short one."""
-    from flywheel.registry.release_folder import RELEASES
-
-    known = [folder.name for folder in sorted((settings.state / RELEASES).glob("[!.]*"))]
+    known = [folder.name for folder in sorted(settings.layout.releases.glob("[!.]*"))]
     return full_id(release, known, "release", "flywheel releases list")
 
 
@@ -235,14 +233,14 @@ def restore(ctx: click.Context, release: str, by: str, why: str, wait: bool) -> 
 def export(ctx: click.Context, release: str, file: Path) -> None:
     """Write RELEASE, with its base, to FILE (a tar), to be imported elsewhere."""
     from flywheel.registry.archive import export_release
-    from flywheel.registry.release_folder import BASES, release_folder
+    from flywheel.registry.release_folder import release_folder
 
     settings = load_settings(ctx.obj)
     release = _on_disk(settings, release)
     if file.exists():
         raise ArtefactError(f"{file} exists already: name a file that does not")
     manifest = export_release(
-        release_folder(settings.state, release), settings.state / BASES, file.resolve()
+        release_folder(settings.state, release), settings.layout.bases, file.resolve()
     )
     size = sum(one.bytes for one in manifest.files.values())
     click.echo(f"{release} is in {file}: {len(manifest.files)} files, {size / 1e6:.1f} MB")

@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from flywheel.cli.render import show_table
 from flywheel.contracts.configuration import refusal
+from flywheel.contracts.layout import BASES, Layout
 from flywheel.errors import ArtefactError, Unavailable
-from flywheel.settings import CONFIG_FILE, FlywheelSettings, ServingSettings, load_settings
+from flywheel.settings import FlywheelSettings, ServingSettings, load_settings
 
 
 @click.group(invoke_without_command=True)
@@ -153,11 +154,11 @@ def prepare(
 
 
 def _bases(workspace: FlywheelSettings | None, folder: Path) -> Path:
-    return workspace.state / "bases" if workspace else folder.resolve().parent / "bases"
+    return workspace.layout.bases if workspace else folder.resolve().parent / BASES
 
 
 def _workspace(path: Path) -> tuple[FlywheelSettings | None, str]:
-    if not (path / CONFIG_FILE).is_file():
+    if not Layout(path).config.is_file():
         return None, "warning"
     settings = load_settings(path)
     return settings, settings.log_level

@@ -53,7 +53,7 @@ def up(ctx: click.Context) -> None:
     click.echo(
         f"console {address(settings.console.host, settings.console.port)}  "
         f"gateway {address(settings.gateway.host, settings.gateway.port)}  "
-        f"logs {settings.state / 'logs'}",
+        f"logs {settings.layout.logs}",
         err=True,
     )
     # The lock lives as long as the supervisor that takes this process' place.

@@ -11,15 +11,13 @@ from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flywheel.contracts.layout import DVC_SITE_CACHE
 from flywheel.datasets import left_behind
 from flywheel.errors import WorkspaceError
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
-STATE_FOLDER = ".flywheel"
-# Hashes that DVC remembers of files; made anew when it is gone.
-_SITE_CACHE = f"{STATE_FOLDER}/dvc-state"
 _LOGGERS = ("dvc", "dvc_data", "dvc_objects")
 
 
@@ -48,7 +46,7 @@ def environment(root: Path) -> Iterator[None]:
     a name on this machine, as containers have them, is known by the number."""
     changes = {}
     if "DVC_SITE_CACHE_DIR" not in os.environ:
-        changes["DVC_SITE_CACHE_DIR"] = str(root.resolve() / _SITE_CACHE)
+        changes["DVC_SITE_CACHE_DIR"] = str(root.resolve() / DVC_SITE_CACHE)
     try:
         getpass.getuser()
     except (KeyError, OSError):

@@ -11,9 +11,9 @@ from typing import Any
 
 import structlog
 
+from flywheel.contracts.layout import DVC_LOCK_FILE
 from flywheel.datasets.git import git, try_git
 
-DVC_LOCK_FILE = "dvc.lock"
 _DVC_CONFIG = ".dvc/config"
 # With core.hardlink_lock, DVC dates its lock so far ahead.
 _HARDLINK_LIFE = timedelta(days=365).total_seconds()

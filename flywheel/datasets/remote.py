@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
-from flywheel.datasets.dvc_repository import STATE_FOLDER, opened
+from flywheel.contracts.layout import DVC_REMOTE
+from flywheel.datasets.dvc_repository import opened
 from flywheel.datasets.git import commit_paths
 from flywheel.datasets.stored import FOLDER, Stores, discard, failures, is_folder
 from flywheel.errors import WorkspaceError
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 LOCAL = "local"
 SET = "flywheel"
 FORMER = "flywheel-former"
-LOCAL_FOLDER = f"{STATE_FOLDER}/dvc-remote"
 _CONFIG = ".dvc/config"
 
 _log = structlog.get_logger(__name__)
@@ -38,7 +38,7 @@ def settle(root: Path, url: str, versions: Collection[str]) -> None:
     Raises WorkspaceError when a store cannot be read or written.
     """
     name = SET if url else LOCAL
-    wanted = url or str(root.resolve() / LOCAL_FOLDER)
+    wanted = url or str(root.resolve() / DVC_REMOTE)
     with opened(root) as repo:
         noted = _noted(repo)
         if noted.default not in {None, LOCAL, SET, FORMER} and not url:
@@ -58,7 +58,7 @@ def settle(root: Path, url: str, versions: Collection[str]) -> None:
             if former is not None and noted.outside:
                 _take_away(former.remote, brought)
         write(repo, name, wanted)
-    commit_paths(root, f"Keep datasets at {url or LOCAL_FOLDER}", [_CONFIG])
+    commit_paths(root, f"Keep datasets at {url or DVC_REMOTE}", [_CONFIG])
     _log.info("DVC's remote is set", remote=name, url=wanted, objects=len(brought))
 
 
@@ -110,8 +110,8 @@ def _noted(repo: Repo) -> _Noted:
     # A person would have written an absolute path; that release wrote one from the wrong folder.
     mistaken = (
         isinstance(local, RelPath)
-        and Path(local).parts[-2:] == Path(LOCAL_FOLDER).parts
-        and Path(local) != Path(repo.root_dir) / LOCAL_FOLDER
+        and Path(local).parts[-2:] == Path(DVC_REMOTE).parts
+        and Path(local) != Path(repo.root_dir) / DVC_REMOTE
         and config["core"].get("remote") == LOCAL
     )
     return _Noted(config["core"].get("remote"), urls, str(local) if mistaken else None)

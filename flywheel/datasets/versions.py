@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flywheel.contracts.layout import DVC_LOCK_FILE, data_path
 from flywheel.datasets import git
-from flywheel.datasets.left_behind import DVC_LOCK_FILE
 
 _DATASETS = "dataset"
 _PRUNED = "pruned"
@@ -33,11 +33,6 @@ class DatasetCommit:
 def tag_name(task: str, version: str) -> str:
     """The git tag of a dataset version."""
     return f"{_DATASETS}/{task}/{version}"
-
-
-def data_path(task: str) -> str:
-    """Where a task's dataset lies, from the workspace's root."""
-    return f"data/{task}"
 
 
 def versions(root: Path, task: str | None = None) -> list[DatasetCommit]:

@@ -9,15 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flywheel.contracts.dataset_folder import Manifest, read_manifest
+from flywheel.contracts.layout import (
+    CONFIG_FILE,
+    DVC_LOCK_FILE,
+    DVC_REMOTE,
+    PARAMS_FILE,
+    STATE_FOLDER,
+    Layout,
+)
 from flywheel.datasets import git
 from flywheel.datasets.dvc_repository import environment, opened
-from flywheel.datasets.left_behind import DVC_LOCK_FILE
-from flywheel.datasets.remote import LOCAL, LOCAL_FOLDER, settle, write
+from flywheel.datasets.remote import LOCAL, settle, write
 from flywheel.datasets.stored import Stores, discard, failures, keep, keep_in_cache
 from flywheel.datasets.versions import (
     DatasetCommit,
     committed_outputs,
-    data_path,
     find,
     locked_hash,
     mark_pruned,
@@ -35,10 +41,10 @@ _COMMITTED = (
     ".gitignore",
     ".dvc",
     ".dvcignore",
-    "flywheel.toml",
+    CONFIG_FILE,
     "dvc.yaml",
     DVC_LOCK_FILE,
-    "params.yaml",
+    PARAMS_FILE,
     "data",
     "models",
     "evaluation",
@@ -65,15 +71,16 @@ def init(root: Path) -> None:
     """
     from dvc.repo import Repo
 
+    layout = Layout(root)
     root.mkdir(parents=True, exist_ok=True)
-    if not (root / ".git").exists():
+    if not layout.git.exists():
         git.git(root, "init", "-q", "-b", "main")
-    _ignore(root, "/.flywheel/")
-    if not (root / ".dvc").is_dir():
+    _ignore(root, f"/{STATE_FOLDER}/")
+    if not layout.dvc.is_dir():
         with environment(root):
             Repo.init(str(root)).close()
         with opened(root) as repo:
-            write(repo, LOCAL, str(root.resolve() / LOCAL_FOLDER))
+            write(repo, LOCAL, str(root.resolve() / DVC_REMOTE))
     git.commit_paths(root, "Make the workspace", _COMMITTED)
 
 
@@ -103,8 +110,10 @@ def commit_dataset(root: Path, task: str, manifest: Manifest) -> DatasetCommit:
         raise WorkspaceError(
             f"{root / DVC_LOCK_FILE} records no dataset of {task!r}: run the pipeline's build stage"
         )
-    if read_manifest(root / data_path(task)).version != manifest.version:
-        raise WorkspaceError(f"{root / data_path(task)} holds another version than the one given")
+    if read_manifest(Layout(root).dataset(task)).version != manifest.version:
+        raise WorkspaceError(
+            f"{Layout(root).dataset(task)} holds another version than the one given"
+        )
     with opened(root) as repo:
         keep(repo, [f"build@{task}"])
         known = find(root, task, manifest.version)

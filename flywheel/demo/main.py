@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from flywheel.contracts.layout import Layout
 from flywheel.demo.data import load_demo_data
 from flywheel.demo.plan import Plan
 from flywheel.demo.run import Demo, start_up
@@ -20,7 +21,6 @@ from flywheel.demo.screen import Screen
 from flywheel.demo.workspace import flywheel, make_workspace
 from flywheel.errors import FlywheelError, WorkspaceError
 
-_MARK = ".flywheel"
 START_SECONDS = 120.0
 
 
@@ -48,7 +48,7 @@ def run_demo(plan: Plan, *, leave: bool) -> int:
     except FlywheelError as error:
         screen.stop()
         click.secho(f"error: {error}", fg="red", err=True)
-        click.echo(f"The processes' logs are in {plan.workspace / _MARK / 'logs'}", err=True)
+        click.echo(f"The processes' logs are in {Layout(plan.workspace).logs}", err=True)
         return 1
     finally:
         screen.stop()

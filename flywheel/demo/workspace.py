@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from flywheel.contracts.layout import Layout
 from flywheel.demo.data import LABELS, TASK, DemoData, Question
 from flywheel.demo.plan import Plan
 from flywheel.errors import WorkspaceError
@@ -75,7 +76,7 @@ def make_workspace(plan: Plan, data: DemoData) -> None:
     if plan.model == "llm":
         from flywheel.demo.llm_base import prepare_base
 
-        base = prepare_base(workspace / "models" / "bases" / "smollm2-135m-instruct")
+        base = prepare_base(Layout(workspace).base_models / "smollm2-135m-instruct")
     arguments = [
         "--task",
         TASK,

@@ -44,7 +44,7 @@ def _references(settings: FlywheelSettings) -> Iterator[ConfigurationError]:
 
 def _running(settings: FlywheelSettings) -> list[ConfigurationError]:
     """What contradicts the releases that serve, where there is a database that says so."""
-    if not settings.database_url and not (settings.state / "flywheel.db").exists():
+    if not settings.database_url and not settings.layout.database.exists():
         return []
     try:
         with open_database(settings) as database, database.transaction(read_only=True) as tx:

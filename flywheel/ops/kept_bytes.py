@@ -17,7 +17,7 @@ def missing_bytes(
 ) -> tuple[list[str], list[str]]:
     """Problems and advice: versions and models of which bytes are missing, versions of the database
     (task → versions) that git does not know; what was pruned on purpose is no problem."""
-    if not (settings.workspace / ".dvc").is_dir():
+    if not settings.layout.dvc.is_dir():
         return [], []
     root = settings.workspace
     try:

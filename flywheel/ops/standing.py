@@ -166,7 +166,7 @@ def _process(
     if state == "running":
         problem = health_problem(program.health) if program.health else None
     elif state not in ("starting", "stopping"):
-        problem = f"its log says why: {settings.state / 'logs' / program.name}.log"
+        problem = f"its log says why: {settings.layout.log(program.name)}"
     # "pid 12, uptime 0:01:07" while it runs, else what it ended with.
     _, _, since = str(row["description"]).rpartition("uptime ")
     return ProcessStanding(

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from flywheel.compression.llm_quantize import find_compressor
+from flywheel.contracts.layout import Layout
 from flywheel.contracts.private_files import private_folder
 from flywheel.errors import ConfigurationError, WorkspaceError
 from flywheel.serving.vllm.machine import find_installation
-from flywheel.settings import CONFIG_FILE, FlywheelSettings
+from flywheel.settings import FlywheelSettings
 
 # Below this a broker or a training run would fail half-way, with a worse message.
 _MIN_FREE_BYTES = 500 * 1024 * 1024
@@ -95,16 +96,15 @@ def configuration(settings: FlywheelSettings) -> str:
     Its paths are relative: a workspace may have any character in its path, and supervisord reads
     "%", ";" and quotes as its own, some of them twice.
     """
-    state = settings.state.relative_to(settings.workspace)
-    logs = state / "logs"
+    here = Layout(Path())
     lines = [
         "[supervisord]",
         "nodaemon=true",
         "silent=true",
-        f"logfile={logs / 'supervisor.log'}",
+        f"logfile={here.log('supervisor')}",
         "logfile_maxbytes=5MB",
-        f"pidfile={state / 'run' / 'supervisor.pid'}",
-        f"childlogdir={logs}",
+        f"pidfile={here.supervisor_pid}",
+        f"childlogdir={here.logs}",
         "[unix_http_server]",
         f"file={_quote(str(socket_path(settings)))}",
         "chmod=0700",
@@ -127,7 +127,7 @@ def configuration(settings: FlywheelSettings) -> str:
             "stopasgroup=true",
             "killasgroup=true",
             "redirect_stderr=true",
-            f"stdout_logfile={logs / program.name}.log",
+            f"stdout_logfile={here.log(program.name)}",
             "stdout_logfile_maxbytes=10MB",
             "stdout_logfile_backups=2",
         ]
@@ -154,8 +154,7 @@ def taken_ports(settings: FlywheelSettings) -> Iterator[ConfigurationError]:
                 yield ConfigurationError(
                     program.port_key,
                     f"port {port}, which {program.name} needs, is taken ({error.strerror})",
-                    f"stop what uses it, or change {program.port_key} in "
-                    f"{settings.workspace / CONFIG_FILE}",
+                    f"stop what uses it, or change {program.port_key} in {settings.layout.config}",
                 )
 
 
@@ -193,8 +192,9 @@ def check_disk(settings: FlywheelSettings) -> None:
 
 def write_configuration(settings: FlywheelSettings) -> Path:
     """Write the supervisord configuration and return its path."""
-    private_folder(private_folder(settings.state) / "logs")
-    path = settings.state / "run" / "supervisord.conf"
+    private_folder(settings.state)
+    private_folder(settings.layout.logs)
+    path = settings.layout.supervisor_config
     path.write_text(configuration(settings), "utf-8")
     return path
 
@@ -273,7 +273,7 @@ def _healthy(program: Program, state: dict[str, Any]) -> bool:
 
 def log_tail(settings: FlywheelSettings, name: str, lines: int = 15) -> str:
     """The last lines of a process' log."""
-    path = settings.state / "logs" / f"{name}.log"
+    path = settings.layout.log(name)
     if not path.exists():
         return f"(no log yet at {path})"
     return "\n".join(path.read_text("utf-8", errors="replace").splitlines()[-lines:])

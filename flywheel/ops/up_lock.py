@@ -18,7 +18,7 @@ _LOOK_SECONDS = 0.5
 
 def lock_file(settings: FlywheelSettings) -> Path:
     """The file whose lock is the right to run this workspace's processes; it notes the holder."""
-    return settings.state / "run" / "up.lock"
+    return settings.layout.up_lock
 
 
 def lock(settings: FlywheelSettings) -> IO[str]:

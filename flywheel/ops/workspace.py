@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
+from flywheel.contracts.layout import BASE_MODELS, STATE_FOLDER
 from flywheel.contracts.private_files import private_folder
 from flywheel.datasets.versions import pruned
 from flywheel.datasets.workspace import checkout, init, prune
@@ -13,7 +14,7 @@ from flywheel.settings import FlywheelSettings
 from storage.workspace import open_database
 
 # Base models are hundreds of megabytes that can be had again; a release names theirs by its hash.
-_IGNORED = "/.flywheel/\n/models/bases/\n/answered.txt\n/demo-report.json\n"
+_IGNORED = f"/{STATE_FOLDER}/\n/{BASE_MODELS}/\n/answered.txt\n/demo-report.json\n"
 
 
 def pipeline_text() -> str:
@@ -37,7 +38,7 @@ def make_repository(settings: FlywheelSettings) -> None:
 
 def prepare(settings: FlywheelSettings) -> None:
     """Before the processes start: repository, database schema, broker. Slow things, once."""
-    if not (settings.workspace / ".dvc").exists():
+    if not settings.layout.dvc.exists():
         make_repository(settings)
     with open_database(settings):
         pass
@@ -63,7 +64,7 @@ def checkout_dataset(settings: FlywheelSettings, task: str, version: str, folder
 
 def pruned_datasets(settings: FlywheelSettings, task: str) -> dict[str, str]:
     """Version → by whom and why its bytes were taken away; empty where there is no repository."""
-    return pruned(settings.workspace, task) if (settings.workspace / ".git").exists() else {}
+    return pruned(settings.workspace, task) if settings.layout.git.exists() else {}
 
 
 def prune_dataset(settings: FlywheelSettings, task: str, version: str, *, by: str, why: str) -> int:

@@ -29,7 +29,7 @@ def run_gateway(settings: FlywheelSettings) -> int:
     """Run until SIGTERM. Starts, and answers, also while Kafka cannot be reached."""
     begin("gateway", settings)
     gateway = settings.gateway
-    splits = Splits(settings.state / "gateway-splits.json")
+    splits = Splits(settings.layout.splits)
 
     def changed(event: Event) -> None:
         if isinstance(event, RolloutChanged):
@@ -37,9 +37,7 @@ def run_gateway(settings: FlywheelSettings) -> int:
 
     follower = Follower(settings.kafka, ["flywheel.rollouts"], changed, "flywheel-gateway")
     publisher = lettering(settings.kafka, "flywheel-gateway")
-    spill = SpillLog(
-        settings.state / "spill" / f"gateway-{gateway.port}", fsync=gateway.fsync != "never"
-    )
+    spill = SpillLog(settings.layout.spill(gateway.port), fsync=gateway.fsync != "never")
     capture = Capture(spill, publisher, fsync=gateway.fsync)
     endpoints = settings.serving.endpoints
     answering = Answering(

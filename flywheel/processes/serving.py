@@ -23,8 +23,8 @@ def run_model_server(settings: FlywheelSettings, port: int) -> int:
     serving = settings.serving
     engine = open_engine(
         serving,
-        cache=settings.state / "serving" / str(port),
-        bases=settings.state / "bases",
+        cache=settings.layout.serving_cache(port),
+        bases=settings.layout.bases,
     )
     releases = ReleaseSet(
         lambda release: engine.load(release, release_folder(settings.state, release))

@@ -15,7 +15,7 @@ from flywheel.errors import FlywheelError
 from flywheel.monitoring.health import HealthServer
 from flywheel.monitoring.threads import LastingThread
 from flywheel.processes.process import begin, loop, stop_signal
-from flywheel.registry.release_folder import RELEASES, sweep
+from flywheel.registry.release_folder import sweep
 from flywheel.retraining.ports import RetrainingTransaction
 from flywheel.retraining.run_pipeline import make_turn
 from flywheel.retraining.trigger import Facts, decide
@@ -104,7 +104,7 @@ class Trainer:
                 continue
             with self._leased(task):
                 # Of a trainer that was killed; whoever holds the task's lease may remove it.
-                sweep(self._settings.state / RELEASES, task)
+                sweep(self._settings.layout.releases, task)
                 make_turn(task, start, self._pipeline, self._importer, self.transactions)
 
     @contextmanager

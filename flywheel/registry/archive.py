@@ -18,10 +18,11 @@ from typing import IO
 
 import msgspec
 
+from flywheel.contracts.layout import BASES, RELEASES
 from flywheel.contracts.model_folder import BASE_FILE, FileDigest, digest, read_base
 from flywheel.errors import ArtefactError
 from flywheel.registry.formats import check_name
-from flywheel.registry.release_folder import BASES, RELEASES, verify
+from flywheel.registry.release_folder import verify
 
 MANIFEST = "export.json"
 FORMAT = 1

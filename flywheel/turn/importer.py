@@ -14,6 +14,7 @@ from flywheel.compression.compare import Speed
 from flywheel.contracts.base_folder import put_base
 from flywheel.contracts.dataset_folder import DatasetLine, Manifest, read_manifest, read_part
 from flywheel.contracts.ids import utc_now
+from flywheel.contracts.layout import BASES
 from flywheel.contracts.model_folder import read_base, read_description
 from flywheel.contracts.release import Release, registered_already
 from flywheel.datasets.build import build_dataset
@@ -23,11 +24,9 @@ from flywheel.evaluation.gate import GateDecision
 from flywheel.evaluation.gate import decide as gate
 from flywheel.evaluation.metrics import Prediction, measure
 from flywheel.registry.release_folder import (
-    BASES,
     PARTS,
     PREDICTIONS_FILE,
     RECORD_FILE,
-    RELEASES,
     SERVED,
     assemble,
     read_record,
@@ -38,8 +37,7 @@ from flywheel.retraining.ports import IMPORT, GateRefusal, TurnRequest
 from flywheel.settings import FlywheelSettings, TaskSettings
 from flywheel.turn.measure import Answer, ServedFolder
 from flywheel.turn.same_answers import by_transformers, check_served
-from flywheel.turn.stages import dataset_folder
-from flywheel.turn.staging import IMPORTS, MODEL, Staged, check_fits
+from flywheel.turn.staging import MODEL, Staged, check_fits
 from storage.database import Database
 
 # The dataset version of a model that was made nobody knows from what.
@@ -113,7 +111,7 @@ class WorkspaceImporter:
     def bring_in(self, request: TurnRequest) -> Release | GateRefusal:
         """Measure, ask the gate, assemble. See the port."""
         staged = msgspec.convert(request.overrides[IMPORT], Staged)
-        folder = self._settings.state / IMPORTS / request.request_id
+        folder = self._settings.layout.imports / request.request_id
         if not folder.is_dir():
             raise ArtefactError(f"{folder} is gone: import {staged.source} once more")
         model, origin, manifest = self._read(request.task, folder, staged)
@@ -129,7 +127,7 @@ class WorkspaceImporter:
 
     def forget(self, request: TurnRequest) -> None:
         """Remove what was staged for a request."""
-        folder = self._settings.state / IMPORTS / request.request_id
+        folder = self._settings.layout.imports / request.request_id
         shutil.rmtree(folder, ignore_errors=True)
 
     def _read(
@@ -170,7 +168,7 @@ class WorkspaceImporter:
 
     def _holdout(self, task: str, folder: Path) -> tuple[list[DatasetLine], str]:
         """What is held out: by the newest dataset, or by the labels there are, before the first."""
-        built = dataset_folder(self._settings.workspace, task)
+        built = self._settings.layout.dataset(task)
         try:
             manifest = read_manifest(built)
         except ArtefactError:
@@ -217,7 +215,7 @@ class WorkspaceImporter:
     def _put_bases(self, folder: Path) -> None:
         for base in sorted((folder / BASES).glob("*")):
             told = read_base(base)
-            put = put_base(base, self._settings.state / BASES, name=told.name, method=told.method)
+            put = put_base(base, self._settings.layout.bases, name=told.name, method=told.method)
             if put.id != base.name:
                 raise ArtefactError(f"base {base.name} is {put.id} by the files that serve")
 
@@ -237,7 +235,7 @@ class WorkspaceImporter:
             model,
             metrics={**_metrics(measured, origin), "gate": msgspec.to_builtins(decision)},
             manifest=manifest,
-            to_root=self._settings.state / RELEASES,
+            to_root=self._settings.layout.releases,
             created_at=utc_now(),
             git_commit=origin.git_commit if origin else "",
             parent=None,
@@ -255,19 +253,19 @@ class WorkspaceImporter:
     def _extras(
         self, request: TurnRequest, model: Path, origin: Release | None, measured: Measured
     ) -> dict[str, Path]:
-        predictions = self._settings.state / IMPORTS / request.request_id / PREDICTIONS_FILE
+        predictions = self._settings.layout.imports / request.request_id / PREDICTIONS_FILE
         write_predictions(predictions, measured.predictions)
         extras = {PREDICTIONS_FILE: predictions}
         return extras | ({ORIGIN_FILE: model / RECORD_FILE} if origin else {})
 
     def _sweep(self) -> None:
         """Remove what is left of imports that have ended, by a trainer that was killed then."""
-        left = {folder.name for folder in (self._settings.state / IMPORTS).glob("*")}
+        left = {folder.name for folder in self._settings.layout.imports.glob("*")}
         for task in self._settings.tasks if left else ():
             with self._database.transaction(read_only=True) as tx:
                 ended = {t.turn_id for t in tx.turns.history(task) if t.ended_at is not None}
             for name in left & ended:
-                shutil.rmtree(self._settings.state / IMPORTS / name, ignore_errors=True)
+                shutil.rmtree(self._settings.layout.imports / name, ignore_errors=True)
 
 
 def measure_served(
@@ -310,7 +308,7 @@ def champion_answers(
     if not wanted or any(prediction.sample_id in wanted for prediction in known):
         return known
     serve = serve or served_folder(settings)
-    with serve(folder, settings.state / BASES, bool(settings.task(task).labels)) as served:
+    with serve(folder, settings.layout.bases, bool(settings.task(task).labels)) as served:
         return as_predictions(lines, served.answers([line.text for line in lines]))
 
 

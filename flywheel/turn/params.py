@@ -11,11 +11,11 @@ import msgspec
 import yaml
 
 from flywheel.compression.config import CompressionSettings
+from flywheel.contracts.layout import Layout
 from flywheel.errors import WorkspaceError
 from flywheel.retraining.ports import Turn, TurnRequest
 from flywheel.settings import TaskSettings
 
-PARAMS_FILE = "params.yaml"
 SHUFFLED = "shuffled-labels"
 # A request's override: the champion's adapter becomes part of its base.
 MERGE = "merge"
@@ -23,7 +23,7 @@ MERGE = "merge"
 
 def read_params(workspace: Path) -> dict[str, Any]:
     """Task → parameters; empty before the first turn."""
-    path = workspace / PARAMS_FILE
+    path = Layout(workspace).params
     if not path.exists():
         return {}
     loaded = yaml.safe_load(path.read_text("utf-8")) or {}
@@ -36,14 +36,14 @@ def task_params(workspace: Path, task: str) -> dict[str, Any]:
         return dict(read_params(workspace)[task])
     except KeyError:
         raise WorkspaceError(
-            f"{workspace / PARAMS_FILE} says nothing of {task!r}: the trainer writes it before a "
+            f"{Layout(workspace).params} says nothing of {task!r}: the trainer writes it before a "
             "turn; ask for one with `flywheel retrain`"
         ) from None
 
 
 def write_params(workspace: Path, tasks: dict[str, Any]) -> None:
     """Replace params.yaml in one step."""
-    path = workspace / PARAMS_FILE
+    path = Layout(workspace).params
     text = "# Written by the trainer before each turn; DVC compares it with dvc.lock.\n"
     text += yaml.dump(
         {"tasks": tasks}, Dumper=_Plain, sort_keys=True, allow_unicode=True, width=math.inf

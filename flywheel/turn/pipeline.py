@@ -38,12 +38,6 @@ from flywheel.turn.params import (
     write_params,
 )
 from flywheel.turn.reproduce import reproduce
-from flywheel.turn.stages import (
-    comparison_folder,
-    compressed_folder,
-    dataset_folder,
-    evaluation_folder,
-)
 from storage.database import Database
 
 # A stage that something killed (no memory, a person) is run once more before the turn fails.
@@ -124,7 +118,7 @@ class WorkspacePipeline:
 
     def commit_dataset(self, task: str) -> DatasetVersioned:
         """Commit the built dataset to git and DVC, and push it, with what older turns left."""
-        manifest = read_manifest(dataset_folder(self._settings.workspace, task))
+        manifest = read_manifest(self._settings.layout.dataset(task))
         commit = commit_dataset(self._settings.workspace, task, manifest)
         mend(self._settings.workspace)
         return DatasetVersioned(
@@ -147,24 +141,25 @@ class WorkspacePipeline:
     ) -> Release | GateRefusal:
         """Ask the gate and, when it agrees or is overridden, make the release's folder."""
         workspace, task = self._settings.workspace, turn.task
+        layout = self._settings.layout
         params = task_params(workspace, task)
-        evaluated = evaluation_folder(workspace, task)
+        evaluated = layout.evaluation(task)
         decision = self._gate(task, params, evaluated)
         if not decision.passed and override is None:
             return GateRefusal(reason=decision.reason)
         metrics: dict[str, Any] = msgspec.json.decode((evaluated / METRICS_FILE).read_bytes())
         metrics["gate"] = msgspec.to_builtins(decision)
-        compared = comparison_folder(workspace, task) / COMPARISON_FILE
+        compared = layout.comparison(task) / COMPARISON_FILE
         metrics["comparison"] = msgspec.json.decode(compared.read_bytes())
         commit = commit_results(workspace, task, f"{task}: turn {turn.turn_id}")
         language = ("lora", "prompt") if params["model"] == "llm" else ()
         told = ("dataset", "training", *language, "compression", "gate")
         recipe = {key: params[key] for key in told}
         return assemble(
-            compressed_folder(workspace, task),
+            layout.compressed(task),
             metrics=metrics,
-            manifest=read_manifest(dataset_folder(workspace, task)),
-            to_root=self._settings.state / "releases",
+            manifest=read_manifest(layout.dataset(task)),
+            to_root=layout.releases,
             created_at=utc_now(),
             git_commit=commit,
             parent=params["champion"],
@@ -182,7 +177,7 @@ class WorkspacePipeline:
             champion = tx.rollouts.champion(task)
         before = None
         if champion is not None:
-            lines = read_part(dataset_folder(self._settings.workspace, task), "holdout")
+            lines = read_part(self._settings.layout.dataset(task), "holdout")
             before = champion_answers(self._settings, task, champion, lines)
         challenger = read_predictions(evaluated / PREDICTIONS_FILE)
         return gate(before, challenger, GateSettings(**params["gate"]))

@@ -6,8 +6,9 @@ import os
 import sys
 from pathlib import Path
 
+from flywheel.contracts.layout import Layout
 from flywheel.contracts.private_files import private_folder
-from flywheel.datasets.dvc_repository import STATE_FOLDER, causes, opened
+from flywheel.datasets.dvc_repository import causes, opened
 from flywheel.datasets.workspace import keep_stage
 from flywheel.turn import stage_failure, watchdog
 from flywheel.turn.stage_failure import failure, memory_kills
@@ -22,7 +23,9 @@ def reproduce(workspace: Path, stage: str) -> None:
     """
     from dvc.exceptions import DvcException
 
-    report = private_folder(workspace / STATE_FOLDER) / "stage-failure.txt"
+    layout = Layout(workspace)
+    private_folder(layout.state)
+    report = layout.stage_failure
     _prepare_environment(workspace, report)
     report.unlink(missing_ok=True)
     before = memory_kills()

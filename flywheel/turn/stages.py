@@ -31,31 +31,6 @@ NICENESS = 10
 _log = structlog.get_logger(__name__)
 
 
-def dataset_folder(workspace: Path, task: str) -> Path:
-    """Where the built dataset lies: the output of build@TASK."""
-    return workspace / "data" / task
-
-
-def trained_folder(workspace: Path, task: str) -> Path:
-    """The FP32 model: the output of train@TASK."""
-    return workspace / "models" / task / "trained"
-
-
-def compressed_folder(workspace: Path, task: str) -> Path:
-    """What would be served: the output of compress@TASK."""
-    return workspace / "models" / task / "compressed"
-
-
-def comparison_folder(workspace: Path, task: str) -> Path:
-    """Every variant beside the others, and what each answered: an output of compress@TASK."""
-    return workspace / "models" / task / "comparison"
-
-
-def evaluation_folder(workspace: Path, task: str) -> Path:
-    """metrics.json and predictions.jsonl: the outputs of evaluate@TASK."""
-    return workspace / "evaluation" / task
-
-
 def run_stage(settings: FlywheelSettings, stage: str, task: str) -> None:
     """Run one stage in this process. Raises what the stage raises."""
     configure_logging(f"stage-{stage}", settings.log_level)
@@ -94,7 +69,7 @@ def _build(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> Non
             automatic = [s for s in samples if dataset.source_weights and s.source in AUTOMATIC]
             senders = tx.overview.senders(task, [s.sample_id for s in automatic])
     moments = {(sent, s.settled_at) for s in automatic for sent in senders.get(s.sample_id, ())}
-    rates = correction_rates(settings.state / "features", task, moments)
+    rates = correction_rates(settings.layout.features, task, moments)
     manifest = build_dataset(
         samples,
         dataset,
@@ -102,7 +77,7 @@ def _build(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> Non
         task=task,
         watermark=params["watermark"],
         parent=params["parent_dataset"],
-        folder=_empty(dataset_folder(settings.workspace, task)),
+        folder=_empty(settings.layout.dataset(task)),
         shuffle_labels_seed=SHUFFLE_SEED if shuffled else None,
         retired=retired,
         weights=automatic_weights(automatic, senders, rates),
@@ -112,8 +87,8 @@ def _build(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> Non
 
 
 def _train(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> None:
-    workspace, training = settings.workspace, TrainingSettings(**params["training"])
-    dataset, folder = dataset_folder(workspace, task), _empty(trained_folder(workspace, task))
+    layout, training = settings.layout, TrainingSettings(**params["training"])
+    dataset, folder = layout.dataset(task), _empty(layout.trained(task))
     if params["model"] == "llm":
         _train_llm(settings, task, params, dataset, folder)
         return
@@ -136,9 +111,9 @@ def _train_llm(
             params["labels"],
             "text" if params["kind"] == "generation" else "label",
             folder,
-            bases=settings.state / "bases",
+            bases=settings.layout.bases,
             parent=parent,
-            checkpoint=settings.state / "checkpoints" / task,
+            checkpoint=settings.layout.checkpoints(task),
         )
 
     if params["start_from"] is None:
@@ -158,21 +133,21 @@ def _compress(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> 
     from flywheel.turn.compress import compare_variants, install
     from flywheel.turn.variants import Bench
 
-    workspace = settings.workspace
+    layout = settings.layout
     bench = Bench(
-        trained=trained_folder(workspace, task),
-        dataset=dataset_folder(workspace, task),
+        trained=layout.trained(task),
+        dataset=layout.dataset(task),
         settings=CompressionSettings(**params["compression"]),
         training=TrainingSettings(**params["training"]),
         engine=params["engine"],
-        scratch=settings.state / "variants" / task,
-        bases=settings.state / "bases",
+        scratch=layout.variants(task),
+        bases=settings.layout.bases,
         threads=settings.serving.threads,
-        workspace=workspace,
+        workspace=settings.workspace,
         accelerator=_accelerated(settings, params["engine"]),
     )
-    found = compare_variants(bench, _empty(comparison_folder(workspace, task)))
-    install(bench, found.chosen, compressed_folder(workspace, task))
+    found = compare_variants(bench, _empty(layout.comparison(task)))
+    install(bench, found.chosen, layout.compressed(task))
 
 
 def _accelerated(settings: FlywheelSettings, engine: str) -> bool:
@@ -186,11 +161,11 @@ def _accelerated(settings: FlywheelSettings, engine: str) -> bool:
 def _evaluate(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> None:
     from flywheel.turn.compress import evaluate_chosen
 
-    workspace = settings.workspace
+    layout = settings.layout
     gate = GateSettings(**params["gate"])
     evaluate_chosen(
-        comparison_folder(workspace, task),
+        layout.comparison(task),
         params["labels"],
-        _empty(evaluation_folder(workspace, task)),
+        _empty(layout.evaluation(task)),
         confidence=gate.confidence,
     )

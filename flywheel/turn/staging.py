@@ -1,4 +1,4 @@
-"""Staging imports: what they bring waits below ``<state>/imports`` for the trainer."""
+"""Staging imports: what they bring waits below ``Layout.imports`` for the trainer."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pathlib import Path
 import msgspec
 
 from flywheel.contracts.ids import new_id, utc_now
+from flywheel.contracts.layout import BASES, RELEASES
 from flywheel.contracts.model_folder import ModelDescription
 from flywheel.contracts.release import Override
 from flywheel.errors import ArtefactError
 from flywheel.registry.archive import extract
 from flywheel.registry.formats import check_folder
 from flywheel.registry.hugging_face import make_model
-from flywheel.registry.release_folder import BASES, RELEASES, verify_release
+from flywheel.registry.release_folder import verify_release
 from flywheel.retraining.ports import IMPORT, TurnRequest
 from flywheel.settings import FlywheelSettings
 from flywheel.turn.same_answers import check_same_answers
 from storage.database import Database
 
-IMPORTS = "imports"
 MODEL = "model"
 
 
@@ -110,7 +110,7 @@ def check_fits(settings: FlywheelSettings, task: str, description: ModelDescript
 @contextmanager
 def _staging(settings: FlywheelSettings) -> Iterator[tuple[str, Path]]:
     """An empty folder that becomes ``<state>/imports/<id>`` when all went well."""
-    root = settings.state / IMPORTS
+    root = settings.layout.imports
     root.mkdir(parents=True, exist_ok=True)
     request_id = new_id()
     part = root / f".{request_id}"

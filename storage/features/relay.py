@@ -67,7 +67,7 @@ class FeatureRelay:
         return "; ".join([*self._problems.values()]) or None
 
     def _run(self) -> None:
-        store = self._store or FeatureStore(self._settings.state / "features")
+        store = self._store or FeatureStore(self._settings.layout.features)
         self._guarded("the feature store", store.ensure)
         self._store = store
         while not self._stopping.wait(FLUSH_SECONDS):

@@ -13,10 +13,11 @@ import pytest
 from registry_workspace import TASK, Workspace, make_models
 
 from flywheel.contracts.ids import utc_now
+from flywheel.contracts.layout import BASES, RELEASES
 from flywheel.registry.archive import export_release
-from flywheel.registry.release_folder import BASES, RELEASES, verify_release
+from flywheel.registry.release_folder import verify_release
 from flywheel.retraining.trigger import RETRY_AFTER
-from flywheel.turn.staging import IMPORTS, request_import, stage_archive
+from flywheel.turn.staging import request_import, stage_archive
 
 # Minutes together: .ci/run runs them after `make test`.
 pytestmark = pytest.mark.slow
@@ -96,7 +97,7 @@ def test_an_import_survives_the_trainer(
     assert registered.release == release
     verify_release(there.settings.state, release)
     assert [p.name for p in releases.iterdir()] == [release]
-    assert not list((there.settings.state / IMPORTS).iterdir())
+    assert not list((there.settings.layout.imports).iterdir())
     events = [r for _, r in there.database.outbox_rows("trainer").unsent(10)]
     assert len(events) == 1, "it is announced once"
 

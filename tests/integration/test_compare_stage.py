@@ -18,6 +18,7 @@ from tiny_encoder import TOPICS, labelled, make_encoder
 from flywheel.cli.compress import compress
 from flywheel.compression.config import CompressionSettings
 from flywheel.contracts.dataset_folder import read_manifest
+from flywheel.contracts.layout import Layout
 from flywheel.contracts.model_folder import read_description, write_description
 from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
@@ -39,13 +40,6 @@ from flywheel.turn.compress import (
 )
 from flywheel.turn.measure import ServedFolder
 from flywheel.turn.params import turn_params, write_params
-from flywheel.turn.stages import (
-    comparison_folder,
-    compressed_folder,
-    dataset_folder,
-    evaluation_folder,
-    trained_folder,
-)
 from flywheel.turn.variants import Bench
 
 LABELS = tuple(TOPICS)
@@ -210,21 +204,21 @@ def test_the_stages_leave_what_a_release_and_its_card_are_made_of(
         engine=settings.serving.engine,
     )  # fmt: skip
     write_params(tmp_path, {"topics": params})
-    shutil.copytree(root / "data", dataset_folder(tmp_path, "topics"))
-    shutil.copytree(root / "trained", trained_folder(tmp_path, "topics"))
+    shutil.copytree(root / "data", Layout(tmp_path).dataset("topics"))
+    shutil.copytree(root / "trained", Layout(tmp_path).trained("topics"))
     for stage in ("compress", "evaluate"):
         command = [sys.executable, "-m", "flywheel", "-w", str(tmp_path), "stage", stage, "topics"]
         subprocess.run(command, check=True, capture_output=True)
 
-    comparison = comparison_folder(tmp_path, "topics")
+    comparison = Layout(tmp_path).comparison("topics")
     found = read_comparison(comparison)
     speed = found.row(found.chosen).speed
     assert speed is not None
-    metrics = json.loads((evaluation_folder(tmp_path, "topics") / "metrics.json").read_bytes())
+    metrics = json.loads((Layout(tmp_path).evaluation("topics") / "metrics.json").read_bytes())
     assert metrics["latency_p50_ms"] == speed.p50_ms
     assert metrics["accuracy"] == found.row(found.chosen).accuracy
     release = assemble(
-        compressed_folder(tmp_path, "topics"),
+        Layout(tmp_path).compressed("topics"),
         metrics=metrics | {"comparison": msgspec.to_builtins(found)},
         manifest=read_manifest(root / "data"),
         to_root=tmp_path / "releases",

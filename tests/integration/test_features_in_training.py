@@ -14,9 +14,9 @@ from new_database import new_database
 from flywheel.contracts.dataset_folder import DatasetLine, Manifest, read_manifest, read_part
 from flywheel.contracts.events import LabelRecorded, TrafficRecorded
 from flywheel.contracts.ids import new_id
+from flywheel.contracts.layout import Layout
 from flywheel.settings import FlywheelSettings, load_settings
 from flywheel.turn.params import write_params
-from flywheel.turn.stages import dataset_folder
 from storage.database import Database
 from storage.features import FeatureStore, SourceHistory
 
@@ -121,7 +121,7 @@ def write_history(settings: FlywheelSettings) -> None:
 
 
 def built(settings: FlywheelSettings) -> tuple[Manifest, dict[str, DatasetLine]]:
-    folder = dataset_folder(settings.workspace, "questions")
+    folder = Layout(settings.workspace).dataset("questions")
     lines = {line.sample_id: line for line in read_part(folder, "train")}
     return read_manifest(folder), lines
 

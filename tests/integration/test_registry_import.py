@@ -21,6 +21,7 @@ from tokenizer_table import write_tokenizer_of
 
 from flywheel.contracts.dataset_folder import read_manifest
 from flywheel.contracts.ids import utc_now
+from flywheel.contracts.layout import BASES
 from flywheel.contracts.model_folder import (
     RELEASE_FILE,
     ModelDescription,
@@ -32,13 +33,13 @@ from flywheel.errors import ArtefactError
 from flywheel.evaluation.metrics import measure
 from flywheel.registry.archive import export_release
 from flywheel.registry.history import read_history
-from flywheel.registry.release_folder import BASES, assemble, read_record, verify_release
+from flywheel.registry.release_folder import assemble, read_record, verify_release
 from flywheel.retraining.ports import Turn
 from flywheel.serving.runtime import load_classifier
 from flywheel.turn.importer import WorkspaceImporter
 from flywheel.turn.measure import ServedFolder
 from flywheel.turn.same_answers import check_same_answers
-from flywheel.turn.staging import IMPORTS, MODEL, request_import, stage_archive, stage_model
+from flywheel.turn.staging import MODEL, request_import, stage_archive, stage_model
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,7 @@ def test_an_exported_release_serves_elsewhere_with_equal_answers(
     texts = [sample.text for sample in labelled(40, seed=8)]
     one, two = (load_classifier(Path(row.path), 1).predict(texts) for row in (release, found))
     assert one == two
-    assert not list((there.settings.state / IMPORTS).iterdir())
+    assert not list((there.settings.layout.imports).iterdir())
     there.control()
     with there.database.transaction(read_only=True) as tx:
         assert tx.rollouts.champion(TASK) == release.release
@@ -229,7 +230,7 @@ def test_a_classifier_is_served_with_the_tokens_that_it_has_elsewhere(
     write_tokenizer_of(kind, tmp_path / "hub")
     request_id, _ = stage_model(there.settings, TASK, tmp_path / "hub", "hub")
     texts = ["Hello", "hello", "Rain or rain, World? " * 20]
-    served = load_classifier(there.settings.state / IMPORTS / request_id / MODEL, 1)
+    served = load_classifier(there.settings.layout.imports / request_id / MODEL, 1)
     for one, two in zip(
         by_transformers(tmp_path / "hub", texts), served.predict(texts), strict=True
     ):
@@ -247,7 +248,7 @@ def test_a_classifier_in_several_files_is_served_as_one(
     whole.save_pretrained(tmp_path / "hub", max_shard_size="40KB")
     assert len(list((tmp_path / "hub").glob("model-*.safetensors"))) > 1
     request_id, _ = stage_model(there.settings, TASK, tmp_path / "hub", "hub")
-    served = load_classifier(there.settings.state / IMPORTS / request_id / MODEL, 1)
+    served = load_classifier(there.settings.layout.imports / request_id / MODEL, 1)
     [expected] = by_transformers(tmp_path / "hub", ["rain and snow"])
     assert served.predict(["rain and snow"])[0] == pytest.approx(expected, abs=1e-5)
 
@@ -258,7 +259,7 @@ def test_a_classifier_that_would_answer_otherwise_here_is_refused(
     """What no rule knows shows in the answers: here, weights that are not those of the source."""
     as_hugging_face(models / "trained", tmp_path / "hub")
     request_id, _ = stage_model(there.settings, TASK, tmp_path / "hub", "hub")
-    made = there.settings.state / IMPORTS / request_id / MODEL
+    made = there.settings.layout.imports / request_id / MODEL
     as_hugging_face(models / "worse", tmp_path / "another")
     with pytest.raises(ArtefactError, match="served otherwise than transformers computes it"):
         check_same_answers(tmp_path / "another", made, "another")
@@ -273,7 +274,7 @@ def test_the_labels_must_be_those_of_the_task(
     (tmp_path / "hub/config.json").write_text(json.dumps(config))
     with pytest.raises(ArtefactError, match=r"answers LABEL_0.*the labels of topics are weather"):
         stage_model(there.settings, TASK, tmp_path / "hub", "hub")
-    assert not list((there.settings.state / IMPORTS).iterdir())
+    assert not list((there.settings.layout.imports).iterdir())
 
 
 def test_a_staged_release_that_is_changed_is_not_registered(
@@ -283,7 +284,7 @@ def test_a_staged_release_that_is_changed_is_not_registered(
     there.hold_out()
     request_id, staged = stage_archive(there.settings, TASK, file)
     request_import(there.database, TASK, request_id, staged, by="ada", why="x", override=True)
-    path = there.settings.state / IMPORTS / request_id / "releases" / release.release
+    path = there.settings.layout.imports / request_id / "releases" / release.release
     data = bytearray((path / "model.safetensors").read_bytes())
     data[-1] ^= 1
     (path / "model.safetensors").write_bytes(data)
@@ -327,7 +328,7 @@ def test_a_forged_release_is_refused_by_what_its_files_hold(
     export_release(Path(release.path), tmp_path / BASES, tmp_path / "forged.tar")
     with pytest.raises(ArtefactError, match=words):
         stage_archive(here.settings, TASK, tmp_path / "forged.tar")
-    assert not list((here.settings.state / IMPORTS).iterdir())
+    assert not list((here.settings.layout.imports).iterdir())
 
 
 def test_a_release_of_another_task_is_refused(

@@ -19,12 +19,13 @@ from flywheel.compression.llm import make_llm_variant
 from flywheel.contracts.chat import Chat
 from flywheel.contracts.dataset_folder import read_manifest
 from flywheel.contracts.ids import utc_now
+from flywheel.contracts.layout import BASES, RELEASES
 from flywheel.contracts.model_folder import read_description
 from flywheel.contracts.release import Release
 from flywheel.errors import ArtefactError
 from flywheel.evaluation.metrics import measure
 from flywheel.registry.archive import export_release
-from flywheel.registry.release_folder import BASES, RELEASES, assemble, verify_release
+from flywheel.registry.release_folder import assemble, verify_release
 from flywheel.turn.importer import WorkspaceImporter
 from flywheel.turn.same_answers import by_transformers, check_served
 from flywheel.turn.staging import request_import, stage_archive

@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from registry_files import TASK, make_release, safetensors
 
+from flywheel.contracts.layout import BASES, RELEASES
 from flywheel.contracts.model_folder import BASE_FILE
 from flywheel.errors import ArtefactError
 from flywheel.registry.archive import MANIFEST, export_release, extract
-from flywheel.registry.release_folder import BASES, RELEASES, verify, verify_release
+from flywheel.registry.release_folder import verify, verify_release
 
 
 @pytest.fixture

@@ -1,0 +1,164 @@
+"""Where everything of a workspace lies: the one file that knows its paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+CONFIG_FILE = "flywheel.toml"
+PARAMS_FILE = "params.yaml"
+DVC_LOCK_FILE = "dvc.lock"
+# Neither configuration nor versioned; git ignores it.
+STATE_FOLDER = ".flywheel"
+# Below the state folder, and in whatever holds releases as it does: an import, an exported archive.
+RELEASES = "releases"
+BASES = "bases"
+# Base models that training begins from; git ignores them: hundreds of megabytes that can be had
+# again.
+BASE_MODELS = "models/bases"
+# DVC's remote where no other is named, and the hashes it remembers, made anew when they are gone.
+DVC_REMOTE = f"{STATE_FOLDER}/dvc-remote"
+DVC_SITE_CACHE = f"{STATE_FOLDER}/dvc-state"
+
+
+def data_path(task: str) -> str:
+    """The output of build@TASK, as DVC and git name it: relative to the workspace."""
+    return f"data/{task}"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths below one workspace; ``Layout(Path())`` has them relative to it."""
+
+    workspace: Path
+
+    # --- what is configured, and what git and DVC keep
+
+    @property
+    def config(self) -> Path:
+        """flywheel.toml."""
+        return self.workspace / CONFIG_FILE
+
+    @property
+    def params(self) -> Path:
+        """What the pipeline's stages are told."""
+        return self.workspace / PARAMS_FILE
+
+    @property
+    def git(self) -> Path:
+        """Git's own folder."""
+        return self.workspace / ".git"
+
+    @property
+    def dvc(self) -> Path:
+        """DVC's own folder."""
+        return self.workspace / ".dvc"
+
+    @property
+    def base_models(self) -> Path:
+        """Base models that were brought in, each in a folder of its name."""
+        return self.workspace / BASE_MODELS
+
+    def dataset(self, task: str) -> Path:
+        """The built dataset: the output of build@TASK."""
+        return self.workspace / data_path(task)
+
+    def trained(self, task: str) -> Path:
+        """The FP32 model: the output of train@TASK."""
+        return self.workspace / "models" / task / "trained"
+
+    def compressed(self, task: str) -> Path:
+        """What would be served: the output of compress@TASK."""
+        return self.workspace / "models" / task / "compressed"
+
+    def comparison(self, task: str) -> Path:
+        """Every variant beside the others, and what each answered: an output of compress@TASK."""
+        return self.workspace / "models" / task / "comparison"
+
+    def evaluation(self, task: str) -> Path:
+        """metrics.json and predictions.jsonl: the outputs of evaluate@TASK."""
+        return self.workspace / "evaluation" / task
+
+    # --- the state folder: database, logs, artefacts
+
+    @property
+    def state(self) -> Path:
+        """The folder of all that is neither configuration nor versioned."""
+        return self.workspace / STATE_FOLDER
+
+    @property
+    def database(self) -> Path:
+        """SQLite's file, where no other database is named."""
+        return self.state / "flywheel.db"
+
+    @property
+    def releases(self) -> Path:
+        """Every release, each in a folder of its id."""
+        return self.state / RELEASES
+
+    @property
+    def bases(self) -> Path:
+        """What adapters of releases are loaded onto, each in a folder of its digest."""
+        return self.state / BASES
+
+    @property
+    def imports(self) -> Path:
+        """What waits for the trainer, each in a folder of its request's id."""
+        return self.state / "imports"
+
+    @property
+    def features(self) -> Path:
+        """The feature store."""
+        return self.state / "features"
+
+    @property
+    def splits(self) -> Path:
+        """The traffic splits as the gateway saw them last."""
+        return self.state / "gateway-splits.json"
+
+    def spill(self, port: int) -> Path:
+        """The spill log of the gateway on this port."""
+        return self.state / "spill" / f"gateway-{port}"
+
+    def serving_cache(self, port: int) -> Path:
+        """What the model server on this port prepared of the releases it loads."""
+        return self.state / "serving" / str(port)
+
+    def checkpoints(self, task: str) -> Path:
+        """Where a training of this task goes on from, once it was ended."""
+        return self.state / "checkpoints" / task
+
+    def variants(self, task: str) -> Path:
+        """The variants that the compress stage is making."""
+        return self.state / "variants" / task
+
+    @property
+    def stage_failure(self) -> Path:
+        """Why the stage that ran last failed, by its own words."""
+        return self.state / "stage-failure.txt"
+
+    # --- processes
+
+    @property
+    def logs(self) -> Path:
+        """The logs of all processes."""
+        return self.state / "logs"
+
+    def log(self, process: str) -> Path:
+        """The log of one."""
+        return self.logs / f"{process}.log"
+
+    @property
+    def supervisor_config(self) -> Path:
+        """What supervisord reads."""
+        return self.state / "run" / "supervisord.conf"
+
+    @property
+    def supervisor_pid(self) -> Path:
+        """Where supervisord notes its process id."""
+        return self.state / "run" / "supervisor.pid"
+
+    @property
+    def up_lock(self) -> Path:
+        """Locked by who runs the processes; it notes the holder."""
+        return self.state / "run" / "up.lock"
