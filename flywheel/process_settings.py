@@ -1,0 +1,185 @@
+"""What flywheel.toml says of the broker, and of what listens: typed, each key with its meaning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, field_validator
+
+from flywheel.contracts.addresses import is_loopback
+from flywheel.contracts.configuration import Settings
+from flywheel.gateway.config import Fsync
+from flywheel.serving.config import VllmSettings
+
+SHORTEST_KEY = 16
+
+
+class KafkaSettings(Settings):
+    """[kafka]: the broker that every event goes through."""
+
+    bootstrap_servers: str = Field(
+        "",
+        description='Such as "broker-1:9092,broker-2:9092". Empty: Apache Kafka itself, run in '
+        "this workspace on the loopback address.",
+    )
+    local_port: int = Field(
+        19092, ge=1, le=65535, description="Of the broker in the workspace; it takes the next too."
+    )
+    partitions: int = Field(4, ge=1, description="Partitions of the topics keyed by sample.")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How brokers elsewhere are spoken to."
+    )
+    ssl_cafile: Path | None = Field(
+        None, examples=["/etc/kafka/ca.pem"], description="Who signed the brokers' certificates."
+    )
+    ssl_certfile: Path | None = Field(
+        None, examples=["/etc/kafka/client.pem"], description="Our certificate, if they ask."
+    )
+    ssl_keyfile: Path | None = Field(
+        None, examples=["/etc/kafka/client.key"], description="The key of our certificate."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        None, examples=["SCRAM-SHA-512"], description="How we sign in."
+    )
+    sasl_username: str | None = Field(
+        None, examples=["flywheel"], description="As whom we sign in."
+    )
+    sasl_password: SecretStr | None = Field(
+        None, description="From FLYWHEEL_KAFKA_SASL_PASSWORD; never written in the file."
+    )
+
+    @property
+    def local(self) -> bool:
+        """Whether the broker is the one in the workspace."""
+        return not self.bootstrap_servers
+
+    @property
+    def servers(self) -> str:
+        """The bootstrap servers to connect to."""
+        return self.bootstrap_servers or f"127.0.0.1:{self.local_port}"
+
+
+def _check_key(key: SecretStr) -> None:
+    """Raises ValueError, which does not show it, for a key that could be guessed or not be sent."""
+    text = key.get_secret_value()
+    if not text.strip():
+        raise ValueError("it holds a blank key")
+    if len(text) < SHORTEST_KEY:
+        raise ValueError(
+            f"it holds a key of {len(text)} characters; a key needs {SHORTEST_KEY} at least, such "
+            "as `openssl rand -hex 16` prints"
+        )
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("a key is of printable ASCII characters without spaces")
+
+
+class HttpSettings(Settings):
+    """Where a process listens, and the credentials it asks for."""
+
+    host: str = Field(
+        "127.0.0.1", description="One that other machines reach needs API keys in the environment."
+    )
+    port: int = Field(ge=1, le=65535)
+    api_keys: tuple[SecretStr, ...] = Field(
+        (), description="Bearer tokens that are accepted; from the environment, not the file."
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        (), description="Names that requests may call it by, besides this machine's own."
+    )
+    max_connections: int = Field(
+        512, ge=1, description="Open at once; at most half of the files a process may open."
+    )
+
+    @field_validator("api_keys")
+    @classmethod
+    def _usable(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for key in keys:
+            _check_key(key)
+        return keys
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys themselves."""
+        return tuple(key.get_secret_value() for key in self.api_keys)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        return is_loopback(self.host)
+
+
+class GatewaySettings(HttpSettings):
+    """[gateway]: where traffic comes in."""
+
+    port: int = Field(8080, ge=1, le=65535, description="Of the OpenAI-compatible endpoint.")
+    timeout_seconds: float = Field(
+        30.0, gt=0, description="Longest wait for an answer, whoever gives it."
+    )
+    requests_per_second: float | None = Field(
+        None, gt=0, examples=[50], description="Limit per source."
+    )
+    burst: int = Field(50, ge=1, description="Requests of a source that may come at once.")
+    fsync: Fsync = Field(
+        "interval",
+        description='What a power cut may cost (a killed process costs nothing): "always" no '
+        'answered request, "interval" those of the last second, "never" what the system had not '
+        "written.",
+    )
+
+
+class ConsoleSettings(HttpSettings):
+    """[console]: where people label and watch."""
+
+    port: int = Field(8081, ge=1, le=65535, description="Of the pages and their API.")
+
+
+class ServingSettings(Settings):
+    """[serving]: model servers on this machine, or elsewhere by URL."""
+
+    engine: Literal["embedded", "vllm"] = Field(
+        "embedded", description="vllm runs in an environment of its own: `make vllm`."
+    )
+    host: str = Field("127.0.0.1", description="Where servers listen; they ask for no key.")
+    ports: tuple[int, ...] = Field((8101, 8102), min_length=1, description="One server per port.")
+    urls: tuple[str, ...] = Field((), description="Servers run elsewhere; replaces ports.")
+    threads: int = Field(1, ge=1, description="CPU threads of each embedded server.")
+    max_batch: int = Field(16, ge=1, description="Texts that are computed together.")
+    max_wait_ms: float = Field(
+        2.0, ge=0, description="How long a text waits for others to be computed with."
+    )
+    queue_size: int = Field(256, ge=1, description="Texts that wait; more are answered 429.")
+    max_queue_seconds: float = Field(
+        8.0, gt=0, description="A text that waited longer is answered 429; below gateway timeouts."
+    )
+    vllm: VllmSettings = VllmSettings()
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """Base URLs of every model server."""
+        return self.urls or tuple(f"http://127.0.0.1:{port}" for port in self.ports)
+
+
+class MonitoringSettings(Settings):
+    """[monitoring]: /healthz and /metrics of the processes that serve nothing else."""
+
+    host: str = Field("127.0.0.1", description="Where they listen.")
+    worker_port: int = Field(8091, ge=1, le=65535, description="Of the worker.")
+    trainer_port: int = Field(8092, ge=1, le=65535, description="Of the trainer.")
+    controller_port: int = Field(8093, ge=1, le=65535, description="Of the rollout controller.")
+    metrics_key: SecretStr | None = Field(
+        None,
+        description="Bearer token that /metrics of every process asks for; from the environment.",
+    )
+
+    @field_validator("metrics_key")
+    @classmethod
+    def _usable(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None:
+            _check_key(key)
+        return key
+
+    @property
+    def metrics_keys(self) -> tuple[str, ...]:
+        """The key itself, or none."""
+        return (self.metrics_key.get_secret_value(),) if self.metrics_key else ()
