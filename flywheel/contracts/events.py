@@ -29,6 +29,8 @@ from flywheel.contracts.split import RolloutState, TrafficSplit
 Arm = Literal["champion", "challenger"]
 Origin = Literal["gateway", "ingest"]
 LabelSource = Literal["expert", "auto", "rule", "model", "user", "outcome", "seed"]
+# Of these a client may tell the gateway.
+FeedbackSource = Literal["user", "outcome"]
 Split = Literal["train", "holdout"]
 
 

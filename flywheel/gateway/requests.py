@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 
 from flywheel.contracts.bounds import id_problem, sample_problem
+from flywheel.contracts.events import FeedbackSource
 from flywheel.errors import RequestError, TooLarge
 from flywheel.gateway.calls import Prediction
 
@@ -68,7 +69,7 @@ class FeedbackRequest(msgspec.Struct, forbid_unknown_fields=True):
     sample_id: str
     task: str
     label: str
-    source: Literal["user", "outcome"] = "user"
+    source: FeedbackSource = "user"
     annotator: str = ""
 
 

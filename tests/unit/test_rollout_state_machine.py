@@ -110,7 +110,10 @@ class Controller(RuleBasedStateMachine):
             assert after.share <= before.share, "a share rose after harm"
             assert after.state != "promoted"
             if crash_at is None:
-                assert after.state == "rolled_back"
+                # Rolled back to a champion that answers nowhere, no request would be answered.
+                champion, challenger = map(self.fleet.ready, (before.champion, before.challenger))
+                gone = challenger.ready and not champion.ready
+                assert after.state == ("paused" if gone else "rolled_back")
         self.db.crash_at = None
 
     def active(self) -> Rollout | None:
