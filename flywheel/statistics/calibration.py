@@ -31,12 +31,12 @@ class Prior:
     most: float
 
 
-def fit_temperature(logits: Array, truth: Array, prior: Prior) -> float:
+def fit_temperature(logits: Array, truth: Array, prior: Prior, tolerance: float = 1e-5) -> float:
     """The most probable temperature; the prior's own without answers.
 
     ``logits`` (answers, labels) may be log-probabilities, −inf where an answer lacks a label; a
     constant per row changes nothing. ``truth`` (answers,) are the logits of the right labels, which
-    need not be among them.
+    need not be among them. ln T is found to about ``tolerance``.
     """
     if len(truth) == 0:
         return prior.temperature
@@ -47,8 +47,13 @@ def fit_temperature(logits: Array, truth: Array, prior: Prior) -> float:
         distance = log_temperature - math.log(prior.temperature)
         return likelihood + distance**2 / (2 * prior.spread**2)
 
-    found = minimize_scalar(loss, bounds=(prior.least, prior.most), method="bounded")
-    return float(math.exp(found.x))
+    best = minimize_scalar(
+        loss,
+        bounds=(prior.least, prior.most),
+        method="bounded",
+        options={"xatol": tolerance},
+    )
+    return float(math.exp(best.x))
 
 
 def mean_nll(logits: Array, targets: Sequence[int], temperature: float = 1.0) -> float:

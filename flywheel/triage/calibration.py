@@ -14,6 +14,7 @@ from flywheel.statistics.calibration import Prior
 # Few audits move T little from 1, what the release says by itself.
 PRIOR = Prior(temperature=1.0, spread=0.5, least=math.log(0.2), most=math.log(5.0))
 _FLOOR = 1e-9
+_TOLERANCE = 1e-9
 
 
 def fit_temperature(audits: Sequence[AuditedPrediction]) -> float:
@@ -30,4 +31,4 @@ def fit_temperature(audits: Sequence[AuditedPrediction]) -> float:
         logs = np.log(np.maximum(np.fromiter(audit.scores.values(), float), _FLOOR))
         logits[index, : len(logs)] = logs
         truth[index] = np.log(max(audit.scores.get(audit.label or "", 0.0), _FLOOR))
-    return calibration.fit_temperature(logits, truth, PRIOR)
+    return calibration.fit_temperature(logits, truth, PRIOR, _TOLERANCE)

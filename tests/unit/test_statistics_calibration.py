@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from flywheel.compression.calibrate import PRIOR, fit_temperature
 from flywheel.statistics import calibration
 from flywheel.statistics.calibration import Prior, mean_nll
+from flywheel.triage import calibration as triage_calibration
 
 
 def draw(count: int, temperature: float, seed: int = 0) -> tuple[np.ndarray, list[int]]:
@@ -71,3 +72,22 @@ def test_a_right_label_that_was_not_offered_makes_less_sure() -> None:
     assert calibration.fit_temperature(padded, truth, PRIOR) == pytest.approx(fitted)
     truth[0] = -20.0
     assert calibration.fit_temperature(logits, truth, PRIOR) > fitted
+
+
+@pytest.mark.parametrize("prior", [PRIOR, triage_calibration.PRIOR])
+def test_another_search_finds_the_same_temperature(prior: Prior) -> None:
+    golden = (5**0.5 - 1) / 2
+    for seed, count in enumerate((1, 5, 60, 500)):
+        logits, targets = draw(count, 1.4, seed)
+        truth = logits[np.arange(count), targets]
+
+        def cost(t: float, logits: np.ndarray = logits, targets: list[int] = targets) -> float:
+            prior_cost = (t - np.log(prior.temperature)) ** 2 / (2 * prior.spread**2)
+            return mean_nll(logits, targets, float(np.exp(t))) * len(targets) + prior_cost
+
+        low, high = prior.least, prior.most
+        for _ in range(45):
+            left, right = high - golden * (high - low), low + golden * (high - low)
+            low, high = (low, right) if cost(left) <= cost(right) else (left, high)
+        fitted = calibration.fit_temperature(logits, truth, prior, 1e-9)
+        assert fitted == pytest.approx(np.exp((low + high) / 2), abs=2e-6)
