@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
+import structlog
 
 from flywheel.compression.compare import Speed
 from flywheel.contracts.base_folder import put_base
@@ -18,7 +19,7 @@ from flywheel.contracts.layout import BASES
 from flywheel.contracts.model_folder import read_base, read_description
 from flywheel.contracts.release import Release, registered_already
 from flywheel.datasets.build import build_dataset
-from flywheel.errors import ArtefactError
+from flywheel.errors import ArtefactError, FlywheelError
 from flywheel.evaluation.evaluate import as_predictions, read_predictions, write_predictions
 from flywheel.evaluation.gate import GateDecision
 from flywheel.evaluation.gate import decide as gate
@@ -48,6 +49,10 @@ PROBE = "Does this model answer?"
 SPEED_SECONDS = 2.0
 # What was found where a release was made is kept with it.
 _REPORTS = ("training", "compression", "comparison")
+# Of the held-out samples: so many that a champion never answered change no verdict worth the wait.
+_FEW_MISSING = 0.05
+
+_log = structlog.get_logger(__name__)
 
 
 class Answering(Protocol):
@@ -296,20 +301,34 @@ def champion_answers(
 ) -> list[Prediction]:
     """What the champion says of held-out samples.
 
-    Its folder tells; one that was never asked any of them (it was imported without a holdout, or
-    the holdout is a new one) is asked now, through what serves it.
+    Its folder tells. Where the holdout grew since, or it was never asked any (it was imported
+    without a holdout, or the holdout is a new one), it is asked the others now, through what
+    serves it. A few that are missing are not worth a start of its server; nor does one that cannot
+    be started end the turn, as long as there are answers to compare.
     """
     folder = release_folder(settings.state, champion)
     try:
         known = read_predictions(folder / PREDICTIONS_FILE)
     except ArtefactError:
         known = []
-    wanted = {line.sample_id for line in lines}
-    if not wanted or any(prediction.sample_id in wanted for prediction in known):
+    answered = {prediction.sample_id for prediction in known}
+    missing = [line for line in lines if line.sample_id not in answered]
+    if len(missing) <= _FEW_MISSING * len(lines):
         return known
     serve = serve or served_folder(settings)
-    with serve(folder, settings.layout.bases, bool(settings.task(task).labels)) as served:
-        return as_predictions(lines, served.answers([line.text for line in lines]))
+    try:
+        with serve(folder, settings.layout.bases, bool(settings.task(task).labels)) as served:
+            return known + as_predictions(missing, served.answers([one.text for one in missing]))
+    except FlywheelError as error:
+        if len(missing) == len(lines):
+            raise
+        _log.warning(
+            "the champion cannot be asked what is new in the holdout",
+            champion=champion,
+            missing=len(missing),
+            error=str(error),
+        )
+        return known
 
 
 def _unknown_data(task: str, of_task: TaskSettings) -> Manifest:

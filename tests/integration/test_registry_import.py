@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -14,12 +15,13 @@ from registry_workspace import (
     Workspace,
     as_hugging_face,
     by_transformers,
+    load_here,
     make_models,
 )
 from tiny_encoder import labelled
 from tokenizer_table import write_tokenizer_of
 
-from flywheel.contracts.dataset_folder import read_manifest
+from flywheel.contracts.dataset_folder import DatasetLine, read_manifest, read_part
 from flywheel.contracts.ids import utc_now
 from flywheel.contracts.layout import BASES
 from flywheel.contracts.model_folder import (
@@ -29,14 +31,14 @@ from flywheel.contracts.model_folder import (
     write_description,
 )
 from flywheel.contracts.release import Release
-from flywheel.errors import ArtefactError
+from flywheel.errors import ArtefactError, PipelineError
 from flywheel.evaluation.metrics import measure
 from flywheel.registry.archive import export_release
 from flywheel.registry.history import read_history
 from flywheel.registry.release_folder import assemble, read_record, verify_release
 from flywheel.retraining.ports import Turn
 from flywheel.serving.runtime import load_classifier
-from flywheel.turn.importer import WorkspaceImporter
+from flywheel.turn.importer import Answering, Serve, WorkspaceImporter, champion_answers
 from flywheel.turn.measure import ServedFolder
 from flywheel.turn.same_answers import check_same_answers
 from flywheel.turn.staging import MODEL, request_import, stage_archive, stage_model
@@ -166,6 +168,43 @@ def test_an_import_meets_the_champion_on_the_same_samples(
     assert found is not None
     assert found.metrics["gate"]["compared"] == 60
     assert found.metrics["gate"]["fixed"] > found.metrics["gate"]["broken"]
+
+
+def test_the_champion_is_asked_what_its_holdout_grew_by(here: Workspace, models: Path) -> None:
+    """Six held out at first, three hundred later: the gate compares on all of them."""
+    champion = here.release(models)
+    known = read_part(models / "data", "holdout")
+    new = [
+        DatasetLine(sample_id=sample.sample_id, text=sample.text, label=sample.label, source="seed")
+        for sample in labelled(40, seed=77)
+    ]
+
+    def answered(lines: Sequence[DatasetLine], serve: Serve = load_here) -> list[str]:
+        found = champion_answers(here.settings, TASK, champion.release, lines, serve)
+        return [prediction.sample_id for prediction in found]
+
+    @contextmanager
+    def away(folder: Path, bases: Path, labels: bool) -> Iterator[Answering]:
+        raise PipelineError("it does not start")
+        yield
+
+    ids = [line.sample_id for line in known]
+    assert answered([*known, *new]) == [*ids, *(line.sample_id for line in new)]
+    by_name = {
+        one.sample_id: one
+        for one in champion_answers(
+            here.settings, TASK, champion.release, [*known, *new], load_here
+        )
+    }
+    told = load_classifier(Path(champion.path), 1).predict([line.text for line in new])
+    for line, scores in zip(new, told, strict=True):
+        assert by_name[line.sample_id].label == line.label
+        assert by_name[line.sample_id].scores == scores
+    # Nothing is started for a few, and the turn goes on with those that are known.
+    assert answered([*known, *new[:2]], away) == ids
+    assert answered([*known, *new], away) == ids
+    with pytest.raises(PipelineError, match="does not start"):
+        answered(new, away)
 
 
 def test_without_a_holdout_it_takes_a_person(
