@@ -55,15 +55,15 @@ def overview(
             "seed": labels.seed,
             "other": labels.other,
             "holdout": labels.holdout,
-            "total": labels.expert + labels.auto + labels.seed + labels.other,
+            "total": labels.given + labels.auto,
         },
         "auto": _auto(tx.overview.coverage(task), policy, settings),
         "dataset": {
             "versions": len(datasets),
             "latest": datasets[-1].version if datasets else None,
-            "new_labels": tx.labels.counts(task, datasets[-1].watermark).expert
+            "new_labels": tx.labels.counts(task, datasets[-1].watermark).given
             if datasets
-            else labels.expert,
+            else labels.given,
             "labels_needed": settings.retraining.min_new_labels,
             "enabled": settings.retraining.enabled,
         },

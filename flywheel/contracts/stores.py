@@ -45,6 +45,11 @@ class LabelCounts(msgspec.Struct, frozen=True, kw_only=True):
     holdout: int = 0
     latest: datetime | None = None
 
+    @property
+    def given(self) -> int:
+        """Those that people gave, by whatever way: what a turn waits for."""
+        return self.expert + self.seed + self.other
+
 
 class LabelStore(Protocol):
     """Read by retraining and the dataset build."""

@@ -54,7 +54,7 @@ def next_steps(
 ) -> list[str]:
     """The most pressing first. ``command`` writes a `flywheel` command as a person can type it,
     with the task where it has to be named."""
-    given = facts.labels.expert + facts.labels.seed + facts.labels.other
+    given = facts.labels.given
     found = []
     if facts.champion is not None and facts.answers is not None and not facts.answers.ready:
         found.append(
@@ -96,10 +96,16 @@ def _turn(
         return [f"the last turn came to no release: more labels, then {again}"]
     if not given or not retraining.enabled or facts.rollout is not None:
         return []
-    fresh = facts.new.expert + facts.new.seed + facts.new.other
+    found = []
+    if failed is not None:
+        found.append(
+            f"the last turn came to no release, {failed.error}: more labels, or more held-out "
+            f"samples ({command('ingest holdout.jsonl --split holdout')})"
+        )
     return [
-        f"the next turn begins at {retraining.min_new_labels} new labels ({fresh} so far), or by "
-        f"{again}"
+        *found,
+        f"the next turn begins at {retraining.min_new_labels} new labels ({facts.new.given} so "
+        f"far), or by {again}",
     ]
 
 

@@ -11,7 +11,9 @@ class RetrainingSettings(Settings):
     """[tasks.NAME.retraining]: when a turn of the wheel starts."""
 
     min_new_labels: int = Field(
-        200, ge=1, description="Expert labels settled since the last dataset that start a turn."
+        200,
+        ge=1,
+        description="Labels given by people since the last dataset that start a turn.",
     )
     max_age_hours: float | None = Field(
         None,

@@ -69,7 +69,7 @@ def decide(facts: Facts, settings: RetrainingSettings, now: datetime) -> Start |
         return Start(reason=f"{request.by}: {request.why}", request=request)
     if not settings.enabled or facts.rollout_running:
         return None
-    given = facts.new.expert + facts.new.seed + facts.new.other
+    given = facts.new.given
     if facts.last_dataset_at is None:
         if given and _quiet(facts.new.latest, now):
             return Start(reason=f"first labels: {given}, {facts.new.holdout} held out")

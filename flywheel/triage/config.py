@@ -72,7 +72,11 @@ class TriageSettings(Settings):
     auto_label_risk: float = Field(
         0.1, gt=0, lt=1, description="Chance that the bound on that error does not hold."
     )
-    min_audits: int = Field(30, ge=1, description="Audited labels needed before any auto-label.")
+    min_audits: int = Field(
+        30,
+        ge=1,
+        description="Audited labels needed before any auto-label; a small error needs more.",
+    )
     rules: tuple[ExpertRule, ...] = Field(
         (), description="Patterns that decide before the model is asked; the first that fits."
     )
