@@ -99,8 +99,8 @@ def _turn(
     found = []
     if failed is not None:
         found.append(
-            f"the last turn came to no release, {failed.error}: more labels, or more held-out "
-            f"samples ({command('ingest holdout.jsonl --split holdout')})"
+            f"the last turn came to {failed.error}; more labels may help, or more held-out "
+            f"samples: {command('ingest holdout.jsonl --split holdout')}"
         )
     return [
         *found,

@@ -74,12 +74,13 @@ def served_at(tx: RegistryReading, task: str, at: datetime) -> Served:
 
 def _champion(rollouts: Iterable[Told], at: datetime) -> tuple[RolloutLine, TransitionLine] | None:
     """The last change of champion that was no later than ``at``."""
-    found = None
-    for rollout, transitions in rollouts:
-        for transition in transitions:
-            if transition.at <= at and transition.state in ("promoted", "serving"):
-                found = (rollout, transition)
-    return found
+    changes = [
+        (rollout, transition)
+        for rollout, transitions in rollouts
+        for transition in transitions
+        if transition.at <= at and transition.state in ("promoted", "serving")
+    ]
+    return max(changes, key=lambda change: change[1].at, default=None)
 
 
 def _running(rollouts: Iterable[Told], at: datetime) -> tuple[RolloutLine, TransitionLine] | None:

@@ -12,7 +12,7 @@ from console_places import needs_chromium
 from console_seed import LABELS, TASK, console_settings, opened
 from console_site import Site, answer, expert_context, serving, shown, watched_page
 from console_texts import TEXT_TASK, text_settings, texts
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from flywheel.review.config import ReviewSettings
 from flywheel.review.ports import Answer
@@ -186,6 +186,28 @@ def test_a_session_that_ends_while_somebody_types_costs_no_word(
         page.reload()
         assert shown(page) != sample
         expect(text).to_have_value("We are sorry.")
+
+
+def test_a_command_that_is_clicked_before_its_script_came_is_not_lost(
+    browser: Browser, tmp_path: Path, story: Path
+) -> None:
+    with (
+        serving(tmp_path, story, console_settings(tmp_path)) as site,
+        expert_context(browser, site.url) as context,
+        watched_page(context) as page,
+    ):
+        held: list[Route] = []
+
+        def hold(route: Route) -> None:
+            held.append(route)
+
+        page.route("**/rollout.js*", hold)
+        page.goto(f"/rollout/{TASK}", wait_until="commit")
+        page.get_by_role("button", name="Pause").click()
+        assert not page.get_by_label("Reason").is_visible()
+        (script,) = held
+        script.continue_()
+        page.get_by_label("Reason").fill("The data centre moves")
 
 
 def test_a_reason_for_a_command_outlasts_the_session(

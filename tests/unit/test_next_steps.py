@@ -114,3 +114,13 @@ def test_what_is_missing_comes_before_what_waits() -> None:
 
 def test_where_turns_are_made_by_hand_alone_none_is_promised() -> None:
     assert steps(RetrainingSettings(enabled=False)) == []
+
+
+def test_after_a_refusal_it_says_what_the_gate_lacked() -> None:
+    refused = turn("succeeded", ended_at=NOW, error="no release: +0.000 on 6 held-out samples")
+    assert steps(turns=(refused,)) == [
+        "the last turn came to no release: +0.000 on 6 held-out samples; more labels may help, or "
+        "more held-out samples: `flywheel ingest holdout.jsonl --split holdout`",
+        "the next turn begins at 200 new labels (57 so far), or by `flywheel retrain --by YOU "
+        '--why "…"`',
+    ]

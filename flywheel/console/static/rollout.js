@@ -72,4 +72,7 @@ el("command-form").addEventListener("submit", async (event) => {
 // Left while a command was on its way, and come back to by the page cache.
 window.addEventListener("pageshow", () => { el("command-do").disabled = false; });
 
+early.ready = true;
+early.control?.click();
+
 live();
