@@ -5,6 +5,7 @@ FlywheelError
 ├── WorkspaceError            the workspace is missing, locked or damaged
 ├── ArtefactError             a download, cache or weights file is not what it should be
 ├── BrokerError               Kafka cannot be reached or refused something   (retryable)
+│   ├── ForeignBroker         the broker that answers is another workspace's
 │   └── RecordRefused         a record that its topic does not take
 ├── StorageError              the database cannot be reached or refused      (retryable)
 ├── EventError
@@ -79,6 +80,14 @@ class BrokerError(FlywheelError):
     retryable = True
     status = 503
     title = "Broker not available"
+
+
+class ForeignBroker(BrokerError):
+    """Another Kafka than the workspace's own answers where that should: nothing was asked of it."""
+
+    code = "foreign-broker"
+    retryable = False
+    title = "Another workspace's broker"
 
 
 class RecordRefused(BrokerError):

@@ -48,6 +48,10 @@ class KafkaSettings(Settings):
     sasl_password: SecretStr | None = Field(
         None, description="From FLYWHEEL_KAFKA_SASL_PASSWORD; never written in the file."
     )
+    # No key of the file. By it the workspace's own broker is told from another at its port.
+    state: Path | None = Field(
+        None, exclude=True, description="The state folder of the workspace that these are of."
+    )
 
     @property
     def local(self) -> bool:

@@ -238,6 +238,8 @@ def _read(workspace: Path, environ: Mapping[str, str] | None) -> dict[str, Any]:
         )
     if "workspace" in raw:
         raise ConfigurationError("workspace", "no such key", "name the folder with --workspace")
+    if "state" in _table(raw, "kafka"):
+        raise ConfigurationError("kafka.state", "no such key")
     for section, key in _SECRETS:
         if key in _table(raw, section):
             raise ConfigurationError(
@@ -253,6 +255,8 @@ def _read(workspace: Path, environ: Mapping[str, str] | None) -> dict[str, Any]:
         if isinstance(table, dict):
             table[keys[-1]] = value
     from_workspace(raw, workspace)
+    if isinstance(kafka := raw.setdefault("kafka", {}), dict):
+        kafka["state"] = Layout(workspace).state
     return {**raw, "workspace": workspace}
 
 

@@ -18,7 +18,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from flywheel.contracts.codec import Record, decode, encode
 from flywheel.contracts.events import Event
-from flywheel.errors import BrokerError, EventError, FlywheelError
+from flywheel.errors import BrokerError, EventError, FlywheelError, ForeignBroker
 from streams import connection
 from streams.arrival import no_later_than_arrival
 from streams.batches import Handle, RejectedEvents, handle_batch
@@ -127,6 +127,9 @@ async def _watch(kafka: KafkaSettings, loops: Sequence[_Loop], stop: asyncio.Eve
         try:
             await asyncio.to_thread(connection.require_listener, kafka)
             heard = time.monotonic()
+        except ForeignBroker as error:
+            _log.error("another Kafka has the port, ending the process", reason=str(error))
+            return EXIT_HOPELESS
         except BrokerError as error:
             if time.monotonic() - heard > _DEAF_SECONDS:
                 # After minutes without a broker the clients have piled up retries: start clean.

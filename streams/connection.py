@@ -7,6 +7,7 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 from flywheel.errors import BrokerError, ConfigurationError
+from streams.local_broker.ownership import require_own_cluster
 
 if TYPE_CHECKING:
     from flywheel.settings import KafkaSettings
@@ -27,7 +28,8 @@ def kafka_python(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:
 
 
 def require_listener(kafka: KafkaSettings, timeout: float = 2.0) -> None:
-    """Raise BrokerError unless some bootstrap server takes a connection.
+    """Raise BrokerError unless some bootstrap server takes a connection; ForeignBroker when the
+    workspace's own broker is meant and another answers.
 
     Kafka's clients try for half a minute before they say so, and leave open sockets behind.
     """
@@ -35,7 +37,7 @@ def require_listener(kafka: KafkaSettings, timeout: float = 2.0) -> None:
     for server in kafka.servers.split(","):
         host, _, port = server.strip().rpartition(":")
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout).close()
+            link = socket.create_connection((host.strip("[]"), int(port)), timeout)
         except ValueError:
             raise ConfigurationError(
                 "kafka.bootstrap_servers", f"{server!r} is not host:port"
@@ -43,6 +45,8 @@ def require_listener(kafka: KafkaSettings, timeout: float = 2.0) -> None:
         except OSError as error:
             reasons.append(f"{server}: {error.strerror or error}")
         else:
+            with link:
+                require_own_cluster(kafka, link)
             return
     hint = "start it with `flywheel kafka start`" if kafka.local else "check [kafka]"
     raise BrokerError(f"no Kafka takes connections ({'; '.join(reasons)}): {hint}")

@@ -13,7 +13,7 @@ from prometheus_client import Counter
 
 from flywheel.contracts.codec import Record, encode
 from flywheel.contracts.events import Event
-from flywheel.errors import BrokerError, RecordRefused
+from flywheel.errors import BrokerError, ForeignBroker, RecordRefused
 from streams import connection
 from streams.topics import LARGEST_RECORD_BYTES
 
@@ -27,6 +27,9 @@ _published = Counter("flywheel_published_records", "Records acknowledged by Kafk
 # others; no topic's name; not valid in this topic. A writer that is not allowed (29) is no fault of
 # its records: they wait.
 _REFUSALS = {10, 18, 17, 87}
+
+# How long a client that stays may go on before it is looked again whose broker answers.
+_LOOK_SECONDS = 1.0
 
 
 class KafkaPublisher:
@@ -47,6 +50,7 @@ class KafkaPublisher:
         self._closing = closing
         self._lock = Lock()
         self._producer: Any = None
+        self._looked = 0.0
 
     def publish(self, events: Sequence[Event]) -> None:
         """Send and wait for every acknowledgement. Raises BrokerError when one does not come.
@@ -89,6 +93,7 @@ class KafkaPublisher:
         if any(value is None for record in records for _, value in record.headers):
             self._publish_exactly(records, stored)
             return
+        self._require_own_broker()
         producer = self._connected()
         deadline = time.monotonic() + self._timeout
         futures: list[Any] = []
@@ -122,6 +127,20 @@ class KafkaPublisher:
             producer, self._producer = self._producer, None
         if producer is not None:
             _end(producer, seconds=self._closing)
+
+    def _require_own_broker(self) -> None:
+        """Let go of a client whose broker went and whose port another workspace's took since."""
+        producer = self._producer
+        if producer is None or time.monotonic() - self._looked < _LOOK_SECONDS:
+            return
+        try:
+            connection.require_listener(self._kafka)
+        except ForeignBroker:
+            self._discard(producer, seconds=0)
+            raise
+        except BrokerError:
+            return  # it is away: the client waits for it
+        self._looked = time.monotonic()
 
     def _connected(self) -> Any:
         from kafka import KafkaProducer

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from flywheel.contracts.events import TOPICS, TopicSpec
-from flywheel.errors import BrokerError
+from flywheel.errors import BrokerError, ForeignBroker
 from streams import connection
 
 if TYPE_CHECKING:
@@ -86,11 +86,14 @@ def await_broker(kafka: KafkaSettings) -> None:
 
 
 def wait_for_broker(kafka: KafkaSettings, timeout: float = 60.0) -> None:
-    """Return when Kafka answers. Raises BrokerError after ``timeout`` seconds."""
+    """Return when Kafka answers. Raises BrokerError after ``timeout`` seconds, and ForeignBroker
+    at once: another workspace's broker does not go away by itself."""
     deadline = time.monotonic() + timeout
     while True:
         try:
             admin_client(kafka).close()
+        except ForeignBroker:
+            raise
         except BrokerError:
             if time.monotonic() > deadline:
                 raise

@@ -29,7 +29,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
 @pytest.fixture
 def workspace(tmp_path: Path, broker: KafkaSettings) -> Path:
     base = make_encoder(tmp_path / "base")
-    values = {"kafka_port": broker.local_port}
+    values = {"kafka.bootstrap_servers": broker.servers}
     text = flywheel_toml("species", ["animal", "plant"], str(base), values=values)
     (tmp_path / "flywheel.toml").write_text(text, "utf-8")
     return tmp_path

@@ -24,8 +24,8 @@ from streams.lag import agent_lag, handled_all
 from streams.publisher import KafkaPublisher
 
 
-def workspace(folder: Path, kafka_port: int) -> FlywheelSettings:
-    text = flywheel_toml("species", ["animal", "plant"], "base", values={"kafka_port": kafka_port})
+def workspace(folder: Path, **values: object) -> FlywheelSettings:
+    text = flywheel_toml("species", ["animal", "plant"], "base", values=values)
     (folder / "flywheel.toml").write_text(text, "utf-8")
     return load_settings(folder, {})
 
@@ -33,7 +33,7 @@ def workspace(folder: Path, kafka_port: int) -> FlywheelSettings:
 @pytest.fixture
 def down(tmp_path: Path) -> FlywheelSettings:
     """A workspace of which nothing runs."""
-    return workspace(tmp_path, free_port())
+    return workspace(tmp_path, kafka_port=free_port())
 
 
 def status(settings: FlywheelSettings, *arguments: str) -> str:
@@ -122,7 +122,7 @@ def test_status_shows_how_far_agents_are_behind(tmp_path: Path, kafka: KafkaSett
     publisher = KafkaPublisher(kafka, "test-status")
     publisher.publish(traffic(3))
     publisher.close()
-    settings = workspace(tmp_path, kafka.local_port)
+    settings = workspace(tmp_path, **{"kafka.bootstrap_servers": kafka.servers})
     lag = found(settings)["lag"]
     assert set(lag) == {f"flywheel.{name}" for name in ("triage", "review", "labels", "evidence")}
     assert lag["flywheel.triage"] >= 3

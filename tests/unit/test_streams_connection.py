@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import pytest
 from pydantic import SecretStr
 
@@ -58,3 +64,39 @@ def test_when_nothing_listens_every_address_is_named() -> None:
     nowhere = KafkaSettings(bootstrap_servers="127.0.0.1:9,127.0.0.1:10")
     with pytest.raises(BrokerError, match=r"127\.0\.0\.1:9.*127\.0\.0\.1:10"):
         connection.require_listener(nowhere)
+
+
+@contextmanager
+def listener(says: bytes) -> Iterator[int]:
+    """The port of what takes one connection, says something and hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with server.accept()[0] as link:
+                link.recv(1024)
+                link.sendall(says)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("says", "match"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is not Kafka: set another kafka.local_port"),
+        (b"\0\0\0\x08\0\0\0\x01\0\0\0\0", "is not Kafka|does not answer as Kafka does"),
+        (b"\0\0\0\x0c\0\0\0\x09" + bytes(8), "is not Kafka"),
+        (b"", "does not answer as Kafka does"),
+    ],
+    ids=["HTTP", "cut short", "another answer", "silence"],
+)
+def test_what_has_the_port_and_is_no_kafka_is_said(says: bytes, match: str, tmp_path: Path) -> None:
+    with listener(says) as port, pytest.raises(BrokerError, match=match):
+        connection.require_listener(KafkaSettings(local_port=port, state=tmp_path))
+
+
+def test_settings_of_no_workspace_ask_nothing() -> None:
+    with listener(b"") as port:
+        connection.require_listener(KafkaSettings(local_port=port))
