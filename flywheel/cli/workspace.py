@@ -35,12 +35,13 @@ def up(ctx: click.Context) -> None:
     from flywheel.turn.contradictions import begin_with
 
     settings = load_settings(ctx.obj)
+    # First of all: who waits for what this starts sees by it that it is here.
+    held = lock(settings)
     check_engine(settings)
     check_compressor(settings)
     check_disk(settings)
     for line in begin_with(settings):
         click.echo(f"warning: {line}", err=True)
-    held = lock(settings)
     # Before anything is ended: what a killed supervisor left may be serving.
     check_bases(settings)
     if orphans := members(settings):
@@ -87,7 +88,12 @@ def down(ctx: click.Context) -> None:
 @click.command()
 @click.option("--urls", is_flag=True, help="Only where gateway and console are, as JSON.")
 @json_option
-@click.option("--wait", type=float, metavar="SECONDS", help="First wait until all is healthy.")
+@click.option(
+    "--wait",
+    type=float,
+    metavar="SECONDS",
+    help="First wait until all is healthy; less when no `up` runs, or it ended.",
+)
 @click.pass_context
 def status(ctx: click.Context, urls: bool, as_json: bool, wait: float | None) -> None:
     """What runs, what is made, what serves which task, what waits, and what to do next.
@@ -95,8 +101,9 @@ def status(ctx: click.Context, urls: bool, as_json: bool, wait: float | None) ->
     Answers also while parts are down. Exit code 1 while no supervisor runs.
     """
     from flywheel.cli.status_words import PROCESS_COLUMNS, process_rows, status_text
+    from flywheel.ops.await_healthy import wait_healthy
     from flywheel.ops.standing import standing
-    from flywheel.ops.supervisor import Supervisor, address
+    from flywheel.ops.supervisor import address
 
     settings = load_settings(ctx.obj)
     if urls:
@@ -107,7 +114,7 @@ def status(ctx: click.Context, urls: bool, as_json: bool, wait: float | None) ->
         click.echo(json.dumps(where))
         return
     if wait is not None:
-        Supervisor(settings).wait_healthy(wait)
+        wait_healthy(settings, wait)
     found = standing(settings)
     if as_json:
         show_json(found)

@@ -10,9 +10,6 @@ import shutil
 import socket
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 import xmlrpc.client
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -234,41 +231,6 @@ class Supervisor:
     def shutdown(self) -> None:
         """Stop every process, then the supervisor."""
         self._call("shutdown")
-
-    def wait_healthy(self, timeout: float) -> None:
-        """Return when every process runs and says that it is healthy.
-
-        Raises WorkspaceError naming the first that is not, with the tail of its log.
-        """
-        deadline = time.monotonic() + timeout
-        waiting = programs(self._settings)
-        while waiting:
-            try:
-                states = self.processes()
-            except WorkspaceError:
-                states = {}
-            waiting = [p for p in waiting if not _healthy(p, states.get(p.name, {}))]
-            if not waiting:
-                return
-            if time.monotonic() > deadline:
-                name = waiting[0].name
-                raise WorkspaceError(
-                    f"{name} did not come up in {timeout:.0f} s; the end of its log:\n"
-                    + log_tail(self._settings, name)
-                )
-            time.sleep(0.2)
-
-
-def _healthy(program: Program, state: dict[str, Any]) -> bool:
-    if state.get("statename") not in {"RUNNING", "STARTING"}:
-        return False
-    if program.health is None:
-        return state.get("statename") == "RUNNING"
-    try:
-        with urllib.request.urlopen(program.health, timeout=2) as answer:  # noqa: S310
-            return int(answer.status) == 200
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 def log_tail(settings: FlywheelSettings, name: str, lines: int = 15) -> str:

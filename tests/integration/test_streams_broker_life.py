@@ -31,7 +31,7 @@ sys.exit(LocalBroker(Path(sys.argv[1]), int(sys.argv[2])).run_foreground())
 def test_a_broker_from_its_first_start_to_its_reset(tmp_path: Path) -> None:
     port = free_port()
     broker = LocalBroker(tmp_path, port)
-    kafka = KafkaSettings(local_port=port)
+    kafka = KafkaSettings(local_port=port, state=tmp_path)
     # What the supervisor runs: its process becomes Kafka, so its signals reach Kafka.
     process = subprocess.Popen(
         [sys.executable, "-c", FOREGROUND, str(tmp_path), str(port)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import signal
@@ -18,6 +19,7 @@ from kafka_fixture import free_port
 
 from flywheel.errors import WorkspaceError
 from flywheel.ops import shutdown, supervisor, up_lock
+from flywheel.ops.await_healthy import wait_healthy
 from flywheel.ops.template import flywheel_toml
 from flywheel.settings import FlywheelSettings, load_settings
 
@@ -233,8 +235,41 @@ def test_without_a_log_the_tail_says_where_it_would_be(tmp_path: Path) -> None:
 
 def test_what_does_not_come_up_is_named_with_its_log(tmp_path: Path) -> None:
     settings = workspace(tmp_path, **free_ports())
-    with pytest.raises(WorkspaceError, match=r"(?s)kafka did not come up .*no log yet"):
-        supervisor.Supervisor(settings).wait_healthy(0)
+    with (
+        up_lock.lock(settings),
+        pytest.raises(WorkspaceError, match=r"(?s)kafka did not come up .*no log yet"),
+    ):
+        wait_healthy(settings, 0)
+
+
+def test_waiting_ends_where_no_supervisor_comes(tmp_path: Path) -> None:
+    settings = workspace(tmp_path, **free_ports())
+    with pytest.raises(WorkspaceError, match="no supervisor runs") as caught:
+        wait_healthy(settings, 3600, grace=0.3)
+    assert f"`flywheel -w {tmp_path} up`" in str(caught.value)
+    assert "kafka" not in str(caught.value)
+    log = settings.layout.log("supervisor")
+    log.parent.mkdir(parents=True)
+    log.write_text("".join(f"line {number}\n" for number in range(50)), "utf-8")
+    with pytest.raises(WorkspaceError, match=r"(?s)supervisor's log:\nline 45\n.*line 49$"):
+        wait_healthy(settings, 0)
+
+
+def test_waiting_ends_with_the_up_that_it_waits_for(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
+    threading.Timer(0.5, holder.kill).start()
+    with pytest.raises(WorkspaceError, match="ended before all was healthy"):
+        wait_healthy(load_settings(tmp_path), 3600, grace=3600)
+
+
+def test_an_up_that_fails_is_noticed_by_who_waits(tmp_path: Path) -> None:
+    workspace(tmp_path, **free_ports())  # it has no base model
+    command = [sys.executable, "-m", "flywheel", "-w", str(tmp_path), "up"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL):
+        waited = flywheel(tmp_path, "status", "--wait", "3600")
+    assert waited.returncode == 1
+    assert re.search("ended before all was healthy|no supervisor runs", waited.stderr)
 
 
 def test_without_a_supervisor_status_says_what_to_do(tmp_path: Path) -> None:
