@@ -19,7 +19,8 @@ from flywheel.rollout.ports import Rollout
 
 class TaskFacts(msgspec.Struct, frozen=True, kw_only=True):
     """How one task stands. ``turns`` newest first; ``new`` are labels since the last dataset;
-    ``waiting`` releases that had no rollout yet, newest last."""
+    ``waiting`` releases that had no rollout yet, newest last. Where no model servers are
+    expected, that none answers says nothing of the release."""
 
     task: str
     champion: str | None
@@ -32,6 +33,7 @@ class TaskFacts(msgspec.Struct, frozen=True, kw_only=True):
     answers: Readiness | None = None
     waiting: tuple[str, ...] = ()
     base_problem: ConfigurationError | None = None
+    servers_expected: bool = True
 
     @property
     def running(self) -> Turn | None:
@@ -56,7 +58,8 @@ def next_steps(
     with the task where it has to be named."""
     given = facts.labels.given
     found = []
-    if facts.champion is not None and facts.answers is not None and not facts.answers.ready:
+    unanswered = facts.answers is not None and not facts.answers.ready
+    if facts.champion is not None and unanswered and facts.servers_expected:
         found.append(
             f"requests are not answered: start the model servers if they are down; if "
             f"{facts.champion} is damaged or gone, put its folder back, or restore a former "

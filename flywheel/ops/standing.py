@@ -107,6 +107,8 @@ def standing(settings: FlywheelSettings) -> Standing:
     except FlywheelError as error:
         problems.append(str(error))
     tasks: dict[str, TaskStanding] = {}
+    # Those elsewhere have nothing to do with a supervisor here.
+    expected = supervisor is not None or bool(settings.serving.urls)
     servers = HttpModelServers(settings.serving.endpoints, _HEALTH_SECONDS, generate=False)
     try:
         with open_database(settings) as database:
@@ -117,7 +119,9 @@ def standing(settings: FlywheelSettings) -> Standing:
                     name.partition("/")[0] for name in tx.balance.labels_without_sample()
                 )
                 for task in settings.tasks:
-                    tasks[task] = _task(settings, tx, ready, task, unmatched[task], utc_now())
+                    facts = _facts(settings, tx, ready, task, utc_now())
+                    facts = msgspec.structs.replace(facts, servers_expected=expected)
+                    tasks[task] = _task(settings, facts, unmatched[task], utc_now())
     except FlywheelError as error:
         problems.append(str(error))
     return Standing(
@@ -193,14 +197,9 @@ def health_problem(url: str) -> str | None:
 
 
 def _task(
-    settings: FlywheelSettings,
-    tx: Transaction,
-    ready: Mapping[str, Readiness],
-    task: str,
-    unmatched: int,
-    now: datetime,
+    settings: FlywheelSettings, facts: TaskFacts, unmatched: int, now: datetime
 ) -> TaskStanding:
-    facts = _facts(settings, tx, ready, task, now)
+    task = facts.task
     console = address(settings.console.host, settings.console.port)
     counts = msgspec.structs.asdict(facts.labels)
     del counts["latest"]

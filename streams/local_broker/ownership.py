@@ -39,7 +39,8 @@ def require_own_cluster(kafka: KafkaSettings, link: socket.socket) -> None:
     raise ForeignBroker(
         f"port {kafka.local_port} is answered by another Kafka (cluster {answering}), not by this "
         f"workspace's{ours}: set another kafka.local_port in flywheel.toml, or stop the other one, "
-        "then start this workspace with `flywheel up`"
+        "then start this workspace with `flywheel up`; where that Kafka is meant, name it under "
+        "kafka.bootstrap_servers"
     )
 
 

@@ -75,12 +75,14 @@ def test_a_base_model_that_is_not_there_is_a_fault(workspace: Path) -> None:
     assert "no weights" in done.stdout
 
 
-def test_the_base_model_is_looked_at_without_a_broker_too(workspace: Path) -> None:
+def test_the_base_model_is_looked_at_without_a_broker_too(
+    workspace: Path, broker: KafkaSettings
+) -> None:
     (workspace / "base" / "config.json").unlink()
     config = workspace / "flywheel.toml"
-    here = found(workspace)["uses"]["broker"]
-    port = here.split("port ")[1].split(" ")[0]
-    config.write_text(config.read_text("utf-8").replace(port, str(free_port())), "utf-8")
+    assert broker.servers in found(workspace)["uses"]["broker"]
+    away = config.read_text("utf-8").replace(broker.servers, f"127.0.0.1:{free_port()}")
+    config.write_text(away, "utf-8")
     problems = found(workspace)["problems"]
     assert len(problems) == 2
     assert "no config.json" in problems[0]

@@ -255,3 +255,17 @@ def test_a_rollout_of_long_ago_is_found_and_the_list_says_that_it_is_none_of_all
     assert world.get(f"/rollout/{TASK}?skip=-1").status_code == 422
     assert "ended 2" in world.words("first")
     assert world.get(f"/api/rollouts/{TASK}/first").status_code == 200
+
+
+def test_a_first_release_was_not_tried_against_itself(tmp_path: Path) -> None:
+    world = World(tmp_path, opened(f"sqlite:///{tmp_path / 'empty.db'}"))
+    with world.database.transaction("trainer") as tx:
+        tx.challengers.enqueue(TASK, release_id(1), utc_now(), True)
+    world.tick()
+    words = world.words()
+    short = release_id(1).rsplit("-", 1)[-1][:7]
+    assert f"{short}, the first release, since" in words
+    assert f"{short} first release" in words
+    assert f"against {short}" not in words
+    assert f"{short} {short}" not in words
+    world.database.dispose()

@@ -14,6 +14,7 @@ from flywheel.ops.next_steps import TaskFacts, next_steps
 from flywheel.retraining.config import RetrainingSettings
 from flywheel.retraining.ports import Turn, TurnRequest
 from flywheel.review.ports import QueueDepth
+from flywheel.rollout.decide import Readiness
 from flywheel.rollout.ports import Rollout
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -124,3 +125,9 @@ def test_after_a_refusal_it_says_what_the_gate_lacked() -> None:
         "the next turn begins at 200 new labels (57 so far), or by `flywheel retrain --by YOU "
         '--why "…"`',
     ]
+
+
+def test_a_release_is_suspected_only_while_model_servers_should_answer() -> None:
+    nobody = Readiness(ready=0, total=2, reason="connection refused")
+    assert "put its folder back" in steps(answers=nobody)[0]
+    assert not any("folder" in step for step in steps(answers=nobody, servers_expected=False))

@@ -192,6 +192,13 @@ def test_an_unknown_key_is_answered_with_the_nearest(tmp_path: Path, key: str, m
     assert caught.value.key == key.partition(" =")[0]
 
 
+def test_the_state_folder_comes_from_the_workspace_alone(tmp_path: Path) -> None:
+    assert load(tmp_path, TASK).kafka.state == tmp_path / ".flywheel"
+    with pytest.raises(ConfigurationError, match="no such key") as caught:
+        load(tmp_path, "kafka.state = '/elsewhere'\n" + TASK)
+    assert caught.value.key == "kafka.state"
+
+
 def test_a_language_model_is_compressed_as_one_unless_the_task_says_how(tmp_path: Path) -> None:
     text = "[serving]\nengine = 'vllm'\n" + TASK + "model = 'llm'\n"
     assert load(tmp_path, text).task("species").compression.variants == ("w8a8",)
