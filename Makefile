@@ -27,7 +27,7 @@ up: install ## Start every process of the workspace (WORKSPACE=folder) under one
 	@.venv/bin/flywheel --workspace $(WORKSPACE) up $(ARGS)
 
 # Three workers on two cores: they wait for processes that they started for much of the time.
-test: install ## Run the tests (about 10 minutes on 2 cores); ARGS="tests/unit -k name" runs some
+test: install ## Run the tests (about 12 minutes on 2 cores); ARGS="tests/unit -k name" runs some
 	@PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder \
 		--durations 15 $(ARGS)
 

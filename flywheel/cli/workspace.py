@@ -36,32 +36,36 @@ def up(ctx: click.Context) -> None:
 
     settings = load_settings(ctx.obj)
     # First of all: who waits for what this starts sees by it that it is here.
-    held = lock(settings)
-    check_engine(settings)
-    check_compressor(settings)
-    check_disk(settings)
-    for line in begin_with(settings):
-        click.echo(f"warning: {line}", err=True)
-    # Before anything is ended: what a killed supervisor left may be serving.
-    check_bases(settings)
-    if orphans := members(settings):
-        click.echo(f"ending what a killed supervisor left: {names(orphans)}", err=True)
-        if left := end(settings):
-            raise WorkspaceError(f"{names(left)} would not end: kill it by hand, then start again")
-    prepare(settings)
-    check_ports(settings)
-    click.echo(f"starting {', '.join(program.name for program in programs(settings))}", err=True)
-    click.echo(
-        f"console {address(settings.console.host, settings.console.port)}  "
-        f"gateway {address(settings.gateway.host, settings.gateway.port)}  "
-        f"logs {settings.layout.logs}",
-        err=True,
-    )
-    # The lock lives as long as the supervisor that takes this process' place.
-    os.set_inheritable(held.fileno(), True)
-    arguments = command(settings)
-    os.chdir(settings.workspace)
-    os.execv(arguments[0], arguments)  # noqa: S606
+    with lock(settings) as held:
+        check_engine(settings)
+        check_compressor(settings)
+        check_disk(settings)
+        for line in begin_with(settings):
+            click.echo(f"warning: {line}", err=True)
+        # Before anything is ended: what a killed supervisor left may be serving.
+        check_bases(settings)
+        if orphans := members(settings):
+            click.echo(f"ending what a killed supervisor left: {names(orphans)}", err=True)
+            if left := end(settings):
+                raise WorkspaceError(
+                    f"{names(left)} would not end: kill it by hand, then start again"
+                )
+        prepare(settings)
+        check_ports(settings)
+        click.echo(
+            f"starting {', '.join(program.name for program in programs(settings))}", err=True
+        )
+        click.echo(
+            f"console {address(settings.console.host, settings.console.port)}  "
+            f"gateway {address(settings.gateway.host, settings.gateway.port)}  "
+            f"logs {settings.layout.logs}",
+            err=True,
+        )
+        # The lock lives as long as the supervisor that takes this process' place.
+        os.set_inheritable(held.fileno(), True)
+        arguments = command(settings)
+        os.chdir(settings.workspace)
+        os.execv(arguments[0], arguments)  # noqa: S606
 
 
 @click.command()
