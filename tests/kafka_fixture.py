@@ -53,14 +53,21 @@ def end_with_parent(pid: int) -> None:
     ).wait()
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A port that is free, and the next one too (the broker's controller takes it)."""
+    """A port that is free, and the next one too (the broker's controller takes it); another one
+    each time, and never the next of one that was given."""
     # Below the range that systems lend to outgoing connections, or a client could take it first.
     while True:
-        port = random.SystemRandom().randint(20000, 32000)  # no seed may repeat it
+        port = 2 * random.SystemRandom().randint(10000, 16000)  # no seed may repeat it
+        if port in _given:
+            continue
         with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as two:
             one.bind(("127.0.0.1", port))
             two.bind(("127.0.0.1", port + 1))
+            _given.add(port)
             return port
 
 
