@@ -102,7 +102,9 @@ def install_problem_details(app: FastAPI) -> None:
     async def unexpected(request: Request, error: Exception) -> Response:
         _log.error("unexpected error", path=request.url.path, exc_info=error)
         detail = "An unexpected error; the log of this process has the details."
-        return problem(500, "error", "Internal error", detail)
+        # The server closes the connection after it: who keeps connections must not use this one.
+        closing = {"Connection": "close"}
+        return problem(500, "error", "Internal error", detail, closing)
 
     app.add_exception_handler(FlywheelError, flywheel_error)
     app.add_exception_handler(StorageError, flywheel_error)

@@ -138,6 +138,8 @@ def test_a_fault_of_ours_says_where_to_look(gate: Gateway, monkeypatch: pytest.M
     answer = gate.http.post("/v1/chat/completions", json=chat)
     assert answer.status_code == 500
     assert "log of this process" in said(answer)
+    # The server closes it: a client that kept it would have its next request cut off.
+    assert answer.headers["connection"] == "close"
 
 
 def test_a_request_that_the_end_of_the_process_cuts_off_is_told_so(tmp_path: Path) -> None:
