@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from release_records import release_record
 from sqlalchemy import select
 from storage_events import TASK, label, request, settled, traffic
 
@@ -205,23 +206,10 @@ class OldModel(SamePipeline):
         return super().commit_dataset(task)
 
     def assemble(self, turn: Turn, dataset: DatasetVersioned, _: object) -> Release:  # type: ignore[override]
-        return Release(
-            release=f"{TASK}-{dataset.version}",
-            task=TASK,
-            path="p",
+        return release_record(
+            f"{TASK}-{dataset.version}",
+            TASK,
             dataset_version=dataset.version,
-            parent=None,
-            created_at=datetime(2026, 1, 2, tzinfo=UTC),
-            git_commit="c",
-            accuracy=0.9,
-            accuracy_low=0.8,
-            accuracy_high=0.95,
-            size_bytes=1,
-            expert_labels=1,
-            auto_labels=0,
-            auto_label_error=None,
-            gate_passed=True,
-            gate_reason="not worse",
             recipe={"turn": turn.turn_id},
         )
 

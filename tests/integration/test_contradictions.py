@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from kafka_fixture import free_port
+from release_records import release_record
 
 from flywheel.cli import cli
 from flywheel.contracts.ids import utc_now
-from flywheel.contracts.release import Release
 from flywheel.errors import ConfigurationError
 from flywheel.ops.config_check import check
 from flywheel.ops.template import flywheel_toml
@@ -53,25 +52,7 @@ class Workspace:
 
     def serve(self, release: str, served: dict[str, Any]) -> None:
         """The release becomes champion, or begins its rollout beside one."""
-        record = Release(
-            release=release,
-            task=TASK,
-            path="p",
-            dataset_version="d",
-            parent=None,
-            created_at=datetime(2026, 1, 1, tzinfo=UTC),
-            git_commit="c",
-            accuracy=0.9,
-            accuracy_low=0.8,
-            accuracy_high=0.95,
-            size_bytes=1,
-            expert_labels=1,
-            auto_labels=0,
-            auto_label_error=None,
-            gate_passed=True,
-            gate_reason="not worse",
-            recipe={"served": served},
-        )
+        record = release_record(release, TASK, recipe={"served": served})
         with open_database(self.settings) as database, database.transaction("controller") as tx:
             tx.releases.add(record)
             tx.challengers.enqueue(TASK, release, utc_now(), True)
