@@ -59,7 +59,7 @@ def stage(root: Path, count: int, parent: str | None = None) -> Manifest:
     samples = [
         LabelledSample(
             sample_id=f"s{n:03}",
-            text=f"text number {n}",
+            content=f"text number {n}",
             label="ab"[n % 2],
             source="expert",
             annotators=("ann",),

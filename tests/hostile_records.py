@@ -30,7 +30,7 @@ def document(kind: type[Event], **fields: Any) -> bytes:
 COMMON = {"event_id": "e", "occurred_at": "2026-01-01T00:00:00Z", "task": "topic"}
 SPLIT = {"task": "topic", "champion": "topic-1"}
 SOUND: dict[type[Event], dict[str, Any]] = {
-    TrafficRecorded: {**COMMON, "sample_id": "s", "text": "?"},
+    TrafficRecorded: {**COMMON, "sample_id": "s", "content": "?"},
     ShadowRecorded: {
         **COMMON, "sample_id": "s", "release": "topic-1", "arm": "challenger", "rollout_id": "r",
     },
@@ -50,7 +50,7 @@ SOUND: dict[type[Event], dict[str, Any]] = {
         **COMMON, "sample_id": "s", "value": "v", "source": "user", "annotator": "a",
     },
     ReviewRequested: {
-        **COMMON, "sample_id": "s", "text": "?", "reason": "r", "priority": 1.0,
+        **COMMON, "sample_id": "s", "content": "?", "reason": "r", "priority": 1.0,
         "inclusion_probability": 0.5, "audit": False,
     },
     RolloutChanged: {
@@ -65,7 +65,7 @@ OUT_OF_BOUNDS: tuple[tuple[type[Event], dict[str, Any], str], ...] = (
     (TrafficRecorded, {"occurred_at": "0001-01-01T00:00:00Z"}, "occurred_at"),
     (TrafficRecorded, {"occurred_at": "9999-12-31T23:59:59Z"}, "occurred_at"),
     (TrafficRecorded, {"occurred_at": "2026-01-01T00:00:00"}, "occurred_at"),
-    (TrafficRecorded, {"text": "x" * 1_000_001}, "text"),
+    (TrafficRecorded, {"content": "x" * 1_000_001}, "content"),
     (TrafficRecorded, {"confidence": -0.1}, "confidence"),
     (TrafficRecorded, {"scores": {"a": 1e308}}, "scores"),
     (TrafficRecorded, {"latency_ms": -1.0}, "latency_ms"),

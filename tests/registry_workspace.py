@@ -124,7 +124,7 @@ class Workspace:
                         occurred_at=now,
                         task=TASK,
                         sample_id=sample.sample_id,
-                        text=sample.text,
+                        content=sample.text,
                         origin="ingest",
                     )
                     for sample in samples

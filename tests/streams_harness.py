@@ -21,12 +21,12 @@ SCRIPT = ROOT / "tests" / "faults" / "streams_worker.py"
 
 
 def traffic(
-    count: int, text: str = "a question", task: str = "streams-test"
+    count: int, content: str = "a question", task: str = "streams-test"
 ) -> list[TrafficRecorded]:
     """Traffic events with ids of their own."""
     return [
         TrafficRecorded(
-            event_id=new_id(), occurred_at=utc_now(), task=task, sample_id=new_id(), text=text
+            event_id=new_id(), occurred_at=utc_now(), task=task, sample_id=new_id(), content=content
         )
         for _ in range(count)
     ]

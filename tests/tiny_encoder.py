@@ -97,7 +97,7 @@ def labelled(
         samples.append(
             LabelledSample(
                 sample_id=f"s{seed}-{index:04}",
-                text=f"{' '.join(words)} {index}",
+                content=f"{' '.join(words)} {index}",
                 label=label,
                 source="expert",
                 annotators=("ann",),

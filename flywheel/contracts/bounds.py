@@ -137,7 +137,7 @@ def _checks(struct: type[msgspec.Struct]) -> tuple[tuple[str, Check], ...]:
 def _check_of(hint: Any) -> Check | None:
     """The check of one type; for a union or a collection, that of what it holds."""
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
-        return bounds_problem
+        return bounds_problem if _checks(hint) else None
     if get_origin(hint) is Annotated:
         inner, *notes = get_args(hint)
         if inner is datetime:

@@ -9,12 +9,18 @@ import msgspec
 
 from flywheel.contracts.bounds import bounds_problem
 from flywheel.contracts.events import EVENTS, TOPICS, Event, EventSpec
+from flywheel.contracts.upcast import upcast
 from flywheel.errors import MalformedEvent, UnknownEvent
 
 SCHEMA_HEADER = "schema"
 
 _by_type: dict[type[Event], EventSpec] = {spec.type: spec for spec in EVENTS}
-_by_schema: dict[str, EventSpec] = {f"{spec.schema}/{spec.version}": spec for spec in EVENTS}
+# With those of before: they become today's by ``contracts.upcast``.
+_by_schema: dict[str, tuple[EventSpec, int]] = {
+    f"{spec.schema}/{version}": (spec, version)
+    for spec in EVENTS
+    for version in range(1, spec.version + 1)
+}
 _names = {spec.schema for spec in EVENTS}
 _decoders = {spec.type: msgspec.json.Decoder(spec.type) for spec in EVENTS}
 _encoder = msgspec.json.Encoder()
@@ -68,7 +74,8 @@ def encode(event: Event) -> Record:
 
 
 def decode(value: bytes | None, headers: Mapping[str, bytes | str | None]) -> Event:
-    """The event in a record's ``value``. Fields that this version does not know are ignored.
+    """The event in a record's ``value``, of whatever version it was written in up to this one.
+    Fields that this version does not know are ignored.
 
     Raises MalformedEvent when the header is missing or the bytes are not that event within the
     bounds of ``contracts.bounds``, and UnknownEvent for a schema or a major version that this
@@ -78,13 +85,15 @@ def decode(value: bytes | None, headers: Mapping[str, bytes | str | None]) -> Ev
     if raw is None:
         raise MalformedEvent(f"the record has no {SCHEMA_HEADER!r} header: not written by Flywheel")
     schema = raw.decode(errors="replace") if isinstance(raw, bytes) else raw
-    spec = _by_schema.get(schema)
+    spec, version = _by_schema.get(schema, (None, 0))
     if spec is None:
         name = schema.partition("/")[0]
         hint = "a newer version wrote it: upgrade" if name in _names else "no such event"
         raise UnknownEvent(f"schema {schema[:_SHOWN]!r} is not known here ({hint})")
     if value is None:
         raise MalformedEvent(f"{schema}: the record has no value")
+    if version < spec.version:
+        return _decoded_earlier(spec, version, value)
     return _decoded(spec, value)
 
 
@@ -94,6 +103,19 @@ def event_id_in(value: bytes | None) -> str | None:
         return _identity.decode(value or b"").event_id
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def _decoded_earlier(spec: EventSpec, version: int, value: bytes) -> Event:
+    try:
+        fields = msgspec.json.decode(value)
+        if not isinstance(fields, dict):
+            raise MalformedEvent(f"{spec.schema}/{version}: expected an object")
+        now = _encoder.encode(upcast(spec.schema, version, spec.version, fields))
+    except RecursionError:
+        raise MalformedEvent(f"{spec.schema}/{version}: nested too deeply") from None
+    except (msgspec.MsgspecError, UnicodeError, OverflowError) as error:
+        raise MalformedEvent(f"{spec.schema}/{version}: {error}") from error
+    return _decoded(spec, now)
 
 
 def _decoded(spec: EventSpec, value: bytes) -> Event:

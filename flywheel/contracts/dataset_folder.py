@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from flywheel.contracts.events import LabelSource
+from flywheel.contracts.sample import Content, Messages
 from flywheel.errors import ArtefactError
 
 Part = Literal["train", "calibration", "holdout"]
@@ -18,13 +19,22 @@ MANIFEST_FILE = "manifest.json"
 
 
 class DatasetLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One labelled text. ``weight`` multiplies its loss in training."""
+    """One labelled input. ``weight`` multiplies its loss in training.
+
+    ``text`` is what a model of texts reads; ``messages`` the input itself, where it is more.
+    """
 
     sample_id: str
     text: str
     label: str
     source: LabelSource
     weight: float = 1.0
+    messages: Messages | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def content(self) -> Content:
+        """The input as it was sent."""
+        return self.text if self.messages is msgspec.UNSET else self.messages
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

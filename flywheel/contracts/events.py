@@ -1,4 +1,7 @@
-"""The events of the loop, frozen and versioned, and the one table of event → topic → key."""
+"""The events of the loop, frozen and versioned, and the one table of event → topic → key.
+
+Earlier versions of an event are read for ever: see ``contracts.upcast``.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ from flywheel.contracts.bounds import (
     Text,
 )
 from flywheel.contracts.release import Override
+from flywheel.contracts.sample import Content, as_text
 from flywheel.contracts.split import RolloutState, TrafficSplit
 
 Arm = Literal["champion", "challenger"]
@@ -58,7 +62,7 @@ class TrafficRecorded(Event, frozen=True, kw_only=True):
     """
 
     sample_id: Id
-    text: Text
+    content: Content
     origin: Origin = "gateway"
     source: Name = "anonymous"
     unit: Name = ""
@@ -78,6 +82,11 @@ class TrafficRecorded(Event, frozen=True, kw_only=True):
     tokens_in: Count = 0
     tokens_cut: Count = 0
     tokens_out: Count = 0
+
+    @property
+    def text(self) -> str:
+        """The input for what only reads text."""
+        return as_text(self.content)
 
 
 class ShadowRecorded(Event, frozen=True, kw_only=True):
@@ -125,7 +134,7 @@ class ReviewRequested(Event, frozen=True, kw_only=True):
     """
 
     sample_id: Id
-    text: Text
+    content: Content
     reason: Text
     priority: Priority
     inclusion_probability: Chance
@@ -137,6 +146,11 @@ class ReviewRequested(Event, frozen=True, kw_only=True):
     rollout_id: Id | None = None
     source: Name = "anonymous"
     tokens_cut: Count = 0
+
+    @property
+    def text(self) -> str:
+        """The input for what only reads text."""
+        return as_text(self.content)
 
 
 class LabelSettled(Event, frozen=True, kw_only=True):
@@ -280,10 +294,10 @@ def _origin(event: DeadLettered) -> str:
 
 
 EVENTS: tuple[EventSpec, ...] = (
-    EventSpec(TrafficRecorded, "TrafficRecorded", 1, "flywheel.traffic", _sample),
+    EventSpec(TrafficRecorded, "TrafficRecorded", 2, "flywheel.traffic", _sample),
     EventSpec(ShadowRecorded, "ShadowRecorded", 1, "flywheel.traffic", _sample),
     EventSpec(LabelRecorded, "LabelRecorded", 1, "flywheel.labels", _sample),
-    EventSpec(ReviewRequested, "ReviewRequested", 1, "flywheel.review", _sample),
+    EventSpec(ReviewRequested, "ReviewRequested", 2, "flywheel.review", _sample),
     EventSpec(LabelSettled, "LabelSettled", 1, "flywheel.settled", _sample),
     EventSpec(DatasetVersioned, "DatasetVersioned", 1, "flywheel.datasets", _task),
     EventSpec(ReleaseRegistered, "ReleaseRegistered", 1, "flywheel.releases", _task),

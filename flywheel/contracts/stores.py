@@ -11,13 +11,14 @@ import msgspec
 from flywheel.contracts.answers import is_right
 from flywheel.contracts.events import DatasetVersioned, LabelSource, Split
 from flywheel.contracts.release import Release
+from flywheel.contracts.sample import Content, as_text
 
 
 class LabelledSample(msgspec.Struct, frozen=True, kw_only=True):
     """A sample with its settled label. ``event_id`` is the event that settled it."""
 
     sample_id: str
-    text: str
+    content: Content
     label: str
     source: LabelSource
     annotators: tuple[str, ...]
@@ -26,6 +27,11 @@ class LabelledSample(msgspec.Struct, frozen=True, kw_only=True):
     audit: bool
     settled_at: datetime
     event_id: str
+
+    @property
+    def text(self) -> str:
+        """The input for what only reads text."""
+        return as_text(self.content)
 
 
 class SeedLabel(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +73,7 @@ class LabelStore(Protocol):
         ...
 
     def seed_labels(self, task: str, sample_ids: Sequence[str]) -> Mapping[str, SeedLabel]:
-        """Sample id → its seed label, of those that have one and a text."""
+        """Sample id → its seed label, of those that have one and an input."""
         ...
 
     def counts(self, task: str, after: str | None = None) -> LabelCounts:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from flywheel.contracts.answers import normalised, spelt
+from flywheel.contracts.answers import spelt
 from flywheel.contracts.dataset_folder import (
     MANIFEST_FILE,
     PARTS,
@@ -21,8 +21,8 @@ from flywheel.contracts.dataset_folder import (
     encode_lines,
 )
 from flywheel.contracts.ids import unit_fraction
-from flywheel.contracts.invisible import is_blank
 from flywheel.contracts.labels import AUTOMATIC, CALIBRATES, rank
+from flywheel.contracts.sample import fingerprint, not_plain, shows_nothing
 from flywheel.contracts.stores import LabelledSample
 from flywheel.datasets.config import DatasetSettings
 from flywheel.errors import ConfigurationError
@@ -65,7 +65,7 @@ def build_dataset(
         samples = [sample for sample in samples if sample.label not in retired]
         left_out["label retired"] += known - len(samples)
     _refuse_unknown(samples, labels, task)
-    seen = [sample for sample in samples if not is_blank(sample.text)]
+    seen = [sample for sample in samples if not shows_nothing(sample.content)]
     left_out["nothing to be seen in the text"] += len(samples) - len(seen)
     holdout, rest = _hold_out(seen, settings, left_out, salt)
     trusted = [sample for sample in rest if sample.source not in AUTOMATIC]
@@ -159,8 +159,8 @@ def _hold_out(
     rest = [sample for sample in rest if sample.sample_id not in held_out]
     left_out["holdout labelled automatically"] += len(marked) - len(measured)
     left_out["same text as another"] += len(measured) - len(holdout)
-    texts = {normalised(sample.text) for sample in marked}
-    unseen = [sample for sample in rest if normalised(sample.text) not in texts]
+    inputs = {fingerprint(sample.content) for sample in marked}
+    unseen = [sample for sample in rest if fingerprint(sample.content) not in inputs]
     left_out["same text as a holdout sample"] += len(rest) - len(unseen)
     single = _one_a_text(unseen)
     left_out["same text as another"] += len(unseen) - len(single)
@@ -182,9 +182,10 @@ def _draw_holdout(
         if sample.source not in CALIBRATES:
             usable.append(sample)
             continue
-        text, before = normalised(sample.text), spelt(sample.text)
-        drawn = unit_fraction("holdout", text, salt=salt) < share
-        if text != before and drawn != (unit_fraction("holdout", before, salt=salt) < share):
+        content = fingerprint(sample.content)
+        before = spelt(sample.content) if isinstance(sample.content, str) else content
+        drawn = unit_fraction("holdout", content, salt=salt) < share
+        if content != before and drawn != (unit_fraction("holdout", before, salt=salt) < share):
             left_out["drawn otherwise by an earlier version"] += 1
             continue
         usable.append(sample)
@@ -197,9 +198,9 @@ def _one_a_text(samples: Iterable[LabelledSample]) -> list[LabelledSample]:
     """Of samples with the same text, the one whose label is most trusted, then the newest."""
     best: dict[str, LabelledSample] = {}
     for sample in sorted(samples, key=lambda s: (s.settled_at, s.event_id, s.sample_id)):
-        text = normalised(sample.text)
-        if text not in best or rank(sample.source) <= rank(best[text].source):
-            best[text] = sample
+        content = fingerprint(sample.content)
+        if content not in best or rank(sample.source) <= rank(best[content].source):
+            best[content] = sample
     return list(best.values())
 
 
@@ -212,7 +213,7 @@ def _limit_automatic(
 ) -> list[LabelledSample]:
     """At most ``limit``, as evenly over their labels as there are, the rest by a fixed draw."""
     by_label: dict[str, list[LabelledSample]] = {}
-    drawn = sorted(samples, key=lambda s: unit_fraction("auto", normalised(s.text), salt=salt))
+    drawn = sorted(samples, key=lambda s: unit_fraction("auto", fingerprint(s.content), salt=salt))
     for sample in drawn:
         by_label.setdefault(kind_of(sample.label, labels), []).append(sample)
     rounds = (
@@ -235,7 +236,7 @@ def _choose_calibration(
             by_label.setdefault(kind_of(sample.label, labels), []).append(sample)
     chosen: list[LabelledSample] = []
     for same in by_label.values():
-        same.sort(key=lambda s: unit_fraction("calibration", normalised(s.text), salt=salt))
+        same.sort(key=lambda s: unit_fraction("calibration", fingerprint(s.content), salt=salt))
         chosen += same[: round(len(same) * share)]
     return chosen
 
@@ -248,6 +249,7 @@ def _lines(
             DatasetLine(
                 sample_id=s.sample_id,
                 text=s.text,
+                messages=not_plain(s.content) or msgspec.UNSET,
                 label=s.label,
                 source=s.source,
                 weight=_weight(s, weights or {}),

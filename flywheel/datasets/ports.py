@@ -6,13 +6,14 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from flywheel.contracts.events import LabelRecorded, LabelSettled, TrafficRecorded
+from flywheel.contracts.sample import Content
 
 
 class LabelIntake(Protocol):
     """Written by the label agent alone. Idempotent by event id; any order of events will do."""
 
-    def texts(self, samples: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
-        """(task, sample) → the text it was first recorded with, of those that are known."""
+    def inputs(self, samples: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], Content]:
+        """(task, sample) → the input it was first recorded with, of those that are known."""
         ...
 
     def record_samples(self, events: Sequence[TrafficRecorded]) -> None:

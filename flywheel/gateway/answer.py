@@ -11,6 +11,7 @@ import msgspec
 
 from flywheel.contracts.events import TrafficRecorded
 from flywheel.contracts.ids import new_id, utc_now
+from flywheel.contracts.sample import Content, as_text
 from flywheel.contracts.split import TrafficSplit
 from flywheel.errors import FlywheelError, ReleaseNotLoaded, Unavailable
 from flywheel.gateway.calls import Call, Prediction
@@ -35,12 +36,17 @@ class Ask:
 
     task: str
     call: Call
-    text: str
+    content: Content
     sample_id: str
     unit: str
     source: str
     received: float
     gone: Callable[[], bool]
+
+    @property
+    def text(self) -> str:
+        """What a model of texts is asked."""
+        return as_text(self.content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +200,7 @@ def _asked(ask: Ask, split: TrafficSplit, variant: Variant, event_id: str) -> Tr
         occurred_at=utc_now(),
         task=ask.task,
         sample_id=ask.sample_id,
-        text=ask.text,
+        content=ask.content,
         source=ask.source,
         unit=unit_of(split, ask.unit, ask.sample_id),
         release=variant.release,

@@ -18,6 +18,7 @@ from flywheel.contracts.addresses import LOOPBACK_NAMES
 from flywheel.contracts.answers import text_problem
 from flywheel.contracts.events import LabelRecorded
 from flywheel.contracts.ids import utc_now
+from flywheel.contracts.sample import Content
 from flywheel.errors import FlywheelError, NotFound, RequestError
 from flywheel.gateway.answer import Answered, Answers, Ask
 from flywheel.gateway.auth import Caller, Keys
@@ -36,8 +37,8 @@ from flywheel.gateway.requests import (
     FeedbackRequest,
     chat_chunks,
     chat_response,
+    check_content,
     check_id,
-    check_text,
     parse,
 )
 from flywheel.gateway.sample_ids import SAMPLE_HEADER, SampleIds, naming_headers, sample_name
@@ -142,7 +143,13 @@ class _Endpoints:
         labels = self._labels(body.model, "model")
         wanted = check_classification(raw) if labels else check_generation(body, raw)
         ask = self._ask(
-            request, caller, raw, task=body.model, text=body.text, user=body.user, received=received
+            request,
+            caller,
+            raw,
+            task=body.model,
+            content=body.text,
+            user=body.user,
+            received=received,
         )
         answered = await self._answers.answer(ask)
         release, prediction = answered.variant.release, answered.prediction
@@ -164,7 +171,13 @@ class _Endpoints:
                 '[{"role": "user", "content": "…"}]}'
             )
         ask = self._ask(
-            request, caller, raw, task=body.task, text=body.text, user=body.user, received=received
+            request,
+            caller,
+            raw,
+            task=body.task,
+            content=body.text,
+            user=body.user,
+            received=received,
         )
         answered = await self._answers.answer(ask)
         prediction = answered.prediction
@@ -249,12 +262,12 @@ class _Endpoints:
         raw: bytes,
         *,
         task: str,
-        text: str,
+        content: Content,
         user: str | None,
         received: float,
     ) -> Ask:
         call = CLASSIFY if self._labels(task) else GENERATE
-        check_text(text, self._limits.max_text_chars)
+        check_content(content, self._limits.max_text_chars)
         if user and user.isspace():
             user = None  # that names nobody, and would make one unit of all who send it
         if user:
@@ -263,14 +276,14 @@ class _Endpoints:
             naming_headers(request.scope["headers"]),
             caller,
             task=task,
-            text=text,
+            content=content,
             user=user,
             body=raw,
         )
         return Ask(
             task,
             call,
-            text,
+            content,
             sample_id,
             user or sample_id,
             caller.source,

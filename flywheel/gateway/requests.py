@@ -8,8 +8,9 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 
-from flywheel.contracts.bounds import id_problem, sample_problem
+from flywheel.contracts.bounds import id_problem
 from flywheel.contracts.events import FeedbackSource
+from flywheel.contracts.sample import Content, as_text, content_problem
 from flywheel.errors import RequestError, TooLarge
 from flywheel.gateway.calls import Prediction
 
@@ -161,11 +162,11 @@ def _text(content: Any, where: str) -> str:
     return "\n".join(texts)
 
 
-def check_text(text: str, max_chars: int) -> None:
-    """Raises RequestError for a text that no model should be asked about."""
-    if len(text) > max_chars:
-        raise TooLarge(f"the text has {len(text)} characters; at most {max_chars} are accepted")
-    problem = sample_problem(text)
+def check_content(content: Content, max_chars: int) -> None:
+    """Raises RequestError for an input that no model should be asked about."""
+    if (length := len(as_text(content))) > max_chars:
+        raise TooLarge(f"the text has {length} characters; at most {max_chars} are accepted")
+    problem = content_problem(content)
     if problem is not None:
         raise RequestError(problem)
 

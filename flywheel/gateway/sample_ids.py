@@ -10,6 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 
 from flywheel.contracts.ids import new_id
+from flywheel.contracts.sample import Content, written
 from flywheel.errors import Conflict, RequestError
 from flywheel.gateway.auth import Caller
 from flywheel.gateway.chosen_ids import ChosenIds
@@ -79,13 +80,14 @@ class SampleIds:
         caller: Caller,
         *,
         task: str,
-        text: str,
+        content: Content,
         user: str | None,
         body: bytes,
     ) -> str:
         """The id for a request. Raises RequestError for one that is none, and Conflict for one
         that stands for another text."""
         named = headers.get(SAMPLE_HEADER)
+        text = written(content)
         if named is not None:
             sample_id = sample_name(SAMPLE_HEADER, _read(SAMPLE_HEADER, named))
             self._chosen.take(task, sample_id, text)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import msgspec
 
-from flywheel.contracts.answers import normalised
 from flywheel.contracts.codec import encode
 from flywheel.contracts.events import Event, LabelRecorded, Split, TrafficRecorded
 from flywheel.contracts.ids import new_id, utc_now
+from flywheel.contracts.sample import Content, fingerprint
 from flywheel.contracts.stores import SeedLabel
 from flywheel.datasets.file_formats import Format
 from flywheel.datasets.labelled_file import LabelledFile, Row, UnusableLines, read_labelled
@@ -76,7 +76,7 @@ def ingest_file(
 
     of_task = settings.task(task)
     read = read_labelled(path, of_task.labels, of_task.label_titles, format)
-    last = {normalised(row.text): row for row in read}
+    last = {fingerprint(row.text): row for row in read}
     await_broker(settings.kafka)
     rows, standing = _known(settings, task, last)
     events, unchanged = _all_events(task, path, rows, standing, split, annotator, read.unit)
@@ -106,7 +106,7 @@ def ingest_file(
 
 
 def _conflicts(read: LabelledFile, last: Mapping[str, Row]) -> tuple[Conflict, ...]:
-    pairs = [(row, last[normalised(row.text)]) for row in read]
+    pairs = [(row, last[fingerprint(row.text)]) for row in read]
     return tuple(
         Conflict(row.line, row.label, counts.line, counts.label)
         for row, counts in pairs
@@ -183,7 +183,7 @@ def _all_events(
 
 
 def _events(
-    task: str, sample_id: str, text: str, label: str, split: Split | None, annotator: str
+    task: str, sample_id: str, content: Content, label: str, split: Split | None, annotator: str
 ) -> list[Event]:
     return [
         TrafficRecorded(
@@ -191,7 +191,7 @@ def _events(
             occurred_at=utc_now(),
             task=task,
             sample_id=sample_id,
-            text=text,
+            content=content,
             origin="ingest",
             source=annotator,
         ),

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from flywheel.contracts.answers import LONGEST_TEXT
 from flywheel.contracts.ids import utc_now
 from flywheel.contracts.reasons import before_answering
+from flywheel.contracts.sample import as_text
 from flywheel.errors import NotFound
 from flywheel.review import claim, submit
 from flywheel.review.access import annotator_name
@@ -124,9 +125,15 @@ def router(
 
 
 def _before_answering(sample: ReviewTask) -> dict[str, Any]:
-    """A sample as an expert gets it: its reason says nothing of what the model answered."""
+    """A sample as an expert gets it: its reason says nothing of what the model answered. ``text``
+    is its input, and ``messages`` where it is more than plain text."""
     shown: dict[str, Any] = msgspec.to_builtins(sample)
-    return shown | {"reason": before_answering(sample.reason, audit=sample.audit)}
+    content = shown.pop("content")
+    return shown | {
+        "text": as_text(sample.content),
+        "messages": None if isinstance(content, str) else content,
+        "reason": before_answering(sample.reason, audit=sample.audit),
+    }
 
 
 @dataclass(frozen=True, slots=True)

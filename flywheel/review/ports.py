@@ -10,17 +10,18 @@ import msgspec
 
 from flywheel.contracts.events import LabelSettled, ReviewRequested
 from flywheel.contracts.publishing import Outbox
+from flywheel.contracts.sample import Content
 
 TaskState = Literal["open", "claimed", "submitted", "settled", "withdrawn"]
 
 
 class ReviewTask(msgspec.Struct, frozen=True, kw_only=True):
-    """One sample in the queue of one task, where it is never queued twice. Of its text the release
+    """One sample in the queue of one task, where it is never queued twice. Of its input the release
     did not read ``tokens_cut`` tokens."""
 
     sample_id: str
     task: str
-    text: str
+    content: Content
     reason: str
     priority: float
     inclusion_probability: float

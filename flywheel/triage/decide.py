@@ -185,7 +185,7 @@ def _review(
         occurred_at=event.occurred_at,
         task=event.task,
         sample_id=event.sample_id,
-        text=event.text,
+        content=event.content,
         reason=reason,
         priority=priority,
         inclusion_probability=chance,

@@ -10,11 +10,14 @@ from sqlalchemy import Row, case, func, or_, select
 
 from flywheel.contracts.events import Event, LabelRecorded, LabelSettled, Split, TrafficRecorded
 from flywheel.contracts.labels import AUTOMATIC, SETTLES_ALONE, rank
+from flywheel.contracts.sample import Content, encode_messages
 from flywheel.contracts.stores import LabelCounts, LabelledSample, SeedLabel
 from storage.repositories.settled import (
     by_sample,
     clocks,
     first,
+    input_columns,
+    input_of,
     labels,
     resettle,
     settled,
@@ -33,8 +36,8 @@ class SqlLabelIntake:
     def __init__(self, work: Work) -> None:
         self._work = work
 
-    def texts(self, samples: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
-        """(task, sample) → the text it was first recorded with, of those that are known."""
+    def inputs(self, samples: Collection[tuple[str, str]]) -> dict[tuple[str, str], Content]:
+        """(task, sample) → the input it was first recorded with, of those that are known."""
         known: dict[tuple[str, str], list[Row[Any]]] = defaultdict(list)
         for part in self._work.chunks(sample for _, sample in samples):
             for row in self._work.rows(
@@ -43,11 +46,11 @@ class SqlLabelIntake:
                     traffic.c.sample_id,
                     traffic.c.event_id,
                     traffic.c.occurred_at,
-                    traffic.c.text,
+                    *input_columns,
                 ).where(traffic.c.sample_id.in_(part))
             ):
                 known[row.task, row.sample_id].append(row)
-        return {one: first(known[one]).text for one in samples if one in known}
+        return {one: input_of(first(known[one])) for one in samples if one in known}
 
     def record_samples(self, events: Sequence[TrafficRecorded]) -> None:
         """Keep the samples."""
@@ -77,7 +80,7 @@ class SqlLabels:
     A watermark is a tick of the task's clock, not an event id: an event made earlier can arrive
     later (another machine's clock, a slow partition, a replay) and would slip under an id that
     was already used as an upper end. Ticks are given on arrival, commit in their order, and rows
-    are never changed, so what lies under a watermark is fixed for ever. That holds for the text
+    are never changed, so what lies under a watermark is fixed for ever. That holds for the input
     too: a label whose sample was not there yet enters with the tick of the sample.
     """
 
@@ -106,23 +109,23 @@ class SqlLabels:
         )
         found = []
         for part in self._work.chunks(sorted(words)):
-            texts = self._texts(task, tick, part)
+            inputs = self._inputs(task, tick, part)
             for sample_id in part:
                 word = winner(words[sample_id])
-                if word is not None and sample_id in texts:
+                if word is not None and sample_id in inputs:
                     split = split_of(words[sample_id])
-                    found.append(labelled_sample(word, texts[sample_id], split))
+                    found.append(labelled_sample(word, inputs[sample_id], split))
         return found
 
     def seed_labels(self, task: str, sample_ids: Sequence[str]) -> dict[str, SeedLabel]:
-        """Sample id → its seed label, of those that have one and a text."""
+        """Sample id → its seed label, of those that have one and an input."""
         found: dict[str, SeedLabel] = {}
         for part in self._work.chunks(sample_ids):
             rows = self._work.rows(select(labels).where(labels.c.sample_id.in_(part)))
-            texts = self._work.rows(
+            sent = self._work.rows(
                 select(traffic.c.task, traffic.c.sample_id).where(traffic.c.sample_id.in_(part))
             )
-            known = {row.sample_id for row in texts if row.task == task}
+            known = {row.sample_id for row in sent if row.task == task}
             for sample_id, words in by_sample(row for row in rows if row.task == task).items():
                 word = winner(word for word in words if word.source == "seed")
                 if word is not None and sample_id in known:
@@ -149,26 +152,26 @@ class SqlLabels:
         latest = max((row.latest for row in found), default=None)
         return LabelCounts(**{row.kind: row.n for row in found}, latest=latest)
 
-    def _texts(self, task: str, tick: int, sample_ids: list[str]) -> dict[str, str]:
+    def _inputs(self, task: str, tick: int, sample_ids: list[str]) -> dict[str, Content]:
         found = self._work.rows(
             select(
                 traffic.c.event_id,
                 traffic.c.task,
                 traffic.c.sample_id,
-                traffic.c.text,
+                *input_columns,
                 traffic.c.seq,
                 traffic.c.occurred_at,
             ).where(traffic.c.sample_id.in_(sample_ids))
         )
         events = by_sample(row for row in found if row.task == task and row.seq <= tick)
-        return {sample_id: first(rows).text for sample_id, rows in events.items()}
+        return {sample_id: input_of(first(rows)) for sample_id, rows in events.items()}
 
 
-def labelled_sample(word: Row[Any], text: str, split: Split | None) -> LabelledSample:
+def labelled_sample(word: Row[Any], content: Content, split: Split | None) -> LabelledSample:
     """A sample with the row of ``labels`` or ``settled_labels`` that counts."""
     return LabelledSample(
         sample_id=word.sample_id,
-        text=text,
+        content=content,
         label=word.value,
         source=word.source,
         annotators=tuple(word.annotators),
@@ -201,6 +204,7 @@ def _traffic_values(event: TrafficRecorded, seq: int) -> dict[str, Any]:
         "task": event.task,
         "sample_id": event.sample_id,
         "text": event.text,
+        "messages": encode_messages(event.content),
         "origin": event.origin,
         "source": event.source,
         "unit": event.unit,

@@ -12,7 +12,7 @@ from flywheel.contracts.labels import AUTOMATIC
 from flywheel.contracts.stores import LabelledSample
 from storage.features.history import SourceHistory
 from storage.repositories.labels import labelled_sample
-from storage.repositories.settled import settled, traffic
+from storage.repositories.settled import input_columns, input_of, settled, traffic
 from storage.work import Work
 
 _failed = case((traffic.c.error.is_not(None) | (traffic.c.status >= 500), 1), else_=0)
@@ -141,11 +141,11 @@ class Overview:
             .limit(limit)
         )
         ids = [row.traffic_id for row in found]
-        texts = self._work.rows(
-            select(traffic.c.event_id, traffic.c.text).where(traffic.c.event_id.in_(ids))
+        sent = self._work.rows(
+            select(traffic.c.event_id, *input_columns).where(traffic.c.event_id.in_(ids))
         )
-        text_of = {row.event_id: row.text for row in texts}
-        return [labelled_sample(row, text_of[row.traffic_id], row.split) for row in found]
+        by_event = {row.event_id: input_of(row) for row in sent}
+        return [labelled_sample(row, by_event[row.traffic_id], row.split) for row in found]
 
     def source_history(
         self, task: str, sources: Sequence[str] | None = None

@@ -22,6 +22,7 @@ from sqlalchemy import (
 
 from flywheel.contracts.events import ReviewRequested
 from flywheel.contracts.ids import utc_now
+from flywheel.contracts.sample import decode_content, encode_messages
 from flywheel.review.ports import QueueDepth, ReviewTask
 from storage.tables.columns import table_of
 from storage.tables.review import (
@@ -228,6 +229,7 @@ def review_task(row: Row[Any], state: Any) -> ReviewTask:
     """A row of the task table, with its state."""
     values = dict(row._mapping)
     del values["event_id"], values["closed"]
+    values["content"] = decode_content(values.pop("text"), values.pop("messages"))
     values["priority"] = -values.pop("precedence")
     values["state"] = state
     return ReviewTask(**values)
@@ -239,6 +241,7 @@ def _task_values(request: ReviewRequested, priority: float) -> dict[str, Any]:
         "event_id": request.event_id,
         "task": request.task,
         "text": request.text,
+        "messages": encode_messages(request.content),
         "reason": request.reason,
         "precedence": -priority,
         "inclusion_probability": request.inclusion_probability,

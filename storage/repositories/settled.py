@@ -10,6 +10,7 @@ from sqlalchemy import Row, delete, or_, select, update
 
 from flywheel.contracts.answers import same_text
 from flywheel.contracts.events import Split
+from flywheel.contracts.sample import Content, decode_content
 from storage.tables.columns import table_of
 from storage.tables.labels import LabelClockRow, LabelRow, SettledLabelRow, TrafficRow
 from storage.work import Work
@@ -20,6 +21,7 @@ settled = table_of(SettledLabelRow)
 clocks = table_of(LabelClockRow)
 
 Rows = Mapping[str, Sequence[Row[Any]]]
+input_columns = (traffic.c.text, traffic.c.messages)
 _first_columns = (
     traffic.c.event_id,
     traffic.c.task,
@@ -56,8 +58,13 @@ def split_of(words: Iterable[Row[Any]]) -> Split | None:
 
 
 def first(events: Iterable[Row[Any]]) -> Row[Any]:
-    """The row of ``traffic`` that gives a sample its text, of all of its rows."""
+    """The row of ``traffic`` that gives a sample its input, of all of its rows."""
     return min(events, key=_when)
+
+
+def input_of(row: Row[Any]) -> Content:
+    """The input in a row that has ``input_columns``."""
+    return decode_content(row.text, row.messages)
 
 
 def by_sample(rows: Iterable[Row[Any]]) -> Rows:

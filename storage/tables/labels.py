@@ -12,7 +12,11 @@ from storage.tables.columns import UtcDateTime
 
 
 class TrafficRow(SQLModel, table=True):
-    """One TrafficRecorded. Rows are only ever added; ``seq`` is the task's clock when it was."""
+    """One TrafficRecorded. Rows are only ever added; ``seq`` is the task's clock when it was.
+
+    ``text`` is the input for what only reads text; ``messages`` the input itself, as JSON, where it
+    is more than that.
+    """
 
     __tablename__ = "traffic"
     __table_args__: ClassVar[Any] = (
@@ -26,6 +30,7 @@ class TrafficRow(SQLModel, table=True):
     task: str
     sample_id: str
     text: str = Field(sa_type=Text)
+    messages: str | None = Field(default=None, sa_type=Text)
     origin: str
     source: str
     unit: str

@@ -17,6 +17,7 @@ from storage.tables.columns import UtcDateTime
 class ReviewTaskRow(SQLModel, table=True):
     """A queued sample, as the review agent knows it; its state follows from the other tables.
 
+    ``messages`` is the input, as JSON, where it is more than ``text``.
     ``precedence`` is minus the priority, so that one plain index holds the order of the queue.
     ``closed`` says that it was settled or withdrawn a while ago, so that those who look for an
     open one need not pass all that ever were; it lags behind, and decides nothing.
@@ -33,6 +34,7 @@ class ReviewTaskRow(SQLModel, table=True):
     sample_id: str = Field(primary_key=True)
     event_id: str
     text: str = Field(sa_type=Text)
+    messages: str | None = Field(default=None, sa_type=Text)
     reason: str = Field(sa_type=Text)
     precedence: float
     inclusion_probability: float

@@ -7,9 +7,9 @@ from typing import Protocol
 
 from flywheel.contracts.events import Event, LabelRecorded, LabelSettled, TrafficRecorded
 from flywheel.datasets.ports import LabelIntake
+from streams.agents.inputs import with_other_inputs
 from streams.agents.once import handled_once
 from streams.agents.protocols import Accept, Seen, Transactions
-from streams.agents.texts import with_other_texts
 from streams.boundary import Agent
 
 GROUP = "flywheel.labels"
@@ -42,7 +42,7 @@ def agent(
     """
 
     keep = handled_once(
-        db, GROUP, _keep, accept, lambda tx, events: with_other_texts(tx.label_intake, events)
+        db, GROUP, _keep, accept, lambda tx, events: with_other_inputs(tx.label_intake, events)
     )
 
     def handle(events: Sequence[Event]) -> Sequence[Event]:

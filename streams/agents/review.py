@@ -11,9 +11,9 @@ from flywheel.contracts.events import Event, LabelRecorded, ReviewRequested, Rol
 from flywheel.contracts.labels import TRUSTED
 from flywheel.review.ports import ReviewIntake, ReviewTask
 from flywheel.triage.audit import AUDIT_PRIORITY
+from streams.agents.inputs import Inputs, with_other_inputs
 from streams.agents.once import handled_once
 from streams.agents.protocols import Accept, Seen, Transactions
-from streams.agents.texts import Texts, with_other_texts
 from streams.boundary import Agent
 
 GROUP = "flywheel.review"
@@ -46,8 +46,8 @@ class ReviewAgentTransaction(Protocol):
         ...
 
     @property
-    def label_intake(self) -> Texts:
-        """The texts of samples."""
+    def label_intake(self) -> Inputs:
+        """The inputs of samples."""
         ...
 
     @property
@@ -60,7 +60,7 @@ def agent(db: Transactions[ReviewAgentTransaction], accept: Accept | None = None
     """The agent that fills the review queue."""
 
     take_in = handled_once(
-        db, GROUP, _take_in, accept, lambda tx, events: with_other_texts(tx.label_intake, events)
+        db, GROUP, _take_in, accept, lambda tx, events: with_other_inputs(tx.label_intake, events)
     )
     return Agent(GROUP, TOPICS, take_in)
 

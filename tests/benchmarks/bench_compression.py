@@ -112,7 +112,7 @@ def dataset(case: Case) -> Path:
     samples = [
         LabelledSample(
             sample_id=f"{case.name}-{index:05}",
-            text=text,
+            content=text,
             label=label,
             source="expert",
             annotators=("published",),

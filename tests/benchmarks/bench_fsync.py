@@ -51,7 +51,7 @@ async def _records_per_second(capture: Capture, count: int, in_flight: int) -> f
             capture.record(
                 TrafficRecorded(
                     event_id=new_id(), occurred_at=utc_now(), task="t", sample_id=new_id(),
-                    text="What is the distance between the gateway and its disk?",
+                    content="What is the distance between the gateway and its disk?",
                 )
             )  # fmt: skip
             await capture.durable()

@@ -72,7 +72,7 @@ def traffic(count: int) -> list[Event]:
                 occurred_at=utc_now(),
                 task="bench",
                 sample_id=new_id(),
-                text=f"question number {number}: how far is it from here to there?",
+                content=f"question number {number}: how far is it from here to there?",
                 release="bench-000000000000",
                 output=best,
                 scores=scores,

@@ -89,7 +89,7 @@ def _samples(data: DemoData, count: int) -> list[LabelledSample]:
     return [
         LabelledSample(
             sample_id=f"s{index:06}",
-            text=question.text,
+            content=question.text,
             label=question.label,
             source="expert",
             annotators=("ann",),

@@ -387,7 +387,7 @@ def _traffic(
             occurred_at=at,
             task=TASK,
             sample_id=sample,
-            text=text,
+            content=text,
             source=f"app-{index % 3}",
             unit=f"user-{world.number}",
             release=release,
@@ -463,7 +463,7 @@ def _review(live: TrafficRecorded, audit: bool) -> ReviewRequested:
         occurred_at=live.occurred_at,
         task=TASK,
         sample_id=live.sample_id,
-        text=live.text,
+        content=live.text,
         reason="drawn uniformly at random, whatever the model said"
         if audit
         else f"uncertain: confidence {confidence:.2f} is below 0.62",

@@ -82,7 +82,7 @@ def _waiting(rnd: random.Random, index: int) -> ReviewRequested:
         occurred_at=AT,
         task=WIDE,
         sample_id=f"w-{index:02d}",
-        text=f"My card has not come yet, sample {index}.",
+        content=f"My card has not come yet, sample {index}.",
         reason="unsure: card_arrival 0.41 or card_linking 0.38",
         priority=90 - index,
         inclusion_probability=0.5,
@@ -105,7 +105,7 @@ def _held_out(tx: object) -> list[tuple[str, str]]:
                 occurred_at=AT,
                 task=WIDE,
                 sample_id=sample,
-                text=f"Held out {index}: about {TITLES[label].lower()}",
+                content=f"Held out {index}: about {TITLES[label].lower()}",
                 origin="ingest",
             )
         )

@@ -212,7 +212,7 @@ def _write_from_right_to_left(site: Site) -> None:
             [
                 ReviewRequested(
                     event_id=new_id(), occurred_at=datetime.now(UTC), task=TASK,
-                    sample_id=f"rtl-{n}", text=ARABIC, reason="random audit", priority=99,
+                    sample_id=f"rtl-{n}", content=ARABIC, reason="random audit", priority=99,
                     inclusion_probability=0.1, audit=True, source="تطبيق",
                 )
                 for n in range(3)
@@ -235,7 +235,7 @@ def test_a_text_that_the_model_did_not_read_whole_says_so(site: Site, page: Page
             [
                 ReviewRequested(
                     event_id=new_id(), occurred_at=datetime.now(UTC), task=TASK, sample_id=sample,
-                    text="long", reason="random audit", priority=99 - cut, tokens_cut=cut,
+                    content="long", reason="random audit", priority=99 - cut, tokens_cut=cut,
                     inclusion_probability=0.1, audit=True,
                 )
                 for sample, cut in (("whole", 0), ("cut", 17))

@@ -60,7 +60,7 @@ def request_review(
         "occurred_at": START,
         "task": task,
         "sample_id": sample_id,
-        "text": f"text of {sample_id}",
+        "content": f"text of {sample_id}",
         "reason": "random audit",
         "priority": priority,
         "inclusion_probability": 0.25,

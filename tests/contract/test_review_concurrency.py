@@ -30,7 +30,7 @@ def fill(database: Database) -> None:
             occurred_at=utc_now(),
             task="task",
             sample_id=sample_id,
-            text="text",
+            content="text",
             reason="unsure",
             priority=50.0,
             inclusion_probability=0.5,

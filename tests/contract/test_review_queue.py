@@ -82,7 +82,7 @@ class Queue(RuleBasedStateMachine):
             occurred_at=self.now,
             task="task",
             sample_id=sample_id,
-            text="text",
+            content="text",
             reason="unsure",
             priority=priority,
             inclusion_probability=0.5,

@@ -117,7 +117,7 @@ class World:
             occurred_at=self.now,
             task=TASK,
             sample_id=sample,
-            text="?",
+            content="?",
             unit=sample,
             release=release,
             arm=arm,

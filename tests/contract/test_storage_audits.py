@@ -60,9 +60,9 @@ def test_an_audit_has_what_was_asked_said_and_settled(
 ) -> None:
     log.record(
         [
-            traffic("s1", text="Where is Rome?", output="b", scores={"b": 0.9, "a": 0.1},
+            traffic("s1", content="Where is Rome?", output="b", scores={"b": 0.9, "a": 0.1},
                     confidence=0.9),
-            request("s1", text="Where is Rome?"),
+            request("s1", content="Where is Rome?"),
             settled("s1", "a", 3),
         ]
     )  # fmt: skip
@@ -129,8 +129,8 @@ def ruled() -> list[Event]:
         hard = index < 10
         sample, text = f"s{index}", "what is it" if hard else "where is it"
         events += [
-            traffic(sample, text=text, scores={"a": 0.9, "b": 0.1}, confidence=0.9),
-            request(sample, text=text, audit=True),
+            traffic(sample, content=text, scores={"a": 0.9, "b": 0.1}, confidence=0.9),
+            request(sample, content=text, audit=True),
             settled(sample, "b" if hard else "a", index),
         ]
     return events
@@ -147,7 +147,7 @@ def test_audits_that_a_rule_decides_do_not_vouch_for_the_release(
     policy = policy_of(reader, TASK, "r1", RULED)
     assert (policy.threshold, policy.audited) == (None, 10)
     assert audited_error(reader, TASK, ["r1"], RULED) is None
-    asked = traffic("new", text="what else", scores={"a": 0.9, "b": 0.1}, confidence=0.99)
+    asked = traffic("new", content="what else", scores={"a": 0.9, "b": 0.1}, confidence=0.99)
     assert Triager({TASK: (("a", "b"), RULED)}, reader, salt="salt")([asked]) == []
 
 

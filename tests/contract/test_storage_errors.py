@@ -32,7 +32,7 @@ def fill(database: Database) -> None:
     with database.transaction() as tx:
         # SQLite reports a full disk and a reached limit of pages alike.
         tx.seen._work.connection.exec_driver_sql("PRAGMA max_page_count = 1")
-        tx.label_intake.record_samples([traffic(f"s{i}", text="x" * 2000) for i in range(500)])
+        tx.label_intake.record_samples([traffic(f"s{i}", content="x" * 2000) for i in range(500)])
 
 
 def test_a_full_disk_is_named(tmp_path: Path) -> None:

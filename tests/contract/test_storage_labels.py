@@ -28,7 +28,7 @@ def test_nothing_is_settled_at_first(database: Database) -> None:
 def test_a_settled_label_comes_back_whole(database: Database) -> None:
     event = settled("s1", "b", seconds=5, reason="uncertain")
     with database.transaction() as tx:
-        tx.label_intake.record_samples([traffic("s1", text="what is love? 💚")])
+        tx.label_intake.record_samples([traffic("s1", content="what is love? 💚")])
         tx.label_intake.record_settlements([event])
     with database.transaction() as tx:
         (sample,) = tx.labels.settled(TASK, tx.labels.watermark(TASK) or "")
@@ -191,7 +191,7 @@ def test_moments_are_utc_whatever_zone_they_came_in(database: Database) -> None:
 def test_text_that_a_database_may_not_like_is_kept(database: Database) -> None:
     awkward = "nul \x00, quote ' \" \\, emoji 🧲, rtl \u202e, 100 % :param {}"
     with database.transaction() as tx:
-        tx.label_intake.record_samples([traffic("s1", text=awkward, error=awkward)])
+        tx.label_intake.record_samples([traffic("s1", content=awkward, error=awkward)])
         tx.label_intake.record_labels([label("s1", "a", "seed", reason=awkward)])
         (sample,) = tx.labels.settled(TASK, tx.labels.watermark(TASK) or "")
     assert sample.text == awkward.replace("\x00", "\ufffd")

@@ -37,7 +37,7 @@ _traffic = st.builds(
     lambda sample, text, seconds, release, arm, output, unit: traffic(
         sample,
         seconds,
-        text=text,
+        content=text,
         release=release,
         arm=arm,
         output=output,

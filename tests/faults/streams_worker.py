@@ -62,7 +62,7 @@ def request_of(event: TrafficRecorded) -> ReviewRequested:
         occurred_at=event.occurred_at,
         task=event.task,
         sample_id=event.sample_id,
-        text=event.text,
+        content=event.text,
         reason="test",
         priority=1.0,
         inclusion_probability=1.0,

@@ -149,7 +149,7 @@ def test_a_bug_ends_the_process_before_anything_is_acknowledged(
     kafka: KafkaSettings, tmp_path: Path
 ) -> None:
     publisher = KafkaPublisher(kafka, "test")
-    sent = [*traffic(20), *traffic(1, text="bug"), *traffic(20)]
+    sent = [*traffic(20), *traffic(1, content="bug"), *traffic(20)]
     publisher.publish(sent)
     publisher.close()
     wanted = {event.event_id for event in sent}

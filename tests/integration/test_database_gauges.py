@@ -47,7 +47,7 @@ def test_the_oldest_sample_is_as_old_as_its_request(database: Database) -> None:
             occurred_at=now - timedelta(hours=hours),
             task=TASK,
             sample_id=f"sample-{hours}",
-            text="which?",
+            content="which?",
             reason="audit",
             priority=1.0,
             inclusion_probability=1.0,

@@ -46,7 +46,7 @@ def record(database: Database, task: str) -> TrafficRecorded:
         occurred_at=datetime.now(UTC),
         task=task,
         sample_id=new_id(),
-        text="hm",
+        content="hm",
         source="app",
     )
     with database.transaction() as tx:

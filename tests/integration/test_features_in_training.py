@@ -65,7 +65,7 @@ def sent(sample: str, source: str) -> TrafficRecorded:
         occurred_at=at(0),
         task="questions",
         sample_id=sample,
-        text=f"text of {sample}",
+        content=f"text of {sample}",
         source=source,
         latency_ms=1.0,
     )

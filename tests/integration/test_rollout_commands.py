@@ -247,7 +247,7 @@ def test_one_caller_is_said_with_the_way_out(workspace: Workspace) -> None:
                     occurred_at=utc_now(),
                     task=TASK,
                     sample_id=f"s{number}",
-                    text="?",
+                    content="?",
                     unit="the-app",
                     release="r1",
                     arm="champion",

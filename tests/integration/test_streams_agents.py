@@ -46,7 +46,7 @@ def request(sample_id: str, *, audit: bool = False, release: str | None = None) 
         occurred_at=utc_now(),
         task=TASK,
         sample_id=sample_id,
-        text="?",
+        content="?",
         reason="unsure",
         priority=10.0,
         inclusion_probability=0.5,
@@ -250,7 +250,7 @@ def test_a_sample_id_that_comes_back_with_another_text_is_rejected(
     one = traffic(1, "the first text", task=TASK)[0]
     event_id = one.event_id if same_event else new_id()
     other = msgspec.structs.replace(
-        one, event_id=event_id, text="another text", occurred_at=utc_now()
+        one, event_id=event_id, content="another text", occurred_at=utc_now()
     )
     elsewhere = msgspec.structs.replace(other, event_id=new_id(), task="another-task")
     handle([one])
@@ -271,7 +271,7 @@ def test_a_review_of_another_text_is_rejected(db: Database) -> None:
     one = traffic(1, "?", task=TASK)[0]
     labels.agent(db).handle([one])
     handle = review.agent(db).handle
-    other = msgspec.structs.replace(request(one.sample_id), text="another text")
+    other = msgspec.structs.replace(request(one.sample_id), content="another text")
     outcome = handle_batch(handle, [other, request(one.sample_id), request("not there yet")])
     assert [event for event, _ in outcome.rejected] == [other]
     assert open_samples(db) == {one.sample_id, "not there yet"}

@@ -108,7 +108,7 @@ def sound_events() -> list[Event]:
     made: list[Event] = []
     for number in range(20):
         sample = f"sound-{number}"
-        made.append(TrafficRecorded(event_id=new_id(), sample_id=sample, text="?", **common))
+        made.append(TrafficRecorded(event_id=new_id(), sample_id=sample, content="?", **common))
         made.append(
             LabelRecorded(
                 event_id=new_id(), sample_id=sample, value="v", source="user", annotator="a",

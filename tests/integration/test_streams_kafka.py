@@ -250,7 +250,7 @@ def test_a_follower_tries_a_retryable_failure_again(
 def test_the_worker_dead_letters_what_it_cannot_use_and_handles_the_rest(
     kafka: KafkaSettings, publisher: KafkaPublisher, worker: WorkerProcess
 ) -> None:
-    good, poison = traffic(300), traffic(1, text="poison")
+    good, poison = traffic(300), traffic(1, content="poison")
     label = LabelRecorded(
         event_id=new_id(),
         occurred_at=utc_now(),

@@ -67,7 +67,7 @@ def letters_of(kafka: KafkaSettings, group: str) -> list[bytes | None]:
 
 def mixed() -> list[Any]:
     """Good events with a bad one between them, all to one partition: one batch has them all."""
-    good, bad = traffic(6), traffic(1, text=BAD)
+    good, bad = traffic(6), traffic(1, content=BAD)
     return [
         *(event for event in good[:3]),
         *bad,
@@ -191,7 +191,7 @@ def test_a_refused_record_goes_where_it_was_to_go_once_its_topic_takes_it(
 ) -> None:
     group = f"test-{new_id()}"
     publisher = lettering(kafka, group)
-    bad = [encode(event) for event in traffic(2, text=BAD)]
+    bad = [encode(event) for event in traffic(2, content=BAD)]
     plain = KafkaPublisher(kafka, "test-replay")
     wanted = [one.event_id for one in (decode(r.value, dict(r.headers)) for r in bad)]
     try:
@@ -216,7 +216,7 @@ def test_a_refused_record_goes_where_it_was_to_go_once_its_topic_takes_it(
 def test_a_letter_that_is_refused_itself_keeps_what_it_can(kafka: KafkaSettings) -> None:
     group = f"test-{new_id()}"
     publisher = lettering(kafka, group)
-    bad = [encode(event) for event in traffic(1, text="long " * 40_000)]
+    bad = [encode(event) for event in traffic(1, content="long " * 40_000)]
     try:
         limit(kafka, LETTERS, size=150_000)
         publisher.publish_records(bad)
@@ -225,7 +225,7 @@ def test_a_letter_that_is_refused_itself_keeps_what_it_can(kafka: KafkaSettings)
         limit(kafka, LETTERS, size=1000)
         with pytest.raises(BrokerError, match="not even a short dead letter"):
             publisher.publish_records(
-                [encode(event) for event in traffic(1, text="long " * 40_000)]
+                [encode(event) for event in traffic(1, content="long " * 40_000)]
             )
     finally:
         limit(kafka, LETTERS, size=LARGEST_RECORD_BYTES)
@@ -262,7 +262,7 @@ def test_an_agent_outlives_a_record_that_its_topic_refuses(
     """The traffic fits; the review that is asked for it does not."""
     events = traffic(4)
     limit(kafka, "flywheel.traffic", size=1 << 20)
-    events.insert(2, traffic(1, text=BAD)[0])
+    events.insert(2, traffic(1, content=BAD)[0])
     publisher = KafkaPublisher(kafka, "test")
     worker = WorkerProcess(kafka.local_port, f"test.{new_id()}", tmp_path)
     try:

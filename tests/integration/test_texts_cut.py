@@ -101,7 +101,9 @@ def test_an_event_of_an_earlier_version_is_read(tmp_path: Path) -> None:
 def test_training_says_how_many_samples_were_cut_and_serving_how_much(tmp_path: Path) -> None:
     make_encoder(tmp_path / "base")  # reads 64 tokens by its tokenizer and its positions
     samples = labelled(60)
-    long = [msgspec.structs.replace(one, text=f"{one.text} {'rain ' * 70}") for one in samples[:7]]
+    long = [
+        msgspec.structs.replace(one, content=f"{one.text} {'rain ' * 70}") for one in samples[:7]
+    ]
     build_dataset(
         [*long, *samples[7:]],
         DatasetSettings(),

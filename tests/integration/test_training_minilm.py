@@ -31,7 +31,7 @@ def test_sixty_questions_teach_minilm_most_of_six_classes(tmp_path: Path) -> Non
     samples = [
         LabelledSample(
             sample_id=f"q{index:04}",
-            text=question.text,
+            content=question.text,
             label=question.label,
             source="seed",
             annotators=("seed",),

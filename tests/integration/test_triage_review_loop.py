@@ -73,7 +73,7 @@ class Loop:
                     occurred_at=utc_now(),
                     task=TASK,
                     sample_id=sample_id,
-                    text=f"question {sample_id}",
+                    content=f"question {sample_id}",
                     release="r1",
                     output="LOC",
                     scores={"LOC": confidence, "NUM": 1.0 - confidence},

@@ -90,7 +90,7 @@ class World:
                         occurred_at=utc_now(),
                         task=TASK,
                         sample_id=f"of-{number}",
-                        text="?",
+                        content="?",
                         unit=user,
                         release=running.champion,
                         arm="champion",

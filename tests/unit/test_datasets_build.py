@@ -28,7 +28,7 @@ TRUSTED = ("expert", "seed", "user", "outcome")
 def sample(number: int, **given: object) -> LabelledSample:
     fields: dict[str, object] = {
         "sample_id": f"s{number:03}",
-        "text": f"text {number}",
+        "content": f"text {number}",
         "label": LABELS[number % 3],
         "source": "expert",
         "annotators": ("ann",),
@@ -108,9 +108,9 @@ def test_no_text_is_twice_and_order_does_not_matter(
 
 def test_the_most_trusted_and_newest_label_of_a_text_counts(tmp_path: Path) -> None:
     samples = [
-        sample(1, text="Same  text", label="a", source="auto", event_id="e9"),
-        sample(2, text="same text", label="b", event_id="e1"),
-        sample(3, text="SAME TEXT", label="c", event_id="e2"),
+        sample(1, content="Same  text", label="a", source="auto", event_id="e9"),
+        sample(2, content="same text", label="b", event_id="e1"),
+        sample(3, content="SAME TEXT", label="c", event_id="e2"),
         sample(4, split="holdout"),
     ]
     build(samples, tmp_path)
@@ -227,7 +227,7 @@ def mixed(count: int, *, marked: bool) -> list[LabelledSample]:
     return [
         sample(
             n,
-            text=f"text {n % (count * 3 // 4)}",
+            content=f"text {n % (count * 3 // 4)}",
             source=rng.choice(sources),
             split=rng.choice(splits) if marked else None,
         )
@@ -269,7 +269,7 @@ def test_samples_are_not_compared_with_each_other(tmp_path: Path) -> None:
 def test_nobody_who_writes_texts_chooses_what_is_held_out(tmp_path: Path) -> None:
     """Texts that a hash known to all would hold out, one and all."""
     texts = [f"text {n}" for n in range(4000) if unit_fraction("holdout", f"text {n}") < 0.15]
-    samples = [sample(n, text=text) for n, text in enumerate(texts)]
+    samples = [sample(n, content=text) for n, text in enumerate(texts)]
     options = DatasetSettings(holdout_share=0.15)
 
     def held_out(salt: str) -> set[str]:

@@ -28,7 +28,7 @@ def asked(ids: SampleIds, caller: Caller = CALLER, **more: str) -> str:
     user, text = more.pop("user", None), more.pop("text", "Who?")
     body = more.pop("body", f"{user} {text}").encode()
     headers = {name.replace("_", "-"): value for name, value in more.items()}
-    return ids.of(headers, caller, task="t", text=text, user=user, body=body)
+    return ids.of(headers, caller, task="t", content=text, user=user, body=body)
 
 
 def test_every_host_derives_the_same_id_from_key_user_and_idempotency_key() -> None:

@@ -15,7 +15,7 @@ from flywheel.datasets.diff import diff_datasets
 def sample(number: int, **given: object) -> LabelledSample:
     fields: dict[str, object] = {
         "sample_id": f"s{number:03}",
-        "text": f"question {number}",
+        "content": f"question {number}",
         "label": f"Answer {number}",
         "source": "expert",
         "annotators": ("ann",),
@@ -56,7 +56,7 @@ def test_free_texts_are_counted_together_and_calibration_gets_its_share(tmp_path
 
 
 def test_one_text_has_one_answer_the_most_trusted(tmp_path: Path) -> None:
-    twice = [*SAMPLES, sample(900, text=" QUESTION  7 ", label="automatic", source="auto")]
+    twice = [*SAMPLES, sample(900, content=" QUESTION  7 ", label="automatic", source="auto")]
     manifest = build(twice, tmp_path)
     lines = [
         line for part in ("train", "calibration", "holdout") for line in read_part(tmp_path, part)

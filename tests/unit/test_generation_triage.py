@@ -32,7 +32,7 @@ def generated(sample_id: str, confidence: float = 0.9, **more: Any) -> TrafficRe
         "occurred_at": AT,
         "task": "replies",
         "sample_id": sample_id,
-        "text": f"where is {sample_id}",
+        "content": f"where is {sample_id}",
         "release": "replies-abc",
         "output": f"{sample_id} is here",
         "confidence": confidence,
@@ -78,9 +78,9 @@ def test_rules_send_to_an_expert_or_give_their_text() -> None:
         ExpertRule(name="greeting", pattern="^hello$", label="Hello! How can we help?"),
     )
     ruled = task(rules=rules)
-    review = decide(generated("a", text="a lawsuit"), ruled, CERTIFIED, {})
+    review = decide(generated("a", content="a lawsuit"), ruled, CERTIFIED, {})
     assert review.kind == "review_rule"
-    label = decide(generated("b", text="hello"), ruled, CERTIFIED, {})
+    label = decide(generated("b", content="hello"), ruled, CERTIFIED, {})
     assert isinstance(label.event, LabelRecorded)
     assert (label.event.value, label.event.source) == ("Hello! How can we help?", "rule")
 

@@ -39,7 +39,7 @@ invisible = st.sampled_from([*IGNORABLE, *SHOWN_AS_NOTHING])
 def sample(number: int, text: str, split: str | None = None) -> LabelledSample:
     return LabelledSample(
         sample_id=f"s{number:04}",
-        text=text,
+        content=text,
         label="ab"[number % 2],
         source="seed",
         annotators=("ann",),

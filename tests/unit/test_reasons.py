@@ -27,9 +27,9 @@ def requests() -> Iterator[ReviewRequested]:
         task = TaskTriage.of(labels, SETTINGS, "salt")
         for index in range(400):
             text = "a journalist asks" if index % 7 == 0 else f"text {index}"
-            event = answered(f"s{index}", 0.3 + 0.7 * index / 400, text=text)
+            event = answered(f"s{index}", 0.3 + 0.7 * index / 400, content=text)
             if not labels:
-                event = answered(f"t{index}", 0.1 + index / 500, text=text, scores={})
+                event = answered(f"t{index}", 0.1 + index / 500, content=text, scores={})
             made = decide(event, task, policy, {}).event
             if isinstance(made, ReviewRequested):
                 yield made

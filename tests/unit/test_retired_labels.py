@@ -64,7 +64,7 @@ def test_what_experts_had_settled_is_still_taken() -> None:
 def samples() -> list[LabelledSample]:
     return [
         LabelledSample(
-            sample_id=f"s{n}", text=f"text {n}", label=("NUM", "HUM", "LOC")[n % 3],
+            sample_id=f"s{n}", content=f"text {n}", label=("NUM", "HUM", "LOC")[n % 3],
             source="expert", annotators=("ada",), split="holdout" if n < 9 else None,
             inclusion_probability=1.0, audit=False, settled_at=datetime(2026, 1, 1, tzinfo=UTC),
             event_id=f"e{n}",

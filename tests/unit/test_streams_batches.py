@@ -26,7 +26,7 @@ def event(number: int) -> TrafficRecorded:
         occurred_at=datetime(2026, 1, 1, tzinfo=UTC),
         task="t",
         sample_id=str(number),
-        text="",
+        content="",
     )
 
 

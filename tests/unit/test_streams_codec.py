@@ -51,15 +51,17 @@ def value(hint: Any) -> st.SearchStrategy[Any]:
     return st.from_type(hint)
 
 
-def many(hint: Any) -> st.SearchStrategy[Any]:
+def many(hint: Any, least: int = 0) -> st.SearchStrategy[Any]:
     first, *rest = get_args(hint)
     if rest == [...]:
-        return st.lists(value(first), max_size=3).map(tuple)
+        return st.lists(value(first), min_size=least, max_size=3).map(tuple)
     return st.tuples(value(first), *map(value, rest))
 
 
 def bounded(inner: Any, meta: msgspec.Meta) -> st.SearchStrategy[Any]:
     if inner is str:
+        if meta.pattern:
+            return st.text("0123456789abcdef", min_size=64, max_size=64)
         if not meta.extra:
             return TEXTS
         return IDS if meta.min_length else NAMES
@@ -73,7 +75,7 @@ def bounded(inner: Any, meta: msgspec.Meta) -> st.SearchStrategy[Any]:
         return st.datetimes(*sane, timezones=st.just(UTC))
     if get_origin(inner) is dict:
         return st.dictionaries(*map(value, get_args(inner)), max_size=3)
-    return many(inner)
+    return many(inner, meta.min_length or 0)
 
 
 def events(spec: EventSpec) -> st.SearchStrategy[Any]:
@@ -101,6 +103,26 @@ def test_fields_of_a_newer_minor_version_pass(spec: EventSpec, data: st.DataObje
     document = msgspec.json.decode(encode(event).value)
     document["a_field_of_tomorrow"] = {"nested": [1, 2, 3]}
     assert decode(msgspec.json.encode(document), header(spec)) == event
+
+
+@pytest.mark.parametrize("schema", ["TrafficRecorded", "ReviewRequested"])
+@given(data=st.data())
+def test_version_1_had_a_text_and_is_read_for_ever(schema: str, data: st.DataObject) -> None:
+    spec = next(spec for spec in EVENTS if spec.schema == schema)
+    event = data.draw(events(spec).filter(lambda event: isinstance(event.content, str)))
+    fields = msgspec.json.decode(encode(event).value)
+    fields["text"] = fields.pop("content")
+    old = {SCHEMA_HEADER: f"{schema}/1"}
+    assert decode(msgspec.json.encode(fields), old) == event
+    del fields["text"]
+    with pytest.raises(MalformedEvent, match="content"):
+        decode(msgspec.json.encode(fields), old)
+
+
+@pytest.mark.parametrize("body", [b"[]", b"7", b"null", b"{", b"\xff", None, b"[" * 100_000])
+def test_garbage_of_version_1_is_malformed(body: bytes | None) -> None:
+    with pytest.raises(MalformedEvent):
+        decode(body, {SCHEMA_HEADER: "TrafficRecorded/1"})
 
 
 @SPECS
@@ -167,7 +189,7 @@ def test_a_field_out_of_bounds_is_malformed_and_named(
 
 def test_an_event_out_of_bounds_does_not_leave() -> None:
     sound = decode(document(TrafficRecorded), named(TrafficRecorded))
-    for wrong in ({"sample_id": ".."}, {"latency_ms": float("nan")}, {"text": "x" * 1_100_000}):
+    for wrong in ({"sample_id": ".."}, {"latency_ms": float("nan")}, {"content": "x" * 1_100_000}):
         with pytest.raises(MalformedEvent):
             encode(msgspec.structs.replace(sound, **wrong))
 

@@ -95,18 +95,18 @@ def test_rules_outrank_the_model_and_review_outranks_labels() -> None:
         ExpertRule(name="press", pattern="(?i)journalist", priority=99),
     )
     ruled = task(rules=rules)
-    both = decide(answered("a", text="7 lawsuits, a journalist asks"), ruled, CERTIFIED, {})
+    both = decide(answered("a", content="7 lawsuits, a journalist asks"), ruled, CERTIFIED, {})
     assert both.kind == "review_rule"
     assert isinstance(both.event, ReviewRequested)
     assert (both.event.reason, both.event.priority) == ("rule: press", 99)
     assert both.event.inclusion_probability == 1.0
     assert not both.event.audit
-    labelled = decide(answered("b", text="who is 7"), ruled, CERTIFIED, {})
+    labelled = decide(answered("b", content="who is 7"), ruled, CERTIFIED, {})
     assert isinstance(labelled.event, LabelRecorded)
     assert (labelled.event.value, labelled.event.source) == ("NUM", "rule")
     assert (labelled.event.annotator, labelled.event.confidence) == ("has a number", None)
     audited = decide(
-        answered("c", text="lawsuit"), task(rules=rules, audit_rate=1.0), CERTIFIED, {}
+        answered("c", content="lawsuit"), task(rules=rules, audit_rate=1.0), CERTIFIED, {}
     )
     assert audited.kind == "audit", "audits stay a uniform sample, rules or not"
 

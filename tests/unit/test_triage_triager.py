@@ -88,7 +88,7 @@ def test_audits_that_a_rule_decides_do_not_vouch_for_the_release() -> None:
     ]
     rule = ExpertRule(name="where", pattern="^where", label="LOC")
     settings = QUIET.model_copy(update={"rules": (rule,)})
-    event = answered("a", release="good", text="what is Rome")
+    event = answered("a", release="good", content="what is Rome")
     assert triager(audit_log(good=easy))([event])
     assert triager(audit_log(good=easy), settings)([event]) == []
 

@@ -24,7 +24,7 @@ def answered(sample_id: str, confidence: float = 0.9, **more: Any) -> TrafficRec
         "occurred_at": AT,
         "task": "questions",
         "sample_id": sample_id,
-        "text": f"where is {sample_id}",
+        "content": f"where is {sample_id}",
         "source": "app",
         "release": "questions-abc",
         "output": "LOC",
@@ -67,7 +67,7 @@ def audit_events(release: str, audits: Sequence[AuditedPrediction]) -> list[Even
             answered(
                 audit.sample_id,
                 audit.confidence,
-                text=audit.text,
+                content=audit.text,
                 release=release,
                 output=audit.prediction,
                 scores=audit.scores,
