@@ -22,7 +22,7 @@ from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
 from flywheel.datasets.labelled_file import UnusableLines, read_labelled
 from flywheel.errors import RequestError
-from flywheel.gateway.requests import check_text
+from flywheel.gateway.requests import check_content
 from flywheel.review.agreement import same_as
 from flywheel.triage.config import ExpertRule
 from flywheel.triage.rules import Rules
@@ -119,7 +119,7 @@ def test_a_draw_of_an_earlier_version_is_neither_reversed_nor_hidden(tmp_path: P
 def test_a_text_with_nothing_to_be_seen_is_empty_on_every_way_in(tmp_path: Path, text: str) -> None:
     assert sample_problem(text) == text_problem(text) == "the text is empty"
     with pytest.raises(RequestError, match="the text is empty"):
-        check_text(text, 100)
+        check_content(text, 100)
     # One that an earlier version let in.
     found = texts([sample(1, text), sample(2, "seen"), sample(3, "too")], tmp_path)
     assert sorted(text for of in found.values() for text in of) == ["seen", "too"]
@@ -146,7 +146,7 @@ def test_labels_that_look_alike_are_refused() -> None:
 def test_what_is_no_text_is_none_on_every_way_in(tmp_path: Path, text: str, problem: str) -> None:
     assert sample_problem(text) == text_problem(text) == problem
     with pytest.raises(RequestError, match=problem):
-        check_text(text, 100)
+        check_content(text, 100)
     file = tmp_path / "f.jsonl"
     for fields in ({"text": text, "label": "a"}, {"text": "a", "label": text}):
         file.write_text(json.dumps(fields), "utf-8")
