@@ -118,8 +118,10 @@ def _read(database: Database) -> dict[str, Any]:
 
 
 def _without_news(after: Any, before: Any) -> Any:
-    """``after`` without the fields that the earlier version did not know."""
+    """``after`` without the fields that the earlier version did not know; a text is its content."""
     if isinstance(before, dict):
+        if "text" in before and "text" not in after:
+            after = {**after, "text": after["content"]}
         return {name: _without_news(after[name], value) for name, value in before.items()}
     if isinstance(before, list) and len(after) == len(before):
         return [_without_news(*pair) for pair in zip(after, before, strict=True)]

@@ -65,7 +65,7 @@ many = st.lists(
     st.builds(
         sample,
         st.integers(0, 200),
-        text=st.sampled_from(
+        content=st.sampled_from(
             [f"Text {n}" for n in range(60)] + [f" text  {n} " for n in range(60)]
         ),
         label=st.sampled_from(LABELS),
