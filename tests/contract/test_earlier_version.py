@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from dataset_workspace import files
 from new_database import new_database
 
 from flywheel.contracts.codec import decode, encode
@@ -26,6 +27,7 @@ from flywheel.contracts.events import (
     ReviewRequested,
     TrafficRecorded,
 )
+from flywheel.datasets.build import build_dataset
 from flywheel.datasets.versions import versions
 from flywheel.datasets.workspace import checkout, lacking_bytes
 from flywheel.errors import MalformedEvent
@@ -139,6 +141,30 @@ def test_the_workspace_has_its_datasets_releases_and_rollout(
     assert {rollout.challenger for rollout in rollouts} == {one.release for one in releases}
     for release in releases:
         verify_release(earlier.state, release.release)
+
+
+def test_its_labels_make_the_same_datasets_to_the_byte(
+    tmp_path: Path, earlier: FlywheelSettings, database: Database
+) -> None:
+    of_task = earlier.tasks[TASK]
+    for made in versions(earlier.workspace, TASK):
+        before = tmp_path / "before" / made.version
+        manifest = checkout(earlier.workspace, TASK, made.version, before)
+        with database.transaction() as tx:
+            salt = tx.draws.dataset(TASK)
+            samples = tx.labels.settled(TASK, manifest.watermark)
+        after = tmp_path / made.version
+        build_dataset(
+            samples,
+            of_task.dataset,
+            of_task.labels,
+            task=TASK,
+            watermark=manifest.watermark,
+            parent=manifest.parent,
+            folder=after,
+            salt=salt,
+        )
+        assert files(after) == files(before)
 
 
 def test_its_champion_answers_as_it_did(earlier: FlywheelSettings) -> None:
