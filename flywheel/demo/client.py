@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-import aiohttp
+import httpx
 
 from flywheel.errors import Unavailable
 
@@ -20,8 +20,8 @@ SOURCES = ("web", "app", "voice", "partner")
 class Client:
     """Gateway and console of one workspace. Calls are retried while a process is restarted."""
 
-    def __init__(self, session: aiohttp.ClientSession, gateway: str, console: str) -> None:
-        self._session = session
+    def __init__(self, http: httpx.AsyncClient, gateway: str, console: str) -> None:
+        self._http = http
         self.gateway = gateway
         self.console = console
 
@@ -45,23 +45,24 @@ class Client:
         problem = ""
         while True:
             try:
-                async with self._session.request(
+                answer = await self._http.request(
                     method,
                     url,
                     json=body,
                     headers={k.replace("_", "-"): v for k, v in headers.items()},
-                ) as answer:
-                    if answer.status < 300:
-                        return dict(await answer.json())
-                    problem = f"{answer.status} {(await answer.text())[:300]}"
-                    if failed:
-                        failed(problem)
-                    if answer.status < 500 and answer.status != 429:
-                        raise Unavailable(f"{method} {url}: {problem}")
-            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                )
+            except httpx.HTTPError as error:
                 problem = f"{type(error).__name__}: {error}"
                 if failed:
                     failed(problem)
+            else:
+                if answer.status_code < 300:
+                    return dict(answer.json())
+                problem = f"{answer.status_code} {answer.text[:300]}"
+                if failed:
+                    failed(problem)
+                if answer.status_code < 500 and answer.status_code != 429:
+                    raise Unavailable(f"{method} {url}: {problem}")
             if loop.time() > deadline:
                 raise Unavailable(f"{method} {url} failed for {patience:.0f} s: {problem}")
             await asyncio.sleep(0.25)

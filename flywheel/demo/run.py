@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
+import httpx
 
 from flywheel.demo.client import Client
 from flywheel.demo.data import LABELS, TASK, DemoData
@@ -52,8 +52,8 @@ class Demo:
         """Turn the wheel and return the report."""
         plan, data = self.plan, self.data
         urls = json.loads(flywheel(plan.workspace, "status", "--urls"))
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=40)) as session:
-            self.client = Client(session, urls["gateway"], urls["console"])
+        async with httpx.AsyncClient(timeout=40, trust_env=False) as http:
+            self.client = Client(http, urls["gateway"], urls["console"])
             self.traffic = Traffic(self.client, TASK, data.stream)
             self.expert = SimulatedExpert(self.client, TASK, list(LABELS), self.traffic.truth)
             self._allow(plan.budget)
