@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -348,16 +347,13 @@ def _await(
 
 def _controller(settings: FlywheelSettings) -> str:
     """Whether the controller answers, and what to do."""
-    host, port = settings.monitoring.host, settings.monitoring.controller_port
-    connection = http.client.HTTPConnection(host, port, timeout=2)
-    try:
-        connection.request("GET", "/healthz")
-        connection.getresponse()
-    except (OSError, http.client.HTTPException):
-        return f"no controller answers at {host}:{port}: start it with `flywheel up`"
-    finally:
-        connection.close()
-    return f"the controller at {host}:{port} is running; its log says why it did not"
+    from flywheel.ops.health import NO_ANSWER, health_problem
+    from flywheel.ops.supervisor import address
+
+    url = address(settings.monitoring.host, settings.monitoring.controller_port)
+    if health_problem(f"{url}/healthz") == NO_ANSWER:
+        return f"no controller answers at {url}: start it with `flywheel up`"
+    return f"the controller at {url} is running; its log says why it did not"
 
 
 for _kind, _words in (

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-import urllib.error
-import urllib.request
 from typing import Any
 
 from flywheel.errors import WorkspaceError
+from flywheel.ops.health import health_problem
 from flywheel.ops.supervisor import Program, Supervisor, flywheel_command, log_tail, programs
 from flywheel.ops.up_lock import holder
 from flywheel.settings import FlywheelSettings
@@ -70,8 +69,4 @@ def _healthy(program: Program, state: dict[str, Any]) -> bool:
         return False
     if program.health is None:
         return state.get("statename") == "RUNNING"
-    try:
-        with urllib.request.urlopen(program.health, timeout=2) as answer:  # noqa: S310
-            return int(answer.status) == 200
-    except (urllib.error.URLError, OSError):
-        return False
+    return health_problem(program.health) is None
