@@ -14,11 +14,11 @@ from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.sample import Content, as_text
 from flywheel.contracts.split import TrafficSplit
 from flywheel.errors import FlywheelError, ReleaseNotLoaded, Unavailable
-from flywheel.gateway.calls import Call, Prediction
+from flywheel.contracts.model_server import Call, FailsAtText, Prediction
 from flywheel.gateway.capture import Capture
 from flywheel.gateway.choose_variant import Variant, choose_shadow, choose_variant, unit_of
 from flywheel.gateway.circuits import PassedOver
-from flywheel.gateway.forward import FailsAtText, ModelServers
+from flywheel.gateway.forward import ModelServers
 from flywheel.gateway.metrics import count_cut, observe
 from flywheel.gateway.shadow import Copy, Shadow
 from flywheel.gateway.splits import Splits

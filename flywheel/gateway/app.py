@@ -22,7 +22,7 @@ from flywheel.contracts.sample import Content
 from flywheel.errors import FlywheelError, NotFound, RequestError
 from flywheel.gateway.answer import Answered, Answers, Ask
 from flywheel.gateway.auth import Caller, Keys
-from flywheel.gateway.calls import CLASSIFY, GENERATE
+from flywheel.contracts.model_server import CLASSIFY, GENERATE
 from flywheel.gateway.capture import Capture
 from flywheel.gateway.config import GatewayLimits
 from flywheel.gateway.forward import ModelServers

@@ -11,7 +11,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from flywheel.errors import Unavailable
-from flywheel.gateway.calls import Call
+from flywheel.contracts.model_server import Call
 
 _log = structlog.get_logger(__name__)
 _open = Gauge(

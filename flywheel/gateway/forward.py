@@ -12,8 +12,18 @@ import aiohttp
 import msgspec
 from prometheus_client import Counter
 
+from flywheel.contracts.model_server import (
+    NO_ANSWER,
+    PROBE,
+    Call,
+    FailsAtText,
+    ModelRefused,
+    Prediction,
+    Refusal,
+    Unreachable,
+    read_refusal,
+)
 from flywheel.errors import ReleaseNotLoaded, RequestError, Unavailable
-from flywheel.gateway.calls import Call, Prediction
 from flywheel.gateway.circuits import Circuits
 from flywheel.gateway.replicas import Replica, Replicas
 
@@ -26,21 +36,8 @@ FIRST_BACK_OFF_SECONDS = 0.02
 LONGEST_BACK_OFF_SECONDS = 0.5
 SKIP_SECONDS = 1.0
 BUSY_SECONDS = 0.05
-# How long a model server that hung has for saying how it is, and what it is asked for as a trial.
+# How long a model server that hung has for saying how it is.
 HEALTH_SECONDS = 2.0
-PROBE = "Is this answered?"
-
-
-class ModelRefused(RequestError):
-    """The model server says that the request itself is wrong; asking again would not help."""
-
-
-class Unreachable(Unavailable):
-    """Not one attempt got through to a model server in all the time that there was."""
-
-
-class FailsAtText(Unavailable):
-    """Model servers fail at this very text; asking again would not help."""
 
 
 class _Retry(Exception):
@@ -245,10 +242,10 @@ class ModelServers:
         finally:
             replica.in_flight -= 1
         if status != 200:
-            raise _refusal(url, status, content, headers.get("retry-after", ""))
+            raise _error(url, read_refusal(status, content, headers.get("retry-after", "")))
         try:
             return call.read(content, time.perf_counter() - started)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        except NO_ANSWER as error:
             raise _Retry(
                 f"{url} gave no usable answer: {error}", BUSY_SECONDS, about_text=True
             ) from None
@@ -269,26 +266,20 @@ def _tracing() -> aiohttp.TraceConfig:
     return config
 
 
-def _refusal(url: str, status: int, content: bytes, retry_after: str) -> Exception:
-    own, code = True, ""
-    try:
-        problem = msgspec.json.decode(content)
-        detail, code = str(problem.get("detail", "")), problem.get("code", "")
-    except (msgspec.DecodeError, AttributeError):
-        own, detail = False, content[:200].decode(errors="replace")
-    said = f"{url} answered {status}: {detail}"
-    if status == 429:
-        return _Retry(said, BUSY_SECONDS)
-    if status == 503 and code == ReleaseNotLoaded.code:
-        again = float(retry_after) if retry_after.isdigit() else SKIP_SECONDS
-        return _Retry(said, SKIP_SECONDS, not_loaded=again)
-    if status in (404, 503):
-        # It does not have this release (yet), or could not load it: it is well otherwise. A 503
-        # that is no model server's is a proxy's before one that is away.
-        return _Retry(said, SKIP_SECONDS, unreached=status == 503 and not own)
-    if status == 500:
-        return _Retry(said, BUSY_SECONDS, about_text=True)
-    if status > 500:
-        # A proxy's 502 or 504 may as well be a server that ended or hung with this request.
-        return _Retry(said, SKIP_SECONDS, whole=True)
-    return ModelRefused(f"the model server refused the request: {detail}")
+def _error(url: str, refusal: Refusal) -> Exception:
+    """What to make of a refusal: another attempt, in which way, or none."""
+    said = refusal.said(url)
+    match refusal.meaning:
+        case "refused":
+            return ModelRefused(f"the model server refused the request: {refusal.detail}")
+        case "busy":
+            return _Retry(said, BUSY_SECONDS)
+        case "fails":
+            return _Retry(said, BUSY_SECONDS, about_text=True)
+        case "not-loaded":
+            again = SKIP_SECONDS if refusal.retry_after is None else refusal.retry_after
+            return _Retry(said, SKIP_SECONDS, not_loaded=again)
+        case "broken":
+            return _Retry(said, SKIP_SECONDS, whole=True)
+        case "absent" | "away":
+            return _Retry(said, SKIP_SECONDS, unreached=refusal.meaning == "away")

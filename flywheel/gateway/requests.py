@@ -12,7 +12,7 @@ from flywheel.contracts.bounds import id_problem
 from flywheel.contracts.events import FeedbackSource
 from flywheel.contracts.sample import Content, as_text, content_problem
 from flywheel.errors import RequestError, TooLarge
-from flywheel.gateway.calls import Prediction
+from flywheel.contracts.model_server import Prediction
 
 # Whatever an earlier turn holds (images, refusals, calls of tools): only what is read is looked at.
 _Content = Annotated[

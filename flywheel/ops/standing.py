@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +11,7 @@ import msgspec
 
 from flywheel.contracts.ids import utc_now
 from flywheel.errors import FlywheelError, WorkspaceError
+from flywheel.ops.health import HEALTH_SECONDS, health_problem
 from flywheel.ops.next_steps import TaskFacts, next_steps, seconds_in_stage
 from flywheel.ops.orphans import members
 from flywheel.ops.supervisor import (
@@ -29,14 +26,14 @@ from flywheel.retraining.ports import Turn
 from flywheel.review.ports import QueueDepth
 from flywheel.rollout.decide import Readiness
 from flywheel.rollout.ports import Rollout
-from flywheel.rollout.servers import HttpModelServers
+from flywheel.rollout.servers import PolledServers
+from flywheel.serving.client import probes
 from flywheel.settings import FlywheelSettings
 from flywheel.turn.bases import base_problem
 from storage.database import Transaction
 from storage.workspace import champions, open_database
 from streams.lag import agent_lag
 
-_HEALTH_SECONDS = 3.0
 _TURNS = 5
 # supervisord's words, where a person's are clearer.
 _STATES = {"backoff": "restarting", "fatal": "given up"}
@@ -109,7 +106,7 @@ def standing(settings: FlywheelSettings) -> Standing:
     tasks: dict[str, TaskStanding] = {}
     # Those elsewhere have nothing to do with a supervisor here.
     expected = supervisor is not None or bool(settings.serving.urls)
-    servers = HttpModelServers(settings.serving.endpoints, _HEALTH_SECONDS, generate=False)
+    servers = PolledServers(probes(settings.serving.endpoints, HEALTH_SECONDS, generate=False))
     try:
         with open_database(settings) as database:
             # Servers may take seconds, in which no transaction is open.
@@ -180,20 +177,6 @@ def _process(
         since=since,
         problem=problem,
     )
-
-
-def health_problem(url: str) -> str | None:
-    """What a process says that it lacks, or None when it says that it is well."""
-    try:
-        with urllib.request.urlopen(url, timeout=_HEALTH_SECONDS):  # noqa: S310 - ours
-            return None
-    except urllib.error.HTTPError as error:
-        with error, suppress(ValueError, AttributeError):
-            checks = json.loads(error.read()).get("checks", {})
-            return "; ".join(f"{name}: {word}" for name, word in checks.items() if word != "ok")
-        return f"/healthz answers {error.code}"
-    except OSError:
-        return "it does not answer yet"
 
 
 def _task(

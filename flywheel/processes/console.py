@@ -11,7 +11,8 @@ from flywheel.monitoring.http_server import HttpServer
 from flywheel.processes.answering import Answering
 from flywheel.processes.broker_watch import BrokerWatch
 from flywheel.processes.process import begin
-from flywheel.rollout.servers import HttpModelServers
+from flywheel.rollout.servers import PolledServers
+from flywheel.serving.client import probes
 from flywheel.settings import FlywheelSettings
 from storage.workspace import champions, open_database
 from streams.lettering import lettering
@@ -37,7 +38,7 @@ def run_console(settings: FlywheelSettings) -> int:
         broker = BrokerWatch(settings.kafka, relay.start)
         answering = Answering(
             lambda: champions(database, settings),
-            HttpModelServers(settings.serving.endpoints, generate=False),
+            PolledServers(probes(settings.serving.endpoints, generate=False)),
         )
         app = create_app(
             settings,

@@ -9,7 +9,8 @@ from flywheel.processes.answering import Answering
 from flywheel.processes.gauges import DatabaseGauges, Upkeep
 from flywheel.processes.process import begin, loop, stop_signal
 from flywheel.rollout.control import Latest, announce, on_release_registered, tick
-from flywheel.rollout.servers import HttpModelServers
+from flywheel.rollout.servers import PolledServers
+from flywheel.serving.client import probes
 from flywheel.settings import FlywheelSettings
 from flywheel.turn.contradictions import check_running
 from storage.workspace import champions, open_database
@@ -45,10 +46,10 @@ def run_controller(settings: FlywheelSettings) -> int:
         releases = Follower(
             settings.kafka, ["flywheel.releases"], registered, "flywheel-controller"
         )
-        servers = HttpModelServers(settings.serving.endpoints)
+        servers = PolledServers(probes(settings.serving.endpoints))
         answering = Answering(
             lambda: champions(database, settings),
-            HttpModelServers(settings.serving.endpoints, generate=False),
+            PolledServers(probes(settings.serving.endpoints, generate=False)),
         )
         latest: Latest = {}
         gauges, upkeep = DatabaseGauges(database, settings.tasks), Upkeep(database)

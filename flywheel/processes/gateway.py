@@ -19,7 +19,8 @@ from flywheel.monitoring.http_server import HttpServer
 from flywheel.monitoring.threads import LastingThread
 from flywheel.processes.answering import Answering
 from flywheel.processes.process import begin
-from flywheel.rollout.servers import HttpModelServers
+from flywheel.rollout.servers import PolledServers
+from flywheel.serving.client import probes
 from flywheel.settings import FlywheelSettings
 from streams.follower import Follower
 from streams.lettering import lettering
@@ -44,7 +45,7 @@ def run_gateway(settings: FlywheelSettings) -> int:
         lambda: {
             task: split.champion for task in settings.tasks if (split := splits.current(task))
         },
-        HttpModelServers(endpoints, generate=False),
+        PolledServers(probes(endpoints, generate=False)),
     )
     limits = None
     if gateway.requests_per_second is not None:

@@ -15,6 +15,7 @@ from prometheus_client import Counter, Histogram
 from flywheel.contracts.addresses import LOOPBACK_NAMES
 from flywheel.contracts.ids import new_id
 from flywheel.contracts.invisible import is_blank
+from flywheel.contracts.model_server import CHAT_PATH, CLASSIFY_PATH, MODELS_PATH
 from flywheel.errors import FlywheelError, RequestError
 from flywheel.monitoring.bodies import read_body
 from flywheel.monitoring.foreign_pages import ForeignPages
@@ -88,9 +89,9 @@ def create_app(
     app = FastAPI(title="Flywheel model server", lifespan=lifespan, openapi_url=None)
     install_problem_details(app)
     app.add_middleware(ForeignPages, names=names)
-    app.add_route("/classify", _classify, methods=["POST"])
-    app.add_route("/v1/chat/completions", _chat, methods=["POST"])
-    app.add_route("/v1/models", _models, methods=["GET"])
+    app.add_route(CLASSIFY_PATH, _classify, methods=["POST"])
+    app.add_route(CHAT_PATH, _chat, methods=["POST"])
+    app.add_route(MODELS_PATH, _models, methods=["GET"])
     app.add_route("/health", _health, methods=["GET"])
     health_routes(app, {"releases": releases.problem, **(checks or {})}, metrics_keys)
     return app
@@ -109,7 +110,7 @@ class _Endpoints:
         with self._releases.using(body.model) as served:
             if generates(served):
                 raise RequestError(
-                    f"{body.model} generates text and knows no labels: ask /v1/chat/completions"
+                    f"{body.model} generates text and knows no labels: ask {CHAT_PATH}"
                 )
             answers = await self._classified(served, texts)
         _count_cut([answer.tokens_cut for answer in answers])

@@ -17,6 +17,7 @@ from flywheel.contracts.dataset_folder import DatasetLine, Manifest, read_manife
 from flywheel.contracts.ids import utc_now
 from flywheel.contracts.layout import BASES
 from flywheel.contracts.model_folder import read_base, read_description
+from flywheel.contracts.model_server import PROBE
 from flywheel.contracts.release import Release, registered_already
 from flywheel.datasets.build import build_dataset
 from flywheel.errors import ArtefactError, FlywheelError
@@ -44,7 +45,6 @@ from storage.database import Database
 # The dataset version of a model that was made nobody knows from what.
 EXTERNAL = "external"
 ORIGIN_FILE = "origin.json"
-PROBE = "Does this model answer?"
 # One at a time and then 16 at a time: enough to know the order of magnitude.
 SPEED_SECONDS = 2.0
 # What was found where a release was made is kept with it.

@@ -3,23 +3,25 @@ what it answers, how fast, with how much memory."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 from flywheel.compression.compare import Speed
-from flywheel.errors import PipelineError
+from flywheel.contracts.model_server import GENERATE
+from flywheel.errors import FlywheelError, PipelineError
+from flywheel.serving.client import ModelServerClient
 from flywheel.serving.engine import Generated
 from flywheel.turn.watchdog import VARIABLE
 
@@ -95,7 +97,11 @@ class ServedFolder:
 
     def answers(self, texts: Sequence[str]) -> list[Answer]:
         """An answer for each text, in order. Raises PipelineError when one is not answered."""
-        return asyncio.run(self._answers(texts))
+        size, at_once = (_BATCH, _BATCHES) if self._labels else (1, IN_FLIGHT)
+        parts = [texts[start : start + size] for start in range(0, len(texts), size)]
+        with contextlib.closing(self._client()) as client, ThreadPoolExecutor(at_once) as pool:
+            answers = pool.map(lambda part: self._ask(client, part), parts)
+            return [answer for part in answers for answer in part]
 
     def speed(self, texts: Sequence[str], seconds: float, *, accelerator: bool = False) -> Speed:
         """Ask one at a time for half of ``seconds``, then 16 at a time for the other half.
@@ -103,7 +109,26 @@ class ServedFolder:
         With an ``accelerator`` an answer costs the time it keeps that busy; without, the processor
         time of the server's processes.
         """
-        return asyncio.run(self._speed(texts, seconds, accelerator))
+        with contextlib.closing(self._client()) as client, ThreadPoolExecutor(IN_FLIGHT) as pool:
+
+            def ask(text: str) -> object:
+                return self._ask(client, [text])
+
+            list(pool.map(ask, texts[:_WARM]))
+            alone = _one_by_one(ask, texts, seconds / 2)
+            busy = self._processor_seconds()
+            began = time.perf_counter()
+            ends = _together(pool, ask, texts, seconds / 2)
+            spent = time.perf_counter() - began
+            busy = self._processor_seconds() - busy
+        return Speed(
+            p50_ms=alone[len(alone) // 2],
+            p95_ms=alone[min(len(alone) - 1, int(len(alone) * 0.95))],
+            per_second=_rate(ends, spent),
+            in_flight=IN_FLIGHT,
+            cost_ms=(spent if accelerator else busy) * 1000 / len(ends),
+            memory_bytes=sum(_memory(process) for process in self._tree()),
+        )
 
     @property
     def pid(self) -> int:
@@ -128,86 +153,30 @@ class ServedFolder:
         text = Path(self._log.name).read_text("utf-8", errors="replace").strip()
         return text[-_TAIL:] or "it wrote no log"
 
-    async def _answers(self, texts: Sequence[str]) -> list[Answer]:
-        async with self._session() as session:
+    def _client(self) -> ModelServerClient:
+        """One that stays with a server which is busy until it has time."""
+        return ModelServerClient(
+            self.url, seconds=_ASK_SECONDS, patience=_ASK_SECONDS, keep=IN_FLIGHT
+        )
+
+    def _ask(self, client: ModelServerClient, texts: Sequence[str]) -> list[Answer]:
+        """Labels of all texts in one request, or one text's answer."""
+        try:
             if self._labels:
-                size, ask, at_once = _BATCH, self._classify, _BATCHES
-            else:
-                size, ask, at_once = 1, self._generate, IN_FLIGHT
-            parts = [texts[start : start + size] for start in range(0, len(texts), size)]
-            found: list[list[Answer]] = [[] for _ in parts]
-
-            async def work(todo: Iterator[tuple[int, Sequence[str]]]) -> None:
-                for index, part in todo:
-                    found[index] = await ask(session, part)
-
-            todo = iter(list(enumerate(parts)))
-            await asyncio.gather(*(work(todo) for _ in range(at_once)))
-            return [answer for part in found for answer in part]
-
-    async def _speed(self, texts: Sequence[str], seconds: float, accelerator: bool) -> Speed:
-        async with self._session() as session:
-            ask = self._classify if self._labels else self._generate
-            await asyncio.gather(*(ask(session, [text]) for text in texts[:_WARM]))
-            alone = await _one_by_one(lambda text: ask(session, [text]), texts, seconds / 2)
-            busy = self._processor_seconds()
-            began = time.perf_counter()
-            ends = await _together(lambda text: ask(session, [text]), texts, seconds / 2)
-            spent = time.perf_counter() - began
-            busy = self._processor_seconds() - busy
-        return Speed(
-            p50_ms=alone[len(alone) // 2],
-            p95_ms=alone[min(len(alone) - 1, int(len(alone) * 0.95))],
-            per_second=_rate(ends, spent),
-            in_flight=IN_FLIGHT,
-            cost_ms=(spent if accelerator else busy) * 1000 / len(ends),
-            memory_bytes=sum(_memory(process) for process in self._tree()),
-        )
-
-    def _session(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            self.url, timeout=aiohttp.ClientTimeout(total=_ASK_SECONDS), raise_for_status=False
-        )
-
-    async def _classify(self, session: aiohttp.ClientSession, texts: Sequence[str]) -> list[Answer]:
-        body = await self._post(session, "/classify", {"input": list(texts)})
-        rows = sorted(body["data"], key=lambda row: row["index"])
-        return [dict(zip(row["labels"], row["probs"], strict=True)) for row in rows]
-
-    async def _generate(self, session: aiohttp.ClientSession, texts: Sequence[str]) -> list[Answer]:
-        asked = {"messages": [{"role": "user", "content": texts[0]}]}
-        body = await self._post(session, "/v1/chat/completions", asked)
-        choice, usage = body["choices"][0], body["usage"]
+                return list(client.classify(self.model, texts))
+            generated = client.ask(GENERATE, self.model, texts[0])
+        except FlywheelError as error:
+            raise PipelineError(
+                f"the model server failed: {error}; the end of its log: {self._tail()}"
+            ) from error
         return [
             Generated(
-                text=choice["message"]["content"],
-                confidence=float(choice["confidence"]),
-                tokens_in=usage["prompt_tokens"],
-                tokens_out=usage["completion_tokens"],
+                text=generated.output,
+                confidence=generated.confidence,
+                tokens_in=generated.tokens_in,
+                tokens_out=generated.tokens_out,
             )
         ]
-
-    async def _post(
-        self, session: aiohttp.ClientSession, path: str, body: dict[str, Any]
-    ) -> dict[str, Any]:
-        """The answer; a server that is busy is asked again until it has time."""
-        deadline = time.monotonic() + _ASK_SECONDS
-        try:
-            while True:
-                async with session.post(path, json={"model": self.model, **body}) as answer:
-                    text = await answer.text()
-                    if answer.status == 200:
-                        return dict(json.loads(text))
-                    if answer.status != 429 or time.monotonic() > deadline:
-                        raise PipelineError(
-                            f"the model server answered {answer.status}: {text[:300]}"
-                        )
-                    pause = float(answer.headers.get("Retry-After", 1))
-                await asyncio.sleep(pause)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise PipelineError(
-                f"the model server is gone ({type(error).__name__}): {self._tail()}"
-            ) from error
 
     def _tree(self) -> list[Any]:
         import psutil
@@ -238,12 +207,14 @@ def _memory(process: Any) -> int:
         return 0
 
 
-async def _one_by_one(ask: Any, texts: Sequence[str], seconds: float) -> list[float]:
+def _one_by_one(
+    ask: Callable[[str], object], texts: Sequence[str], seconds: float
+) -> list[float]:
     """Milliseconds of each request, sorted."""
     deadline, taken = time.perf_counter() + seconds, list[float]()
-    for text in _round(texts):
+    for text in itertools.cycle(texts):
         started = time.perf_counter()
-        await ask(text)
+        ask(text)
         ended = time.perf_counter()
         taken.append((ended - started) * 1000)
         if ended > deadline and len(taken) >= _LEAST_ALONE:
@@ -251,18 +222,27 @@ async def _one_by_one(ask: Any, texts: Sequence[str], seconds: float) -> list[fl
     return sorted(taken)
 
 
-async def _together(ask: Any, texts: Sequence[str], seconds: float) -> list[float]:
+def _together(
+    pool: ThreadPoolExecutor, ask: Callable[[str], object], texts: Sequence[str], seconds: float
+) -> list[float]:
     """When each answer came, with so many in flight all the time."""
-    deadline, ends, todo = time.perf_counter() + seconds, list[float](), _round(texts)
+    deadline, ends, todo = time.perf_counter() + seconds, list[float](), itertools.cycle(texts)
+    failed = threading.Event()
 
-    async def work() -> None:
-        for text in todo:
-            await ask(text)
-            ends.append(time.perf_counter())
-            if ends[-1] > deadline and len(ends) > _LEAST_TOGETHER - IN_FLIGHT:
-                return
+    def work(_: int) -> None:
+        try:
+            # The next of a cycle is one step of the interpreter: threads may share it.
+            for text in todo:
+                ask(text)
+                ends.append(ended := time.perf_counter())
+                late = ended > deadline and len(ends) > _LEAST_TOGETHER - IN_FLIGHT
+                if late or failed.is_set():
+                    return
+        except BaseException:
+            failed.set()
+            raise
 
-    await asyncio.gather(*(work() for _ in range(IN_FLIGHT)))
+    list(pool.map(work, range(IN_FLIGHT)))
     return sorted(ends)
 
 
@@ -273,11 +253,6 @@ def _rate(ends: Sequence[float], seconds: float) -> float:
         return len(ends) / seconds
     steady = ends[IN_FLIGHT - 1 : -IN_FLIGHT + 1]
     return (len(steady) - 1) / (steady[-1] - steady[0])
-
-
-def _round(texts: Sequence[str]) -> Iterator[str]:
-    while True:
-        yield from texts
 
 
 def _lines(path: Path) -> Iterable[str]:

@@ -22,7 +22,8 @@ from flywheel.processes.answering import Answering
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.control import tick
 from flywheel.rollout.ports import Command
-from flywheel.rollout.servers import HttpModelServers
+from flywheel.rollout.servers import PolledServers
+from flywheel.serving.client import probes
 from flywheel.settings import FlywheelSettings, load_settings
 from storage.database import Database
 from storage.workspace import champions, open_database
@@ -76,7 +77,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         yield Machine(tmp_path, servers)
 
 
-def controlled(machine: Machine, database: Database, servers: HttpModelServers) -> None:
+def controlled(machine: Machine, database: Database, servers: PolledServers) -> None:
     tick(
         partial(database.transaction, "controller"),
         partial(database.transaction, read_only=True),
@@ -88,7 +89,7 @@ def controlled(machine: Machine, database: Database, servers: HttpModelServers) 
 
 
 def test_status_health_and_rollback_go_by_what_is_answered(machine: Machine) -> None:
-    servers = HttpModelServers([machine.url], remember=0.0)
+    servers = PolledServers(probes([machine.url]), remember=0.0)
     with open_database(machine.settings) as database:
         for release in ("r1", "r2"):
             with database.transaction("controller") as tx:
@@ -126,7 +127,7 @@ def test_status_health_and_rollback_go_by_what_is_answered(machine: Machine) -> 
         assert rolled_back(machine, database, servers) == "rolled_back"
 
 
-def rolled_back(machine: Machine, database: Database, servers: HttpModelServers) -> str:
+def rolled_back(machine: Machine, database: Database, servers: PolledServers) -> str:
     with database.transaction("cli") as tx:
         running = tx.rollouts.active(TASK)
         assert running is not None
@@ -149,7 +150,7 @@ def rolled_back(machine: Machine, database: Database, servers: HttpModelServers)
 
 def test_the_gateways_health_says_that_nobody_answers(machine: Machine, tmp_path: Path) -> None:
     split = split_event("r1")
-    servers = HttpModelServers([machine.url], remember=0.0)
+    servers = PolledServers(probes([machine.url]), remember=0.0)
     answering = Answering(lambda: {TASK: split.split.champion}, servers)
     checks = {"champions": answering.all_tasks}
     gateway = started_gateway(tmp_path, [machine.url], split=split, timeout=1.0, checks=checks)
@@ -171,7 +172,7 @@ def test_the_gateways_health_says_that_nobody_answers(machine: Machine, tmp_path
 def test_one_task_that_is_not_answered_takes_no_other_from_its_callers(machine: Machine) -> None:
     (machine.folder / "r1").unlink()
     machine.restart()
-    servers = HttpModelServers([machine.url], remember=0.0)
+    servers = PolledServers(probes([machine.url]), remember=0.0)
     answering = Answering(lambda: {TASK: "r1", "other": "r2"}, servers)
     answering.refresh()
     assert answering.all_tasks() is None

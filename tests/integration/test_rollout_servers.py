@@ -11,7 +11,8 @@ from threading import Thread
 
 import pytest
 
-from flywheel.rollout.servers import HttpModelServers
+from flywheel.rollout.servers import PolledServers
+from flywheel.serving.client import probes
 
 
 class ModelServer:
@@ -66,7 +67,7 @@ def serve() -> Iterator[Callable[..., ModelServer]]:
 
 def test_all_answer(serve: Callable[..., ModelServer]) -> None:
     a, b = serve("r1", "r2"), serve("r1", "r2")
-    found = HttpModelServers([a.url, b.url + "/"]).ready("r2")
+    found = PolledServers(probes([a.url, b.url + "/"])).ready("r2")
     assert (found.ready, found.total, found.reason) == (2, 2, "")
     assert (a.asked, b.asked) == (1, 1), "a real request was made of each"
 
@@ -75,13 +76,13 @@ def test_a_full_yes_is_remembered_for_a_while_and_a_no_is_not(
     serve: Callable[..., ModelServer],
 ) -> None:
     server = serve()
-    servers = HttpModelServers([server.url], remember=1000)
+    servers = PolledServers(probes([server.url]), remember=1000)
     assert servers.ready("r1").ready == 0
     server.loaded.append("r1")
     assert servers.ready("r1").ready == 1
     server.loaded.clear()
     assert servers.ready("r1").ready == 1
-    forgetful = HttpModelServers([server.url], remember=0)
+    forgetful = PolledServers(probes([server.url]), remember=0)
     assert forgetful.ready("r1").ready == 0
 
 
@@ -91,7 +92,7 @@ def test_a_full_yes_is_remembered_for_a_while_and_a_no_is_not(
         ((404, {}), "answered 404"),
         ((500, {}), "answered 500"),
         ((200, {"data": []}), "something else than expected"),
-        ((200, {"data": [{"label": ""}]}), "without a label"),
+        ((200, {"data": [{"label": "", "probs": [], "labels": []}]}), "without a label"),
         ((200, []), "something else than expected"),
     ],
 )
@@ -100,7 +101,7 @@ def test_a_listed_release_that_does_not_answer_is_not_ready(
 ) -> None:
     server = serve("r1")
     server.classify = answer
-    found = HttpModelServers([server.url]).ready("r1")
+    found = PolledServers(probes([server.url])).ready("r1")
     assert found.ready == 0
     assert said in found.reason
 
@@ -110,8 +111,8 @@ def test_not_loaded_and_not_there(serve: Callable[..., ModelServer]) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        found = HttpModelServers([server.url, nobody]).ready("r2")
+        found = PolledServers(probes([server.url, nobody])).ready("r2")
     assert (found.ready, found.total) == (0, 2)
     assert f"{server.url} has not loaded it" in found.reason
     assert "refused" in found.reason
-    assert HttpModelServers([]).ready("r2").reason == "no model server is configured"
+    assert PolledServers(probes([])).ready("r2").reason == "no model server is configured"

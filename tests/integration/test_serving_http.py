@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 
 from flywheel.errors import ArtefactError
 from flywheel.monitoring.http_server import HttpServer
-from flywheel.rollout.servers import HttpModelServers
+from flywheel.rollout.servers import PolledServers
+from flywheel.serving.client import probes
 from flywheel.serving.app import create_app
 from flywheel.serving.engine import Generated, InProcess
 from flywheel.serving.releases import ReleaseSet
@@ -90,7 +91,7 @@ def test_a_release_that_cannot_be_loaded_harms_no_other() -> None:
         assert classify(http, "r1", "Who?").status_code == 200
         assert http.get("/healthz").status_code == 200
         assert 'release="broken-2",state="failed"} 1.0' in http.get("/metrics").text
-        found = HttpModelServers([url]).ready("broken-2")
+        found = PolledServers(probes([url])).ready("broken-2")
         assert found.ready == 0
         assert "differ from their checksum" in found.reason, "the server's own words"
 
@@ -238,7 +239,7 @@ def test_a_generator_answers_chats_and_classifies_nothing() -> None:
         refused = classify(http, "w1", "Who?")
         assert refused.status_code == 400
         assert "generates text" in refused.json()["detail"]
-        assert HttpModelServers([url]).ready("w1").ready == 1
+        assert PolledServers(probes([url])).ready("w1").ready == 1
     releases.stop()
 
 

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from flywheel.errors import ReleaseNotLoaded, Unavailable
-from flywheel.gateway.calls import CLASSIFY
+from flywheel.contracts.model_server import CLASSIFY
 from flywheel.gateway.circuits import OPEN_AFTER, PassedOver
 from flywheel.gateway.forward import ModelServers
 from flywheel.monitoring.problems import problem_document

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flywheel.errors import RequestError
-from flywheel.gateway.calls import CLASSIFY, GENERATE, Call
+from flywheel.contracts.model_server import CLASSIFY, GENERATE, Call
 from flywheel.gateway.parameters import check_generation
 from flywheel.gateway.requests import ChatRequest, chat_response, parse
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from flywheel.gateway.calls import CLASSIFY
+from flywheel.contracts.model_server import CLASSIFY
 from flywheel.gateway.circuits import OPEN_AFTER, Circuits, PassedOver
 
 
