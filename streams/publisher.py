@@ -28,6 +28,8 @@ _published = Counter("flywheel_published_records", "Records acknowledged by Kafk
 # its records: they wait.
 _REFUSALS = {10, 18, 17, 87}
 
+# For acknowledgements that are still to come when a publisher is closed.
+CLOSING_SECONDS = 5.0
 # How long a client that stays may go on before it is looked again whose broker answers.
 _LOOK_SECONDS = 1.0
 
@@ -35,19 +37,11 @@ _LOOK_SECONDS = 1.0
 class KafkaPublisher:
     """The Publisher of every process but the worker's agents. It connects at its first use."""
 
-    def __init__(
-        self,
-        kafka: KafkaSettings,
-        client_id: str,
-        timeout: float = 30.0,
-        closing: float = 5.0,
-    ) -> None:
-        """``timeout``: seconds for all acknowledgements of a call; ``closing``: for those that are
-        still to come when it is closed."""
+    def __init__(self, kafka: KafkaSettings, client_id: str, timeout: float = 30.0) -> None:
+        """``timeout``: seconds for all acknowledgements of a call."""
         self._kafka = kafka
         self._client_id = client_id
         self._timeout = timeout
-        self._closing = closing
         self._lock = Lock()
         self._producer: Any = None
         self._looked = 0.0
@@ -126,7 +120,7 @@ class KafkaPublisher:
         with self._lock:
             producer, self._producer = self._producer, None
         if producer is not None:
-            _end(producer, seconds=self._closing)
+            _end(producer, seconds=CLOSING_SECONDS)
 
     def _require_own_broker(self) -> None:
         """Let go of a client whose broker went and whose port another workspace's took since."""

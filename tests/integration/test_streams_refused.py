@@ -125,12 +125,15 @@ def test_a_publisher_that_failed_harms_no_other_of_its_name(kafka: KafkaSettings
     assert all(there.count(event.event_id) == 1 for batch in sent for event in batch)
 
 
-def test_closing_raises_nothing_when_all_is_stored(tmp_path: Path) -> None:
+def test_closing_raises_nothing_when_all_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.publisher.CLOSING_SECONDS", 0.5)
     sent = traffic(2)
     broker = LocalBroker(tmp_path, port := free_port())
     end_with_parent(pid := broker.start().pid or 0)
     own = KafkaSettings(local_port=port)
-    publisher = KafkaPublisher(own, "test", closing=0.5)
+    publisher = KafkaPublisher(own, "test")
     try:
         ensure_topics(own)
         publisher.publish(sent)
