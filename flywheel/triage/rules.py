@@ -36,7 +36,9 @@ class Rules:
 
     def matches(self, text: str) -> bool:
         """Whether any rule decides about this text, so that the model does not."""
-        return self.reviewing(text) is not None or self.labelling(text) is not None
+        patterns = [pattern for pattern, _ in (*self._reviewing, *self._labelling)]
+        seen = _as_seen(text) if patterns else ()
+        return any(pattern.found(text, seen) for pattern in patterns)
 
 
 class _Pattern:
