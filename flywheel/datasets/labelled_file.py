@@ -6,8 +6,7 @@ import codecs
 import csv
 import io
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,8 +182,9 @@ def _objects(
     is_json = asked is not None or first.lstrip().startswith(b"{") or path.suffix != ".csv"
     if asked is not CSV and is_json:
         found = list(_json_lines(lines, problems))
-        if not found and len(lines) > 1 and isinstance(_json(data), dict):
-            shown = ", ".join(list(_json(data))[:10])
+        whole = _json(data) if not found and len(lines) > 1 else None
+        if isinstance(whole, dict):
+            shown = ", ".join(list(whole)[:10])
             raise RejectedEvent(
                 f"{path} is one JSON object, with {shown}; what is taken is {ACCEPTED}"
             )
@@ -235,29 +235,38 @@ def _told(path: Path, items: Sequence[tuple[int, Item]]) -> Format:
     return JSON_LINES
 
 
-def _json(data: bytes) -> Any:
+def _json(data: bytes, pairs: Callable[[list[tuple[str, Any]]], object] | None = None) -> Any:
+    """What the bytes say, objects made by ``pairs``; None for no JSON."""
     try:
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=pairs)
     except (ValueError, RecursionError):
         return None
 
 
 def _array(data: bytes) -> list[Any] | None:
     """The items of a JSON array, or None; Unusable for one that says a field twice."""
-    found = _json(data)
-    if not isinstance(found, list):
-        return None
-    text, place = data.decode("utf-8", "surrogatepass"), data.index(b"[") + 1
-    items: list[Any] = []
-    for _ in found:
-        place = _BETWEEN.match(text, place).end()  # type: ignore[union-attr]
-        try:
-            item, place = _strict.raw_decode(text, place)
-        except Unusable as error:
-            _, place = _lenient.raw_decode(text, place)
-            item = error
-        items.append(item)
-    return items
+    items = _json(data, _or_unusable)
+    return [_flaw(item) or item for item in items] if isinstance(items, list) else None
+
+
+def _or_unusable(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any] | Unusable:
+    flaw = next((flaw for _, value in pairs if (flaw := _flaw(value))), None)
+    try:
+        return flaw or _once(pairs)
+    except Unusable as error:
+        return error
+
+
+def _flaw(value: Any) -> Unusable | None:
+    """What is wrong with a value, or with one in its lists."""
+    inside = [value]
+    while inside:
+        one = inside.pop()
+        if isinstance(one, Unusable):
+            return one
+        if isinstance(one, list):
+            inside += reversed(one)
+    return None
 
 
 def _json_lines(
@@ -288,11 +297,6 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise Unusable(f'"{twice}" stands in it twice')
     return found
-
-
-# Of an array's items one after the other; what stands between them no item begins with.
-_strict, _lenient = json.JSONDecoder(object_pairs_hook=_once), json.JSONDecoder()
-_BETWEEN = re.compile(r"[\s,]*")
 
 
 def _no_object(line: bytes) -> str:

@@ -350,6 +350,7 @@ TWICE = '{"id": 1, "text": "a", "text": "b", "label": ["billing"]}'
         ([TWICE, TWICE], [1, 2]),
         ([TWICE], [1]),
         (['{"id": 2, "text": "c", "label": ["other"], "meta": [{"a": 1, "a": 2}]}'], [1]),
+        (['[[{"a": 1, "a": 2}, 3]]'], [1]),
         (['{"text": "]{,", "text": "\\"[", "label": ["other"]}', "3"], [1, 2]),
     ],
 )
