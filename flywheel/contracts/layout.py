@@ -132,6 +132,10 @@ class Layout:
         """The variants that the compress stage is making."""
         return self.state / "variants" / task
 
+    def held_out_answers(self, release: str) -> Path:
+        """What a release said of samples that were held out after it was made."""
+        return self.state / "held-out" / f"{release}.jsonl"
+
     @property
     def stage_failure(self) -> Path:
         """Why the stage that ran last failed, by its own words."""

@@ -301,16 +301,16 @@ def champion_answers(
 ) -> list[Prediction]:
     """What the champion says of held-out samples.
 
-    Its folder tells. Where the holdout grew since, or it was never asked any (it was imported
-    without a holdout, or the holdout is a new one), it is asked the others now, through what
-    serves it. A few that are missing are not worth a start of its server; nor does one that cannot
-    be started end the turn, as long as there are answers to compare.
+    Its folder tells, and what it was asked since. Where the holdout grew, or it was never asked any
+    (it was imported without a holdout, or the holdout is a new one), it is asked the others now,
+    through what serves it, and that is kept for the turns to come. A few that are missing are not
+    worth a start of its server; nor does one that cannot be started end the turn, as long as there
+    are answers to compare.
     """
     folder = release_folder(settings.state, champion)
-    try:
-        known = read_predictions(folder / PREDICTIONS_FILE)
-    except ArtefactError:
-        known = []
+    kept = settings.layout.held_out_answers(champion)
+    since = _predictions(kept)
+    known = _predictions(folder / PREDICTIONS_FILE) + since
     answered = {prediction.sample_id for prediction in known}
     missing = [line for line in lines if line.sample_id not in answered]
     if len(missing) <= _FEW_MISSING * len(lines):
@@ -318,7 +318,7 @@ def champion_answers(
     serve = serve or served_folder(settings)
     try:
         with serve(folder, settings.layout.bases, bool(settings.task(task).labels)) as served:
-            return known + as_predictions(missing, served.answers([one.text for one in missing]))
+            asked = as_predictions(missing, served.answers([one.text for one in missing]))
     except FlywheelError as error:
         if len(missing) == len(lines):
             raise
@@ -329,6 +329,23 @@ def champion_answers(
             error=str(error),
         )
         return known
+    _keep(kept, since + asked)
+    return known + asked
+
+
+def _predictions(path: Path) -> list[Prediction]:
+    """What lies there; none where nothing does, or nothing that can be read."""
+    try:
+        return read_predictions(path)
+    except ArtefactError:
+        return []
+
+
+def _keep(path: Path, predictions: Sequence[Prediction]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = path.with_suffix(".new")
+    write_predictions(written, predictions)
+    written.replace(path)
 
 
 def _unknown_data(task: str, of_task: TaskSettings) -> Manifest:

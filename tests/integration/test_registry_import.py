@@ -39,7 +39,7 @@ from flywheel.registry.release_folder import assemble, read_record, verify_relea
 from flywheel.retraining.ports import Turn
 from flywheel.serving.runtime import load_classifier
 from flywheel.turn.importer import Answering, Serve, WorkspaceImporter, champion_answers
-from flywheel.turn.measure import ServedFolder
+from flywheel.turn.measure import Answer, ServedFolder
 from flywheel.turn.same_answers import check_same_answers
 from flywheel.turn.staging import MODEL, request_import, stage_archive, stage_model
 
@@ -189,22 +189,65 @@ def test_the_champion_is_asked_what_its_holdout_grew_by(here: Workspace, models:
         yield
 
     ids = [line.sample_id for line in known]
-    assert answered([*known, *new]) == [*ids, *(line.sample_id for line in new)]
-    by_name = {
-        one.sample_id: one
-        for one in champion_answers(
-            here.settings, TASK, champion.release, [*known, *new], load_here
-        )
-    }
-    told = load_classifier(Path(champion.path), 1).predict([line.text for line in new])
-    for line, scores in zip(new, told, strict=True):
-        assert by_name[line.sample_id].label == line.label
-        assert by_name[line.sample_id].scores == scores
+    added = [line.sample_id for line in new]
     # Nothing is started for a few, and the turn goes on with those that are known.
     assert answered([*known, *new[:2]], away) == ids
     assert answered([*known, *new], away) == ids
     with pytest.raises(PipelineError, match="does not start"):
         answered(new, away)
+    assert answered([*known, *new]) == [*ids, *added]
+    by_name = {
+        one.sample_id: one
+        for one in champion_answers(here.settings, TASK, champion.release, [*known, *new], away)
+    }
+    told = load_classifier(Path(champion.path), 1).predict([line.text for line in new])
+    for line, scores in zip(new, told, strict=True):
+        assert by_name[line.sample_id].label == line.label
+        assert by_name[line.sample_id].scores == scores
+
+
+class Counting:
+    """Says how many texts a model is asked."""
+
+    def __init__(self, served: Answering, asked: list[int]) -> None:
+        self._served, self._asked = served, asked
+        self.speed = served.speed
+
+    def answers(self, texts: Sequence[str]) -> list[Answer]:
+        self._asked.append(len(texts))
+        return self._served.answers(texts)
+
+
+def test_the_champion_is_asked_a_new_sample_once(here: Workspace, models: Path) -> None:
+    """However many turns it stays champion; what was kept and is damaged, it is asked again."""
+    champion = here.release(models)
+    lines = [
+        DatasetLine(sample_id=sample.sample_id, text=sample.text, label=sample.label, source="seed")
+        for sample in labelled(60, seed=78)
+    ]
+    asked: list[int] = []
+
+    @contextmanager
+    def counting(folder: Path, bases: Path, labels: bool) -> Iterator[Answering]:
+        with load_here(folder, bases, labels) as served:
+            yield Counting(served, asked)
+
+    def answers(lines: Sequence[DatasetLine]) -> dict[str, dict[str, float]]:
+        found = champion_answers(here.settings, TASK, champion.release, lines, counting)
+        return {one.sample_id: one.scores for one in found}
+
+    first = answers(lines[:30])
+    assert answers(lines[:30]) == first
+    assert asked == [30]
+    grown = answers(lines)
+    assert asked == [30, 30]
+    assert answers(lines) == grown
+    assert {key: grown[key] for key in first} == first
+    kept = here.settings.layout.held_out_answers(champion.release)
+    kept.write_bytes(kept.read_bytes()[:-9])
+    assert answers(lines).keys() == grown.keys()
+    assert asked == [30, 30, 60]
+    verify_release(here.settings.state, champion.release)
 
 
 def test_without_a_holdout_it_takes_a_person(
