@@ -156,21 +156,6 @@ class People(Protocol):
         ...
 
 
-class JudgedAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer beside what came of its sample: ``settled`` is None while experts disagree."""
-
-    answer: Answer
-    settled: str | None
-
-
-class AnswerHistory(Protocol):
-    """Read by the console, for figures about annotators."""
-
-    def judged_answers(self, task: str, since: datetime) -> list[JudgedAnswer]:
-        """Answers and skips from ``since`` on, oldest first."""
-        ...
-
-
 class ReviewTransaction(Protocol):
     """What one transaction of the console's review part offers."""
 

@@ -9,10 +9,8 @@ from typing import Any
 from sqlalchemy import Row, case, func, select
 
 from flywheel.contracts.labels import AUTOMATIC
-from flywheel.contracts.stores import LabelledSample
 from storage.features.history import SourceHistory
-from storage.repositories.labels import labelled_sample
-from storage.repositories.settled import input_columns, input_of, settled, traffic
+from storage.repositories.settled import settled, traffic
 from storage.work import Work
 
 _failed = case((traffic.c.error.is_not(None) | (traffic.c.status >= 500), 1), else_=0)
@@ -113,39 +111,6 @@ class Overview:
             )
         )
         return {row.sample_id: row.text for row in found}
-
-    def label_series(
-        self, task: str, bucket_seconds: int, limit: int
-    ) -> list[tuple[int, int, int, int]]:
-        """(start in epoch seconds, auto, expert, other) settled labels by when they were settled;
-        the newest ``limit`` buckets that have any, oldest first."""
-        seconds = self._work.epoch(settled.c.occurred_at)
-        bucket = (seconds - seconds % bucket_seconds).label("bucket")
-        auto = func.sum(case((settled.c.source.in_(sorted(AUTOMATIC)), 1), else_=0))
-        expert = func.sum(case((settled.c.source == "expert", 1), else_=0))
-        found = self._work.rows(
-            select(bucket, auto, expert, func.count())
-            .where(settled.c.task == task)
-            .group_by(bucket)
-            .order_by(bucket.desc())
-            .limit(limit)
-        )
-        return [(ts, a, e, n - a - e) for ts, a, e, n in reversed(found)]
-
-    def recent_labels(self, task: str, limit: int) -> list[LabelledSample]:
-        """The samples settled last, newest first."""
-        found = self._work.rows(
-            select(settled)
-            .where(settled.c.task == task)
-            .order_by(settled.c.occurred_at.desc(), settled.c.event_id.desc())
-            .limit(limit)
-        )
-        ids = [row.traffic_id for row in found]
-        sent = self._work.rows(
-            select(traffic.c.event_id, *input_columns).where(traffic.c.event_id.in_(ids))
-        )
-        by_event = {row.event_id: input_of(row) for row in sent}
-        return [labelled_sample(row, by_event[row.traffic_id], row.split) for row in found]
 
     def source_history(
         self, task: str, sources: Sequence[str] | None = None

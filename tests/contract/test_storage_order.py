@@ -138,7 +138,6 @@ def state(tx: Transaction) -> list[Any]:
         tx.overview.traffic_series(TASK, 1, 10),
         tx.overview.coverage(TASK),
         tx.overview.source_history(TASK),
-        tx.overview.recent_labels(TASK, 10),
     ]
 
 

@@ -35,9 +35,7 @@ def test_an_empty_database_has_an_overview(database: Database) -> None:
             "last": None,
         }
         assert tx.overview.traffic_series(TASK, 60, 10) == []
-        assert tx.overview.label_series(TASK, 60, 10) == []
         assert tx.overview.coverage(TASK) == {"auto": 0, "expert": 0, "other": 0, "none": 0}
-        assert tx.overview.recent_labels(TASK, 10) == []
         assert tx.overview.source_history(TASK) == []
 
 
@@ -64,7 +62,7 @@ def test_counts_and_series_of_traffic_through_the_gateway(database: Database) ->
         assert tx.overview.traffic_series(TASK, 10, 2) == series[1:]
 
 
-def test_coverage_and_labels_over_time(database: Database) -> None:
+def test_coverage(database: Database) -> None:
     record(
         database,
         *(traffic(f"s{i}") for i in range(5)),
@@ -78,13 +76,6 @@ def test_coverage_and_labels_over_time(database: Database) -> None:
     )
     with database.transaction(read_only=True) as tx:
         assert tx.overview.coverage(TASK) == {"auto": 2, "expert": 1, "other": 1, "none": 1}
-        assert tx.overview.label_series(TASK, 10, 5) == [(T0, 2, 0, 0), (T0 + 10, 0, 1, 2)]
-        recent = tx.overview.recent_labels(TASK, 3)
-    assert [(r.sample_id, r.label, r.source) for r in recent] == [
-        ("seeded", "a", "seed"),
-        ("s3", "a", "user"),
-        ("s2", "b", "expert"),
-    ]
 
 
 def test_the_history_of_sources(database: Database) -> None:

@@ -18,7 +18,6 @@ from flywheel.contracts.ids import unit_fraction
 from flywheel.contracts.stores import LabelledSample
 from flywheel.datasets.build import automatic_weights, build_dataset
 from flywheel.datasets.config import DatasetSettings
-from flywheel.datasets.diff import diff_datasets
 from flywheel.errors import ArtefactError, ConfigurationError
 
 LABELS = ("a", "b", "c")
@@ -206,17 +205,6 @@ def test_a_changed_part_is_noticed(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(ArtefactError, match="missing"):
         read_manifest(tmp_path)
-
-
-def test_a_difference_counts_samples_added_removed_and_relabelled(tmp_path: Path) -> None:
-    first = [sample(n, split="holdout" if n < 3 else None) for n in range(10)]
-    second = [msgspec.structs.replace(s, label="c") if s.sample_id == "s004" else s for s in first]
-    second = [*second[:-1], sample(20), sample(21)]
-    build(first, tmp_path / "one")
-    build(second, tmp_path / "two")
-    difference = diff_datasets(tmp_path / "one", tmp_path / "two")
-    assert (difference.added, difference.removed, difference.relabelled) == (2, 1, 1)
-    assert difference.by_label["c"] == (3, 5)
 
 
 def mixed(count: int, *, marked: bool) -> list[LabelledSample]:

@@ -16,8 +16,7 @@ from flywheel.datasets.labelled_file import read_labelled
 from flywheel.errors import RejectedEvent
 from flywheel.review.agreement import same_as, verdict
 from flywheel.review.config import ReviewSettings
-from flywheel.review.ports import Answer, JudgedAnswer
-from flywheel.review.stats import annotators
+from flywheel.review.ports import Answer
 from streams.agents.acceptance import configured
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -52,17 +51,6 @@ def test_a_text_settles_as_its_normalised_form_would(values: list[str]) -> None:
         assert free.annotators == plain.annotators
         first = next(value for value in values if normalised(value) == plain.value)
         assert free.value == first
-
-
-def test_agreement_between_annotators_is_of_what_they_say() -> None:
-    history = [
-        JudgedAnswer(answer=answer, settled="On its way")
-        for answer in answers("on its  way", "ON ITS WAY", "lost")
-    ]
-    figures = {one.annotator: one.agreement for one in annotators(history, AT, ())}
-    assert figures == {"expert 0": 1.0, "expert 1": 1.0, "expert 2": 0.0}
-    strict = {one.annotator: one.agreement for one in annotators(history, AT, ("a", "b"))}
-    assert set(strict.values()) == {0.0}
 
 
 def label(value: str) -> LabelRecorded:
