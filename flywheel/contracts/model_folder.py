@@ -108,11 +108,6 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
     base: BaseReference | None = None
 
     @property
-    def weights_file(self) -> str:
-        """The file that holds what was trained."""
-        return WEIGHTS_FILE if self.base is None else ADAPTER_FILE
-
-    @property
     def size_bytes(self) -> int:
         """What all its files take on disk."""
         return sum(file.bytes for file in self.files.values())

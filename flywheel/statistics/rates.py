@@ -17,7 +17,6 @@ rates are small, as error rates are.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -171,19 +170,3 @@ def bounds(
         return kept
 
     return end(above, -1.0), end(below, 1.0)
-
-
-def difference_interval(x0: int, n0: int, x1: int, n1: int, alpha: float) -> tuple[float, float]:
-    """Confidence sequence for p1 − p0: holds at all looks with probability 1 − ``alpha``."""
-    if not n0 or not n1:
-        return -1.0, 1.0
-
-    def evidence(difference: Array, *, above: bool) -> Array:
-        return log_e_difference(x0, n0, x1, n1, difference, above=above)
-
-    return bounds(
-        partial(evidence, above=True),
-        partial(evidence, above=False),
-        x1 / n1 - x0 / n0,
-        float(np.log(2 / alpha)),
-    )

@@ -62,16 +62,6 @@ def unsent(work: Work, owner: str, limit: int) -> list[tuple[int, Record]]:
     ]
 
 
-def count_unsent(work: Work, owner: str) -> int:
-    """How many events of an owner wait for its relay."""
-    found = work.row(
-        select(func.count())
-        .select_from(_outbox)
-        .where(_outbox.c.owner == owner, _outbox.c.sent_at.is_(None))
-    )
-    return int(found[0]) if found else 0
-
-
 def mark_sent(work: Work, owner: str, ids: Sequence[int], now: datetime) -> None:
     """Mark events as sent, and drop those sent long ago: the log has them."""
     for start in range(0, len(ids), 1000):

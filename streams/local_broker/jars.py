@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -171,8 +170,3 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def remove_cache(cache: Path) -> None:
-    """Forget the fetched jars of this version."""
-    shutil.rmtree(cache / f"kafka-{KAFKA_VERSION}", ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from flywheel.statistics.rates import (
-    difference_interval,
+    bounds,
     log_e_by_step,
     log_e_difference,
     log_e_rate,
@@ -42,9 +43,10 @@ def test_evidence_on_a_difference_is_no_more_than_one_on_average(
 @given(st.integers(1, 300), st.integers(1, 300), st.data())
 def test_the_error_interval_agrees_with_the_tests(n0: int, n1: int, data: st.DataObject) -> None:
     x0, x1 = data.draw(st.integers(0, n0)), data.draw(st.integers(0, n1))
-    low, high = difference_interval(x0, n0, x1, n1, 0.05)
-    assert -1 <= low <= x1 / n1 - x0 / n0 <= high <= 1
-    need = math.log(2 / 0.05)
+    need, seen = math.log(2 / 0.05), x1 / n1 - x0 / n0
+    evidence = partial(log_e_difference, x0, n0, x1, n1)
+    low, high = bounds(partial(evidence, above=True), partial(evidence, above=False), seen, need)
+    assert -1 <= low <= seen <= high <= 1
     if high < 0.98:
         beyond = log_e_difference(x0, n0, x1, n1, high + 0.01, above=False)
         assert float(beyond) >= need
