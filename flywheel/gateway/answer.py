@@ -11,10 +11,10 @@ import msgspec
 
 from flywheel.contracts.events import TrafficRecorded
 from flywheel.contracts.ids import new_id, utc_now
+from flywheel.contracts.model_server import Call, FailsAtText, Prediction
 from flywheel.contracts.sample import Content, as_text
 from flywheel.contracts.split import TrafficSplit
 from flywheel.errors import FlywheelError, ReleaseNotLoaded, Unavailable
-from flywheel.contracts.model_server import Call, FailsAtText, Prediction
 from flywheel.gateway.capture import Capture
 from flywheel.gateway.choose_variant import Variant, choose_shadow, choose_variant, unit_of
 from flywheel.gateway.circuits import PassedOver

@@ -18,11 +18,11 @@ from flywheel.contracts.addresses import LOOPBACK_NAMES
 from flywheel.contracts.answers import text_problem
 from flywheel.contracts.events import LabelRecorded
 from flywheel.contracts.ids import utc_now
+from flywheel.contracts.model_server import CLASSIFY, GENERATE
 from flywheel.contracts.sample import Content
 from flywheel.errors import FlywheelError, NotFound, RequestError
 from flywheel.gateway.answer import Answered, Answers, Ask
 from flywheel.gateway.auth import Caller, Keys
-from flywheel.contracts.model_server import CLASSIFY, GENERATE
 from flywheel.gateway.capture import Capture
 from flywheel.gateway.config import GatewayLimits
 from flywheel.gateway.forward import ModelServers

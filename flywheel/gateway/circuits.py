@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 import structlog
 from prometheus_client import Counter, Gauge
 
-from flywheel.errors import Unavailable
 from flywheel.contracts.model_server import Call
+from flywheel.errors import Unavailable
 
 _log = structlog.get_logger(__name__)
 _open = Gauge(

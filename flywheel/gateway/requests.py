@@ -10,9 +10,9 @@ import msgspec
 
 from flywheel.contracts.bounds import id_problem
 from flywheel.contracts.events import FeedbackSource
+from flywheel.contracts.model_server import Prediction
 from flywheel.contracts.sample import Content, as_text, content_problem
 from flywheel.errors import RequestError, TooLarge
-from flywheel.contracts.model_server import Prediction
 
 # Whatever an earlier turn holds (images, refusals, calls of tools): only what is read is looked at.
 _Content = Annotated[

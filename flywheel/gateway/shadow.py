@@ -12,8 +12,8 @@ from prometheus_client import Counter
 
 from flywheel.contracts.events import Arm, ShadowRecorded
 from flywheel.contracts.ids import utc_now
-from flywheel.errors import FlywheelError, RequestError
 from flywheel.contracts.model_server import Call
+from flywheel.errors import FlywheelError, RequestError
 from flywheel.gateway.capture import Capture
 from flywheel.gateway.forward import ModelServers
 

@@ -1,4 +1,4 @@
-"""Whether releases answer on the model servers: the ports, and the asking of all servers at once."""
+"""Whether releases answer on the model servers: the ports, and one who asks all servers."""
 
 from __future__ import annotations
 

@@ -163,4 +163,6 @@ def probes(
     Not to ``generate``: a generator that a server has ready counts as one that answers. A text
     costs a server much more than a label, and whoever only watches asks again and again.
     """
-    return tuple(Probe(ModelServerClient(url, seconds=seconds), generate=generate) for url in endpoints)
+    return tuple(
+        Probe(ModelServerClient(url, seconds=seconds), generate=generate) for url in endpoints
+    )

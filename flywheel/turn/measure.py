@@ -207,9 +207,7 @@ def _memory(process: Any) -> int:
         return 0
 
 
-def _one_by_one(
-    ask: Callable[[str], object], texts: Sequence[str], seconds: float
-) -> list[float]:
+def _one_by_one(ask: Callable[[str], object], texts: Sequence[str], seconds: float) -> list[float]:
     """Milliseconds of each request, sorted."""
     deadline, taken = time.perf_counter() + seconds, list[float]()
     for text in itertools.cycle(texts):

@@ -1,4 +1,4 @@
-"""One HTTP client library outside the gateway's hot path, and one home of the model servers' words."""
+"""One HTTP client library outside the hot path; one home of the model servers' protocol."""
 
 from __future__ import annotations
 

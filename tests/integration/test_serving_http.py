@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from flywheel.errors import ArtefactError
 from flywheel.monitoring.http_server import HttpServer
 from flywheel.rollout.servers import PolledServers
-from flywheel.serving.client import probes
 from flywheel.serving.app import create_app
+from flywheel.serving.client import probes
 from flywheel.serving.engine import Generated, InProcess
 from flywheel.serving.releases import ReleaseSet
 

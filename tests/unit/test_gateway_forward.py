@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from flywheel.errors import ReleaseNotLoaded, Unavailable
 from flywheel.contracts.model_server import CLASSIFY
+from flywheel.errors import ReleaseNotLoaded, Unavailable
 from flywheel.gateway.circuits import OPEN_AFTER, PassedOver
 from flywheel.gateway.forward import ModelServers
 from flywheel.monitoring.problems import problem_document

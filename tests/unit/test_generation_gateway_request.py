@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flywheel.errors import RequestError
 from flywheel.contracts.model_server import CLASSIFY, GENERATE, Call
+from flywheel.errors import RequestError
 from flywheel.gateway.parameters import check_generation
 from flywheel.gateway.requests import ChatRequest, chat_response, parse
 
