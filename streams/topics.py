@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import struct
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -100,19 +98,6 @@ def wait_for_broker(kafka: KafkaSettings, timeout: float = 60.0) -> None:
             time.sleep(0.25)
         else:
             return
-
-
-def answers(server: str, timeout: float = 2.0) -> bool:
-    """Whether a Kafka broker without TLS answers an ApiVersions request at ``host:port``."""
-    host, _, port = server.rpartition(":")
-    # api key 18, version 0, correlation id 1, client id "up"
-    request = struct.pack(">hhih2s", 18, 0, 1, 2, b"up")
-    try:
-        with socket.create_connection((host, int(port)), timeout) as link:
-            link.sendall(struct.pack(">i", len(request)) + request)
-            return len(link.recv(8)) >= 4
-    except OSError:
-        return False
 
 
 def admin_client(kafka: KafkaSettings) -> Any:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flywheel.errors import ArtefactError, BrokerError, WorkspaceError
+from streams.local_broker.answers import answers
 from streams.local_broker.configuration import (
     controller_port,
     java_command,
@@ -81,8 +82,6 @@ class LocalBroker:
 
     def start(self, timeout: float = 60.0) -> BrokerStatus:
         """Start in the background and wait until it answers; does nothing when it runs already."""
-        from streams.topics import answers
-
         if self.status().running:
             return self.status()
         java, jars = _java_runtime(), ensure_jars(self._cache)

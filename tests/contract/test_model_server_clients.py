@@ -87,7 +87,7 @@ class Story:
     def load(self, release: str) -> Classifier | Generator:
         if release == "broken":
             raise ArtefactError("weights differ from their checksum")
-        if release == "loading":
+        if release == "yet-loading":
             self.go.wait(30)
         return Writer() if release == "writer" else Reader(self)
 
@@ -139,7 +139,7 @@ def serving(*names: str) -> Iterator[tuple[str, Story]]:
 
 
 def known(state: str, release: str) -> bool:
-    return state != "loading" or release == "loading"
+    return state != "loading" or release == "yet-loading"
 
 
 def test_the_server_of_a_folder_is_read_alike(folder_server: str, ask: Ask) -> None:
@@ -177,7 +177,7 @@ def test_a_generated_text_is_read_alike(ask: Ask) -> None:
     ("release", "text", "error", "said"),
     [
         ("broken", "Who?", ReleaseNotLoaded, "differ from their checksum"),
-        ("loading", "Who?", Unavailable, "loading"),
+        ("yet-loading", "Who?", Unavailable, "loading"),
         ("unknown", "Who?", Unavailable, "404"),
         ("reader", "explode", FailsAtText, "500"),
         ("reader", "", ModelRefused, "is empty"),
@@ -188,7 +188,7 @@ def test_a_generated_text_is_read_alike(ask: Ask) -> None:
 def test_errors_mean_the_same(
     ask: Ask, release: str, text: str, error: type[FlywheelError], said: str
 ) -> None:
-    with serving("reader", "writer", "broken", "loading") as (url, _):
+    with serving("reader", "writer", "broken", "yet-loading") as (url, _):
         with pytest.raises(error, match=said) as caught:
             ask(url, CLASSIFY, release, text)
         special = (ReleaseNotLoaded, FailsAtText, Unreachable)
@@ -224,9 +224,9 @@ def test_a_probe_says_what_the_server_says_of_itself(monkeypatch: pytest.MonkeyP
     # A proxy is for the world outside, not for model servers.
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY", raising=False)
-    with serving("reader", "writer", "broken", "loading") as (url, _):
+    with serving("reader", "writer", "broken", "yet-loading") as (url, _):
         [probe] = probes([f"{url}/"])
         assert [probe.problem("reader"), probe.problem("writer")] == ["", ""]
         assert probe.problem("broken").startswith(f"{url} could not load it: ")
-        assert probe.problem("loading") == f"{url} is still loading it"
+        assert probe.problem("yet-loading") == f"{url} is still loading it"
         assert probe.problem("unknown") == f"{url} has not loaded it"

@@ -16,9 +16,10 @@ from streams_harness import ROOT, eventually, traffic
 from flywheel.errors import WorkspaceError
 from flywheel.settings import KafkaSettings
 from streams.local_broker import LocalBroker
+from streams.local_broker.answers import answers
 from streams.publisher import KafkaPublisher
 from streams.reading import read_topic
-from streams.topics import answers, ensure_topics
+from streams.topics import ensure_topics
 
 FOREGROUND = """
 import sys
