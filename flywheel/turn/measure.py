@@ -3,6 +3,7 @@ what it answers, how fast, with how much memory."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import json
@@ -11,16 +12,16 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from flywheel.compression.compare import Speed
-from flywheel.contracts.model_server import GENERATE
+from flywheel.contracts.model_server import CLASSIFY, GENERATE
 from flywheel.errors import FlywheelError, PipelineError
+from flywheel.gateway.forward import ModelServers
 from flywheel.serving.client import ModelServerClient
 from flywheel.serving.engine import Generated
 from flywheel.turn.watchdog import VARIABLE
@@ -31,6 +32,7 @@ _BATCH, _BATCHES = 32, 4
 _START_SECONDS = 330.0
 _STOP_SECONDS = 20.0
 _ASK_SECONDS = 600.0
+_LOOK_SECONDS = 0.2
 # However slow a model is, so many answers are timed.
 _LEAST_ALONE, _LEAST_TOGETHER, _WARM = 8, 2 * IN_FLIGHT, 4
 _TAIL = 600
@@ -42,6 +44,7 @@ _SERVE = (
 
 
 Answer = dict[str, float] | Generated
+Ask = Callable[[str], Awaitable[None]]
 
 
 class ServedFolder:
@@ -104,23 +107,43 @@ class ServedFolder:
             return [answer for part in answers for answer in part]
 
     def speed(self, texts: Sequence[str], seconds: float, *, accelerator: bool = False) -> Speed:
-        """Ask one at a time for half of ``seconds``, then 16 at a time for the other half.
+        """Ask as the gateway does, one at a time for half of ``seconds``, then 16 at a time.
 
         With an ``accelerator`` an answer costs the time it keeps that busy; without, the processor
         time of the server's processes.
         """
-        with contextlib.closing(self._client()) as client, ThreadPoolExecutor(IN_FLIGHT) as pool:
+        return asyncio.run(self._while_it_lives(self._speed(texts, seconds, accelerator)))
 
-            def ask(text: str) -> object:
-                return self._ask(client, [text])
+    async def _while_it_lives(self, measuring: Coroutine[Any, Any, Speed]) -> Speed:
+        """The outcome; PipelineError at once where the server ends instead, for the gateway's way
+        waits for one that comes back."""
+        task = asyncio.create_task(measuring)
+        while not task.done():
+            if self._process.poll() is not None:
+                raise PipelineError(f"the model server is gone: {self._tail()}")
+            await asyncio.wait([task], timeout=_LOOK_SECONDS)
+        return task.result()
 
-            list(pool.map(ask, texts[:_WARM]))
-            alone = _one_by_one(ask, texts, seconds / 2)
+    async def _speed(self, texts: Sequence[str], seconds: float, accelerator: bool) -> Speed:
+        servers = ModelServers([self.url], _ASK_SECONDS, IN_FLIGHT)
+        call = CLASSIFY if self._labels else GENERATE
+        await servers.open()
+        try:
+
+            async def ask(text: str) -> None:
+                await servers.ask(call, self.model, text)
+
+            await asyncio.gather(*map(ask, texts[:_WARM]))
+            alone = await _one_by_one(ask, texts, seconds / 2)
             busy = self._processor_seconds()
             began = time.perf_counter()
-            ends = _together(pool, ask, texts, seconds / 2)
+            ends = await _together(ask, texts, seconds / 2)
             spent = time.perf_counter() - began
             busy = self._processor_seconds() - busy
+        except FlywheelError as error:
+            raise self._failed(error) from error
+        finally:
+            await servers.close()
         return Speed(
             p50_ms=alone[len(alone) // 2],
             p95_ms=alone[min(len(alone) - 1, int(len(alone) * 0.95))],
@@ -166,9 +189,7 @@ class ServedFolder:
                 return list(client.classify(self.model, texts))
             generated = client.ask(GENERATE, self.model, texts[0])
         except FlywheelError as error:
-            raise PipelineError(
-                f"the model server failed: {error}; the end of its log: {self._tail()}"
-            ) from error
+            raise self._failed(error) from error
         return [
             Generated(
                 text=generated.output,
@@ -177,6 +198,11 @@ class ServedFolder:
                 tokens_out=generated.tokens_out,
             )
         ]
+
+    def _failed(self, error: FlywheelError) -> PipelineError:
+        return PipelineError(
+            f"the model server failed: {error}; the end of its log: {self._tail()}"
+        )
 
     def _tree(self) -> list[Any]:
         import psutil
@@ -207,12 +233,12 @@ def _memory(process: Any) -> int:
         return 0
 
 
-def _one_by_one(ask: Callable[[str], object], texts: Sequence[str], seconds: float) -> list[float]:
+async def _one_by_one(ask: Ask, texts: Sequence[str], seconds: float) -> list[float]:
     """Milliseconds of each request, sorted."""
     deadline, taken = time.perf_counter() + seconds, list[float]()
     for text in itertools.cycle(texts):
         started = time.perf_counter()
-        ask(text)
+        await ask(text)
         ended = time.perf_counter()
         taken.append((ended - started) * 1000)
         if ended > deadline and len(taken) >= _LEAST_ALONE:
@@ -220,27 +246,18 @@ def _one_by_one(ask: Callable[[str], object], texts: Sequence[str], seconds: flo
     return sorted(taken)
 
 
-def _together(
-    pool: ThreadPoolExecutor, ask: Callable[[str], object], texts: Sequence[str], seconds: float
-) -> list[float]:
+async def _together(ask: Ask, texts: Sequence[str], seconds: float) -> list[float]:
     """When each answer came, with so many in flight all the time."""
     deadline, ends, todo = time.perf_counter() + seconds, list[float](), itertools.cycle(texts)
-    failed = threading.Event()
 
-    def work(_: int) -> None:
-        try:
-            # The next of a cycle is one step of the interpreter: threads may share it.
-            for text in todo:
-                ask(text)
-                ends.append(ended := time.perf_counter())
-                late = ended > deadline and len(ends) > _LEAST_TOGETHER - IN_FLIGHT
-                if late or failed.is_set():
-                    return
-        except BaseException:
-            failed.set()
-            raise
+    async def work() -> None:
+        for text in todo:
+            await ask(text)
+            ends.append(time.perf_counter())
+            if ends[-1] > deadline and len(ends) > _LEAST_TOGETHER - IN_FLIGHT:
+                return
 
-    list(pool.map(work, range(IN_FLIGHT)))
+    await asyncio.gather(*(work() for _ in range(IN_FLIGHT)))
     return sorted(ends)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import shutil
 import subprocess
 import sys
@@ -252,6 +253,11 @@ def test_answers_over_http_are_those_in_process_and_no_process_is_left(root: Pat
         ):
             assert one == pytest.approx(two, abs=1e-3)
         pid = server.pid
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(PipelineError, match="the model server is gone"):
+            server.speed(texts, 60)
+        with pytest.raises(PipelineError, match="the model server failed"):
+            server.answers(texts)
     finally:
         server.stop()
     with pytest.raises(ProcessLookupError):
