@@ -4,6 +4,7 @@ FlywheelError
 ├── ConfigurationError        a setting or flywheel.toml is wrong            (names the key)
 ├── WorkspaceError            the workspace is missing, locked or damaged
 ├── ArtefactError             a download, cache or weights file is not what it should be
+│   └── ArtefactStoreError    the store of artefacts cannot be reached or refused (retryable)
 ├── BrokerError               Kafka cannot be reached or refused something   (retryable)
 │   ├── ForeignBroker         the broker that answers is another workspace's
 │   └── RecordRefused         a record that its topic does not take
@@ -71,6 +72,15 @@ class ArtefactError(FlywheelError):
 
     code = "artefact"
     title = "Artefact not usable"
+
+
+class ArtefactStoreError(ArtefactError):
+    """Where artefacts are kept could not be reached, or refused the operation."""
+
+    code = "artefact-store"
+    retryable = True
+    status = 503
+    title = "Store of artefacts not available"
 
 
 class BrokerError(FlywheelError):

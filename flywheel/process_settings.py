@@ -1,9 +1,11 @@
-"""What flywheel.toml says of the broker, and of what listens: typed, each key with its meaning."""
+"""What flywheel.toml says of the broker, of the artefacts and of what listens: typed, each key with
+its meaning."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 
@@ -62,6 +64,53 @@ class KafkaSettings(Settings):
     def servers(self) -> str:
         """The bootstrap servers to connect to."""
         return self.bootstrap_servers or f"127.0.0.1:{self.local_port}"
+
+
+# Object stores that artefacts may lie in, and what stands in the URL before a name of one's own.
+ARTEFACT_SCHEMES = {
+    "s3": "the bucket",
+    "gs": "the bucket",
+    "az": "the container",
+    "abfs": "the container",
+    "abfss": "the container",
+}
+
+
+class ArtefactSettings(Settings):
+    """[artefacts]: releases, bases and images under their digest, for every process to fetch."""
+
+    url: str = Field(
+        "",
+        description='Such as "s3://bucket/name" (gs://, az://; its package, such as s3fs, must be '
+        "installed), or a folder that every machine has; empty: a folder in the workspace. "
+        "Credentials come from the store's own environment variables or files.",
+    )
+    cache_gb: float = Field(
+        20.0, gt=0, description="What is kept here of what was fetched; what is in use stays."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _usable(cls, url: str) -> str:
+        if "://" not in url:
+            return url
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise ValueError(f"it is no URL: {error}") from None
+        if parts.password is not None:
+            raise ValueError(
+                "it holds a password, which others read with this file: leave it to the store's "
+                "own environment variables or files"
+            )
+        if parts.scheme not in ARTEFACT_SCHEMES:
+            known = ", ".join(f"{scheme}://" for scheme in ARTEFACT_SCHEMES)
+            raise ValueError(f"{parts.scheme}:// is no store known here: {known}, or a folder")
+        if not parts.netloc:
+            raise ValueError(f"it does not name {ARTEFACT_SCHEMES[parts.scheme]}")
+        if parts.query or parts.fragment:
+            raise ValueError("it goes on behind a ? or #, which no store reads")
+        return url.rstrip("/")
 
 
 def _check_key(key: SecretStr) -> None:

@@ -17,6 +17,7 @@ from flywheel.contracts.layout import CONFIG_FILE, Layout
 from flywheel.contracts.workspace_paths import from_workspace
 from flywheel.errors import ConfigurationError, WorkspaceError
 from flywheel.process_settings import (
+    ArtefactSettings,
     ConsoleSettings,
     GatewaySettings,
     HttpSettings,
@@ -29,6 +30,7 @@ from flywheel.task_settings import TaskSettings
 __all__ = [
     "CONFIG_FILE",
     "ENVIRONMENT",
+    "ArtefactSettings",
     "ConsoleSettings",
     "FlywheelSettings",
     "GatewaySettings",
@@ -63,6 +65,7 @@ class FlywheelSettings(Settings):
         "info", description="What the processes' logs hold at least."
     )
     kafka: KafkaSettings = KafkaSettings()
+    artefacts: ArtefactSettings = ArtefactSettings()
     gateway: GatewaySettings = GatewaySettings()
     console: ConsoleSettings = ConsoleSettings()
     serving: ServingSettings = ServingSettings()
@@ -169,6 +172,7 @@ ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "FLYWHEEL_DATABASE_URL": ("database_url",),
     "FLYWHEEL_DVC_REMOTE_URL": ("dvc_remote_url",),
     "FLYWHEEL_LOG_LEVEL": ("log_level",),
+    "FLYWHEEL_ARTEFACTS_URL": ("artefacts", "url"),
     "FLYWHEEL_KAFKA_BOOTSTRAP_SERVERS": ("kafka", "bootstrap_servers"),
     "FLYWHEEL_KAFKA_SASL_USERNAME": ("kafka", "sasl_username"),
     "FLYWHEEL_KAFKA_SASL_PASSWORD": ("kafka", "sasl_password"),

@@ -4,7 +4,7 @@ import os
 
 from hypothesis import settings
 
-pytest_plugins = ["kafka_fixture", "schedule"]
+pytest_plugins = ["kafka_fixture", "s3_server", "schedule"]
 
 # Models of tests are tiny, and workers share the cores: threads that wait for each other take more
 # than they give. Torch and numpy read this when they are loaded.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from flywheel.contracts.linked_files import link_or_copy
 from flywheel.contracts.model_folder import (
     BASE_FILE,
     CONFIG_FILE,
@@ -79,16 +80,17 @@ def put_base(source: Path, bases: Path, *, name: str, method: Method = "none") -
         files={file: digest(source / file) for file in base_file_names(source)},
     )
     folder = bases / base_id(description.files)
-    if _is_there(folder):
+    # A link leads to the cache of what was fetched, which may be evicted.
+    if _is_there(folder) and not folder.is_symlink():
         return read_base(folder).reference
     bases.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=bases, prefix=f".{folder.name}-"))
     try:
         part.chmod(0o755)  # a temporary folder is its maker's alone
         for file in description.files:
-            _link_or_copy(source / file, part / file)
+            link_or_copy(source / file, part / file)
         write_json(part / BASE_FILE, description)
-        shutil.rmtree(folder, ignore_errors=True)  # damaged, or half made
+        _clear(folder)
         os.replace(part, folder)
     except OSError:
         if not _is_there(folder):  # or another process was faster
@@ -98,16 +100,17 @@ def put_base(source: Path, bases: Path, *, name: str, method: Method = "none") -
     return description.reference
 
 
+def _clear(folder: Path) -> None:
+    """Remove what lies there damaged, half made, or by a link."""
+    if folder.is_symlink():
+        folder.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _is_there(folder: Path) -> bool:
     try:
         read_base(folder)
     except ArtefactError:
         return False
     return True
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source.resolve(), target)
-    except OSError:  # another disk, or a file system without hard links
-        shutil.copyfile(source, target)

@@ -102,6 +102,16 @@ class Layout:
         return self.state / BASES
 
     @property
+    def artefacts(self) -> Path:
+        """Artefacts under their digest, where no other store is named."""
+        return self.state / "artefacts"
+
+    @property
+    def artefact_cache(self) -> Path:
+        """Artefacts that were fetched."""
+        return self.state / "artefact-cache"
+
+    @property
     def imports(self) -> Path:
         """What waits for the trainer, each in a folder of its request's id."""
         return self.state / "imports"

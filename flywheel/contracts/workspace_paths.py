@@ -17,7 +17,8 @@ def from_workspace(raw: Mapping[str, Any], workspace: Path) -> None:
     """Make the relative paths in what was read of the file absolute. What is of the wrong type
     stays: it is refused with its key."""
     _change(raw, "database_url", lambda url: _SQLITE_FILE.sub(rf"\1{_escaped(workspace)}/\2", url))
-    _change(raw, "dvc_remote_url", lambda url: url if "://" in url else _joined(workspace, url))
+    for table, key in ((raw, "dvc_remote_url"), (_table(raw, "artefacts"), "url")):
+        _change(table, key, lambda url: url if "://" in url else _joined(workspace, url))
     for key in _FILES:
         _change(_table(raw, "kafka"), key, lambda path: _joined(workspace, path))
     # A name alone is a command of the search path.

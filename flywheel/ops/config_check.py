@@ -14,6 +14,7 @@ from flywheel.ops.up_lock import holder
 from flywheel.settings import FlywheelSettings, load_settings, refused_keys
 from flywheel.turn.contradictions import contradictions
 from storage.database import Database
+from storage.objects import artefacts_problem
 from storage.workspace import open_database
 
 
@@ -31,6 +32,8 @@ def _references(settings: FlywheelSettings) -> Iterator[ConfigurationError]:
     yield from _addresses(settings)
     yield from _refusal(lambda: Database(settings.database).dispose())
     yield from _running(settings)
+    if settings.artefacts.url and (problem := artefacts_problem(settings)):
+        yield problem
     for key in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
         file: Path | None = getattr(settings.kafka, key)
         if file is not None and not file.is_file():

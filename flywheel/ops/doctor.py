@@ -19,6 +19,7 @@ from flywheel.serving.vllm.machine import find_installation
 from flywheel.settings import FlywheelSettings
 from flywheel.turn.contradictions import contradictions, departed
 from storage.database import Database, shown_url
+from storage.objects import artefacts_problem
 from storage.workspace import open_database
 from streams.agents import evidence
 from streams.reconcile import Report, reconcile
@@ -106,6 +107,8 @@ def examine(settings: FlywheelSettings, expected: Sequence[str] = ()) -> Finding
     """
     uses = what_is_used(settings)
     problems = [*map(str, base_model_problems(settings)), *_unsupervised(settings)]
+    if unkept := artefacts_problem(settings):
+        problems.append(str(unkept))
     advice: list[str] = []
     labels: dict[str, Coverage] = {}
     recorded: dict[str, list[str]] = {}
@@ -157,6 +160,9 @@ def what_is_used(settings: FlywheelSettings) -> dict[str, str]:
         "workspace": str(settings.workspace),
         "broker": broker,
         "database": f"{url} ({why})",
+        "artefacts": f"{settings.artefacts.url} (artefacts.url)"
+        if settings.artefacts.url
+        else f"{settings.layout.artefacts} (artefacts.url is empty)",
         "serving": f"{_engine(settings)} at {servers}",
         "tasks": ", ".join(settings.tasks),
     }

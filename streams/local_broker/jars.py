@@ -1,4 +1,4 @@
-"""Kafka's jars: pinned by SHA-256, fetched once into the user's cache, verified before a start."""
+"""Jars pinned by SHA-256, fetched once into the user's cache, verified before a start: Kafka's."""
 
 from __future__ import annotations
 
@@ -30,6 +30,29 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Product:
+    """What pinned jars are of: its words for messages, and its folder in the cache."""
+
+    name: str
+    version: str
+    megabytes: int
+    otherwise: str
+
+    @property
+    def folder(self) -> str:
+        """Of this version, in the cache."""
+        return f"{self.name.split()[-1].lower()}-{self.version}"
+
+
+APACHE_KAFKA = Product(
+    "Apache Kafka",
+    KAFKA_VERSION,
+    90,
+    "or name another Kafka under kafka.bootstrap_servers in flywheel.toml",
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Jar:
     """One pinned jar. ``coordinates`` are group:artifact:version."""
 
@@ -50,9 +73,9 @@ def render_pins(rows: Sequence[tuple[str, str, str]]) -> str:
     return "\n".join([head, "", *blocks])
 
 
-def pinned_jars() -> list[Jar]:
-    """Every jar of the broker's class path."""
-    return [Jar(**row) for row in tomllib.loads(PINS.read_text("utf-8"))["jar"]]
+def pinned_jars(pins: Path = PINS) -> list[Jar]:
+    """Every jar of the broker's class path, or of what else has such a file."""
+    return [Jar(**row) for row in tomllib.loads(pins.read_text("utf-8"))["jar"]]
 
 
 def cache_folder(environ: Mapping[str, str] | None = None) -> Path:
@@ -64,32 +87,37 @@ def cache_folder(environ: Mapping[str, str] | None = None) -> Path:
     return Path(base).expanduser() / "flywheel"
 
 
-def ensure_jars(cache: Path, jars: Sequence[Jar] | None = None) -> list[Path]:
+def ensure_jars(
+    cache: Path, jars: Sequence[Jar] | None = None, product: Product = APACHE_KAFKA
+) -> list[Path]:
     """Paths of all jars, each verified against its SHA-256; what is missing or wrong is fetched.
 
     A jar whose size and modification time are those of its last full check is not read again.
     Raises ArtefactError when a jar cannot be had or what was fetched is not what is pinned.
     """
     jars = pinned_jars() if jars is None else jars
-    folder = cache / f"kafka-{KAFKA_VERSION}"
+    folder = cache / product.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder / ".lock"):
-            _complete(folder, jars)
+            _complete(folder, jars, product)
     except OSError as error:
         raise ArtefactError(
-            f"cannot keep Apache Kafka in {folder} ({error.strerror or error}): free some space "
-            "there (90 MB are needed), or choose another folder with FLYWHEEL_CACHE"
+            f"cannot keep {product.name} in {folder} ({error.strerror or error}): free some space "
+            f"there ({product.megabytes} MB are needed), or choose another folder with "
+            "FLYWHEEL_CACHE"
         ) from error
     return [folder / jar.file for jar in jars]
 
 
-def _complete(folder: Path, jars: Sequence[Jar]) -> None:
+def _complete(folder: Path, jars: Sequence[Jar], product: Product) -> None:
     stamps = _read_stamps(folder / _STAMP)
     bad = [jar for jar in jars if not _valid(folder / jar.file, jar.sha256, stamps)]
     if bad:
-        _log.info("fetching Apache Kafka", version=KAFKA_VERSION, jars=len(bad), into=str(folder))
-        _fetch(folder, bad)
+        _log.info(
+            f"fetching {product.name}", version=product.version, jars=len(bad), into=str(folder)
+        )
+        _fetch(folder, bad, product)
         for jar in bad:
             if not _valid(folder / jar.file, jar.sha256, {}):
                 raise ArtefactError(
@@ -124,7 +152,7 @@ def _valid(path: Path, sha256: str, stamps: Mapping[str, list[Any]]) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == sha256
 
 
-def _fetch(folder: Path, jars: Sequence[Jar]) -> None:
+def _fetch(folder: Path, jars: Sequence[Jar], product: Product) -> None:
     from jgo.maven import MavenContext
 
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as temporary:
@@ -133,7 +161,14 @@ def _fetch(folder: Path, jars: Sequence[Jar]) -> None:
 
         def one(jar: Jar) -> None:
             group, name, version = jar.coordinates.split(":")
-            path = _download(context.project(group, name).at_version(version).artifact(), jar)
+            artifact = context.project(group, name).at_version(version).artifact()
+            try:
+                path = _download(artifact, jar)
+            except ArtefactError as error:
+                raise ArtefactError(
+                    f"{error}: {product.name} needs it once. Check the network and run this again, "
+                    f"or copy a filled cache folder here (FLYWHEEL_CACHE), {product.otherwise}"
+                ) from error
             os.replace(path, folder / jar.file)
 
         with ThreadPoolExecutor(8) as pool:
@@ -151,10 +186,7 @@ def _download(artifact: Any, jar: Jar, attempts: int = 3) -> Path:
                 partial.unlink(missing_ok=True)
             if attempt == attempts:
                 raise ArtefactError(
-                    f"cannot fetch {jar.coordinates} ({type(error).__name__}): the local broker "
-                    "needs it once. Check the network and run this again, or copy a filled cache "
-                    "folder here (FLYWHEEL_CACHE), or name another Kafka under "
-                    "kafka.bootstrap_servers in flywheel.toml"
+                    f"cannot fetch {jar.coordinates} ({type(error).__name__})"
                 ) from error
     raise AssertionError
 

@@ -135,3 +135,13 @@ def test_an_address_that_is_none_is_a_problem(
 def test_files_for_the_broker_must_be_there(config: Path) -> None:
     change(config, "[kafka]", '[kafka]\nssl_cafile = "/none/ca.pem"')
     assert [row["key"] for row in check(config)] == ["kafka.ssl_cafile"]
+
+
+def test_a_store_of_artefacts_is_written_to_and_read_back(config: Path, tmp_path: Path) -> None:
+    store = tmp_path / "shared"
+    assert check(config, FLYWHEEL_ARTEFACTS_URL=str(store)) == []
+    assert not [path for path in store.rglob("*") if path.is_file()]
+    (tmp_path / "a-file").write_text("no folder")
+    (problem,) = check(config, FLYWHEEL_ARTEFACTS_URL=str(tmp_path / "a-file"))
+    assert problem["key"] == "artefacts.url"
+    assert str(tmp_path / "a-file") in problem["problem"]

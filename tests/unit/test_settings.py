@@ -399,3 +399,34 @@ def test_a_rule_is_named_as_an_annotator_can_be(tmp_path: Path, name: str) -> No
     with pytest.raises(ConfigurationError) as caught:
         load(tmp_path, TASK + rule)
     assert caught.value.key == "tasks.species.triage.rules.0.name"
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("s3://key:secret@bucket/name", "it holds a password"),
+        ("ftp://host/name", "no store known here"),
+        ("file:///srv/artefacts", "or a folder"),
+        ("s3:///name", "does not name the bucket"),
+        ("az://", "does not name the container"),
+        ("s3://bucket/name?x=1", "behind a [?] or #"),
+        ("s3://[bucket", "no URL"),
+    ],
+)
+def test_a_store_of_artefacts_that_cannot_be_is_refused_at_the_start(
+    tmp_path: Path, url: str, words: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=words) as refused:
+        load(tmp_path, f'{TASK}\n[artefacts]\nurl = "{url}"\n')
+    assert refused.value.key == "artefacts.url"
+    assert "secret" not in str(refused.value)
+
+
+def test_artefacts_lie_in_the_workspace_or_where_the_file_or_the_environment_says(
+    tmp_path: Path,
+) -> None:
+    assert load(tmp_path, TASK).artefacts.url == ""
+    text = f'{TASK}\n[artefacts]\nurl = "shared/artefacts"\n'
+    assert load(tmp_path, text).artefacts.url == str(tmp_path / "shared/artefacts")
+    given = load(tmp_path, text, FLYWHEEL_ARTEFACTS_URL="s3://bucket/name/")
+    assert given.artefacts.url == "s3://bucket/name"
