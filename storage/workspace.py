@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from flywheel.contracts.private_files import private_folder
+from flywheel.contracts.release import KeptRelease
 from flywheel.settings import FlywheelSettings
 from storage.database import Database
 
@@ -20,6 +21,17 @@ def open_database(settings: FlywheelSettings) -> Iterator[Database]:
         yield database
     finally:
         database.dispose()
+
+
+def kept_in(database: Database) -> Callable[[str], KeptRelease | None]:
+    """Where a release is kept, as the database has it; None where it does not say."""
+
+    def kept(release: str) -> KeptRelease | None:
+        with database.transaction(read_only=True) as tx:
+            record = tx.releases.get(release)
+        return None if record is None else record.kept
+
+    return kept
 
 
 def champions(database: Database, settings: FlywheelSettings) -> dict[str, str]:

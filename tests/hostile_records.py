@@ -43,8 +43,9 @@ SOUND: dict[type[Event], dict[str, Any]] = {
         "watermark": "1", "expert_labels": 1, "auto_labels": 0, "holdout_labels": 0,
     },
     ReleaseRegistered: {
-        **COMMON, "release": "topic-1", "dataset_version": "v", "parent": None, "path": "p",
-        "accuracy": 0.9, "gate_passed": True, "gate_reason": "",
+        **COMMON, "release": "topic-1", "dataset_version": "v", "parent": None,
+        "address": f"folder:sha256:{64 * 'a'}:1", "accuracy": 0.9, "gate_passed": True,
+        "gate_reason": "",
     },
     LabelRecorded: {
         **COMMON, "sample_id": "s", "value": "v", "source": "user", "annotator": "a",

@@ -177,6 +177,10 @@ class Workspace:
             tx.challengers.enqueue(TASK, release.release, release.created_at, True)
         return release
 
+    def folder(self, release: str) -> Path:
+        """Where a release lies."""
+        return self.settings.layout.releases / release
+
     def importer(self) -> WorkspaceImporter:
         return WorkspaceImporter(self.settings, self.database, load_here)
 

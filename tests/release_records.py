@@ -11,7 +11,6 @@ from flywheel.contracts.release import Release
 def release_record(release: str, task: str, **changes: Any) -> Release:
     """A release that passed its gate; ``changes`` are of its fields."""
     values: dict[str, Any] = {
-        "path": "p",
         "dataset_version": "d",
         "parent": None,
         "created_at": datetime(2026, 1, 2, tzinfo=UTC),

@@ -140,7 +140,8 @@ def release_facts(family: Lineage, status: str, utc: bool) -> list[tuple[str, di
         "task": found.task,
         "status": status.replace("_", " "),
         "registered": moment(found.created_at, utc),
-        "size": f"{found.size_bytes / 1e6:.1f} MB in {found.path}",
+        "size": f"{found.size_bytes / 1e6:.1f} MB",
+        "kept at": found.address or "",
     }
     return [
         (found.release, about),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +30,7 @@ from flywheel.settings import FlywheelSettings, load_settings
 from flywheel.turn.bases import PACKAGE
 
 if TYPE_CHECKING:
+    from flywheel.registry.release_folders import ReleaseFolders
     from storage.database import Database
 
 TAKEN_UP_SECONDS = 30.0  # that the controller has before a command is withdrawn
@@ -117,13 +120,15 @@ def show_release(ctx: click.Context, release: str, as_json: bool, utc: bool) -> 
 def diff_releases(ctx: click.Context, a: str, b: str, as_json: bool) -> None:
     """What differs from release A to release B: data, recipe, quality, size, prompt, answers."""
     from flywheel.registry.diff import diff, read_files
-    from flywheel.registry.release_folder import release_folder
+    from flywheel.turn.artefacts import open_release_folders
     from storage.workspace import open_database
 
     settings = load_settings(ctx.obj)
-    with open_database(settings) as database, database.transaction(read_only=True) as tx:
-        found = [find_release(tx, settings.tasks, given) for given in (a, b)]
-    one, two = (read_files(row, release_folder(settings.state, row.release)) for row in found)
+    with open_database(settings) as database:
+        with database.transaction(read_only=True) as tx:
+            found = [find_release(tx, settings.tasks, given) for given in (a, b)]
+        folders = open_release_folders(settings, database)
+        one, two = (read_files(row, folders.hold) for row in found)
     difference = diff(one, two)
     if as_json:
         show_json(difference)
@@ -163,23 +168,32 @@ def served_at(ctx: click.Context, at: datetime, task: str | None, as_json: bool,
 @click.pass_context
 def verify(ctx: click.Context, release: str, as_json: bool) -> None:
     """Hash every file of RELEASE, and its base: is it exactly what was released?"""
-    from flywheel.registry.release_folder import verify_release
-
     settings = load_settings(ctx.obj)
-    release = _on_disk(settings, release)
-    found = verify_release(settings.state, release)
+    with _held(settings, release) as (folders, full):
+        found = folders.verified(full)
     if as_json:
         base = found.base.id if found.base else None
-        show_json({"release": release, "verified": True, "files": len(found.files), "base": base})
+        show_json({"release": full, "verified": True, "files": len(found.files), "base": base})
         return
     base = f" and base {found.base.id}" if found.base else ""
-    click.echo(f"{release} is exactly what was released: {len(found.files)} files{base}")
+    click.echo(f"{full} is exactly what was released: {len(found.files)} files{base}")
 
 
-def _on_disk(settings: FlywheelSettings, release: str) -> str:
-    """The id of a release whose folder is there, by its own or a short one."""
-    known = [folder.name for folder in sorted(settings.layout.releases.glob("[!.]*"))]
-    return full_id(release, known, "release", "flywheel releases list")
+@contextmanager
+def _held(settings: FlywheelSettings, given: str) -> Iterator[tuple[ReleaseFolders, str]]:
+    """The releases, and the id of the one that is meant: one that lies here, whether the database
+    knows it or not, or one that it says where to fetch."""
+    from flywheel.turn.artefacts import open_release_folders
+    from storage.workspace import open_database
+
+    with open_database(settings) as database:
+        folders = open_release_folders(settings, database)
+        with database.transaction(read_only=True) as tx:
+            known = [row.release for name in settings.tasks for row in tx.releases.history(name)]
+        listing = "flywheel releases list"
+        release = full_id(given, [*folders.here(), *known], "release", listing)
+        with folders.hold(release):
+            yield folders, release
 
 
 @releases.command()
@@ -191,9 +205,9 @@ def _on_disk(settings: FlywheelSettings, release: str) -> str:
 def restore(ctx: click.Context, release: str, by: str, why: str, wait: bool) -> None:
     """Roll back to RELEASE, a former champion, once it is verified and loaded everywhere."""
     from flywheel.cli.rollout import carried_out
-    from flywheel.registry.release_folder import verify_release
     from flywheel.rollout.commands import ask
     from flywheel.rollout.ports import Command
+    from flywheel.turn.artefacts import open_release_folders
     from storage.workspace import open_database
 
     settings = load_settings(ctx.obj)
@@ -202,7 +216,7 @@ def restore(ctx: click.Context, release: str, by: str, why: str, wait: bool) -> 
             found = find_release(tx, settings.tasks, release)
             task, release = found.task, found.release
             running = tx.rollouts.active(task)
-        verify_release(settings.state, release)
+        open_release_folders(settings, database).verified(release)
         command = Command(
             command_id=new_id(),
             task=task,
@@ -236,14 +250,13 @@ def export(ctx: click.Context, release: str, file: Path) -> None:
     from flywheel.registry.release_folder import release_folder
 
     settings = load_settings(ctx.obj)
-    release = _on_disk(settings, release)
     if file.exists():
         raise ArtefactError(f"{file} exists already: name a file that does not")
-    manifest = export_release(
-        release_folder(settings.state, release), settings.layout.bases, file.resolve()
-    )
+    with _held(settings, release) as (_, full):
+        folder = release_folder(settings.state, full)
+        manifest = export_release(folder, settings.layout.bases, file.resolve())
     size = sum(one.bytes for one in manifest.files.values())
-    click.echo(f"{release} is in {file}: {len(manifest.files)} files, {size / 1e6:.1f} MB")
+    click.echo(f"{full} is in {file}: {len(manifest.files)} files, {size / 1e6:.1f} MB")
 
 
 @releases.command("import")
@@ -271,7 +284,7 @@ def import_(
     A release and a classifier with the task's labels are measured on the held-out samples and meet
     the gate, like everything that was trained here; a base model is put where training finds it.
     """
-    from flywheel.turn.staging import request_import, stage_archive, stage_model
+    from flywheel.turn.staging import request_import, share, stage_archive, stage_model
     from storage.workspace import open_database
 
     settings = load_settings(ctx.obj)
@@ -291,6 +304,7 @@ def import_(
         request_id, staged = stage_archive(settings, of_task, path)
     else:
         request_id, staged = stage_model(settings, of_task, folder, called)
+    staged = share(settings, request_id, staged)
     with open_database(settings) as database:
         request_import(database, of_task, request_id, staged, by=by, why=why, override=override)
         click.echo(f"{staged.source} is staged; the trainer measures it and asks the gate")

@@ -18,16 +18,19 @@ from flywheel.console.assets import locate
 from flywheel.console.openapi import describe
 from flywheel.console.pages import Pages
 from flywheel.console.ports import Transactions
+from flywheel.console.release_page import Mistakes
 from flywheel.console.rendering import STATIC, install_error_pages, make_environment
 from flywheel.contracts.addresses import own_names
+from flywheel.contracts.artefacts import Artefacts
 from flywheel.contracts.ids import utc_now
+from flywheel.contracts.release import KeptRelease
 from flywheel.errors import NotFound
 from flywheel.monitoring.bearer import AcceptedKeys
 from flywheel.monitoring.bodies import BoundedBodies
 from flywheel.monitoring.docs_page import docs_routes
 from flywheel.monitoring.health import Checks, health_routes
 from flywheel.monitoring.problems import install_problem_details
-from flywheel.registry.release_folder import verify_release
+from flywheel.registry.release_folders import ReleaseFolders
 from flywheel.settings import FlywheelSettings
 
 # The longest answer that an expert may give, with every character escaped, fits in.
@@ -39,6 +42,7 @@ def create_app(
     transactions: Transactions,
     assets: Path,
     *,
+    artefacts: Artefacts,
     reading: Transactions | None = None,
     checks: Checks | None = None,
     unanswered: Callable[[str], str | None] = lambda _task: None,
@@ -48,11 +52,13 @@ def create_app(
 
     ``transactions`` opens a transaction whose outbox belongs to the console; ``reading`` one that
     can't write, which whatever only reads uses, so as not to hold up writers (default: the
-    same). ``assets`` is the folder of the fetched packages; ``checks`` are further lines of
+    same). ``assets`` is the folder of the fetched packages; ``artefacts`` has the releases that
+    were not made here; ``checks`` are further lines of
     /healthz; ``unanswered`` says why nobody answers for a task, or None. Raises ArtefactError
     when a script is missing there.
     """
     reading = reading or transactions
+    folders = ReleaseFolders(settings.layout, artefacts, lambda release: _kept(reading, release))
     vendored = locate(assets)
     keyring = Keyring([key.get_secret_value() for key in settings.console.api_keys])
     environment = make_environment()
@@ -88,13 +94,14 @@ def create_app(
             transactions,
             reading,
             {name: task.rollout for name, task in tasks.items()},
-            verify=lambda release: verify_release(settings.state, release),
+            verify=folders.verified,
         )
     )
-    app.include_router(flywheel.registry.app.router(reading, tasks))
+    app.include_router(flywheel.registry.app.router(reading, tasks, folders.hold))
     describe(app, bool(keyring.required or settings.monitoring.metrics_key))
     docs_routes(app)
-    pages = Pages(settings, transactions, reading, environment, keyring, now, unanswered)
+    mistakes = Mistakes(folders.read)
+    pages = Pages(settings, transactions, reading, environment, keyring, now, unanswered, mistakes)
     app.include_router(pages.routes())
     return app
 
@@ -115,6 +122,12 @@ def _ended(reading: Transactions, session: str) -> bool:
     with reading() as tx:
         ended: bool = tx.sessions.ended(session)
     return ended
+
+
+def _kept(reading: Transactions, release: str) -> KeptRelease | None:
+    with reading() as tx:
+        record = tx.releases.get(release)
+    return None if record is None else record.kept
 
 
 def _database(settings: FlywheelSettings, reading: Transactions) -> str | None:

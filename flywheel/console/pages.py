@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -26,7 +26,7 @@ from flywheel.console.loop import edges, nodes
 from flywheel.console.overview import STAGES, overview
 from flywheel.console.ports import ConsoleTransaction, Transactions
 from flywheel.console.recent import Recent
-from flywheel.console.release_page import confusions, heat
+from flywheel.console.release_page import Mistakes, confusions, heat
 from flywheel.console.rollout_page import rollout_page
 from flywheel.console.words import share
 from flywheel.contracts.answers import LONGEST_TEXT
@@ -62,6 +62,7 @@ class Pages:
     keyring: Keyring
     now: Callable[[], datetime]
     unanswered: Callable[[str], str | None]
+    mistakes: Mistakes
     recent: Recent[dict[str, Any]] = field(default_factory=Recent)
 
     def routes(self) -> APIRouter:
@@ -178,10 +179,11 @@ class Pages:
         with self.reading() as tx:
             found = lineage(tx, task, release)
             history = read_history(tx, found.release)
-            mistakes = confusions(tx.overview, found.release)
             champion, rollouts = tx.rollouts.champion(task), tx.rollouts.history(task, ALL)
             frame = self._frame(tx, request, task, "releases")
         mine = [one for one in rollouts if one.challenger == release]
+        # Outside of the transaction: what they were read of may have to be fetched.
+        mistakes = confusions(found.release, self.mistakes, self._texts)
         return self._page(
             "release.html",
             frame,
@@ -198,6 +200,11 @@ class Pages:
             titles=self._task(task).label_titles,
             metric_names=_METRICS,
         )
+
+    def _texts(self, task: str, sample_ids: Sequence[str]) -> dict[str, str]:
+        with self.reading() as tx:
+            found: dict[str, str] = tx.overview.texts(task, sample_ids)
+        return found
 
     def login_form(self, next: str = "/") -> Response:
         """Ask for a key; without keys there is nothing to sign in to."""

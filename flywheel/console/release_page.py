@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import msgspec
 
-from flywheel.console.ports import TrafficOverview
 from flywheel.contracts.release import Release
+from flywheel.errors import ArtefactError
 from flywheel.registry.diff import HeldOutAnswer
 from flywheel.registry.release_folder import PREDICTIONS_FILE
 
 Counts = Mapping[str, Mapping[str, int]]
+Table = Mapping[tuple[str, str], Sequence[str]]
+# (task, sample ids) → the texts of those that are known.
+Texts = Callable[[str, Sequence[str]], Mapping[str, str]]
 _CONFUSIONS = 15
 _SAMPLES = 3
+_REMEMBERED = 8
+_AGAIN_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +36,23 @@ class Confusion:
     texts: tuple[str, ...] = ()
 
 
-def confusions(tx: TrafficOverview, release: Release) -> list[Confusion]:
+def confusions(release: Release, mistakes: Mistakes, texts: Texts) -> list[Confusion]:
     """The commonest confusions of a release, with texts of a few samples each where they are known:
     those need the answers in its folder, and the samples in the database."""
     found = _commonest(release.metrics.get("confusion", {}))
-    examples = {(one.label, one.answer): _examples(release.path, one) for one in found}
+    wrong = mistakes.of(release.release) if found else {}
+    examples = {
+        pair: wrong.get(pair, ())[:_SAMPLES] for pair in ((o.label, o.answer) for o in found)
+    }
     ids = [sample for some in examples.values() for sample in some]
-    texts = tx.texts(release.task, ids) if ids else {}
+    known = texts(release.task, ids) if ids else {}
     return [
         Confusion(
             one.label,
             one.answer,
             one.count,
             one.total,
-            tuple(texts[sample] for sample in examples[one.label, one.answer] if sample in texts),
+            tuple(known[sample] for sample in examples[one.label, one.answer] if sample in known),
         )
         for one in found
     ]
@@ -61,19 +69,42 @@ def _commonest(table: Counts) -> list[Confusion]:
     return sorted(wrong, key=lambda one: (-one.count, one.total, one.label))[:_CONFUSIONS]
 
 
-def _examples(path: str, one: Confusion) -> list[str]:
-    try:
-        return list(_mistakes(path).get((one.label, one.answer), ()))[:_SAMPLES]
-    except (OSError, msgspec.MsgspecError):
-        return []  # an imported release, or one whose folder was cleared: the counts stand alone
+class Mistakes:
+    """Which held-out samples each release mistook for what; thread-safe.
+
+    ``read`` gives a file of a release's folder. That never changes, and the page asks each second:
+    it is read once, and where it could not be, again after a minute.
+    """
+
+    def __init__(
+        self, read: Callable[[str, str], bytes], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._read = read
+        self._clock = clock
+        self._known: dict[str, tuple[float, Table]] = {}
+        self._lock = threading.Lock()
+
+    def of(self, release: str) -> Table:
+        """(label, answer) → samples; none where the folder, or the answers in it, cannot be had:
+        of an imported release, or one whose folder was cleared, the counts stand alone."""
+        with self._lock:
+            until, table = self._known.get(release, (-math.inf, {}))
+            if self._clock() < until:
+                return table
+            until = math.inf
+            try:
+                table = _mistaken(self._read(release, PREDICTIONS_FILE))
+            except (ArtefactError, msgspec.MsgspecError):
+                until, table = self._clock() + _AGAIN_SECONDS, {}
+            self._known[release] = until, table
+            while len(self._known) > _REMEMBERED:
+                del self._known[next(iter(self._known))]
+            return table
 
 
-@lru_cache(maxsize=8)
-def _mistakes(path: str) -> dict[tuple[str, str], list[str]]:
-    """(label, answer) → samples. A release's folder never changes; its page asks each second."""
-    raw = (Path(path) / PREDICTIONS_FILE).read_bytes()
+def _mistaken(predictions: bytes) -> Table:
     found: dict[tuple[str, str], list[str]] = {}
-    for one in msgspec.json.Decoder(HeldOutAnswer).decode_lines(raw):
+    for one in msgspec.json.Decoder(HeldOutAnswer).decode_lines(predictions):
         if one.label != one.prediction:
             found.setdefault((one.label, one.prediction), []).append(one.sample_id)
     return found

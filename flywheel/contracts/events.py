@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from flywheel.contracts.artefacts import AddressText
 from flywheel.contracts.bounds import (
     Chance,
     Count,
@@ -26,7 +27,7 @@ from flywheel.contracts.bounds import (
     Share,
     Text,
 )
-from flywheel.contracts.release import Override
+from flywheel.contracts.release import KeptRelease, Override
 from flywheel.contracts.sample import Content, as_text
 from flywheel.contracts.split import RolloutState, TrafficSplit
 
@@ -194,22 +195,28 @@ class DatasetVersioned(Event, frozen=True, kw_only=True):
 
 
 class ReleaseRegistered(Event, frozen=True, kw_only=True):
-    """A release entered the registry, through the gate or past it by a recorded override."""
+    """A release entered the registry, through the gate or past it by a recorded override.
+
+    ``address`` and ``base_address`` say where it is kept; of a release made by an earlier version,
+    whose event had a path instead, nothing does.
+    """
 
     release: ReleaseId
     dataset_version: Name
     parent: Name | None
-    path: Text
     accuracy: Score
     gate_passed: bool
     gate_reason: Text
     override: Override | None = None
+    address: AddressText | None = None
+    base_address: AddressText | None = None
 
 
 class RolloutChanged(Event, frozen=True, kw_only=True):
     """A transition of a rollout, or the first release taking all traffic; carries the split.
 
-    ``challenger`` names the release that was tried also where the split no longer does.
+    ``challenger`` names the release that was tried also where the split no longer does. ``kept``
+    says where the releases of the split are kept, as far as that is known.
     """
 
     rollout_id: Id
@@ -219,6 +226,7 @@ class RolloutChanged(Event, frozen=True, kw_only=True):
     reason: Text
     step: Annotated[int, msgspec.Meta(ge=-1, le=10_000)] = 0
     challenger: ReleaseId | None = None
+    kept: tuple[KeptRelease, ...] = ()
 
 
 class Cut(msgspec.Struct, frozen=True, kw_only=True):
@@ -300,7 +308,7 @@ EVENTS: tuple[EventSpec, ...] = (
     EventSpec(ReviewRequested, "ReviewRequested", 2, "flywheel.review", _sample),
     EventSpec(LabelSettled, "LabelSettled", 1, "flywheel.settled", _sample),
     EventSpec(DatasetVersioned, "DatasetVersioned", 1, "flywheel.datasets", _task),
-    EventSpec(ReleaseRegistered, "ReleaseRegistered", 1, "flywheel.releases", _task),
+    EventSpec(ReleaseRegistered, "ReleaseRegistered", 2, "flywheel.releases", _task),
     EventSpec(RolloutChanged, "RolloutChanged", 1, "flywheel.rollouts", _task),
     EventSpec(DeadLettered, "DeadLettered", 1, "flywheel.dead-letters", _origin),
 )

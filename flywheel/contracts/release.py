@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from flywheel.contracts.bounds import Text
+from flywheel.contracts.artefacts import AddressText
+from flywheel.contracts.bounds import ReleaseId, Text
 
 ReleaseStatus = Literal["registered", "canary", "champion", "retired", "rolled_back"]
 
@@ -20,18 +21,27 @@ class Override(msgspec.Struct, frozen=True, kw_only=True):
     why: Text
 
 
+class KeptRelease(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a release's folder is kept, and the base of an adapter."""
+
+    release: ReleaseId
+    address: AddressText
+    base_address: AddressText | None = None
+
+
 class Release(msgspec.Struct, frozen=True, kw_only=True):
     """One registered release and its lineage.
 
     ``release`` is the id (see ``release_id``), the served model name and the cache namespace.
-    ``path`` is a folder holding what an engine serves. ``metrics`` is evaluation's metrics.json;
-    ``recipe`` what training and compression were told; accuracies are in [0, 1]. There is none
-    that neither passed the gate nor was put past it: making one raises ValueError.
+    ``address`` is that of the folder which an engine serves, ``base_address`` that of an adapter's
+    base; of a release made by an earlier version they are None, and it lies in the workspace that
+    made it. ``metrics`` is evaluation's metrics.json; ``recipe`` what training and compression were
+    told; accuracies are in [0, 1]. There is none that neither passed the gate nor was put past it:
+    making one raises ValueError.
     """
 
     release: str
     task: str
-    path: str
     dataset_version: str
     parent: str | None
     created_at: datetime
@@ -50,12 +60,23 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     recipe: dict[str, Any] = {}
     # Of a release made by an earlier version, the experts' labels include them.
     seed_labels: int = 0
+    address: AddressText | None = None
+    base_address: AddressText | None = None
 
     def __post_init__(self) -> None:
         if not self.gate_passed and self.override is None:
             raise ValueError(
                 f"{self.release} did not pass the gate and nobody put it past: {self.gate_reason}"
             )
+
+    @property
+    def kept(self) -> KeptRelease | None:
+        """Where it is kept, or None where nothing says so."""
+        if self.address is None:
+            return None
+        return KeptRelease(
+            release=self.release, address=self.address, base_address=self.base_address
+        )
 
 
 def registered_already(release: Release) -> str:

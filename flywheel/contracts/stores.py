@@ -10,7 +10,7 @@ import msgspec
 
 from flywheel.contracts.answers import is_right
 from flywheel.contracts.events import DatasetVersioned, LabelSource, Split
-from flywheel.contracts.release import Release
+from flywheel.contracts.release import KeptRelease, Release
 from flywheel.contracts.sample import Content, as_text
 
 
@@ -103,6 +103,10 @@ class ReleaseStore(Protocol):
 
     def add(self, release: Release) -> None:
         """Record a release; the same id twice changes nothing."""
+        ...
+
+    def keep(self, kept: KeptRelease) -> None:
+        """Record where a release is kept from now on; one that is not known changes nothing."""
         ...
 
     def get(self, release: str) -> Release | None:

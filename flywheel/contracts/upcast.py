@@ -18,10 +18,16 @@ def _text_becomes_content(fields: Fields) -> Fields:
     return {"content" if name == "text" else name: value for name, value in fields.items()}
 
 
+def _path_gives_way_to_addresses(fields: Fields) -> Fields:
+    """Version 1 had a path, which means nothing to another machine and only repeated the id."""
+    return {name: value for name, value in fields.items() if name != "path"}
+
+
 # Schema and version → what makes the next version of it.
 STEPS: Mapping[tuple[str, int], Step] = {
     ("TrafficRecorded", 1): _text_becomes_content,
     ("ReviewRequested", 1): _text_becomes_content,
+    ("ReleaseRegistered", 1): _path_gives_way_to_addresses,
 }
 
 

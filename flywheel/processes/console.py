@@ -14,6 +14,7 @@ from flywheel.processes.process import begin
 from flywheel.rollout.servers import PolledServers
 from flywheel.serving.client import probes
 from flywheel.settings import FlywheelSettings
+from storage.objects import open_artefacts
 from storage.workspace import champions, open_database
 from streams.lettering import lettering
 from streams.relay import OutboxRelay
@@ -44,6 +45,7 @@ def run_console(settings: FlywheelSettings) -> int:
             settings,
             lambda: database.transaction(OWNER),
             assets_folder(),
+            artefacts=open_artefacts(settings),
             reading=lambda: database.transaction(read_only=True),
             checks={"kafka": broker.problem},
             unanswered=answering.unanswered,

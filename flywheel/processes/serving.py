@@ -9,11 +9,12 @@ from flywheel.contracts.events import Event, RolloutChanged
 from flywheel.monitoring.http_server import HttpServer
 from flywheel.monitoring.threads import LastingThread
 from flywheel.processes.engines import open_engine
+from flywheel.processes.fetched import FetchedReleases
 from flywheel.processes.process import begin
-from flywheel.registry.release_folder import release_folder
 from flywheel.serving.app import create_app
 from flywheel.serving.releases import ReleaseSet
 from flywheel.settings import FlywheelSettings
+from storage.objects import open_artefacts
 from streams.follower import Follower
 
 
@@ -26,12 +27,12 @@ def run_model_server(settings: FlywheelSettings, port: int) -> int:
         cache=settings.layout.serving_cache(port),
         bases=settings.layout.bases,
     )
-    releases = ReleaseSet(
-        lambda release: engine.load(release, release_folder(settings.state, release))
-    )
+    fetched = FetchedReleases(settings.layout, open_artefacts(settings), engine)
+    releases = ReleaseSet(fetched.load, closed=fetched.closed)
 
     def changed(event: Event) -> None:
         if isinstance(event, RolloutChanged):
+            fetched.update(event)
             releases.update(event)
 
     follower = Follower(settings.kafka, ["flywheel.rollouts"], changed, f"flywheel-model-{port}")

@@ -20,6 +20,7 @@ from flywheel.retraining.ports import RetrainingTransaction
 from flywheel.retraining.run_pipeline import make_turn
 from flywheel.retraining.trigger import Facts, decide
 from flywheel.settings import FlywheelSettings
+from flywheel.turn.artefacts import put_missing
 from flywheel.turn.bases import check_bases
 from flywheel.turn.contradictions import check_running
 from flywheel.turn.importer import WorkspaceImporter
@@ -54,6 +55,7 @@ def run_trainer(settings: FlywheelSettings) -> int:
         )
         health.start()
         try:
+            put_missing(settings, database, OWNER)
             with trainer.relayed():
                 loop(stopping, WATCH_SECONDS, trainer.step)
         finally:

@@ -18,11 +18,17 @@ from flywheel.registry.lineage import lineage
 from flywheel.registry.ports import RegistryReading
 from flywheel.registry.served import served_at as what_served
 
+Hold = AbstractContextManager[Path]
 Transactions = Callable[[], AbstractContextManager[RegistryReading]]
 
 
-def router(transactions: Transactions, tasks: Collection[str]) -> APIRouter:
-    """Routes under /api/releases. Errors are FlywheelErrors, for the app's problem details."""
+def router(
+    transactions: Transactions, tasks: Collection[str], hold: Callable[[str], Hold]
+) -> APIRouter:
+    """Routes under /api/releases. Errors are FlywheelErrors, for the app's problem details.
+
+    ``hold`` has a release's folder stay here for as long as its block lasts.
+    """
     routes = APIRouter(prefix="/api/releases", tags=["registry"])
     known: dict[int | str, dict[str, Any]] = {404: {"description": "No such task or release."}}
 
@@ -60,7 +66,7 @@ def router(transactions: Transactions, tasks: Collection[str]) -> APIRouter:
         check(task)
         with transactions() as tx:
             found = [lineage(tx, task, release).release for release in (a, b)]
-        one, two = (read_files(release, Path(release.path)) for release in found)
+        one, two = (read_files(release, hold) for release in found)
         answer: dict[str, Any] = msgspec.to_builtins(diff(one, two))
         return answer
 

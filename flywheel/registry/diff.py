@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -84,14 +85,20 @@ class ReleaseFiles(msgspec.Struct, frozen=True, kw_only=True):
     answers: tuple[HeldOutAnswer, ...] = ()
 
 
-def read_files(release: Release, folder: Path) -> ReleaseFiles:
-    """A release with its folder; what is missing there is left out."""
-    return ReleaseFiles(
-        release=release,
-        description=_or_none(lambda: read_description(folder)),
-        manifest=_or_none(lambda: read_manifest(folder, check=False)),
-        answers=tuple(_or_none(lambda: _answers(folder)) or ()),
-    )
+def read_files(
+    release: Release, hold: Callable[[str], AbstractContextManager[Path]]
+) -> ReleaseFiles:
+    """A release with its folder; what is missing there, or the whole of it, is left out."""
+    held = _or_none(lambda: hold(release.release))
+    if held is None:
+        return ReleaseFiles(release=release)
+    with held as folder:
+        return ReleaseFiles(
+            release=release,
+            description=_or_none(lambda: read_description(folder)),
+            manifest=_or_none(lambda: read_manifest(folder, check=False)),
+            answers=tuple(_or_none(lambda: _answers(folder)) or ()),
+        )
 
 
 def diff(a: ReleaseFiles, b: ReleaseFiles) -> ReleaseDiff:

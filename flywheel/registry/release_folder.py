@@ -71,7 +71,6 @@ def assemble(
     record = Release(
         release=release,
         task=description.task,
-        path=str(to_root / release),
         dataset_version=manifest.version,
         parent=parent,
         created_at=created_at,
@@ -224,6 +223,8 @@ def _publish(
             _sync(file)
         _sync(folder)
         try:
+            if (to_root / record.release).is_symlink():  # to what the cache no longer holds
+                (to_root / record.release).unlink()
             folder.rename(to_root / record.release)
         except OSError:
             # Someone else published the same release meanwhile; it is the same by its id.

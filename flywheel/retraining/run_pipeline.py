@@ -159,11 +159,12 @@ def _register(release: Release, transactions: Transactions) -> Release | None:
         release=release.release,
         dataset_version=release.dataset_version,
         parent=release.parent,
-        path=release.path,
         accuracy=release.accuracy,
         gate_passed=release.gate_passed,
         gate_reason=release.gate_reason,
         override=release.override,
+        address=release.address,
+        base_address=release.base_address,
     )
     with transactions() as tx:
         known = tx.releases.get(release.release)

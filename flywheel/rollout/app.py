@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from flywheel.contracts.bounds import release_problem
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.release import Override
-from flywheel.errors import ArtefactError, Conflict, NotFound
+from flywheel.errors import ArtefactError, ArtefactStoreError, Conflict, NotFound
 from flywheel.rollout.commands import ask
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.ports import Command, CommandKind
@@ -135,6 +135,8 @@ def _verify(release: str | None, verify: Callable[[str], object] | None) -> None
     if release:
         try:
             verify(release)
+        except ArtefactStoreError:
+            raise
         except ArtefactError as error:
             raise Conflict(f"{release} is not what was released: {error}") from error
 

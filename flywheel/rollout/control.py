@@ -147,7 +147,7 @@ def announce(
         newest = tx.rollouts.active(task) or next(iter(tx.rollouts.history(task, 1)), None)
         if newest is None:
             return None
-        event = transitions.changed(newest, settings, now, CONTROLLER, newest.reason)
+        event = transitions.changed(tx, newest, settings, now, CONTROLLER, newest.reason)
         tx.outbox.add([event])
     return event
 

@@ -125,26 +125,34 @@ def record(
         evidence=evidence or {},
     )
     tx.rollouts.save(rollout, transition)
-    event = changed(rollout, settings, now, by, rollout.reason)
+    event = changed(tx, rollout, settings, now, by, rollout.reason)
     tx.outbox.add([event])
     return event
 
 
 def changed(
-    rollout: Rollout, settings: RolloutSettings, now: datetime, by: str, reason: str
+    tx: RolloutTransaction,
+    rollout: Rollout,
+    settings: RolloutSettings,
+    now: datetime,
+    by: str,
+    reason: str,
 ) -> RolloutChanged:
-    """The event for a rollout as it is, carrying the whole split."""
+    """The event for a rollout as it is, carrying the whole split and where its releases are."""
+    split = split_of(rollout, settings)
+    named = [tx.releases.get(one) for one in (split.champion, split.challenger) if one is not None]
     return RolloutChanged(
         event_id=new_id(),
         occurred_at=now,
         task=rollout.task,
         rollout_id=rollout.rollout_id,
         state=rollout.state,
-        split=split_of(rollout, settings),
+        split=split,
         decided_by=by,
         reason=reason,
         step=rollout.step,
         challenger=rollout.challenger,
+        kept=tuple(one.kept for one in named if one is not None and one.kept is not None),
     )
 
 

@@ -79,17 +79,19 @@ class ReleaseSet:
     Start it once the rollout log is read to its end: what it named before is history. A release
     that no split names is kept for ``grace_seconds``, for requests still under way and for a
     rollback. A failed load is tried again, less and less often, and so is a release whose engine
-    died.
+    died. ``closed`` is told of every loaded release that has been closed.
     """
 
     def __init__(
         self,
         load: Loader,
         *,
+        closed: Callable[[str], None] = lambda _release: None,
         grace_seconds: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load = load
+        self._closed = closed
         self._grace = grace_seconds
         self._clock = clock
         self._lock = threading.Lock()
@@ -118,9 +120,9 @@ class ReleaseSet:
             lasting.join()
         with self._lock:
             held, self._held = self._held, {}
-        for one in held.values():
+        for release, one in held.items():
             if one.live is not None:
-                self._close(one.live)
+                self._close(release, one.live)
         for thread in self._closing:
             thread.join()
 
@@ -238,6 +240,7 @@ class ReleaseSet:
         except Exception as error:  # noqa: BLE001 - one bad release must not end the others' server
             if served is not None:
                 served.close()
+                self._closed(release)
             lasting = isinstance(error, FlywheelError) and not error.retryable
             loads = HOPELESS_AFTER if lasting else 1
             self._failed(release, f"{type(error).__name__}: {error}", loads)
@@ -282,12 +285,12 @@ class ReleaseSet:
                 if self._clock() - live.since > LONGEST_RETRY_SECONDS:
                     held.retry_in = FIRST_RETRY_SECONDS
             self._failed(release, reason)
-            self._close_later(live)
+            self._close_later(release, live)
             self._wake.set()
 
     def _unload(self) -> None:
         now = self._clock()
-        dropped: list[_Live] = []
+        dropped: list[tuple[str, _Live]] = []
         with self._lock:
             wanted = self._wanted()
             for release, held in list(self._held.items()):
@@ -299,26 +302,27 @@ class ReleaseSet:
                     del self._held[release]
                     self._show(release, None)
                     if held.live is not None:
-                        dropped.append(held.live)
+                        dropped.append((release, held.live))
                     _log.info("release unloaded", release=release)
-        for live in dropped:
-            self._close_later(live)
+        for release, live in dropped:
+            self._close_later(release, live)
 
-    def _close_later(self, live: _Live) -> None:
+    def _close_later(self, release: str, live: _Live) -> None:
         """Closing waits for requests under way, and for a process to end: not in the watch."""
         self._closing = [thread for thread in self._closing if thread.is_alive()]
-        thread = threading.Thread(target=self._close, args=(live,), name="close-release")
+        thread = threading.Thread(target=self._close, args=(release, live), name="close-release")
         thread.start()
         self._closing.append(thread)
 
-    def _close(self, live: _Live) -> None:
+    def _close(self, release: str, live: _Live) -> None:
         dead = live.served.problem() is not None
         with self._lock:
             self._idle.wait_for(lambda: dead or not live.in_use, DRAIN_SECONDS)
         try:
             live.served.close()
         except Exception:  # noqa: BLE001 - what is closed is gone, and the others are served on
-            _log.exception("release not closed in good order")
+            _log.exception("release not closed in good order", release=release)
+        self._closed(release)
 
     @staticmethod
     def _show(release: str, state: State | None) -> None:

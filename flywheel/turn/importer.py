@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import structlog
 
-from flywheel.compression.compare import Speed
 from flywheel.contracts.base_folder import put_base
 from flywheel.contracts.dataset_folder import DatasetLine, Manifest, read_manifest, read_part
 from flywheel.contracts.ids import utc_now
@@ -20,8 +19,8 @@ from flywheel.contracts.model_folder import read_base, read_description
 from flywheel.contracts.model_server import PROBE
 from flywheel.contracts.release import Release, registered_already
 from flywheel.datasets.build import build_dataset
-from flywheel.errors import ArtefactError, FlywheelError
-from flywheel.evaluation.evaluate import as_predictions, read_predictions, write_predictions
+from flywheel.errors import ArtefactError
+from flywheel.evaluation.evaluate import as_predictions, write_predictions
 from flywheel.evaluation.gate import GateDecision
 from flywheel.evaluation.gate import decide as gate
 from flywheel.evaluation.metrics import Prediction, measure
@@ -37,9 +36,11 @@ from flywheel.registry.release_folder import (
 )
 from flywheel.retraining.ports import IMPORT, GateRefusal, TurnRequest
 from flywheel.settings import FlywheelSettings, TaskSettings
-from flywheel.turn.measure import Answer, ServedFolder
+from flywheel.turn.artefacts import open_release_folders, patiently
+from flywheel.turn.champion import champion_answers
 from flywheel.turn.same_answers import by_transformers, check_served
-from flywheel.turn.staging import MODEL, Staged, check_fits
+from flywheel.turn.served import Answering, Serve, served_folder
+from flywheel.turn.staging import MODEL, Staged, check_fits, staged_folder
 from storage.database import Database
 
 # The dataset version of a model that was made nobody knows from what.
@@ -49,26 +50,8 @@ ORIGIN_FILE = "origin.json"
 SPEED_SECONDS = 2.0
 # What was found where a release was made is kept with it.
 _REPORTS = ("training", "compression", "comparison")
-# Of the held-out samples: so many that a champion never answered change no verdict worth the wait.
-_FEW_MISSING = 0.05
 
 _log = structlog.get_logger(__name__)
-
-
-class Answering(Protocol):
-    """A model that answers through what serves it."""
-
-    def answers(self, texts: Sequence[str]) -> list[Answer]:
-        """An answer for each text, in order."""
-        ...
-
-    def speed(self, texts: Sequence[str], seconds: float) -> Speed:
-        """How fast it answers."""
-        ...
-
-
-# (folder, bases, whether it answers with labels) → the model, answering.
-Serve = Callable[[Path, Path, bool], AbstractContextManager[Answering]]
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,28 +63,6 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     on: str
 
 
-def served_folder(settings: FlywheelSettings) -> Serve:
-    """Model folders answered by a server process of their own, by the workspace's engine."""
-
-    @contextmanager
-    def serve(folder: Path, bases: Path, labels: bool) -> Iterator[Answering]:
-        server = ServedFolder(
-            folder,
-            engine=settings.serving.engine,
-            labels=labels,
-            bases=bases,
-            workspace=settings.workspace,
-            threads=settings.serving.threads,
-        )
-        try:
-            server.ready()
-            yield server
-        finally:
-            server.stop()
-
-    return serve
-
-
 class WorkspaceImporter:
     """Implements ``retraining.ports.Importer`` over one workspace."""
 
@@ -111,14 +72,15 @@ class WorkspaceImporter:
         self._settings = settings
         self._database = database
         self._serve = serve or served_folder(settings)
+        self._folders = open_release_folders(settings, database)
         self._sweep()
 
     def bring_in(self, request: TurnRequest) -> Release | GateRefusal:
         """Measure, ask the gate, assemble. See the port."""
         staged = msgspec.convert(request.overrides[IMPORT], Staged)
-        folder = self._settings.layout.imports / request.request_id
-        if not folder.is_dir():
-            raise ArtefactError(f"{folder} is gone: import {staged.source} once more")
+        folder = patiently(
+            lambda: staged_folder(self._settings, request.request_id, staged), time.sleep
+        )
         model, origin, manifest = self._read(request.task, folder, staged)
         known = self._known(staged, request)
         if known is not None:
@@ -214,7 +176,8 @@ class WorkspaceImporter:
             return msgspec.structs.replace(refused, reason=reason)
         before = None
         if champion is not None:
-            before = champion_answers(self._settings, task, champion, measured.lines, self._serve)
+            with patiently(lambda: self._folders.hold(champion), time.sleep) as folder:
+                before = champion_answers(self._settings, task, folder, measured.lines, self._serve)
         return gate(before, measured.predictions, settings)
 
     def _put_bases(self, folder: Path) -> None:
@@ -253,7 +216,7 @@ class WorkspaceImporter:
         )
         if staged.release is not None and release.release != staged.release:
             raise ArtefactError(f"{staged.release} would be {release.release} here: it was changed")
-        return release
+        return patiently(lambda: self._folders.publish(release), time.sleep)
 
     def _extras(
         self, request: TurnRequest, model: Path, origin: Release | None, measured: Measured
@@ -290,62 +253,6 @@ def measure_served(
         "texts_per_second": speed.per_second,
     }
     return Measured(metrics=metrics, predictions=predictions, lines=lines, on=version)
-
-
-def champion_answers(
-    settings: FlywheelSettings,
-    task: str,
-    champion: str,
-    lines: Sequence[DatasetLine],
-    serve: Serve | None = None,
-) -> list[Prediction]:
-    """What the champion says of held-out samples.
-
-    Its folder tells, and what it was asked since. Where the holdout grew, or it was never asked any
-    (it was imported without a holdout, or the holdout is a new one), it is asked the others now,
-    through what serves it, and that is kept for the turns to come. A few that are missing are not
-    worth a start of its server; nor does one that cannot be started end the turn, as long as there
-    are answers to compare.
-    """
-    folder = release_folder(settings.state, champion)
-    kept = settings.layout.held_out_answers(champion)
-    since = _predictions(kept)
-    known = _predictions(folder / PREDICTIONS_FILE) + since
-    answered = {prediction.sample_id for prediction in known}
-    missing = [line for line in lines if line.sample_id not in answered]
-    if len(missing) <= _FEW_MISSING * len(lines):
-        return known
-    serve = serve or served_folder(settings)
-    try:
-        with serve(folder, settings.layout.bases, bool(settings.task(task).labels)) as served:
-            asked = as_predictions(missing, served.answers([one.text for one in missing]))
-    except FlywheelError as error:
-        if len(missing) == len(lines):
-            raise
-        _log.warning(
-            "the champion cannot be asked what is new in the holdout",
-            champion=champion,
-            missing=len(missing),
-            error=str(error),
-        )
-        return known
-    _keep(kept, since + asked)
-    return known + asked
-
-
-def _predictions(path: Path) -> list[Prediction]:
-    """What lies there; none where nothing does, or nothing that can be read."""
-    try:
-        return read_predictions(path)
-    except ArtefactError:
-        return []
-
-
-def _keep(path: Path, predictions: Sequence[Prediction]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = path.with_suffix(".new")
-    write_predictions(written, predictions)
-    written.replace(path)
 
 
 def _unknown_data(task: str, of_task: TaskSettings) -> Manifest:

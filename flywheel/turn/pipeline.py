@@ -28,8 +28,9 @@ from flywheel.registry.release_folder import METRICS_FILE, PREDICTIONS_FILE, ass
 from flywheel.retraining.ports import GateRefusal, Turn, TurnRequest
 from flywheel.settings import FlywheelSettings
 from flywheel.triage.policy import audited_error
+from flywheel.turn.artefacts import open_release_folders, patiently
+from flywheel.turn.champion import champion_answers
 from flywheel.turn.compress import COMPARISON_FILE
-from flywheel.turn.importer import champion_answers
 from flywheel.turn.params import (
     MERGE,
     read_params,
@@ -56,6 +57,7 @@ class WorkspacePipeline:
         self._settings = settings
         self._database = database
         self._stopping = stopping
+        self._folders = open_release_folders(settings, database)
         try:
             settle_remote(settings.workspace, settings.dvc_remote_url)
             mend(settings.workspace)
@@ -155,7 +157,15 @@ class WorkspacePipeline:
         language = ("lora", "prompt") if params["model"] == "llm" else ()
         told = ("dataset", "training", *language, "compression", "gate")
         recipe = {key: params[key] for key in told}
-        return assemble(
+        base_model = Path(recipe["training"]["base_model"])
+        # A record is read on other machines, where this one's paths mean nothing.
+        recipe["training"] = {
+            **recipe["training"],
+            "base_model": str(base_model.relative_to(workspace))
+            if base_model.is_relative_to(workspace)
+            else base_model.name,
+        }
+        release = assemble(
             layout.compressed(task),
             metrics=metrics,
             manifest=read_manifest(layout.dataset(task)),
@@ -171,6 +181,7 @@ class WorkspacePipeline:
             parts={"feature_view": FEATURE_VIEW, "deployment": self._settings.serving.engine},
             extras={PREDICTIONS_FILE: evaluated / PREDICTIONS_FILE},
         )
+        return patiently(lambda: self._folders.publish(release), self._stopping.wait)
 
     def _gate(self, task: str, params: dict[str, Any], evaluated: Path) -> GateDecision:
         with self._database.transaction(read_only=True) as tx:
@@ -178,7 +189,8 @@ class WorkspacePipeline:
         before = None
         if champion is not None:
             lines = read_part(self._settings.layout.dataset(task), "holdout")
-            before = champion_answers(self._settings, task, champion, lines)
+            with patiently(lambda: self._folders.hold(champion), self._stopping.wait) as folder:
+                before = champion_answers(self._settings, task, folder, lines)
         challenger = read_predictions(evaluated / PREDICTIONS_FILE)
         return gate(before, challenger, GateSettings(**params["gate"]))
 

@@ -18,7 +18,6 @@ from flywheel.datasets.config import DatasetSettings
 from flywheel.errors import ArtefactError
 from flywheel.evaluation.config import GateSettings
 from flywheel.monitoring.logs import configure_logging
-from flywheel.registry.release_folder import release_folder
 from flywheel.settings import FlywheelSettings
 from flywheel.training.config import LoraSettings, TrainingSettings
 from flywheel.turn.params import task_params
@@ -69,6 +68,9 @@ def _build(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> Non
             automatic = [s for s in samples if dataset.source_weights and s.source in AUTOMATIC]
             senders = tx.overview.senders(task, [s.sample_id for s in automatic])
     moments = {(sent, s.settled_at) for s in automatic for sent in senders.get(s.sample_id, ())}
+    if moments and not settings.layout.features.exists():
+        # The worker writes it, into its own workspace.
+        _log.warning("no feature history lies here: automatic labels weigh alike", task=task)
     rates = correction_rates(settings.layout.features, task, moments)
     manifest = build_dataset(
         samples,
@@ -101,6 +103,8 @@ def _train_llm(
     settings: FlywheelSettings, task: str, params: dict[str, Any], dataset: Path, folder: Path
 ) -> None:
     from flywheel.training.llm.train import train_llm
+    from flywheel.turn.artefacts import open_release_folders
+    from storage.workspace import open_database
 
     def run(parent: Path | None) -> None:
         train_llm(
@@ -118,12 +122,13 @@ def _train_llm(
 
     if params["start_from"] is None:
         return run(None)
-    parent = release_folder(settings.state, params["start_from"])
     try:
-        told = read_description(parent)
-        if told.prompt != msgspec.convert(params["prompt"], Prompt):
-            raise ArtefactError(f"{parent.name} was asked in another way")
-        return run(parent)
+        with open_database(settings) as database:
+            held = open_release_folders(settings, database).hold(params["start_from"])
+        with held as parent:
+            if read_description(parent).prompt != msgspec.convert(params["prompt"], Prompt):
+                raise ArtefactError(f"{parent.name} was asked in another way")
+            return run(parent)
     except ArtefactError as error:
         _log.warning("training starts from nothing", task=task, reason=str(error))
     return run(None)

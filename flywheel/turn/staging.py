@@ -9,8 +9,10 @@ from pathlib import Path
 
 import msgspec
 
+from flywheel.contracts.artefacts import Address, AddressText
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.layout import BASES, RELEASES
+from flywheel.contracts.linked_files import link_or_copy
 from flywheel.contracts.model_folder import ModelDescription
 from flywheel.contracts.release import Override
 from flywheel.errors import ArtefactError
@@ -22,19 +24,22 @@ from flywheel.retraining.ports import IMPORT, TurnRequest
 from flywheel.settings import FlywheelSettings
 from flywheel.turn.same_answers import check_same_answers
 from storage.database import Database
+from storage.objects import open_artefacts
 
 MODEL = "model"
 
 
-class Staged(msgspec.Struct, frozen=True, kw_only=True):
+class Staged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a request says of a model that waits below ``<state>/imports/<request id>``.
 
     ``release`` is the id of an exported release; None for a model in the layout of Hugging Face,
-    which lies in the folder ``model``.
+    which lies in the folder ``model``. ``address`` is that of the whole folder where it waits in
+    the store of artefacts instead, for a trainer that shares no folder with whoever staged it.
     """
 
     source: str
     release: str | None = None
+    address: AddressText | None = None
 
 
 def stage_archive(settings: FlywheelSettings, task: str, file: Path) -> tuple[str, Staged]:
@@ -65,6 +70,40 @@ def stage_model(
         make_model(folder, task, of_task.labels, target / MODEL, source=source)
         check_same_answers(folder, target / MODEL, source)
         return request_id, Staged(source=source)
+
+
+def share(settings: FlywheelSettings, request_id: str, staged: Staged) -> Staged:
+    """Have what was staged wait where ``artefacts.url`` says; without any it waits where it is.
+
+    Raises ArtefactStoreError when the store cannot be reached: nothing is then asked for.
+    """
+    if not settings.artefacts.url:
+        return staged
+    folder = settings.layout.imports / request_id
+    try:
+        address = open_artefacts(settings).put(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return msgspec.structs.replace(staged, address=str(address))
+
+
+def staged_folder(settings: FlywheelSettings, request_id: str, staged: Staged) -> Path:
+    """Where it waits, fetched if it has to be. Raises ArtefactError when it is gone."""
+    folder = settings.layout.imports / request_id
+    if not folder.is_dir() and staged.address is not None:
+        part = settings.layout.imports / f".{request_id}"
+        shutil.rmtree(part, ignore_errors=True)
+        with open_artefacts(settings).fetch(Address.parse(staged.address)) as fetched:
+            shutil.copytree(fetched, part, copy_function=_linked)
+        part.rename(folder)
+    if not folder.is_dir():
+        raise ArtefactError(f"{folder} is gone: import {staged.source} once more")
+    return folder
+
+
+def _linked(source: str, target: str) -> str:
+    link_or_copy(Path(source), Path(target))
+    return target
 
 
 def request_import(

@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import Row, select, update
 
 from flywheel.contracts.events import DatasetVersioned
-from flywheel.contracts.release import Override, Release
+from flywheel.contracts.release import KeptRelease, Override, Release
 from storage.tables.columns import table_of
 from storage.tables.training import DatasetRow, ReleaseRow
 from storage.work import Work, arrived
@@ -71,6 +71,14 @@ class SqlReleases:
         values = msgspec.structs.asdict(release)
         values["override"] = override_values(release.override)
         self._work.add(_releases, [values], ["release"])
+
+    def keep(self, kept: KeptRelease) -> None:
+        """Record where a release is kept from now on; one that is not known changes nothing."""
+        self._work.run(
+            update(_releases)
+            .where(_releases.c.release == kept.release)
+            .values(address=kept.address, base_address=kept.base_address)
+        )
 
     def get(self, release: str) -> Release | None:
         """One release, or None."""

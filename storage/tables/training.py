@@ -39,7 +39,6 @@ class ReleaseRow(SQLModel, table=True):
 
     release: str = Field(primary_key=True)
     task: str
-    path: str
     dataset_version: str
     parent: str | None = None
     created_at: datetime = Field(sa_type=UtcDateTime)
@@ -57,6 +56,8 @@ class ReleaseRow(SQLModel, table=True):
     override: dict[str, str] | None = Field(default=None, sa_type=JSON)
     metrics: dict[str, Any] = Field(sa_type=JSON)
     recipe: dict[str, Any] = Field(sa_type=JSON)
+    address: str | None = None
+    base_address: str | None = None
 
 
 class TurnRow(SQLModel, table=True):

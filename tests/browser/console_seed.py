@@ -239,7 +239,6 @@ def _release(world: World, number: int, parent: int | None) -> None:
             Release(
                 release=release_id(number),
                 task=TASK,
-                path=f"releases/{release_id(number)}",
                 dataset_version=version,
                 parent=release_id(parent) if parent else None,
                 created_at=world.ago(minutes),

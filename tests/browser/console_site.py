@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from flywheel.console.app import create_app
 from flywheel.settings import FlywheelSettings
 from storage.database import Database
+from storage.objects import open_artefacts
 
 
 class Site:
@@ -53,10 +54,12 @@ def serving(
     if story is not None:
         shutil.copy(story, tmp_path / "flywheel.db")
     database = opened(f"sqlite:///{tmp_path / 'flywheel.db'}")
+    settings = settings or console_settings(tmp_path)
     app = create_app(
-        settings or console_settings(tmp_path),
+        settings,
         partial(database.transaction, "console"),
         vendored_assets(),
+        artefacts=open_artefacts(settings),
         reading=partial(database.transaction, "console", read_only=True),
     )
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))

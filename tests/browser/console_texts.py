@@ -44,7 +44,7 @@ def release() -> Release:
     ]
     metrics = measure(predictions, (), 0.95)
     return Release(
-        release="replies-1", task=TEXT_TASK, path="/releases/replies-1", dataset_version="d-1",
+        release="replies-1", task=TEXT_TASK, dataset_version="d-1",
         parent=None, created_at=AT, git_commit="c", accuracy=metrics["accuracy"],
         accuracy_low=metrics["accuracy_low"], accuracy_high=metrics["accuracy_high"],
         size_bytes=1_000_000, expert_labels=40, auto_labels=0, auto_label_error=None,

@@ -71,7 +71,7 @@ def wide(database: Database, folder: Path) -> None:
         path = folder / RELEASE
         path.mkdir(parents=True)
         write_predictions(path / PREDICTIONS_FILE, predictions)
-        tx.releases.add(_release(predictions, path))
+        tx.releases.add(_release(predictions))
 
 
 def _waiting(rnd: random.Random, index: int) -> ReviewRequested:
@@ -137,10 +137,10 @@ def _prediction(rnd: random.Random, sample: str, label: str) -> Prediction:
     return Prediction(sample_id=sample, label=label, prediction=answer, scores={answer: 0.8})
 
 
-def _release(predictions: list[Prediction], path: Path) -> Release:
+def _release(predictions: list[Prediction]) -> Release:
     metrics = measure(predictions, INTENTS, 0.95)
     return Release(
-        release=RELEASE, task=WIDE, path=str(path), dataset_version="d-1", parent=None,
+        release=RELEASE, task=WIDE, dataset_version="d-1", parent=None,
         created_at=AT + timedelta(hours=1), git_commit="c", accuracy=metrics["accuracy"],
         accuracy_low=metrics["accuracy_low"], accuracy_high=metrics["accuracy_high"],
         size_bytes=23_000_000, expert_labels=700, auto_labels=0, auto_label_error=None,

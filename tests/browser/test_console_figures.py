@@ -111,10 +111,11 @@ def test_of_77_labels_the_commonest_confusions_come_with_samples(
     browser: Browser, tmp_path: Path
 ) -> None:
     def fill(database: Database) -> None:
-        wide(database, tmp_path / "releases")
+        wide(database, settings.layout.releases)
 
+    settings = wide_settings(tmp_path)
     with (
-        console(tmp_path, fill, wide_settings(tmp_path)) as site,
+        console(tmp_path, fill, settings) as site,
         opened_page(browser, site, DESKTOP) as page,
     ):
         page.goto(f"/releases/{WIDE}/{RELEASE}")
@@ -135,7 +136,7 @@ def test_of_77_labels_the_commonest_confusions_come_with_samples(
 
         page.set_viewport_size(PHONE)
         assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
-        (tmp_path / "releases" / RELEASE / "predictions.jsonl").unlink()
+        (settings.layout.releases / RELEASE / "predictions.jsonl").unlink()
         page.reload()  # still known: a release's folder never changes
         expect(rows.first).to_contain_text("6 of 10")
 

@@ -15,6 +15,7 @@ from postgres_server import PostgresServer, database_of
 
 from flywheel.console.app import create_app
 from flywheel.monitoring.http_server import HttpServer
+from storage.objects import open_artefacts
 
 sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("browser", "integration")]
 from console_places import vendored_assets
@@ -56,10 +57,12 @@ def http(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[httpx.Clien
     """A client, with a key, of a console with a story in its database: told once, copied for every
     test."""
     database = opened(request.getfixturevalue(request.param))
+    settings = console_settings(tmp_path, console={"api_keys": (KEY,)})
     app = create_app(
-        console_settings(tmp_path, console={"api_keys": (KEY,)}),
+        settings,
         partial(database.transaction, "console"),
         vendored_assets(),
+        artefacts=open_artefacts(settings),
         reading=partial(database.transaction, "console", read_only=True),
     )
     try:

@@ -10,7 +10,7 @@ from storage_events import TASK, at
 
 from flywheel.contracts.events import DatasetVersioned
 from flywheel.contracts.ids import new_id
-from flywheel.contracts.release import Override, Release
+from flywheel.contracts.release import KeptRelease, Override, Release
 from flywheel.retraining.ports import Turn, TurnRequest
 from storage.database import Database
 
@@ -37,7 +37,6 @@ def release(name: str, seconds: float, **other: Any) -> Release:
     values: dict[str, Any] = {
         "release": name,
         "task": TASK,
-        "path": f"releases/{name}",
         "dataset_version": "d1",
         "parent": None,
         "created_at": at(seconds),
@@ -79,6 +78,28 @@ def test_releases_come_back_whole(database: Database) -> None:
         assert tx.releases.get("r3") is None
         assert tx.releases.history(TASK) == [first, second]
         assert tx.releases.history("other") == []
+
+
+def test_a_release_says_where_it_is_kept_once_that_is_known(database: Database) -> None:
+    kept = KeptRelease(
+        release="r1",
+        address=f"folder:sha256:{64 * 'a'}:12",
+        base_address=f"folder:sha256:{64 * 'b'}:7",
+    )
+    known = release("r2", 2, address=kept.address)
+    with database.transaction() as tx:
+        tx.releases.add(release("r1", 1))
+        tx.releases.add(known)
+        found = tx.releases.get("r1")
+        assert found is not None
+        assert found.kept is None
+        tx.releases.keep(kept)
+        tx.releases.keep(msgspec.structs.replace(kept, release="r3"))
+        found = tx.releases.get("r1")
+        assert found is not None
+        assert found.kept == kept
+        assert tx.releases.get("r2") == known
+        assert tx.releases.get("r3") is None
 
 
 def test_turns_are_replaced_and_listed_newest_first(database: Database) -> None:

@@ -133,6 +133,8 @@ def test_what_was_written_reads_the_same(upgraded: Database) -> None:
     for task in TASKS:
         for audit in before[task]["audits"]:
             assert audit.pop("text") == "", "it was never filled"
+        for release in before[task]["releases"]:
+            del release["path"]  # it lay at its id in the workspace, and does
     for arm in before["arms"]:
         del arm["labelled"], arm["correct"]  # were of all labels, and are of audits alone
     after = _read(upgraded)

@@ -16,7 +16,8 @@ from registry_workspace import Loaded, Workspace, load_here
 import flywheel.registry.release_folder
 import flywheel.retraining.run_pipeline
 from flywheel.processes.trainer import Trainer
-from flywheel.turn.importer import WorkspaceImporter, served_folder
+from flywheel.turn.importer import WorkspaceImporter
+from flywheel.turn.served import served_folder
 
 
 def die(*_: Any, **__: Any) -> NoReturn:

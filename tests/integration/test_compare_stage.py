@@ -229,7 +229,7 @@ def test_the_stages_leave_what_a_release_and_its_card_are_made_of(
         gate_passed=True,
         gate_reason="first release",
     )
-    card = (Path(release.path) / "MODEL_CARD.md").read_text("utf-8")
+    card = (tmp_path / "releases" / release.release / "MODEL_CARD.md").read_text("utf-8")
     assert f"| **{found.chosen}** |" in card
     assert f"as variant `{found.chosen}`" in card
 

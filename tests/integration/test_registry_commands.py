@@ -24,6 +24,7 @@ from flywheel.contracts.release import Release
 from flywheel.processes.console import assets_folder
 from flywheel.rollout.commands import ask
 from flywheel.rollout.ports import Command, Rollout
+from storage.objects import open_artefacts
 
 CONFIG = """\
 [tasks.topics]
@@ -196,8 +197,9 @@ def test_a_former_champion_is_restored_in_one_call(served: Served) -> None:
     assert "it was better" in last["reason"]
 
 
-def damage(release: Release) -> None:
-    (Path(release.path) / "model.safetensors").write_bytes(safetensors({"w": [2, 2]}, fill=7))
+def damage(served: Served, release: Release) -> None:
+    weights = served.folder(release.release) / "model.safetensors"
+    weights.write_bytes(safetensors({"w": [2, 2]}, fill=7))
 
 
 def test_a_restore_that_nobody_carries_out_is_withdrawn(
@@ -213,7 +215,7 @@ def test_a_restore_that_nobody_carries_out_is_withdrawn(
 def test_what_was_changed_is_not_restored(
     served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    damage(served.one)
+    damage(served, served.one)
     for arguments in (
         ("verify", served.one.release),
         ("restore", served.one.release, *WHO),
@@ -291,7 +293,10 @@ class Console:
 
     def __init__(self, served: Served) -> None:
         self.app: FastAPI = create_app(
-            served.settings, lambda: served.database.transaction("console"), assets_folder()
+            served.settings,
+            lambda: served.database.transaction("console"),
+            assets_folder(),
+            artefacts=open_artefacts(served.settings),
         )
 
     def ask(self, method: str, path: str, **given: Any) -> httpx.Response:
@@ -326,7 +331,7 @@ def test_the_console_verifies_before_it_asks_for_a_restore(served: Served) -> No
     assert console.ask("POST", "/api/rollouts/topics/commands", json=asked).status_code == 202
     served.control(2)
     assert served.champion == served.one.release
-    damage(served.two)
+    damage(served, served.two)
     asked["release"] = served.two.release
     refused = console.ask("POST", "/api/rollouts/topics/commands", json=asked)
     assert refused.status_code == 409

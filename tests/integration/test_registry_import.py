@@ -21,9 +21,10 @@ from registry_workspace import (
 from tiny_encoder import labelled
 from tokenizer_table import write_tokenizer_of
 
+from flywheel.contracts.artefacts import Address
 from flywheel.contracts.dataset_folder import DatasetLine, read_manifest, read_part
 from flywheel.contracts.ids import utc_now
-from flywheel.contracts.layout import BASES
+from flywheel.contracts.layout import BASES, RELEASES
 from flywheel.contracts.model_folder import (
     RELEASE_FILE,
     ModelDescription,
@@ -38,10 +39,20 @@ from flywheel.registry.history import read_history
 from flywheel.registry.release_folder import assemble, read_record, verify_release
 from flywheel.retraining.ports import Turn
 from flywheel.serving.runtime import load_classifier
-from flywheel.turn.importer import Answering, Serve, WorkspaceImporter, champion_answers
+from flywheel.settings import load_settings
+from flywheel.turn.champion import champion_answers
+from flywheel.turn.importer import WorkspaceImporter
 from flywheel.turn.measure import Answer, ServedFolder
 from flywheel.turn.same_answers import check_same_answers
-from flywheel.turn.staging import MODEL, request_import, stage_archive, stage_model
+from flywheel.turn.served import Answering, Serve
+from flywheel.turn.staging import (
+    MODEL,
+    request_import,
+    share,
+    stage_archive,
+    stage_model,
+)
+from storage.objects import open_artefacts
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +78,7 @@ def there(tmp_path: Path) -> Iterator[Workspace]:
 def exported(here: Workspace, models: Path, tmp_path: Path) -> tuple[Release, Path]:
     release = here.release(models)
     file = tmp_path / "release.tar"
-    export_release(Path(release.path), here.settings.state / BASES, file)
+    export_release(here.folder(release.release), here.settings.state / BASES, file)
     return release, file
 
 
@@ -92,7 +103,7 @@ def bring(
 
 
 def test_an_exported_release_serves_elsewhere_with_equal_answers(
-    exported: tuple[Release, Path], there: Workspace
+    exported: tuple[Release, Path], here: Workspace, there: Workspace
 ) -> None:
     release, file = exported
     there.hold_out()
@@ -102,7 +113,6 @@ def test_an_exported_release_serves_elsewhere_with_equal_answers(
         found = tx.releases.get(release.release)
         assert found is not None
         registered = read_history(tx, found)[0]
-    assert found.path == str(there.settings.state / "releases" / release.release)
     assert found.gate_passed
     assert found.metrics["samples"] == 60
     assert found.metrics["measured_on"].startswith("d-")
@@ -111,10 +121,15 @@ def test_an_exported_release_serves_elsewhere_with_equal_answers(
     assert found.recipe["imported"]["by"] == "ada"
     assert (registered.status, registered.by) == ("registered", "gate")
     assert registered.reason.startswith("imported from release.tar; first release")
-    assert read_record(Path(found.path)) == found
+    kept = Address.parse(found.address or "")
+    assert open_artefacts(there.settings).has(kept)
+    written = read_record(there.folder(found.release))
+    assert msgspec.structs.replace(written, address=found.address) == found
     verify_release(there.settings.state, release.release)
     texts = [sample.text for sample in labelled(40, seed=8)]
-    one, two = (load_classifier(Path(row.path), 1).predict(texts) for row in (release, found))
+    one, two = (
+        load_classifier(of.folder(release.release), 1).predict(texts) for of in (here, there)
+    )
     assert one == two
     assert not list((there.settings.layout.imports).iterdir())
     there.control()
@@ -126,7 +141,9 @@ def test_the_same_release_makes_the_same_file(
     exported: tuple[Release, Path], here: Workspace, tmp_path: Path
 ) -> None:
     release, file = exported
-    export_release(Path(release.path), here.settings.state / BASES, tmp_path / "again.tar")
+    export_release(
+        here.folder(release.release), here.settings.state / BASES, tmp_path / "again.tar"
+    )
     assert (tmp_path / "again.tar").read_bytes() == file.read_bytes()
 
 
@@ -135,7 +152,7 @@ def test_what_the_gate_refuses_enters_only_by_name(
 ) -> None:
     there.hold_out()
     bad = here.release(models, "worse")
-    export_release(Path(bad.path), here.settings.state / BASES, tmp_path / "bad.tar")
+    export_release(here.folder(bad.release), here.settings.state / BASES, tmp_path / "bad.tar")
     turn = bring(there, tmp_path / "bad.tar")
     assert turn.release is None
     assert turn.error is not None
@@ -179,8 +196,10 @@ def test_the_champion_is_asked_what_its_holdout_grew_by(here: Workspace, models:
         for sample in labelled(40, seed=77)
     ]
 
+    folder = here.folder(champion.release)
+
     def answered(lines: Sequence[DatasetLine], serve: Serve = load_here) -> list[str]:
-        found = champion_answers(here.settings, TASK, champion.release, lines, serve)
+        found = champion_answers(here.settings, TASK, folder, lines, serve)
         return [prediction.sample_id for prediction in found]
 
     @contextmanager
@@ -198,9 +217,9 @@ def test_the_champion_is_asked_what_its_holdout_grew_by(here: Workspace, models:
     assert answered([*known, *new]) == [*ids, *added]
     by_name = {
         one.sample_id: one
-        for one in champion_answers(here.settings, TASK, champion.release, [*known, *new], away)
+        for one in champion_answers(here.settings, TASK, folder, [*known, *new], away)
     }
-    told = load_classifier(Path(champion.path), 1).predict([line.text for line in new])
+    told = load_classifier(folder, 1).predict([line.text for line in new])
     for line, scores in zip(new, told, strict=True):
         assert by_name[line.sample_id].label == line.label
         assert by_name[line.sample_id].scores == scores
@@ -233,7 +252,9 @@ def test_the_champion_is_asked_a_new_sample_once(here: Workspace, models: Path) 
             yield Counting(served, asked)
 
     def answers(lines: Sequence[DatasetLine]) -> dict[str, dict[str, float]]:
-        found = champion_answers(here.settings, TASK, champion.release, lines, counting)
+        found = champion_answers(
+            here.settings, TASK, here.folder(champion.release), lines, counting
+        )
         return {one.sample_id: one.scores for one in found}
 
     first = answers(lines[:30])
@@ -297,7 +318,7 @@ def test_a_classifier_of_hugging_face_becomes_a_release(
     assert description.pooling == "cls"
     texts = [sample.text for sample in labelled(30, seed=8)]
     expected = by_transformers(tmp_path / "hub", texts)
-    given = load_classifier(Path(found.path), 1).predict(texts)
+    given = load_classifier(there.folder(found.release), 1).predict(texts)
     for one, two in zip(expected, given, strict=True):
         assert one == pytest.approx(two, abs=1e-5)
 
@@ -400,14 +421,14 @@ def test_a_forged_release_is_refused_by_what_its_files_hold(
         forged,
         metrics=measure([], told.labels, 0.95),
         manifest=read_manifest(models / "data"),
-        to_root=tmp_path / "releases",
+        to_root=tmp_path / RELEASES,
         created_at=utc_now(),
         git_commit="",
         parent=None,
         gate_passed=True,
         gate_reason="it says so",
     )
-    export_release(Path(release.path), tmp_path / BASES, tmp_path / "forged.tar")
+    export_release(tmp_path / RELEASES / release.release, tmp_path / BASES, tmp_path / "forged.tar")
     with pytest.raises(ArtefactError, match=words):
         stage_archive(here.settings, TASK, tmp_path / "forged.tar")
     assert not list((here.settings.layout.imports).iterdir())
@@ -468,9 +489,12 @@ def test_servers_measure_an_import_and_answer_equally_in_both_workspaces(
     texts = [sample.text for sample in labelled(50, seed=8)]
     one, two = (
         ServedFolder(
-            Path(row.path), engine="embedded", labels=True, workspace=of.settings.workspace
+            of.folder(found.release),
+            engine="embedded",
+            labels=True,
+            workspace=of.settings.workspace,
         )
-        for row, of in ((exported[0], here), (found, there))
+        for of in (here, there)
     )
     try:
         one.ready()
@@ -480,3 +504,26 @@ def test_servers_measure_an_import_and_answer_equally_in_both_workspaces(
     finally:
         one.stop()
         two.stop()
+
+
+def test_what_is_staged_elsewhere_waits_in_the_store(
+    exported: tuple[Release, Path], there: Workspace, tmp_path: Path
+) -> None:
+    """Whoever calls `releases import` shares the database and the store with the trainer alone."""
+    release, file = exported
+    store = {"FLYWHEEL_ARTEFACTS_URL": str(tmp_path / "store")}
+    config = (there.settings.workspace / "flywheel.toml").read_text("utf-8")
+    (tmp_path / "desk").mkdir()
+    (tmp_path / "desk" / "flywheel.toml").write_text(config, "utf-8")
+    desk = load_settings(tmp_path / "desk", store)
+    there.settings = load_settings(there.settings.workspace, store)
+    there.hold_out()
+    request_id, staged = stage_archive(desk, TASK, file)
+    staged = share(desk, request_id, staged)
+    assert not list(desk.layout.imports.iterdir())
+    request_import(
+        there.database, TASK, request_id, staged, by="ada", why="a better one", override=False
+    )
+    turn = there.turn()
+    assert (turn.state, turn.release) == ("succeeded", release.release), turn.error
+    assert not list(there.settings.layout.imports.iterdir())

@@ -102,7 +102,7 @@ def released(trained: Path, tmp_path: Path) -> tuple[Workspace, Release]:
         gate_reason="first release",
         parts={"deployment": "vllm"},
     )
-    export_release(Path(release.path), here.settings.state / BASES, tmp_path / "a.tar")
+    export_release(here.folder(release.release), here.settings.state / BASES, tmp_path / "a.tar")
     return here, release
 
 

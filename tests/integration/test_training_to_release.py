@@ -302,7 +302,7 @@ def test_a_release_folder_serves_describes_itself_and_is_made_once(
 ) -> None:
     override = Override(by="ann", why="a drill")
     made = release(loop, tmp_path, gate_passed=False, gate_reason="no better", override=override)
-    folder = Path(made.path)
+    folder = tmp_path / "releases" / made.release
     assert folder.name == made.release
     assert made.accuracy_low <= made.accuracy <= made.accuracy_high
     assert verify(folder).size_bytes == made.size_bytes
@@ -348,7 +348,7 @@ def test_a_damaged_release_is_never_served(loop: Path, tmp_path: Path, harm: str
 
 
 def test_a_release_cannot_be_renamed(loop: Path, tmp_path: Path) -> None:
-    folder = Path(release(loop, tmp_path).path)
+    folder = tmp_path / "releases" / release(loop, tmp_path).release
     renamed = folder.rename(folder.with_name("topics-000000000000"))
     with pytest.raises(ArtefactError, match="renamed"):
         verify(renamed)
@@ -362,6 +362,6 @@ def test_evaluation_needs_a_holdout(loop: Path, tmp_path: Path) -> None:
 
 
 def test_the_manifest_survives_the_release(loop: Path, tmp_path: Path) -> None:
-    folder = Path(release(loop, tmp_path).path)
+    folder = tmp_path / "releases" / release(loop, tmp_path).release
     kept = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
     assert kept == read_manifest(loop / "data")

@@ -14,6 +14,7 @@ import httpx
 from fastapi import FastAPI
 
 from flywheel.console.app import create_app
+from storage.objects import open_artefacts
 
 sys.path.append(str(Path(__file__).parents[1] / "browser"))
 from console_places import vendored_assets
@@ -74,12 +75,14 @@ def console(
         (tmp_path / "flywheel.db").write_bytes(story())
     database = opened(f"sqlite:///{tmp_path / 'flywheel.db'}")
     try:
+        settings = console_settings(
+            tmp_path, console={"api_keys": keys}, monitoring={"metrics_key": metrics}
+        )
         app = create_app(
-            console_settings(
-                tmp_path, console={"api_keys": keys}, monitoring={"metrics_key": metrics}
-            ),
+            settings,
             partial(database.transaction, "console"),
             vendored_assets(),
+            artefacts=open_artefacts(settings),
         )
         yield Client(app, f"http://{host}")
     finally:

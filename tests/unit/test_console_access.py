@@ -19,6 +19,7 @@ from flywheel.console.access import Keyring, safe_target
 from flywheel.console.app import MAX_BODY_BYTES, create_app
 from flywheel.console.assets import locate
 from flywheel.errors import ArtefactError
+from storage.objects import open_artefacts
 
 WATCHING = "a-key-for-metrics"
 
@@ -164,7 +165,10 @@ def test_labels_and_texts_cannot_become_markup(tmp_path: Path) -> None:
     task = settings.tasks[TASK].model_copy(update={"labels": (*LABELS, evil), "title": evil})
     database = new_database(f"sqlite:///{tmp_path / 'other.db'}")
     app = create_app(
-        settings.model_copy(update={"tasks": {TASK: task}}), database.transaction, vendored_assets()
+        settings.model_copy(update={"tasks": {TASK: task}}),
+        database.transaction,
+        vendored_assets(),
+        artefacts=open_artefacts(settings),
     )
     client = Client(app, "http://localhost")
     for path in ("/", f"/review/{TASK}", f"/releases/{TASK}"):

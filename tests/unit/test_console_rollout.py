@@ -25,6 +25,7 @@ from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.control import tick
 from flywheel.rollout.ports import Command, CommandKind
 from storage.database import Database
+from storage.objects import open_artefacts
 
 sys.path.append(str(Path(__file__).parents[1] / "browser"))
 from console_places import vendored_assets
@@ -37,10 +38,12 @@ class World:
     def __init__(self, folder: Path, database: Database) -> None:
         self.database = database
         self.unanswered: str | None = None
+        settings = console_settings(folder)
         self.app: FastAPI = create_app(
-            console_settings(folder),
+            settings,
             partial(database.transaction, "console"),
             vendored_assets(),
+            artefacts=open_artefacts(settings),
             reading=partial(database.transaction, read_only=True),
             unanswered=lambda _task: self.unanswered,
         )

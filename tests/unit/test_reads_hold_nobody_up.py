@@ -29,6 +29,7 @@ from flywheel.rollout.control import tick
 from flywheel.rollout.ports import Command
 from flywheel.settings import load_settings
 from storage.database import Database
+from storage.objects import open_artefacts
 from storage.workspace import open_database
 
 sys.path.append(str(Path(__file__).parents[1] / "browser"))
@@ -85,10 +86,12 @@ async def test_every_page_and_every_api_that_reads_answers(
     tmp_path: Path, story: tuple[Path, Database]
 ) -> None:
     path, database = story
+    settings = console_settings(tmp_path)
     app = create_app(
-        console_settings(tmp_path),
+        settings,
         partial(database.transaction, "console"),
         vendored_assets(),
+        artefacts=open_artefacts(settings),
         reading=partial(database.transaction, read_only=True),
     )
     with writing(path):

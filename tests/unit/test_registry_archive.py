@@ -212,7 +212,7 @@ def test_what_decides_the_answers_cannot_be_changed(
     tmp_path: Path, harm: Callable[[Path], None]
 ) -> None:
     release = make_release(tmp_path)
-    harm(Path(release.path))
+    harm(tmp_path / RELEASES / release.release)
     with pytest.raises(ArtefactError, match="it was changed"):
         verify_release(tmp_path, release.release)
 

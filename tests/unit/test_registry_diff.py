@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from registry_files import LABELS, make_release, manifest
 
+from flywheel.contracts.layout import RELEASES
 from flywheel.contracts.release import Release
+from flywheel.errors import ArtefactError
 from flywheel.evaluation.evaluate import write_predictions
 from flywheel.evaluation.metrics import Prediction, measure
 from flywheel.registry.diff import diff, read_files
@@ -18,6 +22,11 @@ from flywheel.registry.release_folder import PREDICTIONS_FILE, sweep
 def prediction(sample: int, label: str, answer: str) -> Prediction:
     scores = {name: 0.9 if name == answer else 0.1 for name in LABELS}
     return Prediction(sample_id=f"s{sample}", label=label, prediction=answer, scores=scores)
+
+
+def held(state: Path) -> Callable[[str], AbstractContextManager[Path]]:
+    """The releases below ``state``, as ``read_files`` asks for them."""
+    return lambda release: nullcontext(state / RELEASES / release)
 
 
 def released(state: Path, name: str, answers: str, **given: Any) -> Release:
@@ -44,7 +53,7 @@ def test_two_releases_side_by_side(tmp_path: Path) -> None:
         manifest=manifest("d-abcdefabcdef", label_counts={"train": {"weather": 5, "money": 1}}),
         parts={"deployment": "vllm"},
     )
-    found = diff(read_files(one, Path(one.path)), read_files(two, Path(two.path)))
+    found = diff(read_files(one, held(tmp_path)), read_files(two, held(tmp_path)))
     assert found.dataset == ("d-0123456789ab", "d-abcdefabcdef")
     assert found.labels == {"train": {"weather": (2, 5)}}
     assert found.recipe == {"training.epochs": (3, 4)}
@@ -60,7 +69,11 @@ def test_two_releases_side_by_side(tmp_path: Path) -> None:
 
 def test_a_release_whose_folder_is_gone_is_compared_by_its_record(tmp_path: Path) -> None:
     one = released(tmp_path, "one", "ww")
-    found = diff(read_files(one, Path(one.path)), read_files(one, tmp_path / "gone"))
+
+    def gone(release: str) -> AbstractContextManager[Path]:
+        raise ArtefactError(f"{release} is not here")
+
+    found = diff(read_files(one, held(tmp_path)), read_files(one, gone))
     assert found.answers is None
     assert found.labels == {}
     assert found.recipe == found.served == found.parts == {}

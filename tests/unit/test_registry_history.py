@@ -30,7 +30,6 @@ def release(name: str, **changes: Any) -> Release:
     values: dict[str, Any] = {
         "release": name,
         "task": TASK,
-        "path": f"/r/{name}",
         "dataset_version": f"d-{name}",
         "parent": None,
         "created_at": START,

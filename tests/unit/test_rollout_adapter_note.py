@@ -23,7 +23,7 @@ def row(name: str, p95: float | None, *, method: str = "w8a8", merged: bool = Fa
 
 def release(name: str, chosen: str | None, *rows: Any, lora: bool = True) -> Release:
     return Release(
-        release=name, task="t", path="/r", dataset_version="d", parent=None, created_at=START,
+        release=name, task="t", dataset_version="d", parent=None, created_at=START,
         git_commit="c", accuracy=0.9, accuracy_low=0.8, accuracy_high=0.95, size_bytes=1,
         expert_labels=1, auto_labels=0, auto_label_error=None, gate_passed=True, gate_reason="",
         metrics={"comparison": {"chosen": chosen, "rows": list(rows)}} if chosen else {},

@@ -42,7 +42,6 @@ class World:
             release=release,
             dataset_version="v1",
             parent=None,
-            path="/r",
             accuracy=0.9,
             gate_passed=passed,
             gate_reason="",

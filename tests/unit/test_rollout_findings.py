@@ -28,7 +28,6 @@ def release(name: str, **more: Any) -> Release:
     values: dict[str, Any] = {
         "release": name,
         "task": TASK,
-        "path": "p",
         "dataset_version": "d",
         "parent": None,
         "created_at": START,

@@ -19,6 +19,7 @@ from flywheel.contracts.events import (
     TOPICS,
     Event,
     EventSpec,
+    ReleaseRegistered,
     TrafficRecorded,
 )
 from flywheel.errors import MalformedEvent, UnknownEvent
@@ -61,7 +62,7 @@ def many(hint: Any, least: int = 0) -> st.SearchStrategy[Any]:
 def bounded(inner: Any, meta: msgspec.Meta) -> st.SearchStrategy[Any]:
     if inner is str:
         if meta.pattern:
-            return st.text("0123456789abcdef", min_size=64, max_size=64)
+            return st.from_regex(meta.pattern, fullmatch=True).filter(str.isprintable)
         if not meta.extra:
             return TEXTS
         return IDS if meta.min_length else NAMES
@@ -209,3 +210,10 @@ def test_ids_that_clients_chose_before_are_still_read() -> None:
         event = decode(document(TrafficRecorded, sample_id=sample_id), named(TrafficRecorded))
         assert isinstance(event, TrafficRecorded)
         assert event.sample_id == sample_id
+
+
+def test_a_release_of_before_is_read_without_the_path_it_had() -> None:
+    old = document(ReleaseRegistered, path="/srv/w/.flywheel/releases/topic-1", address=None)
+    found = decode(old, {SCHEMA_HEADER: b"ReleaseRegistered/1"})
+    assert isinstance(found, ReleaseRegistered)
+    assert (found.release, found.address) == ("topic-1", None)
