@@ -20,6 +20,7 @@ FlywheelError
 │   ├── ForbiddenOrigin       another site caused it, or it names a host that is not ours
 │   ├── TooLarge
 │   ├── UnknownLabel          the answer is not one of the task's labels
+│   ├── NoModel               nothing answers such inputs, now or in a moment
 │   ├── TooManyRequests       (retryable)
 │   └── Unavailable           (retryable)
 │       └── ReleaseNotLoaded  it could not be loaded, and waiting a moment will not help
@@ -208,6 +209,14 @@ class UnknownLabel(RequestError):
     code = "unknown-label"
     status = 422
     title = "Unknown label"
+
+
+class NoModel(RequestError):
+    """No model answers inputs of this kind; waiting will not help."""
+
+    code = "no-model"
+    status = 501
+    title = "No model answers"
 
 
 class TooManyRequests(RequestError):

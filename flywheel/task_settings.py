@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import string
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from flywheel.compression.config import USUAL, CompressionSettings
+from flywheel.compression.config import USUAL as USUAL_VARIANTS
+from flywheel.compression.config import CompressionSettings
 from flywheel.contracts.configuration import Contradiction, Settings
-from flywheel.contracts.label_names import labels_problem, names_problem
-from flywheel.contracts.model_folder import Prompt
+from flywheel.contracts.label_names import names_problem
+from flywheel.contracts.model_folder import ModelKind, Prompt
 from flywheel.datasets.config import DatasetSettings
 from flywheel.evaluation.config import GateSettings
+from flywheel.kinds import KINDS, LETTERS, USUAL, Answers, Kind, KindName, TaskKind
+from flywheel.kinds import of as kind_of
+from flywheel.kinds.kind import MODEL_KEYS
 from flywheel.retraining.config import RetrainingSettings
 from flywheel.review.config import ReviewSettings
 from flywheel.rollout.config import RolloutSettings
 from flywheel.training.config import ENCODER_ONLY, LoraSettings, TrainingSettings
 from flywheel.triage.config import TriageSettings
-
-# What a language model answers with: one token each in every tokenizer there is.
-_LETTERS = string.ascii_uppercase + string.ascii_lowercase + string.digits
 
 
 class PromptSettings(Settings):
@@ -45,9 +45,7 @@ class PromptSettings(Settings):
 class TaskSettings(Settings):
     """[tasks.NAME]: what is asked, and the answers there are."""
 
-    kind: Literal["classification", "generation"] = Field(
-        "classification", description="One of the labels, or free text."
-    )
+    kind: KindName = Field("classification", description="What goes in, and what comes out.")
     model: Literal["encoder", "llm"] = Field(
         "encoder", description="An encoder with a head, or a language model with LoRA adapters."
     )
@@ -73,33 +71,49 @@ class TaskSettings(Settings):
     rollout: RolloutSettings = RolloutSettings()
 
     @property
-    def release_prompt(self) -> Prompt | None:
-        """How a language model is asked; None for an encoder.
+    def of_kind(self) -> Kind:
+        """What is particular to tasks of this kind."""
+        return kind_of(self.kind)
 
-        For a classification the options stand in the system message, the same for every request,
-        each with a letter of its own that the model answers with.
-        """
+    @property
+    def answers(self) -> Answers:
+        """What experts, rules and files may answer with."""
+        return self.of_kind.answers(self.labels)
+
+    @property
+    def task_kind(self) -> TaskKind:
+        """The kind, with this task's answers."""
+        return TaskKind(self.of_kind, self.answers)
+
+    @property
+    def kept_answers(self) -> Answers:
+        """What is kept where it comes from elsewhere: a release may still give a retired label."""
+        return self.of_kind.answers((*self.labels, *self.retired_labels))
+
+    @property
+    def release_prompt(self) -> Prompt | None:
+        """How a language model is asked; None for an encoder."""
         if self.model != "llm":
             return None
-        told = self.prompt
-        if self.kind == "generation":
-            return Prompt(
-                system=told.system,
-                template=told.template,
-                max_answer_tokens=told.max_answer_tokens,
+        return self.answers.prompt(
+            system=self.prompt.system,
+            template=self.prompt.template,
+            max_answer_tokens=self.prompt.max_answer_tokens,
+            title=self.title,
+            label_titles=self.label_titles,
+        )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_model(cls, told: Any) -> Any:
+        kind = KINDS.get(told.get("kind", USUAL)) if isinstance(told, dict) else None
+        if kind is None or kind.models:
+            return told
+        if named := sorted(MODEL_KEYS & told.keys()):
+            raise Contradiction(
+                named[0], f"it has no meaning where kind is {kind.name}: {kind.note}"
             )
-        answers = dict(zip(self.labels, _LETTERS, strict=False))
-        options = "".join(
-            f"\n{letter}: {self.label_titles.get(label, label)}"
-            for label, letter in answers.items()
-        )
-        asked = told.system or f"{self.title or 'Which class does the text belong to?'}"
-        return Prompt(
-            system=f"{asked} Answer with one letter.{options}",
-            template=told.template,
-            max_answer_tokens=1,
-            answers=answers,
-        )
+        return {**told, "training": {"base_model": ""}}
 
     @model_validator(mode="before")
     @classmethod
@@ -107,32 +121,27 @@ class TaskSettings(Settings):
         compression = told.get("compression", {}) if isinstance(told, dict) else None
         if not isinstance(compression, dict) or told.get("model") != "llm":
             return told
-        return {**told, "compression": {"variants": USUAL["llm"], **compression}}
+        return {**told, "compression": {"variants": USUAL_VARIANTS["llm"], **compression}}
 
     @model_validator(mode="after")
     def _answers(self) -> Self:
-        if self.kind == "generation":
-            if self.labels:
-                raise Contradiction(
-                    "labels", "labels has no meaning where kind is generation: leave it out"
-                )
-            if self.model != "llm":
-                raise Contradiction("kind", 'kind = "generation" needs model = "llm"')
-        elif problem := labels_problem(self.labels):
+        if problem := self.of_kind.labels_problem(self.labels):
             raise Contradiction("labels", problem)
-        if self.model == "llm" and len(self.labels) > len(_LETTERS):
+        if problem := self.of_kind.model_problem(self.model):
+            raise Contradiction("kind", problem)
+        if self.model == "llm" and len(self.labels) > len(LETTERS):
             raise Contradiction(
                 "labels",
-                f"there are {len(self.labels)}: a language model tells {len(_LETTERS)} apart",
+                f"there are {len(self.labels)}: a language model tells {len(LETTERS)} apart",
             )
-        for number, rule in enumerate(self.triage.rules if self.labels else ()):
-            if rule.label is not None and rule.label not in self.labels:
+        for number, rule in enumerate(self.triage.rules):
+            if rule.label is not None and not self.answers.knows(rule.label):
                 raise Contradiction(
                     f"triage.rules.{number}.label",
                     f"rule {rule.name!r} gives {rule.label!r}, which is no label",
                 )
         both = [label for label in self.retired_labels if label in self.labels]
-        if both or (self.retired_labels and not self.labels):
+        if both or (self.retired_labels and not self.of_kind.has_labels):
             found = f"it names {both}, which labels does too" if both else "there are no labels"
             raise Contradiction("retired_labels", found)
         unknown = set(self.label_titles) - set(self.labels)
@@ -144,7 +153,7 @@ class TaskSettings(Settings):
 
     @model_validator(mode="after")
     def _of_model(self) -> Self:
-        for key, reason in ignored_keys(self.model, self.kind).items():
+        for key, reason in ignored_keys(self.model, self.of_kind).items():
             table, _, name = key.partition(".")
             told = getattr(self, table)
             names = [name] if name else list(told.model_fields_set)
@@ -156,7 +165,7 @@ class TaskSettings(Settings):
         return self
 
 
-def ignored_keys(model: str, kind: str) -> dict[str, str]:
+def ignored_keys(model: ModelKind, kind: Kind) -> dict[str, str]:
     """Keys of a task that would have no effect → why; a table's name stands for all of its keys."""
     if model == "encoder":
         return {
@@ -169,6 +178,4 @@ def ignored_keys(model: str, kind: str) -> dict[str, str]:
         else "it is for encoders: a language model's training does not know it"
         for name in ENCODER_ONLY
     }
-    if kind == "classification":
-        found["prompt.max_answer_tokens"] = "a classification is answered with one letter"
-    return found
+    return found | dict(kind.ignored.get(model, {}))

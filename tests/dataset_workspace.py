@@ -13,6 +13,7 @@ from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
 from flywheel.datasets.dvc_repository import opened
 from flywheel.datasets.workspace import init
+from flywheel.kinds import Choice
 
 PIPELINE = """
 stages:
@@ -75,7 +76,7 @@ def stage(root: Path, count: int, parent: str | None = None) -> Manifest:
     return build_dataset(
         samples,
         DatasetSettings(),
-        ("a", "b"),
+        Choice(("a", "b")),
         task="mail",
         watermark=f"e{count}",
         parent=parent,

@@ -13,6 +13,7 @@ from flywheel.contracts.events import (
 )
 from flywheel.contracts.stores import AuditedPrediction
 from flywheel.errors import StorageError
+from flywheel.kinds.predictions import is_right
 
 
 class MemoryAuditLog:
@@ -52,6 +53,8 @@ class MemoryAuditLog:
                 scores=answer.scores,
                 inclusion_probability=truth.inclusion_probability,
                 labelled_at=truth.occurred_at,
+                correct=truth.value is not None
+                and is_right(answer.output, truth.value, answer.scores),
             )
             for truth in sorted(latest.values(), key=lambda e: (e.occurred_at, e.event_id))
             for answer in [said.get(truth.sample_id)]

@@ -23,6 +23,7 @@ from flywheel.contracts.model_folder import (
 )
 from flywheel.contracts.release import Release
 from flywheel.evaluation.metrics import measure
+from flywheel.kinds import Choice
 from flywheel.registry.release_folder import assemble
 
 TASK = "topics"
@@ -98,7 +99,7 @@ def make_release(
     state.mkdir(parents=True, exist_ok=True)
     model = make_model(state / f"model-{name}", base=state / BASES if adapter else None, fill=fill)
     values: dict[str, Any] = {
-        "metrics": measure([], LABELS, 0.95),
+        "metrics": measure([], Choice(LABELS), 0.95),
         "manifest": manifest(),
         "to_root": state / RELEASES,
         "created_at": START,

@@ -20,6 +20,7 @@ from flywheel.contracts.release import Release
 from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
 from flywheel.evaluation.evaluate import write_predictions
+from flywheel.kinds import Choice
 from flywheel.processes.trainer import Trainer, gather
 from flywheel.registry.release_folder import PREDICTIONS_FILE, assemble
 from flywheel.retraining.ports import Turn
@@ -79,7 +80,7 @@ def make_models(root: Path) -> Path:
     build_dataset(
         labelled(240, holdout=60),
         DatasetSettings(),
-        LABELS,
+        Choice(LABELS),
         task=TASK,
         watermark="e000239",
         parent=None,

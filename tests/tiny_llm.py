@@ -14,6 +14,7 @@ from flywheel.contracts.model_folder import Prompt
 from flywheel.contracts.stores import LabelledSample
 from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
+from flywheel.kinds import Choice
 
 LABELS = ("weather", "money", "food")
 PROMPT = Prompt(
@@ -91,7 +92,7 @@ def make_dataset(folder: Path, samples: Sequence[LabelledSample] | None = None) 
     build_dataset(
         given,
         DatasetSettings(),
-        sorted({sample.label for sample in given}),
+        Choice(sorted({sample.label for sample in given})),
         task="topics",
         watermark="e",
         parent=None,

@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "retrain": ("operate", "retrain", "Ask for a turn of the wheel now."),
     "rollout": ("rollout", "rollout", "Watch a rollout, and decide in its place."),
     "releases": ("releases", "releases", "Releases: compare, restore, export, import."),
-    "datasets": ("operate", "datasets", "List dataset versions; check one out."),
+    "datasets": ("operate", "datasets", "List dataset versions; check one out, or export it."),
     "compress": ("compress", "compress", "Compare compressed variants of a model."),
     "stage": ("processes", "stage", "Run one stage of the pipeline (DVC calls this)."),
 }

@@ -11,7 +11,9 @@ import click
 
 from flywheel.cli.base_models import base_target, look_at
 from flywheel.contracts.layout import Layout
+from flywheel.contracts.model_folder import ModelKind
 from flywheel.errors import ArtefactError, ConfigurationError, FlywheelError, WorkspaceError
+from flywheel.kinds import KINDS, USUAL
 from flywheel.settings import load_settings
 from flywheel.turn.bases import PACKAGE
 
@@ -46,7 +48,7 @@ def parse_values(pairs: Sequence[str]) -> dict[str, object]:
     help="A sentence-transformers encoder, or an LLM; an installed package's is copied in.",
 )
 @click.option(
-    "--kind", type=click.Choice(["classification", "generation"]), default="classification"
+    "--kind", type=click.Choice(list(KINDS)), default=USUAL, help="What goes in and what comes out."
 )
 @click.option(
     "--model",
@@ -63,7 +65,7 @@ def init(
     labels: tuple[str, ...],
     base_model: str,
     kind: str,
-    model: str,
+    model: ModelKind,
     values: tuple[str, ...],
 ) -> None:
     """Make a workspace: a commented flywheel.toml, the pipeline, and a git and DVC repository."""
@@ -77,7 +79,7 @@ def init(
         click.echo(f"kept {config}, which is there already: edit it to change values")
     else:
         pairs = [label.partition("=")[::2] for label in labels]
-        if pairs and kind == "generation":
+        if pairs and not KINDS[kind].has_labels:
             raise ConfigurationError("--label", "free text has no labels", "leave it out")
         pairs = pairs or [("yes", ""), ("no", "")]
         packaged = base_model.startswith(PACKAGE)
@@ -100,7 +102,9 @@ def init(
     settings = load_settings(folder)
     make_repository(settings)
     click.echo(f"{folder} is a workspace; next:")
-    for name in settings.tasks:
+    for name, of_task in settings.tasks.items():
+        if of_task.of_kind.note:
+            click.echo(f"  {name}: {of_task.of_kind.note}")
         if base_problem(settings, name):
             command = import_command(folder, settings.task(name).model)
             click.echo(f"  `{command}`, or another base for tasks.{name}.training.base_model")

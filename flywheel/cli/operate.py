@@ -251,6 +251,29 @@ def checkout(ctx: click.Context, version: str, folder: Path, task: str | None) -
     click.echo(f"{version} of {name} is in {folder}")
 
 
+@datasets.command()
+@click.argument("version")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--task", help="Default: the only task there is.")
+@click.pass_context
+def export(ctx: click.Context, version: str, folder: Path, task: str | None) -> None:
+    """Write dataset VERSION to FOLDER, which must not exist, as files that `flywheel ingest` reads:
+    JSON lines by part, and the images that they name."""
+    import tempfile
+
+    from flywheel.datasets.export import export_dataset
+    from flywheel.ops.workspace import checkout_dataset
+
+    settings = load_settings(ctx.obj)
+    name = chosen_task(settings.tasks, task)
+    version = full_id(version, _known(settings, name), "dataset", "flywheel datasets list")
+    with tempfile.TemporaryDirectory() as scratch:
+        checked_out = Path(scratch) / "dataset"
+        checkout_dataset(settings, name, version, checked_out)
+        export_dataset(checked_out, settings.task(name).of_kind, folder)
+    click.echo(f"{version} of {name} is in {folder}, a file for each part")
+
+
 def _known(settings: FlywheelSettings, task: str) -> list[str]:
     """The dataset versions that the database has of a task."""
     from storage.workspace import open_database

@@ -21,7 +21,7 @@ from flywheel.console.ports import Transactions
 from flywheel.console.release_page import Mistakes
 from flywheel.console.rendering import STATIC, install_error_pages, make_environment
 from flywheel.contracts.addresses import own_names
-from flywheel.contracts.artefacts import Artefacts
+from flywheel.contracts.artefacts import Address, Artefacts
 from flywheel.contracts.ids import utc_now
 from flywheel.contracts.release import KeptRelease
 from flywheel.errors import NotFound
@@ -52,10 +52,9 @@ def create_app(
 
     ``transactions`` opens a transaction whose outbox belongs to the console; ``reading`` one that
     can't write, which whatever only reads uses, so as not to hold up writers (default: the
-    same). ``assets`` is the folder of the fetched packages; ``artefacts`` has the releases that
-    were not made here; ``checks`` are further lines of
-    /healthz; ``unanswered`` says why nobody answers for a task, or None. Raises ArtefactError
-    when a script is missing there.
+    same). ``assets`` is the folder of the fetched packages; ``artefacts`` has images, and the
+    releases that were not made here; ``checks`` are further lines of /healthz; ``unanswered`` says
+    why nobody answers for a task, or None. Raises ArtefactError when a script is missing there.
     """
     reading = reading or transactions
     folders = ReleaseFolders(settings.layout, artefacts, lambda release: _kept(reading, release))
@@ -85,7 +84,7 @@ def create_app(
     app.include_router(
         flywheel.review.app.router(
             transactions,
-            {name: (task.labels, task.review) for name, task in tasks.items()},
+            {name: (task.answers, task.review) for name, task in tasks.items()},
             reading=reading,
         )
     )
@@ -101,7 +100,17 @@ def create_app(
     describe(app, bool(keyring.required or settings.monitoring.metrics_key))
     docs_routes(app)
     mistakes = Mistakes(folders.read)
-    pages = Pages(settings, transactions, reading, environment, keyring, now, unanswered, mistakes)
+    pages = Pages(
+        settings,
+        transactions,
+        reading,
+        environment,
+        keyring,
+        now,
+        unanswered,
+        mistakes,
+        lambda image: artefacts.read(Address("file", image.sha256)),
+    )
     app.include_router(pages.routes())
     return app
 

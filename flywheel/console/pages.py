@@ -30,6 +30,7 @@ from flywheel.console.release_page import Mistakes, confusions, heat
 from flywheel.console.rollout_page import rollout_page
 from flywheel.console.words import share
 from flywheel.contracts.answers import LONGEST_TEXT
+from flywheel.contracts.sample import ImagePart, images
 from flywheel.errors import NotFound, TooManyRequests
 from flywheel.registry.history import ALL, current_status, read_history
 from flywheel.registry.lineage import lineage
@@ -63,6 +64,7 @@ class Pages:
     now: Callable[[], datetime]
     unanswered: Callable[[str], str | None]
     mistakes: Mistakes
+    image_bytes: Callable[[ImagePart], bytes]
     recent: Recent[dict[str, Any]] = field(default_factory=Recent)
 
     def routes(self) -> APIRouter:
@@ -72,6 +74,7 @@ class Pages:
         for page in ("review", "rollout", "releases"):
             pages.get(f"/{page}")(self.first)
         pages.get("/review/{task}")(self.review)
+        pages.get("/review/{task}/images/{digest}")(self.image)
         pages.get("/rollout/{task}")(self.rollout)
         pages.get("/releases/{task}")(self.releases)
         pages.get("/releases/{task}/{release}")(self.release)
@@ -126,7 +129,9 @@ class Pages:
             "review.html",
             frame,
             depth=depth,
-            labels=settings.labels,
+            answers=settings.answers,
+            input_part=settings.of_kind.input_part,
+            note=settings.of_kind.note,
             titles=settings.label_titles,
             question=settings.title or "Which label is right?",
             longest=LONGEST_TEXT,
@@ -135,6 +140,21 @@ class Pages:
             answers_needed=settings.review.answers_needed,
             answers_at_most=settings.review.answers_at_most,
         )
+
+    def image(
+        self, task: str, digest: str, sample: Annotated[str, Query(max_length=256)]
+    ) -> Response:
+        """An image of a sample in the queue, to whoever may see the sample."""
+        self._task(task)
+        with self.reading() as tx:
+            queued = tx.desk.find(task, sample)
+        shown = () if queued is None else images(queued.content)
+        found = next((image for image in shown if image.sha256 == digest), None)
+        if found is None:
+            raise NotFound(f"sample {sample!r} of task {task!r} has no image {digest!r}")
+        # Opened by itself, it is an image and nothing that could act.
+        headers = {"Content-Security-Policy": "default-src 'none'; sandbox"}
+        return Response(self.image_bytes(found), media_type=found.media_type, headers=headers)
 
     def rollout(
         self,
@@ -196,7 +216,7 @@ class Pages:
             classes=found.release.metrics.get("classes", {}),
             confusions=mistakes,
             confusion=heat(found.release.metrics.get("confusion", {})),
-            labels=self._task(task).labels,
+            answers=self._task(task).answers,
             titles=self._task(task).label_titles,
             metric_names=_METRICS,
         )

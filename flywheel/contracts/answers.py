@@ -1,9 +1,8 @@
-"""When an answer is right: labels to the letter, free text once normalised."""
+"""When two texts are the same, and what text can be an answer."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
 
 from flywheel.contracts.bounds import unkept_problem
 from flywheel.contracts.invisible import is_blank, without_invisible
@@ -29,15 +28,6 @@ def spelt(text: str) -> str:
 def same_text(one: str, other: str) -> bool:
     """Whether two free texts say the same, letter by letter after normalising."""
     return one == other or normalised(one) == normalised(other)
-
-
-def is_right(answer: str, truth: str, scores: Mapping[str, float]) -> bool:
-    """Whether a release's answer is the settled one.
-
-    ``scores`` tells the two kinds of answers apart wherever they are kept: a label comes with a
-    probability for every label and must be equal; free text comes with none.
-    """
-    return answer == truth or (not scores and same_text(answer, truth))
 
 
 def text_problem(text: str) -> str | None:

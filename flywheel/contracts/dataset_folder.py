@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from flywheel.contracts.events import LabelSource
-from flywheel.contracts.sample import Content, Messages
+from flywheel.contracts.sample import Content, ImagePart, MediaType, Messages
 from flywheel.errors import ArtefactError
 
 Part = Literal["train", "calibration", "holdout"]
 PARTS: tuple[Part, ...] = ("train", "calibration", "holdout")
 MANIFEST_FILE = "manifest.json"
+_EXTENSIONS: Mapping[MediaType, str] = {
+    "image/png": "png",
+    "image/jpeg": "jpg",
+    "image/webp": "webp",
+    "image/gif": "gif",
+}
 
 
 class DatasetLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,10 +47,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a dataset version holds and where it came from.
 
     ``version`` is ``d-`` and 12 hexadecimal digits of the content hash; ``watermark`` the newest
-    label event it may contain; ``files`` the SHA-256 of each part; ``counts`` labels by part, then
-    by source; ``label_counts`` by part, then by label (free texts together as ``text``, where
-    ``labels`` is empty); ``left_out`` reason → samples. ``weight_rule`` says how lines of training
-    got their weights; None when each counts fully.
+    label event it may contain; ``files`` the SHA-256 of each part and image; ``counts`` labels by
+    part, then by source; ``label_counts`` by part, then by label (free texts together as ``text``,
+    where ``labels`` is empty); ``left_out`` reason → samples. ``weight_rule`` says how lines of
+    training got their weights; None when each counts fully.
     """
 
     version: str
@@ -82,6 +88,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     def _learnt_from(self, source: LabelSource) -> int:
         return self.count("train", source) + self.count("calibration", source)
+
+
+def image_path(image: ImagePart) -> str:
+    """Where an image lies within a dataset's folder."""
+    return f"images/{image.sha256}.{_EXTENSIONS[image.media_type]}"
 
 
 def encode_lines(lines: Sequence[DatasetLine]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 RANDOM_AUDIT = "random audit"
+NO_MODEL = "no model answers this task"
 _RULE = "rule: "
 _UNSURE = "unsure"
 
@@ -29,4 +30,4 @@ def before_answering(reason: str, *, audit: bool) -> str:
     """
     if audit:
         return RANDOM_AUDIT
-    return reason if reason.startswith(_RULE) else "the model was unsure"
+    return reason if reason.startswith((_RULE, NO_MODEL)) else "the model was unsure"

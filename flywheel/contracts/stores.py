@@ -8,7 +8,6 @@ from typing import Protocol
 
 import msgspec
 
-from flywheel.contracts.answers import is_right
 from flywheel.contracts.events import DatasetVersioned, LabelSource, Split
 from flywheel.contracts.release import KeptRelease, Release
 from flywheel.contracts.sample import Content, as_text
@@ -134,11 +133,7 @@ class AuditedPrediction(msgspec.Struct, frozen=True, kw_only=True):
     scores: dict[str, float]
     inclusion_probability: float
     labelled_at: datetime
-
-    @property
-    def correct(self) -> bool:
-        """Whether the release was right."""
-        return self.label is not None and is_right(self.prediction, self.label, self.scores)
+    correct: bool
 
 
 class AuditLog(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -19,23 +19,30 @@ from flywheel.contracts.dataset_folder import (
     Manifest,
     Part,
     encode_lines,
+    image_path,
 )
 from flywheel.contracts.ids import unit_fraction
 from flywheel.contracts.labels import AUTOMATIC, CALIBRATES, rank
-from flywheel.contracts.sample import fingerprint, not_plain, shows_nothing
+from flywheel.contracts.sample import ImagePart, fingerprint, images, not_plain, shows_nothing
 from flywheel.contracts.stores import LabelledSample
 from flywheel.datasets.config import DatasetSettings
-from flywheel.errors import ConfigurationError
+from flywheel.errors import ArtefactError, ConfigurationError
+from flywheel.kinds import Answers
 
 WEIGHT_DIGITS = 3
-# Free texts are counted together: there would be as many counts as samples.
-TEXT = "text"
+
+# The bytes of an image by its part of an input. Raises ArtefactError.
+ImageBytes = Callable[[ImagePart], bytes]
+
+
+def _no_images(part: ImagePart) -> bytes:
+    raise ArtefactError(f"there is nowhere to take image {part.sha256} from")
 
 
 def build_dataset(
     samples: Sequence[LabelledSample],
     settings: DatasetSettings,
-    labels: Sequence[str],
+    answers: Answers,
     *,
     task: str,
     watermark: str,
@@ -45,6 +52,7 @@ def build_dataset(
     weights: Mapping[str, float] | None = None,
     salt: str = "",
     retired: Sequence[str] = (),
+    image_bytes: ImageBytes = _no_images,
 ) -> Manifest:
     """Write a dataset version to ``folder`` and return its manifest.
 
@@ -53,18 +61,18 @@ def build_dataset(
     text. ``weights`` (``automatic_weights``) says by sample id how much an automatic label counts
     in training; a sample that is not in it counts fully, and so does any other label.
     ``shuffle_labels_seed`` permutes the labels of training and calibration among their samples: a
-    dataset known to be bad, for drills. A task without ``labels`` has free texts in their place,
-    which are all one kind. ``salt`` is the task's secret for the draws among texts, which clients
-    write: without it they could choose what is held out. Samples whose
-    label is ``retired`` are left out. Raises ConfigurationError for other labels that the task
-    lacks.
+    dataset known to be bad, for drills. ``answers`` are those of the task. ``salt`` is the task's
+    secret for the draws among texts, which clients write: without it they could choose what is held
+    out. Samples whose label is ``retired`` are left out. Images lie in ``images/`` under their
+    digests; ``image_bytes`` has them. Raises ConfigurationError for other labels that the task
+    lacks, and what ``image_bytes`` raises for one that is not there.
     """
     left_out: Counter[str] = Counter()
     if retired:
         known = len(samples)
         samples = [sample for sample in samples if sample.label not in retired]
         left_out["label retired"] += known - len(samples)
-    _refuse_unknown(samples, labels, task)
+    _refuse_unknown(samples, answers, task)
     seen = [sample for sample in samples if not shows_nothing(sample.content)]
     left_out["nothing to be seen in the text"] += len(samples) - len(seen)
     holdout, rest = _hold_out(seen, settings, left_out, salt)
@@ -73,10 +81,10 @@ def build_dataset(
         [sample for sample in rest if sample.source in AUTOMATIC],
         int(len(trusted) * settings.auto_labels_per_expert),
         left_out,
-        labels,
+        answers,
         salt,
     )
-    calibration = _choose_calibration(trusted, settings.calibration_share, labels, salt)
+    calibration = _choose_calibration(trusted, settings.calibration_share, answers, salt)
     kept = {sample.sample_id for sample in calibration}
     train = [s for s in trusted if s.sample_id not in kept] + automatic
     parts: dict[Part, list[DatasetLine]] = {
@@ -91,13 +99,14 @@ def build_dataset(
         parts,
         folder,
         task=task,
-        labels=tuple(labels),
+        answers=answers,
         watermark=watermark,
         parent=parent,
-        split_rule=_split_rule(samples, settings, labels),
+        split_rule=_split_rule(samples, settings, answers),
         left_out=dict(sorted(left_out.items())),
         shuffled=shuffle_labels_seed,
         weight_rule=_weight_rule(automatic, weights or {}),
+        image_bytes=image_bytes,
     )
 
 
@@ -123,15 +132,8 @@ def automatic_weights(
     return weights
 
 
-def kind_of(label: str, labels: Sequence[str]) -> str:
-    """What a label is counted, and drawn evenly, by: itself, or TEXT for a task without labels."""
-    return label if labels else TEXT
-
-
-def _refuse_unknown(samples: Iterable[LabelledSample], labels: Sequence[str], task: str) -> None:
-    if not labels:
-        return
-    unknown = Counter(sample.label for sample in samples if sample.label not in labels)
+def _refuse_unknown(samples: Iterable[LabelledSample], answers: Answers, task: str) -> None:
+    unknown = Counter(sample.label for sample in samples if not answers.knows(sample.label))
     if unknown:
         found = ", ".join(f"{label!r} ({n} samples)" for label, n in sorted(unknown.items()))
         raise ConfigurationError(
@@ -208,14 +210,14 @@ def _limit_automatic(
     samples: Sequence[LabelledSample],
     limit: int,
     left_out: Counter[str],
-    labels: Sequence[str],
+    answers: Answers,
     salt: str,
 ) -> list[LabelledSample]:
     """At most ``limit``, as evenly over their labels as there are, the rest by a fixed draw."""
     by_label: dict[str, list[LabelledSample]] = {}
     drawn = sorted(samples, key=lambda s: unit_fraction("auto", fingerprint(s.content), salt=salt))
     for sample in drawn:
-        by_label.setdefault(kind_of(sample.label, labels), []).append(sample)
+        by_label.setdefault(answers.counted_as(sample.label), []).append(sample)
     rounds = (
         (position, label, sample)
         for label, chosen in by_label.items()
@@ -227,13 +229,13 @@ def _limit_automatic(
 
 
 def _choose_calibration(
-    samples: Sequence[LabelledSample], share: float, labels: Sequence[str], salt: str
+    samples: Sequence[LabelledSample], share: float, answers: Answers, salt: str
 ) -> list[LabelledSample]:
     """The share of each label's experts' and seed samples whose text hashes lowest."""
     by_label: dict[str, list[LabelledSample]] = {}
     for sample in samples:
         if sample.source in CALIBRATES:
-            by_label.setdefault(kind_of(sample.label, labels), []).append(sample)
+            by_label.setdefault(answers.counted_as(sample.label), []).append(sample)
     chosen: list[LabelledSample] = []
     for same in by_label.values():
         same.sort(key=lambda s: unit_fraction("calibration", fingerprint(s.content), salt=salt))
@@ -287,13 +289,13 @@ def _shuffled(lines: list[DatasetLine], seed: int) -> list[DatasetLine]:
 
 
 def _split_rule(
-    samples: Iterable[LabelledSample], settings: DatasetSettings, labels: Sequence[str]
+    samples: Iterable[LabelledSample], settings: DatasetSettings, answers: Answers
 ) -> str:
     if any(sample.split == "holdout" for sample in samples):
         held = "holdout: the samples ingested as holdout"
     else:
         held = f"holdout: {settings.holdout_share:g} of expert and seed labels, by hash of the text"
-    whose = "each label's" if labels else "the"
+    whose = answers.drawn_from
     return (
         f"{held}; calibration: {settings.calibration_share:g} of {whose} expert and seed "
         "samples, by hash of the text; train: the rest, one sample a text"
@@ -305,13 +307,14 @@ def _write(
     folder: Path,
     *,
     task: str,
-    labels: tuple[str, ...],
+    answers: Answers,
     watermark: str,
     parent: str | None,
     split_rule: str,
     left_out: dict[str, int],
     shuffled: int | None,
     weight_rule: str | None,
+    image_bytes: ImageBytes,
 ) -> Manifest:
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, str] = {}
@@ -319,19 +322,21 @@ def _write(
         data = encode_lines(parts[part])
         (folder / f"{part}.jsonl").write_bytes(data)
         files[f"{part}.jsonl"] = hashlib.sha256(data).hexdigest()
-    content = hashlib.sha256(msgspec.json.encode([task, labels, sorted(files.items())]))
+    content = hashlib.sha256(msgspec.json.encode([task, answers.labels, sorted(files.items())]))
     version = f"d-{content.hexdigest()[:12]}"
+    # Named by their digests in the lines, so the version is of them as well.
+    files |= _write_images(parts, folder, image_bytes)
     manifest = Manifest(
         version=version,
         task=task,
-        labels=labels,
+        labels=answers.labels,
         watermark=watermark,
         parent=None if parent == version else parent,
         split_rule=split_rule,
         files=files,
         counts={part: _count(line.source for line in lines) for part, lines in parts.items()},
         label_counts={
-            part: _count(kind_of(line.label, labels) for line in lines)
+            part: _count(answers.counted_as(line.label) for line in lines)
             for part, lines in parts.items()
         },
         left_out={reason: count for reason, count in left_out.items() if count},
@@ -341,6 +346,25 @@ def _write(
     pretty = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2)
     (folder / MANIFEST_FILE).write_bytes(pretty + b"\n")
     return manifest
+
+
+def _write_images(
+    parts: Mapping[Part, Sequence[DatasetLine]], folder: Path, image_bytes: ImageBytes
+) -> dict[str, str]:
+    """Each image of the lines once; its file → its SHA-256."""
+    found = {
+        image.sha256: image
+        for lines in parts.values()
+        for line in lines
+        for image in images(line.content)
+    }
+    written = {}
+    for digest, image in sorted(found.items()):
+        name = image_path(image)
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(image_bytes(image))
+        written[name] = digest
+    return written
 
 
 def _count(values: Iterable[str]) -> dict[str, int]:

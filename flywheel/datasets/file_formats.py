@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from flywheel.datasets import label_studio
 from flywheel.datasets.label_fields import LeftOut, Said, Sample, Unusable, one_label, turned
+from flywheel.kinds import Answers
 
 Item = Mapping[str, Any]
 Reader = Callable[[Item], list[Said]]
@@ -20,13 +21,13 @@ Reader = Callable[[Item], list[Said]]
 
 @dataclass(frozen=True)
 class Format:
-    """A shape of file. ``fits`` looks at one object of it; ``reader`` at all, and at the labels of
-    the task, before it says how to read one."""
+    """A shape of file. ``fits`` looks at one object of it; ``reader`` at all, and at what
+    answers the task has, before it says how to read one."""
 
     name: str
     title: str
     fits: Callable[[Item], bool]
-    reader: Callable[[Sequence[Item], Sequence[str]], Reader]
+    reader: Callable[[Sequence[Item], Answers], Reader]
 
 
 class Refused(NamedTuple):
@@ -69,7 +70,7 @@ def _prodigy(item: Item) -> list[Said]:
     return [_sample(item.get("text"), item["label"])]
 
 
-def _doccano(items: Sequence[Item], _labels: Sequence[str]) -> Reader:
+def _doccano(items: Sequence[Item], _answers: Answers) -> Reader:
     # Where nobody approves, nothing is said by an approver that is missing.
     approving = any(item.get("annotation_approver") for item in items)
 
@@ -122,8 +123,8 @@ def _content(message: Item) -> object:
     return "\n".join(texts)
 
 
-def _each(read: Reader) -> Callable[[Sequence[Item], Sequence[str]], Reader]:
-    return lambda _items, _labels: read
+def _each(read: Reader) -> Callable[[Sequence[Item], Answers], Reader]:
+    return lambda _items, _answers: read
 
 
 def _is_prodigy(item: Item) -> bool:

@@ -59,13 +59,13 @@ def turned(item: Mapping[str, Any]) -> str | None:
     return None
 
 
-def one_label(labels: Sequence[Any]) -> str | LeftOut:
+def one_label(chosen: Sequence[Any]) -> str | LeftOut:
     """The one label of a list. Raises Unusable for several, and for labels of parts of a text."""
-    if not labels:
+    if not chosen:
         return LeftOut("no label")
-    if not all(isinstance(label, str) for label in labels):
+    if not all(isinstance(label, str) for label in chosen):
         raise Unusable("its labels are no words: labels of parts of a text, or their numbers")
-    if len(set(labels)) > 1:
-        shown = ", ".join(repr(label) for label in labels[:5])
-        raise Unusable(f"it has {len(labels)} labels ({shown}); a sample has one")
-    return str(labels[0])
+    if len(set(chosen)) > 1:
+        shown = ", ".join(repr(label) for label in chosen[:5])
+        raise Unusable(f"it has {len(chosen)} labels ({shown}); a sample has one")
+    return str(chosen[0])

@@ -7,6 +7,7 @@ from typing import Any
 
 from flywheel.datasets.label_fields import LeftOut, Said, Sample, Unusable, one_label, turned
 from flywheel.errors import RejectedEvent
+from flywheel.kinds import Answers
 
 Item = Mapping[str, Any]
 # What JSON_MIN has of an annotation, beside the task's data and its answers.
@@ -20,15 +21,15 @@ def fits(item: Item) -> bool:
     return _is_task(item) or "annotation_id" in item or {"annotator", "lead_time"} <= item.keys()
 
 
-def reader(items: Sequence[Item], labels: Sequence[str]) -> Callable[[Item], list[Said]]:
-    """How to read one of these tasks: by the question whose answers are the task's labels.
+def reader(items: Sequence[Item], answers: Answers) -> Callable[[Item], list[Said]]:
+    """How to read one of these tasks: by the question whose answers are the task's.
 
     Raises RejectedEvent when several questions, or several texts, could be meant.
     """
     tasks = [item for item in items if _is_task(item)]
     if tasks:
-        return _Tasks(tasks, labels).read
-    return _Flat(items, labels).read
+        return _Tasks(tasks, answers).read
+    return _Flat(items, answers).read
 
 
 def _is_task(item: Item) -> bool:
@@ -37,9 +38,8 @@ def _is_task(item: Item) -> bool:
 
 
 class _Tasks:
-    def __init__(self, tasks: Sequence[Item], labels: Sequence[str]) -> None:
-        # A task without labels has answers in words.
-        self._kind, self._values = ("choices", "choices") if labels else ("textarea", "text")
+    def __init__(self, tasks: Sequence[Item], answers: Answers) -> None:
+        self._kind, self._values = answers.label_studio
         self._text = _text_field([task["data"] for task in tasks])
         said: dict[str, list[str]] = {}
         for task in tasks:
@@ -49,7 +49,7 @@ class _Tasks:
                         said.setdefault(str(result.get("from_name")), []).extend(
                             _words(result.get("value"), self._values)
                         )
-        self._question = _question(said, labels)
+        self._question = _question(said, answers.labels)
 
     def read(self, item: Item) -> list[Said]:
         if not _is_task(item):
@@ -80,15 +80,17 @@ class _Tasks:
 
 
 class _Flat:
-    def __init__(self, items: Sequence[Item], labels: Sequence[str]) -> None:
+    def __init__(self, items: Sequence[Item], answers: Answers) -> None:
         fitting = [item for item in items if fits(item)]
-        self._text = _text_field(fitting, labels) if fitting else "text"
+        self._text = _text_field(fitting, answers.labels) if fitting else "text"
         said: dict[str, list[str]] = {}
         for item in fitting:
             for name, value in item.items():
                 if name not in _ABOUT and name != self._text:
                     said.setdefault(name, []).extend(_words(value, "choices"))
-        self._question = _question({name: words for name, words in said.items() if words}, labels)
+        self._question = _question(
+            {name: words for name, words in said.items() if words}, answers.labels
+        )
 
     def read(self, item: Item) -> list[Said]:
         if not fits(item):

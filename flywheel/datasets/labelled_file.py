@@ -16,6 +16,7 @@ import msgspec
 from flywheel.contracts.answers import text_problem
 from flywheel.contracts.bounds import LONGEST_TEXT, sample_problem
 from flywheel.contracts.configuration import nearest
+from flywheel.contracts.sample import Content, as_text
 from flywheel.datasets.file_formats import (
     ACCEPTED,
     CSV,
@@ -27,6 +28,8 @@ from flywheel.datasets.file_formats import (
 )
 from flywheel.datasets.label_fields import LeftOut, Unusable
 from flywheel.errors import RejectedEvent
+from flywheel.kinds import Answers
+from flywheel.kinds.reading import Image
 
 _DELIMITERS = (",", ";", "\t", "|")
 _LISTED = 20
@@ -48,8 +51,14 @@ class Row(msgspec.Struct, frozen=True):
     the number of its object."""
 
     line: int
-    text: str
+    content: Content
     label: str
+    images: tuple[Image, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The input for what only reads text."""
+        return as_text(self.content)
 
 
 @dataclass(frozen=True)
@@ -108,22 +117,22 @@ class _Objects:
 
 def read_labelled(
     path: Path,
-    labels: Sequence[str],
+    answers: Answers,
     titles: Mapping[str, str] | None = None,
     format: Format | None = None,
 ) -> LabelledFile:
-    """Every sample of a file. Without ``labels`` any text will do for one; ``titles`` are the words
-    for labels, which somebody may have written in their place. Without ``format`` the file's first
+    """Every sample of a file, each with one of the ``answers``. ``titles`` are the words for
+    labels, which somebody may have written in their place; without ``format`` the file's first
     object tells it.
 
     Raises UnusableLines with every line that is wrong, RejectedEvent for a file that is of no
     format that is known here, that is empty, or of which nothing is left.
     """
-    data = _content(path)
+    data = file_content(path)
     problems: list[tuple[int, str]] = []
     read = _objects(path, data, format, problems)
     try:
-        says = read.format.reader([item for _, item in read.items], labels)
+        says = read.format.reader([item for _, item in read.items], answers)
     except RejectedEvent as error:
         raise RejectedEvent(f"{path}: {error}; nothing was brought in") from None
     rows: list[Row] = []
@@ -137,7 +146,7 @@ def read_labelled(
         for one in said:
             if isinstance(one, LeftOut):
                 left_out.setdefault(one.reason, []).append(line)
-            elif (problem := _problem(one.text, one.label, labels, titles or {})) is not None:
+            elif (problem := _problem(one.text, one.label, answers, titles or {})) is not None:
                 problems.append((line, problem))
             else:
                 rows.append(Row(line, str(one.text), str(one.label)))
@@ -154,7 +163,7 @@ def read_labelled(
     )
 
 
-def _content(path: Path) -> bytes:
+def file_content(path: Path) -> bytes:
     """The bytes of a file after its byte order mark. Raises RejectedEvent for what is no text."""
     data = path.read_bytes()
     for beginning, what in _BINARY.items():
@@ -181,7 +190,7 @@ def _objects(
         return _Objects(CSV, found, "line", count)
     is_json = asked is not None or first.lstrip().startswith(b"{") or path.suffix != ".csv"
     if asked is not CSV and is_json:
-        found = list(_json_lines(lines, problems))
+        found = list(json_lines(lines, problems))
         whole = _json(data) if not found and len(lines) > 1 else None
         if isinstance(whole, dict):
             shown = ", ".join(list(whole)[:10])
@@ -269,9 +278,11 @@ def _flaw(value: Any) -> Unusable | None:
     return None
 
 
-def _json_lines(
+def json_lines(
     lines: Sequence[bytes], problems: list[tuple[int, str]]
 ) -> Iterator[tuple[int, Item]]:
+    """The objects of JSON lines with their numbers; what is wrong with others goes to
+    ``problems``."""
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -365,18 +376,24 @@ def _is_utf8(line: bytes) -> bool:
 
 
 def _problem(
-    text: object, label: object, labels: Sequence[str], titles: Mapping[str, str]
+    text: object, label: object, answers: Answers, titles: Mapping[str, str]
 ) -> str | None:
     """What is wrong with one sample, or None."""
     if not isinstance(text, str):
         return "the text is no text"
     if (problem := sample_problem(text)) is not None:
         return problem
-    if labels and label not in labels:
-        by_words = {**{words: name for name, words in titles.items()}, **{n: n for n in labels}}
+    return label_problem(label, answers, titles)
+
+
+def label_problem(label: object, answers: Answers, titles: Mapping[str, str]) -> str | None:
+    """What is wrong with the label of one sample, or None."""
+    if not answers.knows(label):
+        by_words = {name: name for name in answers.labels}
+        by_words = {words: name for name, words in titles.items()} | by_words
         meant = nearest(label.strip(), by_words) if isinstance(label, str) else None
         hint = f"; did you mean {by_words[meant]!r}?" if meant else ""
-        return f"{label!r} is no label of the task ({', '.join(labels)}){hint}"
+        return f"{label!r} is no label of the task ({answers.described}){hint}"
     if not isinstance(label, str):
         return "the label is no text"
     problem = text_problem(label)

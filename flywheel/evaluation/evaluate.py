@@ -5,47 +5,35 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from flywheel.contracts.dataset_folder import DatasetLine
 from flywheel.contracts.model_folder import write_json
 from flywheel.errors import ArtefactError, PipelineError
-from flywheel.evaluation.metrics import Prediction, measure
+from flywheel.evaluation.metrics import measure
+from flywheel.kinds import Answers
+from flywheel.kinds.predictions import Answer, Prediction, as_predictions
 
 PREDICTIONS_FILE = "predictions.jsonl"
 METRICS_FILE = "metrics.json"
 
 
-class Spoken(Protocol):
-    """A generated answer."""
-
-    @property
-    def text(self) -> str:
-        """What was generated."""
-        ...
-
-    @property
-    def confidence(self) -> float:
-        """How sure the release was of it, from 0 to 1."""
-        ...
-
-
 # Texts → for each a probability for every label, or a generated answer.
-Predict = Callable[[Sequence[str]], Sequence[dict[str, float] | Spoken]]
+Predict = Callable[[Sequence[str]], Sequence[Answer]]
 
 
 def evaluate(
     predict: Predict,
     holdout: Path,
-    labels: Sequence[str],
+    answers: Answers,
     folder: Path,
     *,
     confidence: float = 0.95,
     latency_requests: int = 100,
 ) -> dict[str, Any]:
-    """Measure a loaded release on ``holdout.jsonl``; without ``labels`` it is one of free text.
+    """Measure a loaded release on ``holdout.jsonl``; ``answers`` are those that it can give.
 
     Writes ``predictions.jsonl`` (so that a later challenger is compared without asking this release
     again) and ``metrics.json`` into ``folder``; returns the metrics. Raises PipelineError when
@@ -62,10 +50,10 @@ def evaluate(
         )
     texts = [line.text for line in lines]
     started = time.perf_counter()
-    answers = predict(texts)
+    given = predict(texts)
     seconds = time.perf_counter() - started
-    predictions = as_predictions(lines, answers)
-    metrics = measure(predictions, labels, confidence) | {
+    predictions = as_predictions(lines, given)
+    metrics = measure(predictions, answers, confidence) | {
         "texts_per_second": len(texts) / seconds,
         **measure_latency(predict, texts, latency_requests),
     }
@@ -73,27 +61,6 @@ def evaluate(
     write_predictions(folder / PREDICTIONS_FILE, predictions)
     write_json(folder / METRICS_FILE, metrics)
     return metrics
-
-
-def as_predictions(
-    lines: Sequence[DatasetLine], answers: Sequence[dict[str, float] | Spoken]
-) -> list[Prediction]:
-    """Answers of either kind beside what is right, in the order of ``lines``."""
-    return [_prediction(line, given) for line, given in zip(lines, answers, strict=True)]
-
-
-def _prediction(line: DatasetLine, given: dict[str, float] | Spoken) -> Prediction:
-    if isinstance(given, dict):
-        answer, scores, reported = max(sorted(given), key=given.__getitem__), given, None
-    else:
-        answer, scores, reported = given.text, {}, given.confidence
-    return Prediction(
-        sample_id=line.sample_id,
-        label=line.label,
-        prediction=answer,
-        scores=scores,
-        reported=reported,
-    )
 
 
 def measure_latency(predict: Predict, texts: Sequence[str], requests: int) -> dict[str, float]:

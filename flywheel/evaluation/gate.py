@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from flywheel.contracts.answers import is_right
 from flywheel.contracts.percentages import percentage
 from flywheel.evaluation.config import GateSettings
-from flywheel.evaluation.metrics import Prediction
+from flywheel.kinds.predictions import Prediction, is_right
 from flywheel.statistics.noninferiority import no_worse
 from flywheel.statistics.proportions import wilson_interval
 from flywheel.statistics.sample_size import holdout_advice

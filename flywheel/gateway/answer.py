@@ -193,6 +193,20 @@ class Answers:
         )
 
 
+def accepted(ask: Ask) -> TrafficRecorded:
+    """What is recorded of an input that no model is asked about."""
+    return TrafficRecorded(
+        event_id=traffic_event_id(ask.task, ask.sample_id),
+        occurred_at=utc_now(),
+        task=ask.task,
+        sample_id=ask.sample_id,
+        content=ask.content,
+        source=ask.source,
+        unit=ask.unit,
+        status=202,
+    )
+
+
 def _asked(ask: Ask, split: TrafficSplit, variant: Variant, event_id: str) -> TrafficRecorded:
     """What is recorded of a request, whatever came of it."""
     return TrafficRecorded(

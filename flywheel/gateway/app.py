@@ -1,10 +1,11 @@
 """The gateway's HTTP interface: OpenAI-compatible, and a plain one for classification.
 
-A task without labels generates text, and has the first of the two alone.
+Which of the two a task has is its kind's to say.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -15,13 +16,12 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from flywheel.contracts.addresses import LOOPBACK_NAMES
-from flywheel.contracts.answers import text_problem
 from flywheel.contracts.events import LabelRecorded
 from flywheel.contracts.ids import utc_now
-from flywheel.contracts.model_server import CLASSIFY, GENERATE
+from flywheel.contracts.model_server import CLASSIFY, GENERATE, Call
 from flywheel.contracts.sample import Content
-from flywheel.errors import FlywheelError, NotFound, RequestError
-from flywheel.gateway.answer import Answered, Answers, Ask
+from flywheel.errors import FlywheelError, NoModel, NotFound, RequestError, Unavailable
+from flywheel.gateway.answer import Answered, Answers, Ask, accepted
 from flywheel.gateway.auth import Caller, Keys
 from flywheel.gateway.capture import Capture
 from flywheel.gateway.config import GatewayLimits
@@ -29,12 +29,13 @@ from flywheel.gateway.forward import ModelServers
 from flywheel.gateway.limits import SourceLimits
 from flywheel.gateway.metrics import count_refused
 from flywheel.gateway.openapi import openapi
-from flywheel.gateway.parameters import check_classification, check_generation
+from flywheel.gateway.parameters import check_parameters
 from flywheel.gateway.requests import (
     ChatRequest,
     ClassifyRequest,
     ClassifyResponse,
     FeedbackRequest,
+    SampleRequest,
     chat_chunks,
     chat_response,
     check_content,
@@ -44,6 +45,9 @@ from flywheel.gateway.requests import (
 from flywheel.gateway.sample_ids import SAMPLE_HEADER, SampleIds, naming_headers, sample_name
 from flywheel.gateway.shadow import Shadow
 from flywheel.gateway.splits import Splits
+from flywheel.kinds import Answers as PossibleAnswers
+from flywheel.kinds import TaskKind
+from flywheel.kinds.reading import Image
 from flywheel.monitoring.bodies import read_body
 from flywheel.monitoring.connections import client_gone
 from flywheel.monitoring.docs_page import docs_routes
@@ -53,11 +57,19 @@ from flywheel.monitoring.health import health_routes
 from flywheel.monitoring.problems import install_problem_details, problem_of
 
 _encode = msgspec.json.Encoder().encode
+_CALLS: Mapping[str, Call] = {"label": CLASSIFY, "text": GENERATE}
+
+# Keeps an image's bytes under their digest, once; blocks. Raises ArtefactError.
+KeepImage = Callable[[bytes], object]
+
+
+def _no_store(_data: bytes) -> object:
+    raise Unavailable("no object store is configured for images")
 
 
 def create_app(
     *,
-    tasks: Mapping[str, Sequence[str]],
+    tasks: Mapping[str, TaskKind],
     splits: Splits,
     servers: ModelServers,
     capture: Capture,
@@ -67,10 +79,10 @@ def create_app(
     checks: Mapping[str, Callable[[], str | None]] | None = None,
     names: frozenset[str] | None = LOOPBACK_NAMES,
     metrics_keys: Sequence[str] = (),
+    keep_image: KeepImage = _no_store,
 ) -> FastAPI:
-    """The gateway over what it is given. ``tasks`` maps each task to its labels; one without any
-    generates text. ``names`` are those that it answers to while there are no keys (None: to any);
-    /metrics asks for one of ``metrics_keys``, if there are any.
+    """The gateway over what it is given. ``names`` are those that it answers to while
+    there are no keys (None: to any); /metrics asks for one of ``metrics_keys``, if there are any.
 
     The app opens ``servers`` and starts ``capture`` with its lifespan, and closes both at the end:
     shadow copies first, then the spill log.
@@ -100,10 +112,12 @@ def create_app(
         keys=keys or Keys(),
         source_limits=source_limits,
         limits=limits,
+        keep_image=keep_image,
     )
     # Plain routes: FastAPI's dependency resolution would cost more than the rest of the gateway.
     app.add_route("/v1/chat/completions", endpoints.chat, methods=["POST"])
     app.add_route("/v1/classify", endpoints.classify, methods=["POST"])
+    app.add_route("/v1/samples", endpoints.samples, methods=["POST"])
     app.add_route("/v1/feedback", endpoints.feedback, methods=["POST"])
     app.add_route("/v1/models", endpoints.models, methods=["GET"])
     app.add_route("/v1/models/{model:path}", endpoints.model, methods=["GET"])
@@ -119,54 +133,63 @@ class _Endpoints:
     def __init__(
         self,
         *,
-        tasks: Mapping[str, Sequence[str]],
+        tasks: Mapping[str, TaskKind],
         answers: Answers,
         capture: Capture,
         keys: Keys,
         source_limits: SourceLimits | None,
         limits: GatewayLimits,
+        keep_image: KeepImage,
     ) -> None:
-        self._tasks = {task: tuple(labels) for task, labels in tasks.items()}
+        self._tasks = tasks
         self._answers = answers
         self._capture = capture
         self._keys = keys
         self._source_limits = source_limits
         self._limits = limits
+        self._keep_image = keep_image
+        # Which task it is for stands in the body.
+        kinds = [task.kind for task in tasks.values()]
+        self._largest_body = max(limits.max_body_bytes, *(kind.largest_body for kind in kinds))
         self._sample_ids = SampleIds()
         self._started = int(time.time())
 
     async def chat(self, request: Request) -> Response:
         received = time.perf_counter()
         caller = self._admit(request)
-        raw = await read_body(request, self._limits.max_body_bytes)
+        raw = await read_body(request, self._largest_body)
         body = parse(ChatRequest, raw)
-        labels = self._labels(body.model, "model")
-        wanted = check_classification(raw) if labels else check_generation(body, raw)
+        task = self._task(body.model, "model")
+        if task.kind.note:
+            raise NoModel(f"task {body.model!r}: {task.kind.note}", "model")
+        found = task.kind.read(body.messages)
+        wanted = check_parameters(task.answers, raw)
         ask = self._ask(
             request,
             caller,
             raw,
             task=body.model,
-            content=body.text,
+            content=found.content,
             user=body.user,
             received=received,
         )
+        await self._keep(found.images)
         answered = await self._answers.answer(ask)
         release, prediction = answered.variant.release, answered.prediction
         if body.stream:
-            content = chat_chunks(ask.sample_id, release, prediction, wanted)
-            return _response(content, ask, answered, "text/event-stream")
-        content = _encode(chat_response(ask.sample_id, release, prediction, wanted))
-        return _response(content, ask, answered, "application/json")
+            chunks = chat_chunks(task.answers, ask.sample_id, release, prediction, wanted)
+            return _response(chunks, ask, answered, "text/event-stream")
+        whole = chat_response(task.answers, ask.sample_id, release, prediction, wanted)
+        return _response(_encode(whole), ask, answered, "application/json")
 
     async def classify(self, request: Request) -> Response:
         received = time.perf_counter()
         caller = self._admit(request)
         raw = await read_body(request, self._limits.max_body_bytes)
         body = parse(ClassifyRequest, raw)
-        if not self._labels(body.task):
+        if why := self._task(body.task).kind.no_classify:
             raise RequestError(
-                f"task {body.task!r} has no labels: it generates text. Ask POST "
+                f"task {body.task!r} {why}. Ask POST "
                 f'/v1/chat/completions with {{"model": "{body.task}", "messages": '
                 '[{"role": "user", "content": "…"}]}'
             )
@@ -194,13 +217,42 @@ class _Endpoints:
         )
         return _response(content, ask, answered, "application/json")
 
+    async def samples(self, request: Request) -> Response:
+        received = time.perf_counter()
+        caller = self._admit(request)
+        raw = await read_body(request, self._largest_body)
+        body = parse(SampleRequest, raw)
+        task = self._task(body.task)
+        if not task.kind.note:
+            raise RequestError(
+                f"task {body.task!r} is answered by a model: ask POST /v1/chat/completions, which "
+                "keeps what it answers"
+            )
+        found = task.kind.read(body.messages)
+        ask = self._ask(
+            request,
+            caller,
+            raw,
+            task=body.task,
+            content=found.content,
+            user=body.user,
+            received=received,
+        )
+        self._capture.ensure_room()
+        await self._keep(found.images)
+        self._capture.record(accepted(ask))
+        await self._capture.durable()
+        content = _encode({"sample_id": ask.sample_id})
+        headers = {SAMPLE_HEADER: header_value(ask.sample_id)}
+        return Response(content, 202, headers=headers, media_type="application/json")
+
     async def feedback(self, request: Request) -> Response:
         caller = self._admit(request)
         raw = await read_body(request, self._limits.max_body_bytes)
         body = parse(FeedbackRequest, raw)
-        labels = self._labels(body.task)
+        task = self._task(body.task)
         sample_id = sample_name("sample_id", body.sample_id)
-        _check_answer(body.label, labels)
+        _check_answer(body.label, task.answers)
         annotator = body.annotator or caller.source
         check_id("annotator", annotator)
         headers = naming_headers(request.scope["headers"])
@@ -231,16 +283,22 @@ class _Endpoints:
         content = _encode(self._model(request.path_params["model"]))
         return Response(content, media_type="application/json")
 
-    def _model(self, task: str) -> dict[str, object]:
-        labels = self._labels(task, "model")
+    def _model(self, name: str) -> dict[str, object]:
+        task = self._task(name, "model")
         return {
-            "id": task,
+            "id": name,
             "object": "model",
             "created": self._started,
             "owned_by": "flywheel",
-            "labels": labels,
-            **({} if labels else {"kind": "generation"}),
+            "labels": task.answers.labels,
+            **task.kind.listed,
         }
+
+    async def _keep(self, images: Sequence[Image]) -> None:
+        """Put images where every process finds them. Raises ArtefactError, which is retryable where
+        the store is away: what names an image that is not there would be worth nothing."""
+        for image in images:
+            await asyncio.to_thread(self._keep_image, image.data)
 
     def _admit(self, request: Request) -> Caller:
         caller = self._keys.identify(request.headers, request.client.host if request.client else "")
@@ -248,7 +306,7 @@ class _Endpoints:
             self._source_limits.take(caller.limited_as)
         return caller
 
-    def _labels(self, task: str, param: str = "task") -> tuple[str, ...]:
+    def _task(self, task: str, param: str = "task") -> TaskKind:
         try:
             return self._tasks[task]
         except KeyError:
@@ -266,7 +324,7 @@ class _Endpoints:
         user: str | None,
         received: float,
     ) -> Ask:
-        call = CLASSIFY if self._labels(task) else GENERATE
+        call = _CALLS[self._task(task).answers.output]
         check_content(content, self._limits.max_text_chars)
         if user and user.isspace():
             user = None  # that names nobody, and would make one unit of all who send it
@@ -292,11 +350,11 @@ class _Endpoints:
         )
 
 
-def _check_answer(answer: str, labels: Sequence[str]) -> None:
-    """Raises RequestError for what cannot be the right answer of a task with these labels."""
-    if labels and answer not in labels:
-        raise RequestError(f"label: {answer!r} is none of {', '.join(labels)}")
-    problem = None if labels else text_problem(answer)
+def _check_answer(answer: str, answers: PossibleAnswers) -> None:
+    """Raises RequestError for what cannot be the right answer of a task with these answers."""
+    if not answers.knows(answer):
+        raise RequestError(f"label: {answer!r} is none of {answers.described}")
+    problem = answers.problem(answer)
     if problem:
         raise RequestError(f"label: {problem}")
 

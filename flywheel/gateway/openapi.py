@@ -13,18 +13,20 @@ from flywheel.gateway.requests import (
     ClassifyRequest,
     ClassifyResponse,
     FeedbackRequest,
+    SampleRequest,
 )
 from flywheel.monitoring.openapi import OF_CONNECTIONS, PROBLEM, health_paths, problems
 
 _OPEN: dict[str, Any] = {"type": "object"}
 _CHAT = (
     "`model` is a task. A task with labels answers with one of them, for the last message of the "
-    "user; with `logprobs`, the label is one token and its log-probability that of its calibrated "
-    "score, `top_logprobs` having the best labels. A task without labels generates text, for the "
-    "one message that there is, and has `confidence` (0 to 1) beside it. The release's own prompt, "
-    "longest answer and greedy decoding are part of what was evaluated: parameters that would "
-    "change the answer are refused by name, those that say what is so anyway (temperature 0, n 1) "
-    "or that no answer depends on are taken, and null is the same as leaving one out."
+    "user, a dialogue for all messages; with `logprobs`, the label is one token and its "
+    "log-probability that of its calibrated score, `top_logprobs` having the best labels. A task "
+    "without labels generates text, for the one message that there is, and has `confidence` "
+    "(0 to 1) beside it. The release's own prompt, longest answer and greedy decoding are part of "
+    "what was evaluated: parameters that would change the answer are refused by name, those that "
+    "say what is so anyway (temperature 0, n 1) or that no answer depends on are taken, and null "
+    "is the same as leaving one out."
 )
 _HEADERS: list[dict[str, Any]] = [
     {
@@ -56,9 +58,11 @@ _ASKING: Mapping[int, str] = {
 _ANSWERING: Mapping[int, str] = {
     **_ASKING,
     409: "This sample id stands for another text.",
+    501: "No model reads inputs of this task's kind: POST /v1/samples takes them.",
     503: "No release serves the task yet, no model server answers, nothing can be recorded, or "
     "every connection is in use; see Retry-After.",
 }
+_KEEPING: Mapping[int, str] = {**_ASKING, 409: _ANSWERING[409]}
 _SAYING = {**_ASKING, 409: "This Idempotency-Key stands for other feedback."}
 _READING: Mapping[int, str] = {
     status: words for status, words in _ASKING.items() if status not in (404, 413, 429)
@@ -68,11 +72,11 @@ _READING: Mapping[int, str] = {
 @cache
 def openapi(metrics_key: bool = False) -> dict[str, Any]:
     """The OpenAPI 3.1 document of the gateway; ``metrics_key``: whether /metrics asks for one."""
-    types = (ChatRequest, ClassifyRequest, ClassifyResponse, FeedbackRequest)
+    types = (ChatRequest, ClassifyRequest, ClassifyResponse, FeedbackRequest, SampleRequest)
     refs, components = msgspec.json.schema_components(
         types, ref_template="#/components/schemas/{name}"
     )
-    chat, classify, classified, feedback = refs
+    chat, classify, classified, feedback, sample = refs
     answering = _operation("Answer the last user message (OpenAI)", _ANSWERING, "200", chat)
     answering["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     one = {
@@ -90,6 +94,9 @@ def openapi(metrics_key: bool = False) -> dict[str, Any]:
             "/v1/chat/completions": {"post": {**answering, "description": _CHAT}},
             "/v1/classify": {
                 "post": _operation("Classify one text", _ANSWERING, "200", classify, classified)
+            },
+            "/v1/samples": {
+                "post": _operation("Keep an input that people label", _KEEPING, "202", sample)
             },
             "/v1/feedback": {
                 "post": _operation("Say what was right for a sample", _SAYING, "202", feedback)

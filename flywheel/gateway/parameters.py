@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from flywheel.errors import RequestError
-from flywheel.gateway.requests import ChatRequest, Wanted, without_nulls
+from flywheel.gateway.requests import Wanted, without_nulls
+from flywheel.kinds import Answers
 
 MOST_TOP_LOGPROBS = 20
 # Fields with an effect of their own.
@@ -87,36 +88,23 @@ _STREAM_OPTIONS = frozenset({"include_usage", "include_obfuscation"})
 _LONGEST = frozenset({"max_tokens", "max_completion_tokens"})
 
 
-def check_generation(request: ChatRequest, body: bytes) -> Wanted:
-    """What is wanted beside the text. Raises RequestError, naming the field, where a request asks a
-    task that generates text for what would not be done."""
-    others = [message.role for message in request.messages if message.role != "user"]
-    if others:
-        raise RequestError(
-            f"messages: there is one with role {others[0]!r}; a release has instructions of its "
-            "own and answers one message of the user, so send that alone",
-            param="messages",
-        )
-    if len(request.messages) > 1:
-        raise RequestError(
-            "messages: there are several of the user; a release answers one, so send that alone",
-            param="messages",
-        )
-    fields = _said(body)
-    usage = _wants_usage(fields.pop("stream_options", {}))
-    for name, value in fields.items():
-        _refuse_unless_so(name, value, "a task that generates text")
-    return Wanted(stream_usage=usage)
+def check_parameters(answers: Answers, body: bytes) -> Wanted:
+    """What is wanted beside the answer.
 
-
-def check_classification(body: bytes) -> Wanted:
-    """What is wanted beside the label.
-
-    Raises RequestError, naming the field, where a request asks a task with labels for what would
-    not be done. A label counts as one token: any longest answer has room for it.
+    Raises RequestError, naming the field, where a request asks a task with such ``answers`` for
+    what would not be done. A label counts as one token: any longest answer has room for it.
     """
     fields = _said(body)
     usage = _wants_usage(fields.pop("stream_options", {}))
+    top = _scored(fields) if answers.scored else None
+    for name, value in fields.items():
+        _refuse_unless_so(name, value, answers.of_task)
+    return Wanted(top, usage)
+
+
+def _scored(fields: dict[str, Any]) -> int | None:
+    """How many log-probabilities are wanted (None: none); takes out the fields that only answers
+    with scores have a use for."""
     wanted, most = fields.pop("logprobs", False), fields.pop("top_logprobs", None)
     if not isinstance(wanted, bool):
         raise RequestError("logprobs: must be true or false", param="logprobs")
@@ -127,13 +115,11 @@ def check_classification(body: bytes) -> Wanted:
             f"top_logprobs: must be a whole number from 0 to {MOST_TOP_LOGPROBS}",
             param="top_logprobs",
         )
-    for name, value in fields.items():
-        if name in _LONGEST:
-            if not (_whole(value) and value >= 1):
-                raise RequestError(f"{name}: must be a whole number from 1 on", param=name)
-            continue
-        _refuse_unless_so(name, value, "a task with labels")
-    return Wanted((most or 0) if wanted else None, usage)
+    for name in sorted(_LONGEST & fields.keys()):
+        value = fields.pop(name)
+        if not (_whole(value) and value >= 1):
+            raise RequestError(f"{name}: must be a whole number from 1 on", param=name)
+    return (most or 0) if wanted else None
 
 
 def _said(body: bytes) -> dict[str, Any]:

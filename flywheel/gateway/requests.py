@@ -13,6 +13,7 @@ from flywheel.contracts.events import FeedbackSource
 from flywheel.contracts.model_server import Prediction
 from flywheel.contracts.sample import Content, as_text, content_problem
 from flywheel.errors import RequestError, TooLarge
+from flywheel.kinds import Answers
 
 # Whatever an earlier turn holds (images, refusals, calls of tools): only what is read is looked at.
 _Content = Annotated[
@@ -25,8 +26,7 @@ _Content = Annotated[
 
 
 class Message(msgspec.Struct):
-    """One chat message. Only the last one of the user is classified; a task that generates takes
-    no others."""
+    """One chat message. Which of them a task takes is its kind's to say."""
 
     role: str
     content: _Content = None
@@ -44,14 +44,6 @@ class ChatRequest(msgspec.Struct):
     stream: bool | None = False
     n: int | None = 1
 
-    @property
-    def text(self) -> str:
-        """The last user message as text. Raises RequestError when there is none."""
-        for index in reversed(range(len(self.messages))):
-            if self.messages[index].role == "user":
-                return _text(self.messages[index].content, f"messages[{index}].content")
-        raise RequestError("messages: there is no message with role 'user'", param="messages")
-
 
 class ClassifyRequest(msgspec.Struct, forbid_unknown_fields=True):
     """The body of /v1/classify."""
@@ -61,10 +53,19 @@ class ClassifyRequest(msgspec.Struct, forbid_unknown_fields=True):
     user: str | None = None
 
 
+class SampleRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of /v1/samples: an input that no model answers, for people to label. ``messages``
+    are those of a chat request."""
+
+    task: str
+    messages: list[Message]
+    user: str | None = None
+
+
 class FeedbackRequest(msgspec.Struct, forbid_unknown_fields=True):
     """The body of /v1/feedback: what a user, or the course of things, says was right.
 
-    ``label`` is one of the task's labels; where the task generates text, it is the right text.
+    ``label`` is one of the task's labels; where it has none, it is the right text.
     """
 
     sample_id: str
@@ -98,9 +99,10 @@ class ClassifyResponse(msgspec.Struct):
     tokens_cut: int = 0
 
 
-Body = TypeVar("Body", ChatRequest, ClassifyRequest, FeedbackRequest)
+Body = TypeVar("Body", ChatRequest, ClassifyRequest, FeedbackRequest, SampleRequest)
 _decoders: dict[type, msgspec.json.Decoder[object]] = {
-    kind: msgspec.json.Decoder(kind) for kind in (ChatRequest, ClassifyRequest, FeedbackRequest)
+    kind: msgspec.json.Decoder(kind)
+    for kind in (ChatRequest, ClassifyRequest, FeedbackRequest, SampleRequest)
 }
 MAX_ID_CHARS = 128
 # What stands before the sample's id in the id of a chat completion.
@@ -142,26 +144,6 @@ def without_nulls(value: Any) -> Any:
     return value
 
 
-def _text(content: Any, where: str) -> str:
-    """The text of one message. Raises RequestError for one that has none, or more than text."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list) or not content:
-        raise RequestError(f"{where}: expected a text, or parts that are texts", param="messages")
-    texts: list[str] = []
-    for index, part in enumerate(content):
-        kind = part.get("type") if isinstance(part, dict) else None
-        text = part.get("text") if kind == "text" else None
-        if not isinstance(text, str):
-            said = f"a part of type {kind!r}" if kind not in (None, "text") else "no text"
-            raise RequestError(
-                f"{where}[{index}]: {said}; tasks read text alone, so send what it says as text",
-                param="messages",
-            )
-        texts.append(text)
-    return "\n".join(texts)
-
-
 def check_content(content: Content, max_chars: int) -> None:
     """Raises RequestError for an input that no model should be asked about."""
     if (length := len(as_text(content))) > max_chars:
@@ -181,7 +163,11 @@ def check_id(name: str, value: str) -> None:
 
 
 def chat_response(
-    sample_id: str, release: str, prediction: Prediction, wanted: Wanted = PLAIN
+    answers: Answers,
+    sample_id: str,
+    release: str,
+    prediction: Prediction,
+    wanted: Wanted = PLAIN,
 ) -> dict[str, object]:
     """OpenAI's chat completion with the label, or the text, as its content.
 
@@ -193,7 +179,7 @@ def chat_response(
         "message": {"role": "assistant", "content": prediction.output},
         "finish_reason": prediction.finish,
     }
-    if not prediction.scores:
+    if not answers.scored:
         choice["confidence"] = prediction.confidence
     elif wanted.top_logprobs is not None:
         choice["logprobs"] = _logprobs(prediction, wanted.top_logprobs)
@@ -204,12 +190,16 @@ def chat_response(
         "created": int(time.time()),
         "model": release,
         "choices": [choice],
-        "usage": _usage(prediction),
+        "usage": _usage(answers, prediction),
     }
 
 
 def chat_chunks(
-    sample_id: str, release: str, prediction: Prediction, wanted: Wanted = PLAIN
+    answers: Answers,
+    sample_id: str,
+    release: str,
+    prediction: Prediction,
+    wanted: Wanted = PLAIN,
 ) -> bytes:
     """The same as server-sent events, for clients that ask for a stream."""
     base: dict[str, object] = {
@@ -223,21 +213,21 @@ def chat_chunks(
         "delta": {"role": "assistant", "content": prediction.output},
         "finish_reason": None,
     }
-    if prediction.scores and wanted.top_logprobs is not None:
+    if answers.scored and wanted.top_logprobs is not None:
         answer["logprobs"] = _logprobs(prediction, wanted.top_logprobs)
     end = {"index": 0, "delta": {}, "finish_reason": prediction.finish, **_cut(prediction)}
     chunks = [{**base, "choices": [choice]} for choice in (answer, end)]
     if wanted.stream_usage:
         chunks = [{**chunk, "usage": None} for chunk in chunks]
-        chunks.append({**base, "choices": [], "usage": _usage(prediction)})
+        chunks.append({**base, "choices": [], "usage": _usage(answers, prediction)})
     lines = [msgspec.json.encode(chunk) for chunk in chunks]
     return b"".join(b"data: " + line + b"\n\n" for line in [*lines, b"[DONE]"])
 
 
-def _usage(prediction: Prediction) -> dict[str, int]:
+def _usage(answers: Answers, prediction: Prediction) -> dict[str, int]:
     """Tokens as the model server counted them; a label counts as one, as in its
     log-probabilities."""
-    tokens_out = 1 if prediction.scores else prediction.tokens_out
+    tokens_out = 1 if answers.scored else prediction.tokens_out
     return {
         "prompt_tokens": prediction.tokens_in,
         "completion_tokens": tokens_out,

@@ -128,7 +128,7 @@ def _recorded(
         rollout_id=copy.rollout_id,
         challenger_share=copy.challenger_share,
         output=output,
-        scores=scores or {},
+        scores={} if scores is None else scores,
         confidence=confidence,
         latency_ms=(time.perf_counter() - started) * 1000,
         error=error,

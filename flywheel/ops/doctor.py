@@ -130,8 +130,9 @@ def examine(settings: FlywheelSettings, expected: Sequence[str] = ()) -> Finding
         finding,
         problems=(*problems, *missing, *finding.problems),
         advice=(*advice, *pruned),
-        # What a language model writes is no set of labels.
-        labels={name: found for name, found in labels.items() if settings.tasks[name].labels},
+        labels={
+            name: found for name, found in labels.items() if settings.tasks[name].of_kind.has_labels
+        },
     )
 
 

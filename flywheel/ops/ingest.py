@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,13 +16,20 @@ from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.sample import Content, fingerprint
 from flywheel.contracts.stores import SeedLabel
 from flywheel.datasets.file_formats import Format
+from flywheel.datasets.input_lines import read_inputs
 from flywheel.datasets.labelled_file import LabelledFile, Row, UnusableLines, read_labelled
 from flywheel.errors import MalformedEvent, StorageError
+from flywheel.kinds import FileReader, TaskKind
 from flywheel.settings import FlywheelSettings
 from storage.workspace import open_database
 from streams.topics import await_broker
 
 _NAMESPACE = uuid.UUID("7d1f5bb6-3a0c-5f0e-9a3e-2f3b8a7c1d42")
+Reader = Callable[[Path, TaskKind, Mapping[str, str], Format | None], LabelledFile]
+_READ: Mapping[FileReader, Reader] = {
+    "texts": lambda path, task, titles, format: read_labelled(path, task.answers, titles, format),
+    "lines": read_inputs,
+}
 # How long a file waits for the worker, so as to know what stands already.
 CATCH_UP_SECONDS = 5.0
 
@@ -75,8 +82,8 @@ def ingest_file(
     from streams.publisher import KafkaPublisher
 
     of_task = settings.task(task)
-    read = read_labelled(path, of_task.labels, of_task.label_titles, format)
-    last = {fingerprint(row.text): row for row in read}
+    read = _READ[of_task.of_kind.reader](path, of_task.task_kind, of_task.label_titles, format)
+    last = {fingerprint(row.content): row for row in read}
     await_broker(settings.kafka)
     rows, standing = _known(settings, task, last)
     events, unchanged = _all_events(task, path, rows, standing, split, annotator, read.unit)
@@ -106,7 +113,7 @@ def ingest_file(
 
 
 def _conflicts(read: LabelledFile, last: Mapping[str, Row]) -> tuple[Conflict, ...]:
-    pairs = [(row, last[fingerprint(row.text)]) for row in read]
+    pairs = [(row, last[fingerprint(row.content)]) for row in read]
     return tuple(
         Conflict(row.line, row.label, counts.line, counts.label)
         for row, counts in pairs
@@ -169,7 +176,7 @@ def _all_events(
         if stands is not None and stands.label == row.label and placed:
             unchanged += 1
             continue
-        of_row = _events(task, sample_id, row.text, row.label, split, annotator)
+        of_row = _events(task, sample_id, row.content, row.label, split, annotator)
         try:
             for event in of_row:
                 encode(event)

@@ -20,7 +20,7 @@ from flywheel.rollout.ports import Rollout
 class TaskFacts(msgspec.Struct, frozen=True, kw_only=True):
     """How one task stands. ``turns`` newest first; ``new`` are labels since the last dataset;
     ``waiting`` releases that had no rollout yet, newest last. Where no model servers are
-    expected, that none answers says nothing of the release."""
+    expected, that none answers says nothing of the release. ``note`` is that of the task's kind."""
 
     task: str
     champion: str | None
@@ -34,6 +34,7 @@ class TaskFacts(msgspec.Struct, frozen=True, kw_only=True):
     waiting: tuple[str, ...] = ()
     base_problem: ConfigurationError | None = None
     servers_expected: bool = True
+    note: str = ""
 
     @property
     def running(self) -> Turn | None:
@@ -65,9 +66,11 @@ def next_steps(
             f"{facts.champion} is damaged or gone, put its folder back, or restore a former "
             f"champion: {command('releases list')}"
         )
+    if facts.note:
+        found.append(facts.note)
     if (base := facts.base_problem) is not None:
         found.append(f"no turn can be made, {base.problem}: {base.hint}")
-    if not facts.labels.holdout:
+    if not facts.labels.holdout and not facts.note:
         found.append(f"no holdout yet: {command('ingest holdout.jsonl --split holdout')}")
     if not given:
         found.append(f"no labelled samples to train on yet: {command('ingest seed.jsonl')}")

@@ -45,22 +45,22 @@ def label_coverage(tx: Transaction, task: str, labels: Sequence[str]) -> dict[st
 
 def advice(name: str, task: TaskSettings, coverage: Coverage, holdout: int) -> list[str]:
     """What is thin in a task's labelled samples; nothing of it stops a process."""
+    if task.of_kind.note:
+        return [f"{name}: {task.of_kind.note}"]
     found = [_holdout_advice(name, task.gate, holdout)]
     train = sum(samples.train for samples in coverage.values())
     if not train:
         found.append(f"{name}: no labelled samples to train on yet")
-    elif task.labels:
+    else:
         few = [name for name in task.labels if coverage[name].train < FEW_TO_TRAIN_ON]
         found.append(
             _named(f"{name}: fewer than {FEW_TO_TRAIN_ON} labelled samples to train on of", few)
         )
-    if holdout and task.labels:
+    if holdout:
         unseen = [name for name in task.labels if not coverage[name].holdout]
         found.append(_named(f"{name}: the gate sees nothing, for no held-out sample, of", unseen))
-    if task.labels:
-        known = (*task.labels, *task.retired_labels)
-        foreign = [value for value in coverage if value not in known]
-        found.append(_named(f"{name}: samples have labels that are not in tasks.{name}:", foreign))
+    foreign = [value for value in coverage if not task.kept_answers.knows(value)]
+    found.append(_named(f"{name}: samples have labels that are not in tasks.{name}:", foreign))
     return [line for line in found if line]
 
 
@@ -77,8 +77,8 @@ def _holdout_advice(name: str, gate: GateSettings, holdout: int) -> str:
     )
 
 
-def _named(words: str, labels: Sequence[str]) -> str:
-    if not labels:
+def _named(words: str, names: Sequence[str]) -> str:
+    if not names:
         return ""
-    more = f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else ""
-    return f"{words} {', '.join(map(repr, labels[:_NAMED]))}{more}"
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{words} {', '.join(map(repr, names[:_NAMED]))}{more}"

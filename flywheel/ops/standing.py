@@ -260,6 +260,7 @@ def _facts(
         new=tx.labels.counts(task, dataset.watermark if dataset else None),
         queue=tx.desk.depth(task, now),
         base_problem=base_problem(settings, task),
+        note=settings.task(task).of_kind.note,
     )
 
 

@@ -11,9 +11,12 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from flywheel.compression.config import USUAL
+from flywheel.compression.config import USUAL as USUAL_VARIANTS
 from flywheel.contracts.configuration import Settings, nearest, table_of
+from flywheel.contracts.model_folder import ModelKind
 from flywheel.errors import ConfigurationError
+from flywheel.kinds import USUAL
+from flywheel.kinds import of as kind_of
 from flywheel.settings import ENVIRONMENT, FlywheelSettings
 from flywheel.task_settings import TaskSettings, ignored_keys
 
@@ -95,8 +98,8 @@ def flywheel_toml(
     *,
     title: str = "",
     label_titles: Mapping[str, str] | None = None,
-    kind: str = "classification",
-    model: str = "encoder",
+    kind: str = USUAL,
+    model: ModelKind = "encoder",
     values: Mapping[str, object] | None = None,
 ) -> str:
     """The text of a flywheel.toml for one task.
@@ -111,17 +114,13 @@ def flywheel_toml(
         )
     told: dict[str, object] = {path: default_of(path) for path in (*SHORT.values(), *_ALSO_SET)}
     told |= {"title": title or task, "training.base_model": base_model}
-    told["compression.variants"] = list(USUAL["llm" if model == "llm" else "encoder"])
+    told["compression.variants"] = list(USUAL_VARIANTS[model])
     if model == "llm":
         told |= {"model": model, "serving.engine": "vllm"}
-    if kind == "classification":
-        told |= {"labels": list(labels), "label_titles": dict(label_titles or {})}
-    else:
-        told["kind"] = kind
+    of_kind = kind_of(kind)
+    told |= of_kind.keys(labels, label_titles or {})
     told |= {_path(key): value for key, value in (values or {}).items()}
-    ignored = set(ignored_keys(model, kind)) | _FOREIGN_STEPS[model]
-    if kind != "classification":
-        ignored |= {"labels", "label_titles"}
+    ignored = {*ignored_keys(model, of_kind), *of_kind.without_keys, *_FOREIGN_STEPS[model]}
     return "\n".join(_File(task, told, ignored).lines()) + "\n"
 
 

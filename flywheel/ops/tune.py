@@ -12,6 +12,7 @@ from pathlib import Path
 from flywheel.compression.compare import Speed
 from flywheel.contracts.model_folder import ModelDescription, read_description
 from flywheel.errors import FlywheelError
+from flywheel.kinds import answers_of
 from flywheel.serving.config import VllmSettings
 from flywheel.serving.vllm.machine import find_installation
 from flywheel.turn.measure import ServedFolder
@@ -66,7 +67,11 @@ def _try(
     with _dtype(dtype):
         began = time.monotonic()
         server = ServedFolder(
-            folder, engine="vllm", labels=about.output == "label", bases=bases, threads=threads
+            folder,
+            engine="vllm",
+            labels=answers_of(about.output).scored,
+            bases=bases,
+            threads=threads,
         )
     try:
         server.ready()

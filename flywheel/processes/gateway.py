@@ -51,7 +51,7 @@ def run_gateway(settings: FlywheelSettings) -> int:
     if gateway.requests_per_second is not None:
         limits = SourceLimits(gateway.requests_per_second, gateway.burst)
     app = create_app(
-        tasks={name: task.labels for name, task in settings.tasks.items()},
+        tasks={name: task.task_kind for name, task in settings.tasks.items()},
         splits=splits,
         servers=ModelServers(endpoints, gateway.timeout_seconds),
         capture=capture,

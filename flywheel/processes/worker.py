@@ -37,10 +37,8 @@ def run_worker_process(settings: FlywheelSettings) -> int:
     await_broker(settings.kafka)
     ready = threading.Event()
     retired = {name: task.retired_labels for name, task in settings.tasks.items()}
-    accept = configured(
-        {name: (*task.labels, *retired[name]) for name, task in settings.tasks.items()}
-    )
-    tasks = {name: (task.labels, task.triage) for name, task in settings.tasks.items()}
+    accept = configured({name: task.kept_answers for name, task in settings.tasks.items()})
+    tasks = {name: (task.answers, task.triage) for name, task in settings.tasks.items()}
     with open_database(settings) as database, FeatureRelay(settings, database) as features:
         check_running(settings, database)
         with database.transaction() as tx:

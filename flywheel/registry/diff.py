@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from flywheel.contracts.answers import is_right
 from flywheel.contracts.dataset_folder import Manifest, read_manifest
 from flywheel.contracts.model_folder import ModelDescription, read_description
 from flywheel.contracts.release import Release
 from flywheel.errors import ArtefactError
+from flywheel.kinds.predictions import is_right
 from flywheel.registry.release_folder import PARTS, PREDICTIONS_FILE, SERVED
 
 INTERVALS = ("accuracy", "macro_f1", "ece", "brier", "nll", "chrf", "token_f1")
@@ -164,7 +164,7 @@ def _labels(one: Manifest | None, two: Manifest | None) -> dict[str, dict[str, P
         part: _differences(one.label_counts.get(part, {}), two.label_counts.get(part, {}), 0)
         for part in parts
     }
-    return {part: labels for part, labels in found.items() if labels}
+    return {part: counts for part, counts in found.items() if counts}
 
 
 def _differences(

@@ -10,6 +10,7 @@ from flywheel.contracts.dataset_folder import Manifest
 from flywheel.contracts.model_folder import ModelDescription
 from flywheel.contracts.percentages import percentage
 from flywheel.contracts.release import Release
+from flywheel.kinds import answers_of
 
 _METHODS = {
     "none": "FP32, as trained",
@@ -41,7 +42,7 @@ def _identity(release: Release, model: ModelDescription) -> str:
     base = model.base
     rows = (
         ("Task", release.task),
-        ("Answers with", ", ".join(model.labels) or "free text"),
+        ("Answers with", answers_of(model.output, model.labels).described),
         ("Made", f"{release.created_at:%Y-%m-%d %H:%M:%S %Z}".strip()),
         ("Base model", model.base_model),
         *([("LoRA adapter on", f"{base.name} ({base.id}, {base.method})")] if base else []),
@@ -55,7 +56,6 @@ def _identity(release: Release, model: ModelDescription) -> str:
 
 def _quality(metrics: Mapping[str, Any]) -> str:
     level = f"{percentage(metrics.get('confidence', 0.95))}%"
-    free = metrics.get("output") == "text"
     names = {
         "macro_f1": "Macro F1",
         "chrf": "chrF (0 to 100)",
@@ -65,7 +65,7 @@ def _quality(metrics: Mapping[str, Any]) -> str:
         "nll": "Negative log-likelihood",
     }
     rows = [
-        ("Exact matches" if free else "Accuracy", _interval(metrics)),
+        (answers_of(metrics.get("output", "label")).accuracy_name, _interval(metrics)),
         *((words, f"{metrics[key]:.3f}") for key, words in names.items() if key in metrics),
     ]
     if "latency_p50_ms" in metrics:
@@ -80,7 +80,7 @@ def _quality(metrics: Mapping[str, Any]) -> str:
         f"## Quality\n\nMeasured on {metrics['samples']} held-out samples that no training saw; "
         f"intervals at {level}.\n\n" + _table(("Measure", "Value"), rows)
     )
-    if free:
+    if "chrf_signature" in metrics:
         return text + f"\n\nchrF is `{metrics['chrf_signature']}`."
     classes = [
         (label, str(row["samples"]), _interval(row), f"{row['precision']:.3f}", f"{row['f1']:.3f}")
@@ -211,10 +211,7 @@ def _calling(release: Release, model: ModelDescription) -> str:
         {"model": release.task, "messages": [{"role": "user", "content": "…the text…"}]},
         ensure_ascii=False,
     )
-    answers = "is generated"
-    if model.labels:
-        answers = "is one of the labels; probabilities are calibrated with temperature "
-        answers += f"{model.temperature:.3f}"
+    answers = answers_of(model.output).content_words(model.temperature)
     return (
         "## How to call it\n\nThrough the gateway, which answers with whichever release serves "
         "the task:\n\n```sh\ncurl $GATEWAY/v1/chat/completions \\\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal, Protocol
 
@@ -106,6 +107,10 @@ class Pipeline(Protocol):
         """Reproduce one stage; nothing happens when its inputs are unchanged.
 
         Raises PipelineError with the tail of the stage's log."""
+        ...
+
+    def stages(self, task: str) -> Sequence[str]:
+        """What comes after the dataset, in order; none where a dataset is all that a turn makes."""
         ...
 
     def commit_dataset(self, task: str) -> DatasetVersioned:

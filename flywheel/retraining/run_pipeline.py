@@ -25,8 +25,6 @@ from flywheel.retraining.ports import (
 )
 from flywheel.retraining.trigger import Start
 
-STAGES = ("build", "train", "compress", "evaluate")
-
 Transactions = Callable[[], AbstractContextManager[RetrainingTransaction]]
 
 _log = structlog.get_logger(__name__)
@@ -96,8 +94,11 @@ def _run(
         if latest is None or latest.version != dataset.version:
             tx.outbox.add([dataset])
         tx.turns.save(turn)
-    for stage in STAGES[1:]:
+    stages = pipeline.stages(turn.task)
+    for stage in stages:
         turn = _stage(turn, stage, pipeline, transactions)
+    if not stages:
+        return msgspec.structs.replace(turn, state="succeeded", ended_at=utc_now())
     outcome = pipeline.assemble(turn, dataset, request.override if request else None)
     return _settled(turn, outcome, transactions)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from flywheel.contracts.answers import normalised
 from flywheel.review.access import person
 from flywheel.review.config import ReviewSettings
 from flywheel.review.ports import Answer
@@ -25,11 +24,6 @@ class Verdict:
 def same_weight(_annotator: str) -> float:
     """Every expert counts alike. Quality weights (Dawid–Skene, CROWDLAB) take this place."""
     return 1.0
-
-
-def same_as(labels: Sequence[str]) -> Callable[[str], str]:
-    """What two answers must share to agree: the label; without labels, the normalised text."""
-    return str if labels else normalised
 
 
 def verdict(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,13 +18,14 @@ from flywheel.contracts.ids import utc_now
 from flywheel.contracts.reasons import before_answering
 from flywheel.contracts.sample import as_text
 from flywheel.errors import NotFound
+from flywheel.kinds import Answers
 from flywheel.review import claim, submit
 from flywheel.review.access import annotator_name
 from flywheel.review.config import ReviewSettings
 from flywheel.review.ports import Answer, ReviewTask, ReviewTransaction
 
 Transactions = Callable[[], AbstractContextManager[ReviewTransaction]]
-Tasks = Mapping[str, tuple[Sequence[str], ReviewSettings]]
+Tasks = Mapping[str, tuple[Answers, ReviewSettings]]
 Responses = dict[int | str, dict[str, Any]]
 Annotator = Annotated[
     str,
@@ -209,29 +210,29 @@ class _Desk:
 
     def skip(self, task: str, sample_id: str, body: AnnotatorBody) -> Standing:
         """Leave a sample to other experts."""
-        labels, settings = self._task(task)
+        answers, settings = self._task(task)
         answer = Answer(
             sample_id=sample_id, annotator=body.annotator, value=None, answered_at=self.now()
         )
         with self.transactions() as tx:
-            submitted = submit.skip(tx, task, labels, settings, answer)
+            submitted = submit.skip(tx, task, answers, settings, answer)
         self._count(task, "skipped", submitted)
         return Standing(state=submitted.state, settled=submitted.settled)
 
     def undo(self, task: str, body: AnnotatorBody) -> dict[str, Any]:
         """Take back the annotator's latest answer or skip. The item's state says whether it is
         theirs again (claimed) or closed without it (settled by the others, or withdrawn)."""
-        labels, settings = self._task(task)
+        answers, settings = self._task(task)
         with self.transactions() as tx:
-            sample = submit.undo(tx, task, labels, body.annotator, self.now(), settings)
+            sample = submit.undo(tx, task, answers, body.annotator, self.now(), settings)
         if sample is not None:
             _answers.labels(task, "undone").inc()
         return {"item": None if sample is None else _before_answering(sample)}
 
     def _submit(self, task: str, answer: Answer) -> Standing:
-        labels, settings = self._task(task)
+        answers, settings = self._task(task)
         with self.transactions() as tx:
-            submitted = submit.submit_answer(tx, task, labels, settings, answer)
+            submitted = submit.submit_answer(tx, task, answers, settings, answer)
         self._count(task, "settled" if submitted.settled else "answered", submitted)
         if answer.seconds and not submitted.repeated:
             _seconds.labels(task).observe(answer.seconds)
@@ -240,7 +241,7 @@ class _Desk:
     def _count(self, task: str, outcome: str, submitted: submit.Submitted) -> None:
         _answers.labels(task, "repeated" if submitted.repeated else outcome).inc()
 
-    def _task(self, task: str) -> tuple[Sequence[str], ReviewSettings]:
+    def _task(self, task: str) -> tuple[Answers, ReviewSettings]:
         found = self.tasks.get(task)
         if found is None:
             known = ", ".join(sorted(self.tasks)) or "none"

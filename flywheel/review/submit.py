@@ -12,11 +12,11 @@ from datetime import datetime
 
 import msgspec
 
-from flywheel.contracts.answers import text_problem
 from flywheel.contracts.events import Event, LabelRecorded, LabelSettled
 from flywheel.contracts.ids import new_id
 from flywheel.errors import Conflict, NotFound, RequestError, UnknownLabel
-from flywheel.review.agreement import same_as, verdict
+from flywheel.kinds import Answers
+from flywheel.review.agreement import verdict
 from flywheel.review.config import ReviewSettings
 from flywheel.review.ports import Answer, ReviewTask, ReviewTransaction, TaskState
 
@@ -40,29 +40,28 @@ class Submitted:
 def submit_answer(
     tx: ReviewTransaction,
     task: str,
-    labels: Sequence[str],
+    answers: Answers,
     settings: ReviewSettings,
     answer: Answer,
 ) -> Submitted:
     """Record an answer; settle the sample when experts agree. The same answer again is no error.
 
-    A task without ``labels`` is answered with free text; any sample by that it can't be labelled
-    (``answer.unlabelable``), which is no label and settles without one. Raises UnknownLabel,
-    RequestError for a text that cannot be one, NotFound, and Conflict when the sample is settled or
-    withdrawn already or this annotator answered otherwise.
+    That a sample can't be labelled (``answer.unlabelable``) is none of ``answers`` and settles
+    without one. Raises UnknownLabel, RequestError for a text that cannot be one, NotFound, and
+    Conflict when the sample is settled or withdrawn already or this annotator answered otherwise.
     """
     if not answer.unlabelable:
-        _check_value(task, labels, answer.value)
+        _check_value(task, answers, answer.value)
     answer = _signed(tx, answer)
     sample = _find(tx, task, answer.sample_id)
-    answers = tx.desk.answers(task, answer.sample_id)
-    earlier = _of(answers, answer.annotator)
+    given = tx.desk.answers(task, answer.sample_id)
+    earlier = _of(given, answer.annotator)
     if earlier is not None and _said(earlier) == _said(answer):
         return Submitted(sample.state, repeated=True)
     _refuse_if_closed(sample)
     if earlier is not None:
         raise Conflict(f"{answer.annotator} {_did(earlier)} already: undo that first")
-    settled = _settlement(sample, [*answers, answer], labels, settings, answer.answered_at)
+    settled = _settlement(sample, [*given, answer], answers, settings, answer.answered_at)
     tx.desk.answer(task, answer, settled)
     events: list[Event] = [] if answer.unlabelable else [_label(sample, answer)]
     if settled is not None:
@@ -74,7 +73,7 @@ def submit_answer(
 def skip(
     tx: ReviewTransaction,
     task: str,
-    labels: Sequence[str],
+    answers: Answers,
     settings: ReviewSettings,
     answer: Answer,
 ) -> Submitted:
@@ -85,14 +84,14 @@ def skip(
     """
     answer = _signed(tx, answer)
     sample = _find(tx, task, answer.sample_id)
-    answers = tx.desk.answers(task, answer.sample_id)
-    earlier = _of(answers, answer.annotator)
+    given = tx.desk.answers(task, answer.sample_id)
+    earlier = _of(given, answer.annotator)
     if earlier is not None and not earlier.skipped:
         raise Conflict(f"{answer.annotator} {_did(earlier)} already: undo that first")
     if earlier is not None or sample.state in ("settled", "withdrawn"):
         return Submitted(sample.state, repeated=True)
     # An undo in an earlier version left a sample open that the others' answers settle.
-    settled = _settlement(sample, answers, labels, settings, answer.answered_at)
+    settled = _settlement(sample, given, answers, settings, answer.answered_at)
     tx.desk.answer(task, answer, settled)
     if settled is not None:
         tx.outbox.add([settled])
@@ -102,7 +101,7 @@ def skip(
 def undo(
     tx: ReviewTransaction,
     task: str,
-    labels: Sequence[str],
+    answers: Answers,
     annotator: str,
     now: datetime,
     settings: ReviewSettings,
@@ -121,7 +120,7 @@ def undo(
         # A skip had no part in the settlement, whatever the settings have become since.
         if sample.state == "withdrawn" or (sample.state == "settled" and taken_back.skipped):
             return None
-        settled = _settlement(sample, remaining, labels, settings, now)
+        settled = _settlement(sample, remaining, answers, settings, now)
         if settled is None and sample.state == "settled":
             return _withdrawal(sample, annotator, now)
         return settled
@@ -150,10 +149,10 @@ def _of(answers: Sequence[Answer], annotator: str) -> Answer | None:
     return next((answer for answer in answers if answer.annotator == annotator), None)
 
 
-def _check_value(task: str, labels: Sequence[str], value: str | None) -> None:
-    if labels and value not in labels:
-        raise UnknownLabel(f"{value!r} is no label of {task!r}: use {', '.join(labels)}")
-    problem = None if labels else text_problem(value or "")
+def _check_value(task: str, answers: Answers, value: str | None) -> None:
+    if not answers.knows(value):
+        raise UnknownLabel(f"{value!r} is no label of {task!r}: use {answers.described}")
+    problem = answers.problem(value or "")
     if problem:
         raise RequestError(f"value: {problem}")
 
@@ -184,12 +183,12 @@ def _refuse_if_closed(sample: ReviewTask) -> None:
 
 def _settlement(
     sample: ReviewTask,
-    answers: Sequence[Answer],
-    labels: Sequence[str],
+    given: Sequence[Answer],
+    answers: Answers,
     settings: ReviewSettings,
     now: datetime,
 ) -> LabelSettled | None:
-    agreed = verdict(answers, settings, same=same_as(labels))
+    agreed = verdict(given, settings, same=answers.agreeing)
     if agreed is None:
         return None
     return LabelSettled(

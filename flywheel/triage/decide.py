@@ -23,31 +23,39 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from flywheel.contracts.answers import text_problem
 from flywheel.contracts.events import LabelRecorded, ReviewRequested, TrafficRecorded
 from flywheel.contracts.ids import derived_id, unit_fraction
-from flywheel.contracts.reasons import RANDOM_AUDIT, by_rule, unsure_between
+from flywheel.contracts.reasons import NO_MODEL, RANDOM_AUDIT, by_rule, unsure_between
 from flywheel.errors import RejectedEvent
+from flywheel.kinds import Answers, Choice
+from flywheel.kinds.signals import Signals
 from flywheel.triage.audit import audit_priority, audit_rate, drawn_for_audit
 from flywheel.triage.config import TriageSettings
+from flywheel.triage.history import with_history
 from flywheel.triage.policy import AutoLabelPolicy
 from flywheel.triage.rules import Rules
-from flywheel.triage.signals import Signals, least_score, signals, text_signals, with_history
 
-Kind = Literal["audit", "review_rule", "label_rule", "unsure", "auto", "none", "not_triaged"]
+Kind = Literal[
+    "audit", "review_rule", "label_rule", "unsure", "auto", "no_model", "none", "not_triaged"
+]
 History = Mapping[str, float]
 
 # Unsure samples are queued between these, below audits: those are what every bound rests on.
 _UNSURE_LOWEST, _UNSURE_HIGHEST = 20.0, 70.0
+# Where there is no model, every sample is queued, all alike.
+_WITHOUT_MODEL = 50.0
 # The budget is spread over unsure samples by how unsure they are, this much of the way from all
 # alike (0) to as unequal as it can be (1). Below 1, so that none has no chance at all.
 _CONTRAST = 0.8
+# Of a task that is in flywheel.toml no longer nobody knows how it answers.
+_UNKNOWN: Answers = Choice(())
 
 
 @dataclass(frozen=True, slots=True)
 class TaskTriage:
-    """One task as triage sees it. One without labels answers with free text."""
+    """One task as triage sees it; ``labels`` are those of its ``answers``."""
 
+    answers: Answers
     labels: frozenset[str]
     settings: TriageSettings
     rules: Rules
@@ -58,17 +66,23 @@ class TaskTriage:
     @classmethod
     def of(
         cls,
-        labels: Sequence[str],
+        answers: Answers,
         settings: TriageSettings,
         salt: str,
         retired: Sequence[str] = (),
     ) -> TaskTriage:
         """Compile a task's settings. ``salt`` is the workspace's secret: who knows it can tell
         what will be audited. Releases may still answer with ``retired`` labels."""
-        below = settings.uncertain_below
-        least = least_score(len(labels), below) if labels else text_signals(below).score
-        rules = Rules(settings.rules)
-        return cls(frozenset(labels), settings, rules, least, salt, frozenset(retired))
+        least = answers.least_unsure(settings.uncertain_below)
+        return cls(
+            answers,
+            frozenset(answers.labels),
+            settings,
+            Rules(settings.rules),
+            least,
+            salt,
+            frozenset(retired),
+        )
 
     def unsureness(self, score: float) -> float:
         """A score among those of unsure samples: 0 just below the confidence that is sure enough,
@@ -86,13 +100,18 @@ class Decision:
 
 
 def triaged(event: TrafficRecorded, task: TaskTriage | None = None) -> bool:
-    """Whether triage has a say: an answer that a caller got, with what the model thought of it:
-    its scores, or where the task answers with free text its confidence."""
-    thought = bool(event.scores)
-    if task is not None and not task.labels:
-        thought = thought or (event.output is not None and event.confidence is not None)
+    """Whether triage has a say: an answer that a caller got, with what the model thought of it, or
+    an input that no model was asked about. Of a task that is not known here, an answer with scores
+    is one that it should have a say in."""
+    answers = _UNKNOWN if task is None else task.answers
     got = event.origin == "gateway" and event.status < 400 and not event.abandoned
-    return got and thought
+    judged = answers.judged(event.output, event.scores, event.confidence)
+    return got and (judged or not was_asked(event))
+
+
+def was_asked(event: TrafficRecorded) -> bool:
+    """Whether a model was asked: there may be none of the task's kind."""
+    return event.release is not None or event.output is not None
 
 
 def reject_unusable(event: TrafficRecorded, tasks: Mapping[str, TaskTriage]) -> None:
@@ -115,28 +134,27 @@ def decide(
     """Decide about one event that is ``triaged`` and usable."""
     rate = audit_rate(event, task.settings)
     if drawn_for_audit(event, rate, task.salt):
-        request = _review(event, RANDOM_AUDIT, audit_priority(event), rate, audit=True)
+        request = _review(event, task, RANDOM_AUDIT, audit_priority(event), rate, audit=True)
         return Decision("audit", request)
     rule = task.rules.reviewing(event.text)
     if rule is not None:
-        return Decision("review_rule", _review(event, by_rule(rule.name), rule.priority, 1.0))
+        return Decision("review_rule", _review(event, task, by_rule(rule.name), rule.priority, 1.0))
     rule = task.rules.labelling(event.text)
     if rule is not None and rule.label is not None:
         label = _label(event, rule.label, by_rule(rule.name), 1.0 - rate, rule=rule.name)
         return Decision("label_rule", label)
-    said = (
-        signals(event.scores, policy.temperature)
-        if task.labels
-        else text_signals(reported_confidence(event))
-    )
+    if not was_asked(event):
+        return Decision("no_model", _review(event, task, NO_MODEL, _WITHOUT_MODEL, 1.0))
+    said = task.answers.signals(event.scores, reported_confidence(event), policy.temperature)
     if said.confidence < task.settings.uncertain_below:
         score = with_history(task.unsureness(said.score), history)
         chance = review_chance(score, task.settings.uncertain_share)
         if unit_fraction("unsure", event.task, event.sample_id, salt=task.salt) < chance:
-            request = _review_unsure(event, said, score, rate + (1.0 - rate) * chance)
+            request = _review_unsure(event, task, said, score, rate + (1.0 - rate) * chance)
             return Decision("unsure", request)
     if policy.accepts(reported_confidence(event)) and _can_be_label(event, task):
-        label = _label(event, prediction(event), policy.reason, 1.0 - rate)
+        given = task.answers.given(event.output, event.scores)
+        label = _label(event, given, policy.reason, 1.0 - rate)
         return Decision("auto", label)
     return Decision("none")
 
@@ -151,17 +169,9 @@ def review_chance(score: float, share: float) -> float:
     return share + (2.0 * score - 1.0) * _CONTRAST * min(share, 1.0 - share)
 
 
-def prediction(event: TrafficRecorded) -> str:
-    """The label, or the text, that the release answered with."""
-    if event.output is not None and (event.output in event.scores or not event.scores):
-        return event.output
-    return max(sorted(event.scores), key=lambda label: event.scores[label])
-
-
 def _can_be_label(event: TrafficRecorded, task: TaskTriage) -> bool:
-    if task.labels:
-        return prediction(event) not in task.retired
-    return text_problem(prediction(event)) is None
+    given = task.answers.given(event.output, event.scores)
+    return given not in task.retired and task.answers.problem(given) is None
 
 
 def reported_confidence(event: TrafficRecorded) -> float:
@@ -170,16 +180,23 @@ def reported_confidence(event: TrafficRecorded) -> float:
 
 
 def _review_unsure(
-    event: TrafficRecorded, said: Signals, score: float, chance: float
+    event: TrafficRecorded, task: TaskTriage, said: Signals, score: float, chance: float
 ) -> ReviewRequested:
     reason = unsure_between(dict(said.ranked[:2]), said.confidence)
     priority = _UNSURE_LOWEST + (_UNSURE_HIGHEST - _UNSURE_LOWEST) * score
-    return _review(event, reason, round(priority, 1), chance)
+    return _review(event, task, reason, round(priority, 1), chance)
 
 
 def _review(
-    event: TrafficRecorded, reason: str, priority: float, chance: float, *, audit: bool = False
+    event: TrafficRecorded,
+    task: TaskTriage,
+    reason: str,
+    priority: float,
+    chance: float,
+    *,
+    audit: bool = False,
 ) -> ReviewRequested:
+    asked = was_asked(event)
     return ReviewRequested(
         event_id=derived_id(event.event_id, "review", event.occurred_at),
         occurred_at=event.occurred_at,
@@ -191,9 +208,9 @@ def _review(
         inclusion_probability=chance,
         audit=audit,
         release=event.release,
-        prediction=prediction(event),
+        prediction=task.answers.given(event.output, event.scores) if asked else None,
         scores=event.scores,
-        confidence=reported_confidence(event),
+        confidence=reported_confidence(event) if asked else None,
         rollout_id=event.rollout_id,
         source=event.source,
         tokens_cut=event.tokens_cut,

@@ -11,12 +11,15 @@ from prometheus_client import Counter, Gauge
 
 from flywheel.contracts.events import Event, LabelRecorded, ReviewRequested, TrafficRecorded
 from flywheel.errors import FlywheelError
+from flywheel.kinds import Answers
 from flywheel.triage.config import TriageSettings
 from flywheel.triage.decide import Decision, TaskTriage, decide, reject_unusable, triaged
 from flywheel.triage.policy import AutoLabelPolicy, policy_of
 from flywheel.triage.ports import AuditReader, SourceFeatures
 
 REFRESH_SECONDS = 5.0
+# Where no model was asked.
+_NOTHING_BY_ITSELF = AutoLabelPolicy(reason="no model was asked")
 
 _log = structlog.get_logger(__name__)
 _decisions = Counter(
@@ -78,7 +81,7 @@ class Policies:
 class Triager:
     """Decides about batches of events; safe to call again with events it has seen.
 
-    ``tasks`` maps a task's name to its labels and settings; ``salt`` is the workspace's secret for
+    ``tasks`` maps a task's name to its answers and settings; ``salt`` is the workspace's secret for
     draws, the same for every triager of it; ``retired`` the labels that it answers with no longer.
     A batch from outside goes through
     ``accept`` first: calling raises RejectedEvent for the first event it cannot use.
@@ -86,7 +89,7 @@ class Triager:
 
     def __init__(
         self,
-        tasks: Mapping[str, tuple[Sequence[str], TriageSettings]],
+        tasks: Mapping[str, tuple[Answers, TriageSettings]],
         audits: AuditReader,
         features: SourceFeatures = no_features,
         *,
@@ -138,7 +141,9 @@ class Triager:
             return Decision("not_triaged")
         reject_unusable(event, self._tasks)
         task = self._tasks[event.task]
-        policy = self._policies.of(event.task, event.release or "", task)
+        policy = _NOTHING_BY_ITSELF
+        if event.release is not None:
+            policy = self._policies.of(event.task, event.release, task)
         return decide(event, task, policy, history[event.task].get(event.source, {}))
 
     def _triaged(self, event: TrafficRecorded) -> bool:

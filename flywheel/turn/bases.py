@@ -38,6 +38,8 @@ def check_bases(settings: FlywheelSettings) -> None:
 def base_problem(settings: FlywheelSettings, name: str) -> ConfigurationError | None:
     """What is wrong with one task's base model, or None."""
     task = settings.task(name)
+    if not task.of_kind.models:
+        return None
     folder = Path(task.training.base_model)
     key = f"tasks.{name}.training.base_model"
     command = f"`{import_command(settings.workspace, task.model)}`"

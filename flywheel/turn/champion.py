@@ -9,8 +9,8 @@ import structlog
 
 from flywheel.contracts.dataset_folder import DatasetLine
 from flywheel.errors import ArtefactError, FlywheelError
-from flywheel.evaluation.evaluate import as_predictions, read_predictions, write_predictions
-from flywheel.evaluation.metrics import Prediction
+from flywheel.evaluation.evaluate import read_predictions, write_predictions
+from flywheel.kinds.predictions import Prediction, as_predictions
 from flywheel.registry.release_folder import PREDICTIONS_FILE
 from flywheel.settings import FlywheelSettings
 from flywheel.turn.served import Serve, served_folder
@@ -45,7 +45,7 @@ def champion_answers(
         return known
     serve = serve or served_folder(settings)
     try:
-        with serve(champion, settings.layout.bases, bool(settings.task(task).labels)) as served:
+        with serve(champion, settings.layout.bases, settings.task(task).answers.scored) as served:
             asked = as_predictions(missing, served.answers([one.text for one in missing]))
     except FlywheelError as error:
         if len(missing) == len(lines):

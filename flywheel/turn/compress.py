@@ -26,11 +26,12 @@ from flywheel.errors import ArtefactError, ConfigurationError, FlywheelError, Pi
 from flywheel.evaluation.evaluate import (
     METRICS_FILE,
     PREDICTIONS_FILE,
-    as_predictions,
     read_predictions,
     write_predictions,
 )
 from flywheel.evaluation.metrics import measure
+from flywheel.kinds import Answers
+from flywheel.kinds.predictions import as_predictions, probabilities
 from flywheel.statistics.calibration import mean_nll
 from flywheel.turn.measure import Answer, ServedFolder
 from flywheel.turn.variants import Bench, Trial, fail, make_variants
@@ -97,7 +98,7 @@ def _serve(bench: Bench, trial: Trial) -> ServedFolder:
     return ServedFolder(
         trial.folder,
         engine=bench.engine,
-        labels=bench.classifies,
+        labels=bench.answers.scored,
         bases=bench.bases,
         workspace=bench.workspace,
         threads=bench.threads,
@@ -163,8 +164,7 @@ def check_witness(
     witness = read_witness(trained)
     if witness is None:
         return
-    given = [one for one in ask(witness.texts) if isinstance(one, dict)]
-    apart = witness.apart(given)
+    apart = witness.apart(probabilities(ask(witness.texts)))
     if not apart <= TOLERANCE:
         raise PipelineError(
             f"{engine} computes another model than transformers, which trained it: the "
@@ -240,7 +240,7 @@ def _calibrate(bench: Bench, trial: Trial) -> None:
     A variant is served with temperature 1 until then: softmax(log p / T) is what it answers once T
     stands in release.json, so that it need not be asked again.
     """
-    if not bench.classifies:
+    if not bench.answers.scored:
         return
     logs = _log_probabilities(trial.answers, bench.model.labels)
     trial.temperature = fit_temperature(logs[: len(bench.calibration)], _targets(bench))
@@ -256,7 +256,7 @@ def _calibrate(bench: Bench, trial: Trial) -> None:
 
 
 def _log_probabilities(answers: Sequence[Answer], labels: Sequence[str]) -> np.ndarray:
-    rows = [[given[label] for label in labels] for given in answers if isinstance(given, dict)]
+    rows = [[given[label] for label in labels] for given in probabilities(answers)]
     return np.log(np.maximum(np.array(rows, dtype=np.float64).reshape(-1, len(labels)), _SMALLEST))
 
 
@@ -322,12 +322,12 @@ def read_comparison(folder: Path) -> Comparison:
 
 
 def evaluate_chosen(
-    comparison: Path, labels: Sequence[str], folder: Path, *, confidence: float
+    comparison: Path, answers: Answers, folder: Path, *, confidence: float
 ) -> dict[str, Any]:
     """metrics.json and predictions.jsonl of the chosen variant, from what it answered already."""
     found = read_comparison(comparison)
     predictions = read_predictions(predictions_path(comparison, found.chosen))
-    metrics = measure(predictions, labels, confidence)
+    metrics = measure(predictions, answers, confidence)
     speed = found.row(found.chosen).speed
     if speed is not None:
         metrics |= {

@@ -12,6 +12,7 @@ from typing import Any
 
 from flywheel.contracts.model_folder import read_description
 from flywheel.errors import ArtefactError, ConfigurationError, StorageError
+from flywheel.kinds import Answers, answers_of
 from flywheel.registry.release_folder import SERVED, release_folder
 from flywheel.rollout.commands import described
 from flywheel.settings import FlywheelSettings, TaskSettings
@@ -25,8 +26,7 @@ class Serving:
 
     release: str
     role: str
-    labels: tuple[str, ...]
-    generates: bool
+    answers: Answers
     llm: bool
 
 
@@ -79,15 +79,14 @@ def _of_release(
     settings: FlywheelSettings, name: str, task: TaskSettings, serving: Serving
 ) -> Iterator[ConfigurationError]:
     who = f"{serving.release}, the {serving.role},"
-    if serving.generates != (task.kind == "generation"):
-        writes = "free text" if serving.generates else "labels"
+    if serving.answers.output != task.of_kind.output:
         yield ConfigurationError(
             f"tasks.{name}.kind",
-            f"it is {task.kind!r}, but {who} answers with {writes}",
+            f"it is {task.kind!r}, but {who} answers with {serving.answers.called}",
             "set it back, and give the new question a task of its own",
         )
         return
-    gone = [one for one in serving.labels if one not in (*task.labels, *task.retired_labels)]
+    gone = [one for one in serving.answers.labels if not task.kept_answers.knows(one)]
     if gone:
         some = ", ".join(map(repr, gone))
         yield ConfigurationError(
@@ -118,8 +117,7 @@ def _serving(settings: FlywheelSettings, tx: Transaction, task: str) -> Iterator
             yield Serving(
                 release=release,
                 role=role,
-                labels=tuple(served.get("labels", ())),
-                generates=served.get("output", "label") == "text",
+                answers=answers_of(served.get("output", "label"), served.get("labels", ())),
                 llm=served.get("kind", "encoder") == "llm",
             )
 

@@ -20,10 +20,11 @@ from flywheel.contracts.model_server import PROBE
 from flywheel.contracts.release import Release, registered_already
 from flywheel.datasets.build import build_dataset
 from flywheel.errors import ArtefactError
-from flywheel.evaluation.evaluate import as_predictions, write_predictions
+from flywheel.evaluation.evaluate import write_predictions
 from flywheel.evaluation.gate import GateDecision
 from flywheel.evaluation.gate import decide as gate
-from flywheel.evaluation.metrics import Prediction, measure
+from flywheel.evaluation.metrics import measure
+from flywheel.kinds.predictions import Prediction, as_predictions, probabilities
 from flywheel.registry.release_folder import (
     PARTS,
     PREDICTIONS_FILE,
@@ -127,10 +128,9 @@ class WorkspaceImporter:
         bases = folder / BASES
         # Before anything serves it: both at once might not fit into memory.
         witness = by_transformers(model, bases)
-        with self._serve(model, bases, bool(of_task.labels)) as served:
+        with self._serve(model, bases, of_task.answers.scored) as served:
             if witness is not None:
-                answers = [one for one in served.answers(witness.texts) if isinstance(one, dict)]
-                check_served(witness, answers, source)
+                check_served(witness, probabilities(served.answers(witness.texts)), source)
             return measure_served(served, lines, version, of_task)
 
     def _holdout(self, task: str, folder: Path) -> tuple[list[DatasetLine], str]:
@@ -155,7 +155,7 @@ class WorkspaceImporter:
         return build_dataset(
             samples,
             of_task.dataset,
-            of_task.labels,
+            of_task.answers,
             task=task,
             watermark=watermark or "",
             parent=None,
@@ -242,12 +242,12 @@ def measure_served(
     """What a model answers on held-out samples; without any, only that it answers at all."""
     if not lines:
         served.answers([PROBE])
-        metrics = measure([], task.labels, task.gate.confidence)
+        metrics = measure([], task.answers, task.gate.confidence)
         return Measured(metrics=metrics, predictions=[], lines=lines, on=version)
     texts = [line.text for line in lines]
     predictions = as_predictions(lines, served.answers(texts))
     speed = served.speed(texts, SPEED_SECONDS)
-    metrics = measure(predictions, task.labels, task.gate.confidence) | {
+    metrics = measure(predictions, task.answers, task.gate.confidence) | {
         "latency_p50_ms": speed.p50_ms,
         "latency_p95_ms": speed.p95_ms,
         "texts_per_second": speed.per_second,

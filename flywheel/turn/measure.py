@@ -64,7 +64,7 @@ class ServedFolder:
         threads: int = 1,
     ) -> None:
         self.url = self.model = ""
-        self._labels = labels
+        self._scored = labels
         self._log = tempfile.NamedTemporaryFile(prefix="flywheel-serve-", suffix=".log")  # noqa: SIM115
         self._out = tempfile.NamedTemporaryFile(prefix="flywheel-serve-", suffix=".json")  # noqa: SIM115
         command = [sys.executable, "-c", _SERVE]
@@ -100,7 +100,7 @@ class ServedFolder:
 
     def answers(self, texts: Sequence[str]) -> list[Answer]:
         """An answer for each text, in order. Raises PipelineError when one is not answered."""
-        size, at_once = (_BATCH, _BATCHES) if self._labels else (1, IN_FLIGHT)
+        size, at_once = (_BATCH, _BATCHES) if self._scored else (1, IN_FLIGHT)
         parts = [texts[start : start + size] for start in range(0, len(texts), size)]
         with contextlib.closing(self._client()) as client, ThreadPoolExecutor(at_once) as pool:
             answers = pool.map(lambda part: self._ask(client, part), parts)
@@ -126,7 +126,7 @@ class ServedFolder:
 
     async def _speed(self, texts: Sequence[str], seconds: float, accelerator: bool) -> Speed:
         servers = ModelServers([self.url], _ASK_SECONDS, IN_FLIGHT)
-        call = CLASSIFY if self._labels else GENERATE
+        call = CLASSIFY if self._scored else GENERATE
         await servers.open()
         try:
 
@@ -185,7 +185,7 @@ class ServedFolder:
     def _ask(self, client: ModelServerClient, texts: Sequence[str]) -> list[Answer]:
         """Labels of all texts in one request, or one text's answer."""
         try:
-            if self._labels:
+            if self._scored:
                 return list(client.classify(self.model, texts))
             generated = client.ask(GENERATE, self.model, texts[0])
         except FlywheelError as error:

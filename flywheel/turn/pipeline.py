@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,11 @@ class WorkspacePipeline:
                 _log.warning("stage was killed, running it again", stage=stage, task=task)
             else:
                 return
+
+    def stages(self, task: str) -> Sequence[str]:
+        """Those of a model, where there is one of the task's kind."""
+        trains = self._settings.task(task).of_kind.models
+        return ("train", "compress", "evaluate") if trains else ()
 
     def commit_dataset(self, task: str) -> DatasetVersioned:
         """Commit the built dataset to git and DVC, and push it, with what older turns left."""

@@ -10,6 +10,7 @@ from flywheel.contracts.model_folder import ModelDescription, read_description
 from flywheel.contracts.witness import TEXTS, Witness
 from flywheel.contracts.witness import TOLERANCE as ROUNDED
 from flywheel.errors import ArtefactError
+from flywheel.kinds import answers_of
 
 _TEXTS = (
     "A short text.",
@@ -67,7 +68,7 @@ def by_transformers(model: Path, bases: Path) -> Witness | None:
     """
     about = read_description(model)
     stored = about.method if about.base is None else about.base.method
-    if about.kind != "llm" or about.output != "label" or stored != "none":
+    if about.kind != "llm" or not answers_of(about.output).scored or stored != "none":
         return None
     try:
         return Witness(texts=TEXTS, probabilities=tuple(_letters(model, bases, about)))

@@ -17,6 +17,7 @@ from flywheel.contracts.model_folder import Prompt, read_description
 from flywheel.datasets.config import DatasetSettings
 from flywheel.errors import ArtefactError
 from flywheel.evaluation.config import GateSettings
+from flywheel.kinds import of as kind_of
 from flywheel.monitoring.logs import configure_logging
 from flywheel.settings import FlywheelSettings
 from flywheel.training.config import LoraSettings, TrainingSettings
@@ -75,7 +76,7 @@ def _build(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> Non
     manifest = build_dataset(
         samples,
         dataset,
-        params["labels"],
+        kind_of(params["kind"]).answers(params["labels"]),
         task=task,
         watermark=params["watermark"],
         parent=params["parent_dataset"],
@@ -113,7 +114,7 @@ def _train_llm(
             LoraSettings(**params["lora"]),
             msgspec.convert(params["prompt"], Prompt),
             params["labels"],
-            "text" if params["kind"] == "generation" else "label",
+            kind_of(params["kind"]).output,
             folder,
             bases=settings.layout.bases,
             parent=parent,
@@ -170,7 +171,7 @@ def _evaluate(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> 
     gate = GateSettings(**params["gate"])
     evaluate_chosen(
         layout.comparison(task),
-        params["labels"],
+        kind_of(params["kind"]).answers(params["labels"]),
         _empty(layout.evaluation(task)),
         confidence=gate.confidence,
     )

@@ -16,6 +16,7 @@ from flywheel.contracts.linked_files import link_or_copy
 from flywheel.contracts.model_folder import ModelDescription
 from flywheel.contracts.release import Override
 from flywheel.errors import ArtefactError
+from flywheel.kinds import answers_of
 from flywheel.registry.archive import extract
 from flywheel.registry.formats import check_folder
 from flywheel.registry.hugging_face import make_model
@@ -141,8 +142,8 @@ def check_fits(settings: FlywheelSettings, task: str, description: ModelDescript
         )
     if set(description.labels) != set(of_task.labels):
         raise ArtefactError(
-            f"it answers {', '.join(description.labels) or 'free text'}; {task} here has "
-            f"{', '.join(of_task.labels) or 'free text'}"
+            f"it answers {answers_of(description.output, description.labels).described}; "
+            f"{task} here has {of_task.answers.described}"
         )
 
 

@@ -26,6 +26,8 @@ from flywheel.contracts.model_folder import (
     write_json,
 )
 from flywheel.errors import ArtefactError, ConfigurationError, FlywheelError, PipelineError
+from flywheel.kinds import Answers, answers_of
+from flywheel.kinds.predictions import probabilities
 from flywheel.training.config import TrainingSettings
 from flywheel.turn.measure import Answer, ServedFolder
 
@@ -56,7 +58,7 @@ class Bench:
     @cached_property
     def calibration(self) -> list[DatasetLine]:
         """Temperatures are fitted on these; free text has none."""
-        return read_part(self.dataset, "calibration") if self.classifies else []
+        return read_part(self.dataset, "calibration") if self.answers.scored else []
 
     @cached_property
     def holdout(self) -> list[DatasetLine]:
@@ -70,9 +72,9 @@ class Bench:
         return lines
 
     @property
-    def classifies(self) -> bool:
-        """Whether answers are labels."""
-        return self.model.output == "label"
+    def answers(self) -> Answers:
+        """What the model answers with."""
+        return answers_of(self.model.output, self.model.labels)
 
     @property
     def texts(self) -> list[str]:
@@ -181,7 +183,7 @@ class _Teacher:
         if set(found.labels) != set(bench.model.labels):
             raise ConfigurationError(
                 "compression.recipes",
-                f"the teacher in {folder} gives {', '.join(found.labels) or 'free text'}",
+                f"the teacher in {folder} gives {answers_of(found.output, found.labels).described}",
                 f"a teacher needs the labels {', '.join(bench.model.labels)}",
             )
         self.labels = found.labels
@@ -201,7 +203,7 @@ class _Teacher:
         )
         try:
             server.ready()
-            return [given for given in server.answers(texts) if isinstance(given, dict)]
+            return probabilities(server.answers(texts))
         finally:
             server.stop()
 

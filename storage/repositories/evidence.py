@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, and_, case, func, or_, select
 
-from flywheel.contracts.answers import is_right
 from flywheel.contracts.stores import AuditedPrediction
+from flywheel.kinds.predictions import is_right
 from flywheel.rollout.ports import ArmSummary, Assignment, Pair, StepCounts
 from storage.tables.columns import table_of
 from storage.tables.evidence import ScoreRow, TruthRow
@@ -249,6 +249,7 @@ class SqlAuditLog:
                 scores=row.scores,
                 inclusion_probability=row.inclusion_probability,
                 labelled_at=row.occurred_at,
+                correct=row.value is not None and _right(row),
             )
             for row in rows.values()
         ]

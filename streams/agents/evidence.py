@@ -48,11 +48,11 @@ def _record(tx: EvidenceAgentTransaction, events: Sequence[Event]) -> None:
         intake.record_traffic(traffic)
     if shadow := [event for event in events if isinstance(event, ShadowRecorded)]:
         intake.record_shadow(shadow)
-    labels = [
+    truths = [
         event
         for event in events
         if isinstance(event, LabelSettled)
         or (isinstance(event, LabelRecorded) and event.source in TRUSTED)
     ]
-    if labels:
-        intake.record_labels(labels)
+    if truths:
+        intake.record_labels(truths)

@@ -32,6 +32,7 @@ from flywheel.contracts.stores import LabelledSample
 from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
 from flywheel.demo.data import LABELS, load_demo_data
+from flywheel.kinds import Choice
 from flywheel.training.config import LoraSettings, TrainingSettings
 from flywheel.turn.compress import compare_variants
 from flywheel.turn.variants import Bench, make_variants
@@ -127,7 +128,7 @@ def dataset(case: Case) -> Path:
     build_dataset(
         samples,
         DatasetSettings(calibration_share=case.calibration / learnt),
-        case.labels,
+        Choice(case.labels),
         task=case.name,
         watermark=f"e{len(samples):06}",
         parent=None,

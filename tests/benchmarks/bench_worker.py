@@ -36,6 +36,7 @@ from kafka_fixture import free_port, local_kafka
 from flywheel.contracts.codec import decode, encode
 from flywheel.contracts.events import Event, TrafficRecorded
 from flywheel.contracts.ids import new_id, utc_now
+from flywheel.kinds import Choice
 from flywheel.settings import KafkaSettings
 from flywheel.triage.config import TriageSettings
 from flywheel.triage.triager import Triager
@@ -55,7 +56,7 @@ class NoAudits:
 
 def triager() -> Triager:
     """Half of what comes in goes to review, as while experts have time."""
-    return Triager({"bench": (LABELS, SETTINGS)}, NoAudits(), salt="salt")
+    return Triager({"bench": (Choice(LABELS), SETTINGS)}, NoAudits(), salt="salt")
 
 
 def traffic(count: int) -> list[Event]:

@@ -72,11 +72,12 @@ def _once(name: str, make: Callable[[Path], None]) -> Path:
 def _build(folder: Path, count: int) -> None:
     from flywheel.datasets.build import build_dataset
     from flywheel.datasets.config import DatasetSettings
+    from flywheel.kinds import Choice
 
     build_dataset(
         _samples(load_demo_data(holdout_size=HELD_OUT), count),
         DatasetSettings(calibration_share=CALIBRATED / (TRAINED + CALIBRATED)),
-        tuple(LABELS),
+        Choice(tuple(LABELS)),
         task=TASK,
         watermark=f"e{count + HELD_OUT:06}",
         parent=None,

@@ -22,7 +22,9 @@ from flywheel.contracts.events import (
 )
 from flywheel.contracts.ids import new_id
 from flywheel.contracts.release import Override, Release
-from flywheel.evaluation.metrics import Prediction, measure
+from flywheel.evaluation.metrics import measure
+from flywheel.kinds import Choice
+from flywheel.kinds.predictions import Prediction
 from flywheel.retraining.ports import Turn
 from flywheel.review.ports import Answer
 from flywheel.rollout.ports import Rollout, Transition
@@ -272,7 +274,7 @@ def _metrics(accuracy: float) -> dict[str, object]:
             Prediction(sample_id=str(index), label=truth, prediction=output, scores=scores)
         )
     return {
-        **measure(predictions, LABELS, 0.95),
+        **measure(predictions, Choice(LABELS), 0.95),
         "latency_p50_ms": 8.4,
         "latency_p95_ms": 14.9,
         "comparison": msgspec.to_builtins(_comparison(predictions)),

@@ -48,9 +48,12 @@ class Site:
 
 @contextmanager
 def serving(
-    tmp_path: Path, story: Path | None, settings: FlywheelSettings | None = None
+    tmp_path: Path,
+    story: Path | None,
+    settings: FlywheelSettings | None = None,
+    **options: Any,
 ) -> Iterator[Site]:
-    """Serves a copy of ``story``'s database, or an empty one."""
+    """Serves a copy of ``story``'s database, or an empty one; ``options`` are the app's."""
     if story is not None:
         shutil.copy(story, tmp_path / "flywheel.db")
     database = opened(f"sqlite:///{tmp_path / 'flywheel.db'}")
@@ -61,6 +64,7 @@ def serving(
         vendored_assets(),
         artefacts=open_artefacts(settings),
         reading=partial(database.transaction, "console", read_only=True),
+        **options,
     )
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
     thread = threading.Thread(target=server.run)

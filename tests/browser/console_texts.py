@@ -8,7 +8,9 @@ from pathlib import Path
 from flywheel.contracts.events import LabelSettled, ReviewRequested, TrafficRecorded
 from flywheel.contracts.ids import new_id
 from flywheel.contracts.release import Release
-from flywheel.evaluation.metrics import Prediction, measure
+from flywheel.evaluation.metrics import measure
+from flywheel.kinds import FreeText
+from flywheel.kinds.predictions import Prediction
 from flywheel.settings import FlywheelSettings, TaskSettings
 from storage.database import Database
 
@@ -42,7 +44,7 @@ def release() -> Release:
         Prediction(sample_id=f"h{n}", label=label, prediction=said, scores={}, reported=sure)
         for n, (label, said, sure) in enumerate(answers)
     ]
-    metrics = measure(predictions, (), 0.95)
+    metrics = measure(predictions, FreeText(), 0.95)
     return Release(
         release="replies-1", task=TEXT_TASK, dataset_version="d-1",
         parent=None, created_at=AT, git_commit="c", accuracy=metrics["accuracy"],

@@ -14,7 +14,9 @@ from flywheel.contracts.events import (
 from flywheel.contracts.ids import new_id
 from flywheel.contracts.release import Release
 from flywheel.evaluation.evaluate import PREDICTIONS_FILE, write_predictions
-from flywheel.evaluation.metrics import Prediction, measure
+from flywheel.evaluation.metrics import measure
+from flywheel.kinds import Choice
+from flywheel.kinds.predictions import Prediction
 from flywheel.settings import FlywheelSettings, TaskSettings
 from storage.database import Database
 
@@ -138,7 +140,7 @@ def _prediction(rnd: random.Random, sample: str, label: str) -> Prediction:
 
 
 def _release(predictions: list[Prediction]) -> Release:
-    metrics = measure(predictions, INTENTS, 0.95)
+    metrics = measure(predictions, Choice(INTENTS), 0.95)
     return Release(
         release=RELEASE, task=WIDE, dataset_version="d-1", parent=None,
         created_at=AT + timedelta(hours=1), git_commit="c", accuracy=metrics["accuracy"],

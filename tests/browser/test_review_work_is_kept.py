@@ -14,6 +14,7 @@ from console_site import Site, answer, expert_context, serving, shown, watched_p
 from console_texts import TEXT_TASK, text_settings, texts
 from playwright.sync_api import Browser, Page, Route, expect
 
+from flywheel.kinds import Choice
 from flywheel.review.config import ReviewSettings
 from flywheel.review.ports import Answer
 from flywheel.review.submit import skip, submit_answer
@@ -49,7 +50,7 @@ def by_a_colleague(site: Site, sample: str, value: str | None) -> None:
     given = Answer(sample_id=sample, annotator="bob", value=value, answered_at=datetime.now(UTC))
     use_case = skip if value is None else submit_answer
     with site.database.transaction("console") as tx:
-        use_case(tx, TASK, LABELS, ReviewSettings(), given)
+        use_case(tx, TASK, Choice(LABELS), ReviewSettings(), given)
 
 
 def test_a_sample_that_a_colleague_settles_leaves_the_screen(site: Site, page: Page) -> None:

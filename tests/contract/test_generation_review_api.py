@@ -13,6 +13,7 @@ from review_databases import Client, ReviewDatabase, opened
 
 from flywheel.contracts.events import LabelRecorded, LabelSettled, ReviewRequested
 from flywheel.contracts.ids import new_id
+from flywheel.kinds import FreeText
 from flywheel.monitoring.problems import install_problem_details
 from flywheel.review.app import router
 from flywheel.review.config import ReviewSettings
@@ -30,7 +31,10 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ReviewD
 def client(database: ReviewDatabase) -> Client:
     app = FastAPI()
     install_problem_details(app)
-    tasks = {"one": ((), ReviewSettings()), "two": ((), ReviewSettings(answers_needed=2))}
+    tasks = {
+        "one": (FreeText(), ReviewSettings()),
+        "two": (FreeText(), ReviewSettings(answers_needed=2)),
+    }
     app.include_router(router(database.transaction, tasks, lambda: AT))
     return Client(app)
 

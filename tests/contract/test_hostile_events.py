@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from flywheel.contracts.codec import decode, encode
 from flywheel.contracts.events import Event
 from flywheel.errors import EventError
+from flywheel.kinds import Choice
 from flywheel.triage.config import TriageSettings
 from flywheel.triage.triager import Triager
 from storage.database import Database
@@ -44,9 +45,11 @@ class NoAudits:
 
 @pytest.fixture
 def agents(database: Database) -> list[Agent]:
-    accept = configured({TASK: LABELS})
+    accept = configured({TASK: Choice(LABELS)})
     return [
-        triage.agent(Triager({TASK: (LABELS, TriageSettings())}, NoAudits(), salt="salt"), accept),
+        triage.agent(
+            Triager({TASK: (Choice(LABELS), TriageSettings())}, NoAudits(), salt="salt"), accept
+        ),
         review.agent(database, accept),
         labels.agent(database, accept=accept),
         evidence.agent(database, accept),

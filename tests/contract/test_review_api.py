@@ -13,6 +13,7 @@ from review_databases import Client, ReviewDatabase, opened
 
 from flywheel.contracts.events import LabelRecorded, LabelSettled, ReviewRequested
 from flywheel.contracts.ids import new_id
+from flywheel.kinds import Choice
 from flywheel.monitoring.problems import install_problem_details
 from flywheel.review.app import router
 from flywheel.review.config import ReviewSettings
@@ -45,8 +46,8 @@ def client(database: ReviewDatabase, clock: Clock) -> Client:
     app = FastAPI()
     install_problem_details(app)
     tasks = {
-        "one": (LABELS, ReviewSettings(lease_seconds=60)),
-        "two": (LABELS, ReviewSettings(lease_seconds=60, answers_needed=2)),
+        "one": (Choice(LABELS), ReviewSettings(lease_seconds=60)),
+        "two": (Choice(LABELS), ReviewSettings(lease_seconds=60, answers_needed=2)),
     }
     app.include_router(router(database.transaction, tasks, clock))
     return Client(app)

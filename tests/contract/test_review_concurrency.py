@@ -11,6 +11,7 @@ from flywheel.contracts.codec import decode
 from flywheel.contracts.events import LabelRecorded, LabelSettled, ReviewRequested
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.errors import Conflict
+from flywheel.kinds import Choice
 from flywheel.review.claim import claim_next
 from flywheel.review.config import ReviewSettings
 from flywheel.review.ports import Answer
@@ -63,7 +64,7 @@ def test_each_sample_settles_once_however_its_answers_meet(database: Database) -
             )
             try:
                 with database.transaction("console") as tx:
-                    submit_answer(tx, "task", LABELS, SETTINGS, answer)
+                    submit_answer(tx, "task", Choice(LABELS), SETTINGS, answer)
             except Conflict:
                 continue
             accepted += 1
@@ -84,7 +85,7 @@ def test_one_answer_sent_many_times_at_once_counts_once(database: Database) -> N
         together.wait()
         answer = Answer(sample_id=SAMPLES[0], annotator="ada", value="NUM", answered_at=utc_now())
         with database.transaction("console") as tx:
-            return submit_answer(tx, "task", LABELS, SETTINGS, answer).state
+            return submit_answer(tx, "task", Choice(LABELS), SETTINGS, answer).state
 
     with ThreadPoolExecutor(6) as pool:
         states = set(pool.map(send, range(6)))

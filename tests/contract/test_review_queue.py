@@ -26,6 +26,7 @@ from review_databases import StoredDatabase, opened
 from flywheel.contracts.events import LabelRecorded, LabelSettled, ReviewRequested
 from flywheel.contracts.ids import new_id
 from flywheel.errors import Conflict
+from flywheel.kinds import Choice
 from flywheel.review.agreement import verdict
 from flywheel.review.claim import claim_next
 from flywheel.review.config import ReviewSettings
@@ -128,7 +129,7 @@ class Queue(RuleBasedStateMachine):
         earlier = self.earlier(sample_id, person)
         try:
             with self.db.transaction() as tx:
-                done = submit_answer(tx, "task", LABELS, self.settings, answer)
+                done = submit_answer(tx, "task", Choice(LABELS), self.settings, answer)
         except Conflict:
             closed = sample_id in self.settled or sample_id in self.withdrawn
             assert closed or (earlier is not None and earlier.value != value)
@@ -149,7 +150,7 @@ class Queue(RuleBasedStateMachine):
         earlier = self.earlier(sample_id, person)
         try:
             with self.db.transaction() as tx:
-                done = submit_answer(tx, "task", LABELS, self.settings, answer)
+                done = submit_answer(tx, "task", Choice(LABELS), self.settings, answer)
         except Conflict:
             closed = sample_id in self.settled or sample_id in self.withdrawn
             assert closed or (earlier is not None and not earlier.unlabelable)
@@ -166,7 +167,7 @@ class Queue(RuleBasedStateMachine):
         answer = self.given(sample_id, person, None)
         try:
             with self.db.transaction() as tx:
-                done = skip(tx, "task", LABELS, self.settings, answer)
+                done = skip(tx, "task", Choice(LABELS), self.settings, answer)
         except Conflict:
             assert earlier is not None
             assert not earlier.skipped
@@ -180,7 +181,7 @@ class Queue(RuleBasedStateMachine):
         self.tick()
         mine = [answer for answer in self.log if answer.annotator == person]
         with self.db.transaction() as tx:
-            sample = undo(tx, "task", LABELS, person, self.now, self.settings)
+            sample = undo(tx, "task", Choice(LABELS), person, self.now, self.settings)
         if not mine:
             assert sample is None
             return

@@ -15,6 +15,7 @@ from storage_events import TASK, at, label, request, settled, shadow, traffic
 
 from flywheel.contracts.codec import decode, encode
 from flywheel.contracts.events import Event, LabelRecorded, LabelSettled
+from flywheel.kinds import Choice, FreeText
 from flywheel.monitoring.problems import install_problem_details
 from flywheel.review.app import router
 from flywheel.review.config import ReviewSettings
@@ -38,7 +39,7 @@ def client(queue: ReviewDatabase) -> Client:
     install_problem_details(app)
     clock = iter(at(second) for second in range(10_000))
     settings = ReviewSettings(lease_seconds=60, answers_needed=2)
-    tasks = {TASK: (LABELS, settings), "text": ((), ReviewSettings())}
+    tasks = {TASK: (Choice(LABELS), settings), "text": (FreeText(), ReviewSettings())}
     app.include_router(router(queue.transaction, tasks, lambda: next(clock)))
     return Client(app)
 

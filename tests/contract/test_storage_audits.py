@@ -17,6 +17,7 @@ from flywheel.contracts.events import (
     TrafficRecorded,
 )
 from flywheel.contracts.stores import AuditedPrediction
+from flywheel.kinds import Choice
 from flywheel.settings import TaskSettings
 from flywheel.training.config import TrainingSettings
 from flywheel.triage.config import ExpertRule, TriageSettings
@@ -76,6 +77,7 @@ def test_an_audit_has_what_was_asked_said_and_settled(
             scores={"b": 0.9, "a": 0.1},
             inclusion_probability=0.05,
             labelled_at=at(3),
+            correct=False,
         )
     ]
 
@@ -148,7 +150,7 @@ def test_audits_that_a_rule_decides_do_not_vouch_for_the_release(
     assert (policy.threshold, policy.audited) == (None, 10)
     assert audited_error(reader, TASK, ["r1"], RULED) is None
     asked = traffic("new", content="what else", scores={"a": 0.9, "b": 0.1}, confidence=0.99)
-    assert Triager({TASK: (("a", "b"), RULED)}, reader, salt="salt")([asked]) == []
+    assert Triager({TASK: (Choice(("a", "b")), RULED)}, reader, salt="salt")([asked]) == []
 
 
 def test_the_overview_asks_the_rules_as_well(database: Database) -> None:

@@ -11,6 +11,7 @@ from flywheel.contracts.codec import decode
 from flywheel.contracts.events import Event, RolloutChanged
 from flywheel.contracts.ids import new_id
 from flywheel.contracts.split import TrafficSplit
+from flywheel.kinds import Choice
 from flywheel.review.config import ReviewSettings
 from flywheel.review.ports import Answer, ReviewTask
 from flywheel.review.submit import skip, submit_answer, undo
@@ -43,12 +44,12 @@ class Loop:
         answer = Answer(sample_id=sample, annotator="ada", value=value, answered_at=self._later())
         use_case = skip if value is None else submit_answer
         with self.database.transaction("console") as tx:
-            use_case(tx, task, LABELS[task], REVIEW, answer)
+            use_case(tx, task, Choice(LABELS[task]), REVIEW, answer)
         self.relay()
 
     def undo(self, task: str) -> None:
         with self.database.transaction("console") as tx:
-            assert undo(tx, task, LABELS[task], "ada", self._later(), REVIEW) is not None
+            assert undo(tx, task, Choice(LABELS[task]), "ada", self._later(), REVIEW) is not None
         self.relay()
 
     def found(self, task: str, sample: str = "shared") -> ReviewTask:

@@ -19,6 +19,7 @@ from alembic.command import downgrade, upgrade
 from sqlalchemy import MetaData, column, create_engine, func, select, table, update
 
 from flywheel.contracts.events import LabelRecorded
+from flywheel.kinds import FreeText
 from flywheel.review.config import ReviewSettings
 from flywheel.review.submit import undo
 from flywheel.rollout.commands import carry_out
@@ -30,7 +31,6 @@ from storage.tables.columns import UtcDateTime
 
 OLD = Path(__file__).parent / "old_databases"
 TASKS = ("topic", "urgency")
-LABELS = ()  # whatever they were, answers agree by their words
 REVIEW = ReviewSettings()
 NOW = datetime(2026, 3, 1, 12, 0, 45, tzinfo=UTC)
 # Those queued for the first task; the last two are the second's.
@@ -173,9 +173,11 @@ def test_work_goes_on_where_it_stood(upgraded: Database) -> None:
     with upgraded.transaction("console") as tx:
         mine = tx.desk.claim("topic", "cy", NOW, 300, 9, answers_needed=2)
         assert [one.sample_id for one in mine] == ["t3", "t4"], "held ones first"
-        assert undo(tx, "urgency", LABELS, "bob", NOW + timedelta(seconds=1), REVIEW) is not None
-        assert undo(tx, "urgency", LABELS, "bob", NOW + timedelta(seconds=2), REVIEW) is None
-        assert undo(tx, "topic", LABELS, "bob", NOW + timedelta(seconds=2), REVIEW) is not None
+        assert (
+            undo(tx, "urgency", FreeText(), "bob", NOW + timedelta(seconds=1), REVIEW) is not None
+        )
+        assert undo(tx, "urgency", FreeText(), "bob", NOW + timedelta(seconds=2), REVIEW) is None
+        assert undo(tx, "topic", FreeText(), "bob", NOW + timedelta(seconds=2), REVIEW) is not None
         found = tx.desk.find("topic", "t1")
         assert found is not None
         assert found.state == "settled"

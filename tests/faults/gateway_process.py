@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from flywheel import kinds
 from flywheel.contracts.codec import Record, encode
 from flywheel.contracts.events import Event, RolloutChanged
 from flywheel.contracts.ids import new_id, utc_now
@@ -66,7 +67,7 @@ def main(folder: Path, port: int, model_url: str) -> int:
         )
     capture = Capture(SpillLog(folder / "spill"), FilePublisher(folder / "published"))
     app = create_app(
-        tasks={"t": ("a", "b")},
+        tasks={"t": kinds.TaskKind.of(kinds.of("classification"), ("a", "b"))},
         splits=splits,
         servers=ModelServers([model_url], 10.0),
         capture=capture,

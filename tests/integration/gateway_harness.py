@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import msgspec
 
+from flywheel import kinds
 from flywheel.contracts.codec import Record, decode, encode
 from flywheel.contracts.events import Event, RolloutChanged
 from flywheel.contracts.ids import new_id, unit_fraction, utc_now
@@ -225,9 +226,11 @@ def started_gateway(
     timeout: float = 10.0,
     spill_bytes: int = 64 << 20,
     down: bool = False,
+    kind: str = "classification",
     **options,
 ) -> Iterator[Gateway]:
-    """The gateway over ``endpoints``, what it publishes in a file; ``options`` are its app's."""
+    """The gateway over ``endpoints``, what it publishes in a file. ``kind`` is its task's;
+    ``options`` are its app's."""
     splits = Splits(folder / "splits.json")
     if split is not None:
         splits.update(split)
@@ -236,7 +239,7 @@ def started_gateway(
     publisher.down = down
     capture = Capture(SpillLog(folder / "spill"), publisher, max_bytes=spill_bytes)
     app = create_app(
-        tasks={TASK: LABELS},
+        tasks={TASK: kinds.TaskKind.of(kinds.of(kind), LABELS)},
         splits=splits,
         servers=ModelServers(endpoints, timeout),
         capture=capture,

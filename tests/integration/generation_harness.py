@@ -17,6 +17,8 @@ from flywheel.gateway.capture import Capture
 from flywheel.gateway.forward import ModelServers
 from flywheel.gateway.spill import SpillLog
 from flywheel.gateway.splits import Splits
+from flywheel.kinds import TaskKind
+from flywheel.kinds import of as kind_of
 from flywheel.monitoring.http_server import HttpServer
 from flywheel.serving.engine import Generated, InProcess
 
@@ -89,7 +91,10 @@ def gateway(
     splits.mark_caught_up()
     publisher = FilePublisher(folder / "published")
     app = create_app(
-        tasks={TASK: (), "questions": ("NUM", "HUM", "LOC")},
+        tasks={
+            TASK: TaskKind.of(kind_of("generation"), ()),
+            "questions": TaskKind.of(kind_of("classification"), ("NUM", "HUM", "LOC")),
+        },
         splits=splits,
         servers=ModelServers(endpoints, timeout),
         capture=Capture(SpillLog(folder / "spill"), publisher),

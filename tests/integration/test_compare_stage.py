@@ -25,6 +25,7 @@ from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
 from flywheel.errors import ArtefactError, ConfigurationError, PipelineError
 from flywheel.evaluation.evaluate import evaluate, read_predictions
+from flywheel.kinds import Choice
 from flywheel.ops.template import flywheel_toml
 from flywheel.registry.release_folder import assemble
 from flywheel.retraining.ports import Turn
@@ -53,7 +54,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build_dataset(
         labelled(600, holdout=400),
         DatasetSettings(calibration_share=0.3),
-        LABELS,
+        Choice(LABELS),
         task="topics",
         watermark="e",
         parent=None,
@@ -121,12 +122,14 @@ def test_metrics_come_from_what_the_chosen_one_answered_and_would_answer(
     found = compare_variants(asked, tmp_path / "comparison")
     assert found.chosen == "int8-dynamic", "unmeasured, the smaller one is the cheaper one"
     install(asked, found.chosen, tmp_path / "compressed")
-    kept = evaluate_chosen(tmp_path / "comparison", LABELS, tmp_path / "kept", confidence=0.95)
+    kept = evaluate_chosen(
+        tmp_path / "comparison", Choice(LABELS), tmp_path / "kept", confidence=0.95
+    )
     assert "latency_p50_ms" not in kept
     fresh = evaluate(
         load_classifier(tmp_path / "compressed", 1).predict,
         root / "data/holdout.jsonl",
-        LABELS,
+        Choice(LABELS),
         tmp_path / "fresh",
         latency_requests=1,
     )

@@ -28,6 +28,7 @@ from flywheel.contracts.text_tokens import read_tokens
 from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
 from flywheel.errors import ArtefactError, ConfigurationError
+from flywheel.kinds import Choice
 from flywheel.serving.runtime import load_classifier
 from flywheel.training.config import TrainingSettings
 from flywheel.training.encoder import load_trained
@@ -51,7 +52,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build_dataset(
         labelled(240, holdout=90),
         DatasetSettings(),
-        LABELS,
+        Choice(LABELS),
         task="topics",
         watermark="e",
         parent=None,

@@ -23,6 +23,7 @@ from gateway_harness import (
     split_event,
 )
 
+from flywheel import kinds
 from flywheel.gateway.app import create_app
 from flywheel.gateway.capture import Capture
 from flywheel.gateway.config import Fsync
@@ -71,7 +72,7 @@ def gateway(tmp_path: Path) -> Iterator[Callable[[Fsync], httpx.Client]]:
             publisher.down = True
             spill = SpillLog(tmp_path / "spill", fsync=fsync != "never")
             app = create_app(
-                tasks={TASK: LABELS},
+                tasks={TASK: kinds.TaskKind.of(kinds.of("classification"), LABELS)},
                 splits=splits,
                 servers=ModelServers([url], 10.0),
                 capture=Capture(spill, publisher, fsync=fsync),

@@ -22,6 +22,7 @@ from gateway_harness import (
     started_gateway,
 )
 
+from flywheel import kinds
 from flywheel.gateway.app import create_app
 from flywheel.gateway.auth import Keys
 from flywheel.gateway.capture import Capture
@@ -148,7 +149,7 @@ def test_a_request_that_the_end_of_the_process_cuts_off_is_told_so(tmp_path: Pat
     splits.mark_caught_up()
     with held_server() as (url, go):
         app = create_app(
-            tasks={TASK: LABELS},
+            tasks={TASK: kinds.TaskKind.of(kinds.of("classification"), LABELS)},
             splits=splits,
             servers=ModelServers([url], 20.0),
             capture=Capture(SpillLog(tmp_path / "spill"), FilePublisher(tmp_path / "published")),

@@ -31,6 +31,7 @@ from flywheel.datasets.config import DatasetSettings
 from flywheel.evaluation.config import GateSettings
 from flywheel.evaluation.evaluate import PREDICTIONS_FILE, evaluate, read_predictions
 from flywheel.evaluation.gate import decide as pass_gate
+from flywheel.kinds import FreeText
 from flywheel.review.claim import claim_next
 from flywheel.review.config import ReviewSettings
 from flywheel.review.ports import Answer
@@ -57,12 +58,16 @@ class Loop:
     """The worker's agents and the console's desk over one database."""
 
     def __init__(self, database: Database, gate: Gateway) -> None:
-        accept = configured({TASK: ()})
+        accept = configured({TASK: FreeText()})
         self.database = database
         self.gate = gate
         self.turn = 0.0
         self.triager = Triager(
-            {TASK: ((), TRIAGE)}, self, policy_interval=0.5, clock=lambda: self.turn, salt="salt"
+            {TASK: (FreeText(), TRIAGE)},
+            self,
+            policy_interval=0.5,
+            clock=lambda: self.turn,
+            salt="salt",
         )
         self.agents = [
             agent(database, accept=accept).handle
@@ -111,7 +116,7 @@ class Loop:
                         value=item.prediction if accepted else right,
                         answered_at=utc_now(),
                     )
-                    assert submit_answer(tx, TASK, (), REVIEW, answer).settled
+                    assert submit_answer(tx, TASK, FreeText(), REVIEW, answer).settled
             if not claimed.items:
                 break
             answered += len(claimed.items)
@@ -173,7 +178,7 @@ def _learn(loop: Loop, folder: Path) -> None:
         settled = tx.labels.settled(TASK, watermark)
         [history] = tx.overview.source_history(TASK)
     manifest = build_dataset(
-        settled, DatasetSettings(), (), task=TASK, watermark=watermark, parent=None,
+        settled, DatasetSettings(), FreeText(), task=TASK, watermark=watermark, parent=None,
         folder=folder / "data",
     )  # fmt: skip
     rewritten = sum(line.label.startswith("Town ") for line in read_part(folder / "data", "train"))
@@ -186,7 +191,7 @@ def _learn(loop: Loop, folder: Path) -> None:
     for release in (WEAK, GOOD):
         out = folder / release
         metrics = evaluate(
-            Geographer(release).generate, folder / "data" / "holdout.jsonl", (), out,
+            Geographer(release).generate, folder / "data" / "holdout.jsonl", FreeText(), out,
             latency_requests=5,
         )  # fmt: skip
         evaluated[release] = read_predictions(out / PREDICTIONS_FILE)

@@ -34,6 +34,7 @@ from flywheel.contracts.model_folder import (
 from flywheel.contracts.release import Release
 from flywheel.errors import ArtefactError, PipelineError
 from flywheel.evaluation.metrics import measure
+from flywheel.kinds import Choice
 from flywheel.registry.archive import export_release
 from flywheel.registry.history import read_history
 from flywheel.registry.release_folder import assemble, read_record, verify_release
@@ -419,7 +420,7 @@ def test_a_forged_release_is_refused_by_what_its_files_hold(
     write_description(forged, msgspec.structs.replace(told, files=files))
     release = assemble(
         forged,
-        metrics=measure([], told.labels, 0.95),
+        metrics=measure([], Choice(told.labels), 0.95),
         manifest=read_manifest(models / "data"),
         to_root=tmp_path / RELEASES,
         created_at=utc_now(),

@@ -24,6 +24,7 @@ from flywheel.contracts.model_folder import read_description
 from flywheel.contracts.release import Release
 from flywheel.errors import ArtefactError
 from flywheel.evaluation.metrics import measure
+from flywheel.kinds import Choice
 from flywheel.registry.archive import export_release
 from flywheel.registry.release_folder import assemble, verify_release
 from flywheel.turn.importer import WorkspaceImporter
@@ -92,7 +93,7 @@ def released(trained: Path, tmp_path: Path) -> tuple[Workspace, Release]:
     shutil.copytree(trained / BASES, here.settings.state / BASES)
     release = assemble(
         trained / "model",
-        metrics=measure([], LABELS, 0.95),
+        metrics=measure([], Choice(LABELS), 0.95),
         manifest=read_manifest(trained / "data"),
         to_root=here.settings.state / RELEASES,
         created_at=utc_now(),

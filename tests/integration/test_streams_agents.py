@@ -21,6 +21,7 @@ from flywheel.contracts.events import (
 )
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.split import TrafficSplit
+from flywheel.kinds import Choice
 from flywheel.settings import KafkaSettings
 from storage.database import Database
 from streams.agents import evidence, labels, review, triage
@@ -171,7 +172,7 @@ def test_triage_is_asked_about_traffic_alone() -> None:
 
 
 def test_foreign_tasks_and_labels_are_rejected_and_the_rest_handled(db: Database) -> None:
-    handle = labels.agent(db, accept=configured({TASK: ("yes", "no")})).handle
+    handle = labels.agent(db, accept=configured({TASK: Choice(("yes", "no"))})).handle
     good = traffic(2, task=TASK)
     foreign, odd = traffic(1, task="other")[0], label(good[0].sample_id, "user", "maybe")
     with pytest.raises(RejectedEvents):

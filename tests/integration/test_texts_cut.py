@@ -23,6 +23,7 @@ from flywheel.contracts.dataset_folder import read_part
 from flywheel.contracts.events import ShadowRecorded, TrafficRecorded
 from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
+from flywheel.kinds import Choice
 from flywheel.serving.engine import Classified
 from flywheel.serving.runtime import load_classifier
 from flywheel.training.config import TrainingSettings
@@ -107,7 +108,7 @@ def test_training_says_how_many_samples_were_cut_and_serving_how_much(tmp_path: 
     build_dataset(
         [*long, *samples[7:]],
         DatasetSettings(),
-        LABELS,
+        Choice(LABELS),
         task="topics",
         watermark="e",
         parent=None,
@@ -134,7 +135,7 @@ def test_what_comes_after_the_same_beginning_decides(tmp_path: Path) -> None:
     build_dataset(
         labelled(30),
         DatasetSettings(),
-        LABELS,
+        Choice(LABELS),
         task="topics",
         watermark="e",
         parent=None,

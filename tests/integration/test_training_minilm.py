@@ -16,6 +16,7 @@ from flywheel.datasets.config import DatasetSettings
 from flywheel.demo.data import LABELS, load_demo_data
 from flywheel.errors import ArtefactError
 from flywheel.evaluation.evaluate import evaluate
+from flywheel.kinds import Choice
 from flywheel.serving.runtime import load_classifier
 from flywheel.training.config import TrainingSettings
 from flywheel.training.train import fine_tune, observe, train
@@ -46,7 +47,7 @@ def test_sixty_questions_teach_minilm_most_of_six_classes(tmp_path: Path) -> Non
     build_dataset(
         samples,
         DatasetSettings(),
-        labels,
+        Choice(labels),
         task="questions",
         watermark="e",
         parent=None,
@@ -65,7 +66,7 @@ def test_sixty_questions_teach_minilm_most_of_six_classes(tmp_path: Path) -> Non
         metrics = evaluate(
             load_classifier(folder, 1).predict,
             tmp_path / "data/holdout.jsonl",
-            labels,
+            Choice(labels),
             tmp_path / "evaluation" / name,
             latency_requests=10,
         )

@@ -32,6 +32,7 @@ from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
 from flywheel.errors import ArtefactError, ConfigurationError, PipelineError
 from flywheel.evaluation.evaluate import evaluate, read_predictions
+from flywheel.kinds import Choice
 from flywheel.registry.release_folder import assemble, verify
 from flywheel.serving.encoder import integer_products_exact, integer_products_pay
 from flywheel.serving.runtime import load_classifier
@@ -81,7 +82,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build_dataset(
         labelled(300, holdout=90),
         DatasetSettings(calibration_share=0.3),
-        LABELS,
+        Choice(LABELS),
         task="topics",
         watermark="e000299",
         parent=None,
@@ -102,7 +103,7 @@ def release(loop: Path, root: Path, **given: object) -> Release:
     metrics = evaluate(
         load_classifier(loop / "compressed", 1).predict,
         loop / "data/holdout.jsonl",
-        LABELS,
+        Choice(LABELS),
         root / "evaluation",
         latency_requests=5,
     )
@@ -255,7 +256,7 @@ def test_an_encoder_that_pools_its_first_token_is_served_as_trained(tmp_path: Pa
     build_dataset(
         labelled(90, holdout=30),
         DatasetSettings(),
-        LABELS,
+        Choice(LABELS),
         task="topics",
         watermark="e",
         parent=None,
@@ -267,7 +268,7 @@ def test_an_encoder_that_pools_its_first_token_is_served_as_trained(tmp_path: Pa
     metrics = evaluate(
         load_classifier(tmp_path / "s", 1).predict,
         tmp_path / "data/holdout.jsonl",
-        LABELS,
+        Choice(LABELS),
         tmp_path / "evaluation",
         latency_requests=1,
     )
@@ -358,7 +359,7 @@ def test_evaluation_needs_a_holdout(loop: Path, tmp_path: Path) -> None:
     (tmp_path / "holdout.jsonl").write_bytes(b"")
     classifier = load_classifier(loop / "compressed", 1)
     with pytest.raises(PipelineError, match="holdout_share"):
-        evaluate(classifier.predict, tmp_path / "holdout.jsonl", LABELS, tmp_path / "e")
+        evaluate(classifier.predict, tmp_path / "holdout.jsonl", Choice(LABELS), tmp_path / "e")
 
 
 def test_the_manifest_survives_the_release(loop: Path, tmp_path: Path) -> None:

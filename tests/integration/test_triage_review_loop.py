@@ -17,6 +17,7 @@ from flywheel.contracts.codec import decode
 from flywheel.contracts.events import Event, LabelRecorded, TrafficRecorded
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.stores import AuditedPrediction
+from flywheel.kinds import Choice
 from flywheel.review.claim import claim_next
 from flywheel.review.config import ReviewSettings
 from flywheel.review.ports import Answer
@@ -48,7 +49,7 @@ class Loop:
         self.database = database
         self.turn = 0.0
         self.triager = Triager(
-            {TASK: (LABELS, TRIAGE)},
+            {TASK: (Choice(LABELS), TRIAGE)},
             Audits(database),
             policy_interval=0.5,
             clock=lambda: self.turn,
@@ -103,7 +104,7 @@ class Loop:
                         value=self.truth[item.sample_id],
                         answered_at=utc_now(),
                     )
-                    assert submit_answer(tx, TASK, LABELS, REVIEW, answer).settled
+                    assert submit_answer(tx, TASK, Choice(LABELS), REVIEW, answer).settled
             if not claimed.items:
                 break
             answered += len(claimed.items)
@@ -154,7 +155,7 @@ def test_an_undone_answer_is_no_evidence_until_it_is_given_again(loop: Loop) -> 
     undone = 0
     while before == len(audits.audits(TASK, "r1")):
         with loop.database.transaction("console") as tx:
-            item = undo(tx, TASK, LABELS, "ada", datetime.now(UTC), REVIEW)
+            item = undo(tx, TASK, Choice(LABELS), "ada", datetime.now(UTC), REVIEW)
         assert item is not None
         undone += 1
         loop.relay()

@@ -19,6 +19,7 @@ from flywheel.contracts.stores import LabelledSample
 from flywheel.datasets.build import automatic_weights, build_dataset
 from flywheel.datasets.config import DatasetSettings
 from flywheel.errors import ArtefactError, ConfigurationError
+from flywheel.kinds import Choice
 
 LABELS = ("a", "b", "c")
 TRUSTED = ("expert", "seed", "user", "outcome")
@@ -50,7 +51,7 @@ def build(
     return build_dataset(
         samples,
         DatasetSettings(**options),
-        LABELS,
+        Choice(LABELS),
         task="t",
         watermark="e999",
         parent="d-parent",
@@ -262,7 +263,7 @@ def test_nobody_who_writes_texts_chooses_what_is_held_out(tmp_path: Path) -> Non
 
     def held_out(salt: str) -> set[str]:
         build_dataset(
-            samples, options, LABELS, task="t", watermark="e", parent=None, folder=tmp_path,
+            samples, options, Choice(LABELS), task="t", watermark="e", parent=None, folder=tmp_path,
             salt=salt,
         )  # fmt: skip
         return {line.sample_id for line in read_part(tmp_path, "holdout")}

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from flywheel.kinds import Choice
 from flywheel.monitoring.problems import install_problem_details
 from flywheel.review.app import router as review
 from flywheel.review.config import ReviewSettings
@@ -26,7 +27,7 @@ def untouched() -> AbstractContextManager[Any]:
 def console() -> FastAPI:
     app = FastAPI()
     install_problem_details(app)
-    app.include_router(review(untouched, {"topic": (("v", "w"), ReviewSettings())}))
+    app.include_router(review(untouched, {"topic": (Choice(("v", "w")), ReviewSettings())}))
     app.include_router(rollouts(untouched, untouched, {"topic": RolloutSettings()}))
     return app
 

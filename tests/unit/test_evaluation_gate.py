@@ -4,7 +4,7 @@ import random
 
 from flywheel.evaluation.config import GateSettings
 from flywheel.evaluation.gate import decide
-from flywheel.evaluation.metrics import Prediction
+from flywheel.kinds.predictions import Prediction
 
 
 def answers(right: list[bool], start: int = 0) -> list[Prediction]:

@@ -7,14 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flywheel.evaluation.metrics import (
-    Prediction,
-    brier_score,
-    confusion,
-    expected_calibration_error,
-    measure,
-    negative_log_likelihood,
-)
+from flywheel.evaluation.metrics import expected_calibration_error, measure
+from flywheel.kinds import Choice
+from flywheel.kinds.label_metrics import brier_score, confusion, negative_log_likelihood
+from flywheel.kinds.predictions import Prediction
 
 LABELS = ("a", "b", "c")
 
@@ -33,7 +29,7 @@ predictions = st.lists(st.builds(prediction, st.sampled_from(LABELS), weights), 
 @settings(deadline=None)
 @given(predictions)
 def test_measures_agree_with_their_definitions(given_: list[Prediction]) -> None:
-    metrics = measure(given_, LABELS, 0.95)
+    metrics = measure(given_, Choice(LABELS), 0.95)
     table = confusion(given_, LABELS)
     assert metrics["accuracy"] == sum(table[x][x] for x in LABELS) / len(given_)
     assert sum(sum(row.values()) for row in table.values()) == len(given_)
@@ -54,7 +50,7 @@ def test_macro_f1_is_that_of_the_textbook(given_: list[Prediction]) -> None:
     truth, answers = [p.label for p in given_], [p.prediction for p in given_]
     present = sorted({*truth, *answers})
     expected = f1_score(truth, answers, labels=present, average="macro", zero_division=0)
-    assert measure(given_, LABELS, 0.95)["macro_f1"] == pytest.approx(expected)
+    assert measure(given_, Choice(LABELS), 0.95)["macro_f1"] == pytest.approx(expected)
 
 
 def test_honest_confidence_has_no_calibration_error() -> None:
@@ -68,9 +64,9 @@ def test_a_label_that_no_score_names_is_counted_as_wrong() -> None:
     odd = [Prediction(sample_id="s", label="z", prediction="a", scores={"a": 1.0})]
     assert brier_score(odd) == 2
     assert negative_log_likelihood(odd) == pytest.approx(-math.log(1e-12))
-    assert measure(odd, LABELS, 0.95)["accuracy"] == 0
+    assert measure(odd, Choice(LABELS), 0.95)["accuracy"] == 0
 
 
 def test_nothing_measured_says_so() -> None:
-    metrics = measure([], LABELS, 0.95)
+    metrics = measure([], Choice(LABELS), 0.95)
     assert (metrics["samples"], metrics["accuracy_low"], metrics["accuracy_high"]) == (0, 0.0, 1.0)

@@ -14,6 +14,7 @@ import pytest
 from flywheel.datasets.file_formats import FORMATS, format_named
 from flywheel.datasets.labelled_file import UnusableLines, read_labelled
 from flywheel.errors import RejectedEvent
+from flywheel.kinds import Answers, Choice, FreeText
 
 LABELS = ("billing", "outage", "other")
 Rows = list[tuple[int, str, str]]
@@ -27,12 +28,15 @@ def array(*items: object) -> str:
     return json.dumps(items, indent=2)
 
 
+ANSWERS = Choice(LABELS)
+
+
 def read(
-    folder: Path, content: str, name: str | None = None, labels: tuple[str, ...] = LABELS
+    folder: Path, content: str, name: str | None = None, answers: Answers = ANSWERS
 ) -> tuple[Rows, dict[str, tuple[int, ...]], str]:
     path = folder / "export.json"
     path.write_text(content, "utf-8")
-    found = read_labelled(path, labels, format=format_named(name) if name else None)
+    found = read_labelled(path, answers, format=format_named(name) if name else None)
     return [(r.line, r.text, r.label) for r in found], dict(found.left_out), found.format
 
 
@@ -230,7 +234,7 @@ def test_label_studio_answers_in_words_for_a_task_without_labels(tmp_path: Path)
     answer = annotation(1)
     value = {"text": ["Because it rained."]}
     answer["result"] = [{"from_name": "answer", "type": "textarea", "value": value}]
-    rows, _, _ = read(tmp_path, array(task(1, "Why?", answer)), labels=())
+    rows, _, _ = read(tmp_path, array(task(1, "Why?", answer)), answers=FreeText())
     assert rows == [(1, "Why?", "Because it rained.")]
 
 
@@ -335,7 +339,7 @@ def test_a_line_that_nobody_can_use_is_named_in_every_format(
     path = tmp_path / "f.jsonl"
     path.write_text(lines({"nothing": 1}) + line + line, "utf-8")
     with pytest.raises(UnusableLines) as caught:
-        read_labelled(path, LABELS, format=format_named(name))
+        read_labelled(path, Choice(LABELS), format=format_named(name))
     assert [number for number, _ in caught.value.problems] == [1, 2, 3]
     assert why in caught.value.problems[1][1]
 
@@ -361,7 +365,7 @@ def test_a_field_twice_in_an_array_is_named(
     path = tmp_path / "f.json"
     path.write_text(space + "[" + space + f"{space},{space}".join(items) + space + "]", "utf-8")
     with pytest.raises(UnusableLines) as caught:
-        read_labelled(path, LABELS)
+        read_labelled(path, Choice(LABELS))
     assert [number for number, _ in caught.value.problems] == named
     assert "stands in it twice" in caught.value.problems[0][1]
     assert "nothing was brought in" in str(caught.value)
@@ -379,7 +383,7 @@ def test_a_table_is_no_export_of_a_tool(tmp_path: Path) -> None:
     path = tmp_path / "f.csv"
     path.write_text("text,label\na,billing\n", "utf-8")
     with pytest.raises(UnusableLines, match="2 of 2 lines"):
-        read_labelled(path, LABELS, format=format_named("doccano"))
+        read_labelled(path, Choice(LABELS), format=format_named("doccano"))
 
 
 def test_a_header_that_names_a_column_twice_is_refused(tmp_path: Path) -> None:

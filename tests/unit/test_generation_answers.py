@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from flywheel.contracts.answers import (
     LONGEST_TEXT,
-    is_right,
     normalised,
     same_text,
     text_problem,
@@ -22,8 +21,10 @@ from flywheel.contracts.dataset_folder import DatasetLine, encode_lines
 from flywheel.evaluation.config import GateSettings
 from flywheel.evaluation.evaluate import PREDICTIONS_FILE, evaluate, read_predictions
 from flywheel.evaluation.gate import decide
-from flywheel.evaluation.metrics import Prediction, measure
-from flywheel.evaluation.text_metrics import token_f1
+from flywheel.evaluation.metrics import measure
+from flywheel.kinds import FreeText
+from flywheel.kinds.predictions import Prediction, is_right
+from flywheel.kinds.text_metrics import token_f1
 
 
 @given(st.text())
@@ -91,7 +92,7 @@ def test_free_text_is_measured_by_matches_words_and_characters() -> None:
         said(2, "amber", "resin", 0.2),
         said(3, "a barometer", "a barometer", 0.8),
     ]
-    metrics = measure(given_, (), 0.95)
+    metrics = measure(given_, FreeText(), 0.95)
     assert (metrics["samples"], metrics["correct"], metrics["accuracy"]) == (4, 2, 0.5)
     assert 0.1 < metrics["accuracy_low"] < 0.5 < metrics["accuracy_high"] < 0.9
     assert metrics["token_f1"] == pytest.approx((1 + 2 * 2 / 6 + 0 + 1) / 4)
@@ -104,7 +105,7 @@ def test_free_text_is_measured_by_matches_words_and_characters() -> None:
 
 
 def test_nothing_generated_says_so() -> None:
-    metrics = measure([], (), 0.95)
+    metrics = measure([], FreeText(), 0.95)
     assert (metrics["samples"], metrics["chrf"], metrics["token_f1"]) == (0, 0.0, 0.0)
     assert (metrics["accuracy_low"], metrics["accuracy_high"]) == (0.0, 1.0)
 
@@ -136,7 +137,7 @@ def test_a_generator_is_evaluated_and_its_answers_are_kept(tmp_path: Path) -> No
         return [Spoken(f"answer {int(text.split()[1]) % 2}", 0.5) for text in texts]
 
     out = tmp_path / "evaluation"
-    metrics = evaluate(generate, tmp_path / "holdout.jsonl", (), out, latency_requests=3)
+    metrics = evaluate(generate, tmp_path / "holdout.jsonl", FreeText(), out, latency_requests=3)
     kept = read_predictions(out / PREDICTIONS_FILE)
     assert metrics["correct"] == sum(p.correct for p in kept) == 4
     assert (kept[0].prediction, kept[0].label, kept[0].confidence) == ("answer 0", "ANSWER 0", 0.5)

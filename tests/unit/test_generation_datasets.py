@@ -9,6 +9,7 @@ from flywheel.contracts.dataset_folder import Manifest, read_manifest, read_part
 from flywheel.contracts.stores import LabelledSample
 from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
+from flywheel.kinds import FreeText
 
 
 def sample(number: int, **given: object) -> LabelledSample:
@@ -31,7 +32,7 @@ def build(samples: list[LabelledSample], folder: Path, seed: int | None = None) 
     return build_dataset(
         samples,
         DatasetSettings(),
-        (),
+        FreeText(),
         task="replies",
         watermark="1",
         parent=None,

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from flywheel.contracts.model_server import CLASSIFY, GENERATE, Call
 from flywheel.errors import RequestError
-from flywheel.gateway.parameters import check_generation
+from flywheel.gateway.parameters import check_parameters
 from flywheel.gateway.requests import ChatRequest, chat_response, parse
+from flywheel.kinds import FreeText
+from flywheel.kinds import of as kind_of
 
 ONE = {"model": "replies", "messages": [{"role": "user", "content": "Hello?"}]}
 HARMLESS = {"user", "stream", "seed", "metadata", "store", "service_tier"}
@@ -25,7 +27,8 @@ names = st.sampled_from(
 
 def checked(fields: dict[str, Any]) -> None:
     body = msgspec.json.encode({**ONE, **fields})
-    check_generation(parse(ChatRequest, body), body)
+    kind_of("generation").read(parse(ChatRequest, body).messages)
+    check_parameters(FreeText(), body)
 
 
 @given(names.filter(lambda name: name not in {*ONE, "user", "stream", "n"}), values)
@@ -61,7 +64,7 @@ def test_an_answer_is_taken_with_what_came_with_it() -> None:
     found = GENERATE.read(generated(finish_reason="length"), 0.1)
     assert (found.output, found.scores, found.confidence) == ("Hi", {}, 0.5)
     assert (found.finish, found.tokens_in, found.tokens_out) == ("length", 0, 0)
-    choices: Any = chat_response("s", "r", found)["choices"]
+    choices: Any = chat_response(FreeText(), "s", "r", found)["choices"]
     assert (choices[0]["finish_reason"], choices[0]["confidence"]) == ("length", 0.5)
 
 

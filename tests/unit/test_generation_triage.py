@@ -12,6 +12,8 @@ from flywheel.contracts.events import LabelRecorded, ReviewRequested, TrafficRec
 from flywheel.contracts.ids import new_id
 from flywheel.contracts.stores import AuditedPrediction
 from flywheel.errors import RejectedEvent
+from flywheel.kinds import Choice, FreeText
+from flywheel.kinds.predictions import is_right
 from flywheel.triage.config import ExpertRule, TriageSettings
 from flywheel.triage.decide import TaskTriage, decide, triaged
 from flywheel.triage.policy import AutoLabelPolicy, certify
@@ -23,7 +25,7 @@ CERTIFIED = AutoLabelPolicy(threshold=0.8, bound=0.04, reason="error at most 4.0
 
 
 def task(**settings: Any) -> TaskTriage:
-    return TaskTriage.of((), TriageSettings(**({"audit_rate": 1e-9} | settings)), "salt")
+    return TaskTriage.of(FreeText(), TriageSettings(**({"audit_rate": 1e-9} | settings)), "salt")
 
 
 def generated(sample_id: str, confidence: float = 0.9, **more: Any) -> TrafficRecorded:
@@ -54,7 +56,7 @@ def generated(sample_id: str, confidence: float = 0.9, **more: Any) -> TrafficRe
 def test_what_is_triaged(change: dict[str, Any], expected: bool) -> None:
     event = generated("s", **change)
     assert triaged(event, task()) is expected
-    labelled = TaskTriage.of(("a", "b"), TriageSettings(), "salt")
+    labelled = TaskTriage.of(Choice(("a", "b")), TriageSettings(), "salt")
     assert not triaged(event, labelled), "a label without scores is no answer to triage"
 
 
@@ -111,6 +113,7 @@ def audit(number: int, said: str, truth: str, confidence: float) -> AuditedPredi
         scores={},
         inclusion_probability=0.05,
         labelled_at=AT + timedelta(seconds=number),
+        correct=is_right(said, truth, {}),
     )
 
 
@@ -129,7 +132,9 @@ def test_scores_are_foreign_to_a_task_of_free_text() -> None:
         def audits(self, _task: str, _release: str) -> list[AuditedPrediction]:
             return []
 
-    triager = Triager({"replies": ((), TriageSettings(audit_rate=1.0))}, NoAudits(), salt="salt")
+    triager = Triager(
+        {"replies": (FreeText(), TriageSettings(audit_rate=1.0))}, NoAudits(), salt="salt"
+    )
     triager.accept(generated("s"))
     [made] = triager([generated("s")])
     assert isinstance(made, ReviewRequested)

@@ -23,7 +23,7 @@ from flywheel.datasets.config import DatasetSettings
 from flywheel.datasets.labelled_file import UnusableLines, read_labelled
 from flywheel.errors import RequestError
 from flywheel.gateway.requests import check_content
-from flywheel.review.agreement import same_as
+from flywheel.kinds import Choice, FreeText
 from flywheel.triage.config import ExpertRule
 from flywheel.triage.rules import Rules
 
@@ -55,7 +55,7 @@ def texts(samples: list[LabelledSample], folder: Path) -> dict[Part, list[str]]:
     build_dataset(
         samples,
         DatasetSettings(holdout_share=0.3),
-        ("a", "b"),
+        Choice(("a", "b")),
         task="t",
         watermark="1",
         parent=None,
@@ -78,7 +78,7 @@ def test_invisible_characters_make_no_other_text(text: str, among: list[tuple[in
         other = other[:cut] + character + other[cut:]
     assert normalised(without_invisible(text)) == normalised(without_invisible(other))
     assert same_text(text, other)
-    assert same_as(())(text) == same_as(())(other)
+    assert FreeText().agreeing(text) == FreeText().agreeing(other)
     assert normalised(normalised(other)) == normalised(other)
     assert is_blank(text) == is_blank(other) == (normalised(text) == "")
 
@@ -151,7 +151,7 @@ def test_what_is_no_text_is_none_on_every_way_in(tmp_path: Path, text: str, prob
     for fields in ({"text": text, "label": "a"}, {"text": "a", "label": text}):
         file.write_text(json.dumps(fields), "utf-8")
         with pytest.raises(UnusableLines, match=problem.replace("the text ", "")):
-            read_labelled(file, ())
+            read_labelled(file, FreeText())
 
 
 def rules(*patterns: str, label: str | None = None) -> Rules:

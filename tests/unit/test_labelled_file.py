@@ -8,6 +8,7 @@ import pytest
 
 from flywheel.datasets.labelled_file import UnusableLines, read_labelled
 from flywheel.errors import RejectedEvent
+from flywheel.kinds import Choice
 
 LABELS = ("billing", "outage", "other")
 
@@ -19,12 +20,12 @@ def written(folder: Path, content: str | bytes, name: str = "file.jsonl") -> Pat
 
 
 def read(path: Path) -> list[tuple[int, str, str]]:
-    return [(row.line, row.text, row.label) for row in read_labelled(path, LABELS)]
+    return [(row.line, row.text, row.label) for row in read_labelled(path, Choice(LABELS))]
 
 
 def problems(path: Path) -> dict[int, str]:
     with pytest.raises(UnusableLines) as caught:
-        read_labelled(path, LABELS, {"billing": "Money matters"})
+        read_labelled(path, Choice(LABELS), {"billing": "Money matters"})
     return dict(caught.value.problems)
 
 
@@ -90,7 +91,7 @@ def test_every_bad_line_is_said_at_once_with_what_was_meant(tmp_path: Path) -> N
     assert found[9] == "the text has a NUL"
     assert found[10] == "the text holds half of a surrogate pair"
     with pytest.raises(UnusableLines) as caught:
-        read_labelled(path, LABELS)
+        read_labelled(path, Choice(LABELS))
     first, *rest = str(caught.value).splitlines()
     assert first == f"8 of 9 lines of {path} cannot be used; nothing was brought in"
     assert len(rest) == 8
@@ -99,7 +100,7 @@ def test_every_bad_line_is_said_at_once_with_what_was_meant(tmp_path: Path) -> N
 def test_of_many_bad_lines_the_first_are_listed(tmp_path: Path) -> None:
     path = written(tmp_path, "x\n" * 50)
     with pytest.raises(UnusableLines) as caught:
-        read_labelled(path, LABELS)
+        read_labelled(path, Choice(LABELS))
     assert len(caught.value.problems) == 50
     assert str(caught.value).endswith("\n  and 30 more")
 
@@ -137,7 +138,7 @@ def test_a_first_line_too_long_for_a_header_is_named(tmp_path: Path) -> None:
     endless = "a" * 1_500_000
     assert list(problems(written(tmp_path, endless, "f.txt"))) == [1]
     with pytest.raises(RejectedEvent, match="is no header that names"):
-        read_labelled(written(tmp_path, endless, "f.csv"), LABELS)
+        read_labelled(written(tmp_path, endless, "f.csv"), Choice(LABELS))
 
 
 @pytest.mark.parametrize(
@@ -156,4 +157,4 @@ def test_a_file_that_is_something_else_is_named(
     tmp_path: Path, content: str | bytes, name: str, said: str
 ) -> None:
     with pytest.raises(RejectedEvent, match=said):
-        read_labelled(written(tmp_path, content, name), LABELS)
+        read_labelled(written(tmp_path, content, name), Choice(LABELS))

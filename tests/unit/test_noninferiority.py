@@ -13,7 +13,7 @@ from scipy.stats import binom
 from flywheel.compression.compare import verdict
 from flywheel.evaluation.config import GateSettings
 from flywheel.evaluation.gate import decide
-from flywheel.evaluation.metrics import Prediction
+from flywheel.kinds.predictions import Prediction
 from flywheel.rollout.analysis.simulation import critical_score
 from flywheel.statistics.noninferiority import exact_p, lower_bound, no_worse, score
 from flywheel.statistics.sample_size import holdout_advice, power, samples_needed

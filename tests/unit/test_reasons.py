@@ -9,6 +9,7 @@ from triage_samples import LABELS, answered
 
 from flywheel.contracts.events import ReviewRequested
 from flywheel.contracts.reasons import before_answering
+from flywheel.kinds import Choice, FreeText
 from flywheel.triage.config import ExpertRule, TriageSettings
 from flywheel.triage.decide import TaskTriage, decide
 from flywheel.triage.policy import AutoLabelPolicy, certify
@@ -23,12 +24,12 @@ SETTINGS = TriageSettings(
 def requests() -> Iterator[ReviewRequested]:
     """Every kind of request that triage makes, of answers of every confidence."""
     policy: AutoLabelPolicy = certify([], SETTINGS)
-    for labels in (LABELS, ()):
-        task = TaskTriage.of(labels, SETTINGS, "salt")
+    for answers in (Choice(LABELS), FreeText()):
+        task = TaskTriage.of(answers, SETTINGS, "salt")
         for index in range(400):
             text = "a journalist asks" if index % 7 == 0 else f"text {index}"
             event = answered(f"s{index}", 0.3 + 0.7 * index / 400, content=text)
-            if not labels:
+            if not answers.scored:
                 event = answered(f"t{index}", 0.1 + index / 500, content=text, scores={})
             made = decide(event, task, policy, {}).event
             if isinstance(made, ReviewRequested):

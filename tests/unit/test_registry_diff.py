@@ -14,7 +14,9 @@ from flywheel.contracts.layout import RELEASES
 from flywheel.contracts.release import Release
 from flywheel.errors import ArtefactError
 from flywheel.evaluation.evaluate import write_predictions
-from flywheel.evaluation.metrics import Prediction, measure
+from flywheel.evaluation.metrics import measure
+from flywheel.kinds import Choice
+from flywheel.kinds.predictions import Prediction
 from flywheel.registry.diff import diff, read_files
 from flywheel.registry.release_folder import PREDICTIONS_FILE, sweep
 
@@ -37,7 +39,7 @@ def released(state: Path, name: str, answers: str, **given: Any) -> Release:
     ]
     state.mkdir(exist_ok=True)
     write_predictions(state / "answers.jsonl", predictions)
-    metrics = measure(predictions, LABELS, 0.95)
+    metrics = measure(predictions, Choice(LABELS), 0.95)
     extras = {PREDICTIONS_FILE: state / "answers.jsonl"}
     return make_release(state, name=name, metrics=metrics, extras=extras, **given)
 

@@ -17,6 +17,7 @@ from flywheel.contracts.stores import LabelledSample
 from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
 from flywheel.errors import ConfigurationError, RejectedEvent
+from flywheel.kinds import Choice
 from flywheel.task_settings import TaskSettings
 from flywheel.triage.config import TriageSettings
 from flywheel.triage.triager import Triager
@@ -30,7 +31,7 @@ def triager(*retired: str) -> Triager:
     # Certified: whatever it is this sure of becomes a label by itself.
     audits = MemoryAuditLog(*audit_events("questions-abc", audited([0.5] * 100, [False] * 100)))
     return Triager(
-        {"questions": (LEFT, NEVER)}, audits, salt="salt", retired={"questions": retired}
+        {"questions": (Choice(LEFT), NEVER)}, audits, salt="salt", retired={"questions": retired}
     )
 
 
@@ -56,9 +57,9 @@ def test_what_experts_had_settled_is_still_taken() -> None:
         sample_id="s", value="LOC", annotators=("ada",), agreement=1.0,
         inclusion_probability=1.0, audit=False,
     )  # fmt: skip
-    configured({"questions": (*LEFT, "LOC")})(settled)
+    configured({"questions": Choice((*LEFT, "LOC"))})(settled)
     with pytest.raises(RejectedEvent):
-        configured({"questions": LEFT})(settled)
+        configured({"questions": Choice(LEFT)})(settled)
 
 
 def samples() -> list[LabelledSample]:
@@ -75,7 +76,7 @@ def samples() -> list[LabelledSample]:
 
 def build(folder: Path, *retired: str):  # type: ignore[no-untyped-def]
     return build_dataset(
-        samples(), DatasetSettings(), LEFT, task="questions", watermark="e99", parent=None,
+        samples(), DatasetSettings(), Choice(LEFT), task="questions", watermark="e99", parent=None,
         folder=folder, retired=retired,
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from triage_samples import LABELS, answered
 from flywheel.contracts.events import LabelRecorded, ReviewRequested
 from flywheel.contracts.ids import derived_id, new_id
 from flywheel.errors import RejectedEvent
+from flywheel.kinds import Choice
 from flywheel.triage.config import ExpertRule, TriageSettings
 from flywheel.triage.decide import (
     Decision,
@@ -30,7 +31,9 @@ CERTIFIED = AutoLabelPolicy(threshold=0.8, bound=0.04, reason="error at most 4.0
 
 
 def task(**settings: Any) -> TaskTriage:
-    return TaskTriage.of(LABELS, TriageSettings(**({"audit_rate": 1e-9} | settings)), "salt")
+    return TaskTriage.of(
+        Choice(LABELS), TriageSettings(**({"audit_rate": 1e-9} | settings)), "salt"
+    )
 
 
 def kinds(decisions: list[Decision]) -> dict[str, int]:

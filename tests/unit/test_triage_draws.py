@@ -5,6 +5,7 @@ from __future__ import annotations
 from triage_samples import LABELS, answered
 
 from flywheel.contracts.ids import unit_fraction
+from flywheel.kinds import Choice
 from flywheel.triage.audit import drawn_for_audit
 from flywheel.triage.config import TriageSettings
 from flywheel.triage.decide import TaskTriage, decide
@@ -46,7 +47,9 @@ def test_ids_chosen_by_any_hash_that_clients_know_are_drawn_like_others() -> Non
 def test_no_client_can_see_to_it_that_its_unsure_samples_are_not_asked_about() -> None:
     ids = [f"id-{n}" for n in range(9000) if unit_fraction(f"id-{n}", "unsure") > 0.9]
     for salt in SALTS:
-        task = TaskTriage.of(LABELS, TriageSettings(audit_rate=1e-9, uncertain_share=0.5), salt)
+        task = TaskTriage.of(
+            Choice(LABELS), TriageSettings(audit_rate=1e-9, uncertain_share=0.5), salt
+        )
         kinds = [decide(answered(one, 0.4), task, NOTHING_CERTIFIED, {}).kind for one in ids]
         assert kinds.count("unsure") > 0.3 * len(ids)
 
@@ -60,4 +63,4 @@ def test_tasks_do_not_draw_the_same_samples() -> None:
 def test_whoever_knows_the_salt_draws_alike_and_nobody_is_told_it() -> None:
     ids = [f"id-{n}" for n in range(500)]
     assert drawn(ids, "salt") == drawn(ids, "salt") != drawn(ids, "other salt")
-    assert "the secret" not in repr(TaskTriage.of(LABELS, TriageSettings(), "the secret"))
+    assert "the secret" not in repr(TaskTriage.of(Choice(LABELS), TriageSettings(), "the secret"))

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from triage_samples import audited
 
+from flywheel.kinds.signals import recalibrated, signals
 from flywheel.triage.calibration import fit_temperature
-from flywheel.triage.signals import recalibrated, signals, with_history
+from flywheel.triage.history import with_history
 
 scores = st.dictionaries(
     st.sampled_from("ABCDEF"), st.floats(0, 1, allow_nan=False), min_size=1, max_size=6

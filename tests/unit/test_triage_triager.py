@@ -13,6 +13,7 @@ from flywheel.contracts.events import LabelRecorded, ShadowRecorded
 from flywheel.contracts.ids import new_id
 from flywheel.contracts.stores import AuditedPrediction
 from flywheel.errors import RejectedEvent, StorageError
+from flywheel.kinds import Choice
 from flywheel.triage.config import ExpertRule, TriageSettings
 from flywheel.triage.triager import Triager
 
@@ -33,7 +34,7 @@ class Clock:
 
 
 def triager(audits: MemoryAuditLog, settings: TriageSettings = QUIET, **more: object) -> Triager:
-    return Triager({"questions": (LABELS, settings)}, audits, salt="salt", **more)  # type: ignore[arg-type]
+    return Triager({"questions": (Choice(LABELS), settings)}, audits, salt="salt", **more)  # type: ignore[arg-type]
 
 
 GOOD = audited([0.5 + i / 200 for i in range(100)], [False] * 100)
@@ -83,6 +84,7 @@ def test_audits_that_a_rule_decides_do_not_vouch_for_the_release() -> None:
             inclusion_probability=0.05,
             labelled_at=AT,
             text="where is Rome",
+            correct=True,
         )
         for i in range(100)
     ]

@@ -52,6 +52,7 @@ def audited(
             scores={"LOC": float(confidence), "NUM": 1.0 - float(confidence)},
             inclusion_probability=float(chance),
             labelled_at=AT + timedelta(seconds=index),
+            correct=not bad,
         )
         for index, (confidence, bad, chance) in enumerate(
             zip(confidences, wrong, chances, strict=True)

@@ -6,6 +6,7 @@ export class TextAnswer {
   constructor(form, { changed, typed, say, submit, flash, longest }) {
     Object.assign(this, { changed, typed, say, submit, flash, longest });
     this.box = form.querySelector("#text");
+    this.sendsByCtrlEnter = true; // Enter alone ends a line
     this.item = null;
     this.mine = ""; // what was written before the model's answer was asked back
     this.box.addEventListener("input", () => {

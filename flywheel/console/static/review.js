@@ -2,6 +2,7 @@
 
 import { Drafts } from "./drafts.js";
 import { Outbox, post, problemOf, silence } from "./outbox.js";
+import { showInput } from "./review-input.js";
 import { LabelAnswer } from "./review-labels.js";
 import { Notices, isolated } from "./review-notices.js";
 import { Session } from "./review-session.js";
@@ -46,10 +47,8 @@ const say = (words) => { el("say").textContent = words; };
 const changed = () => { el("submit").disabled = answerBox.value === null; };
 // Kept as they are typed: nobody knows when the session or the browser ends.
 const typed = (words) => drafts.keep(queue[0]?.sample_id, annotator, words);
-const freely = root.dataset.kind === "text";
-const answerBox = freely
-  ? new TextAnswer(el("answer"), { changed, typed, say, submit, flash, longest: Number(root.dataset.longest) })
-  : new LabelAnswer(el("answer"), { changed, say });
+const Answer = { choice: LabelAnswer, free_text: TextAnswer }[root.dataset.answers];
+const answerBox = new Answer(el("answer"), { changed, typed, say, submit, flash, longest: Number(root.dataset.longest) });
 
 function ago(iso) {
   const seconds = Math.max(0, (Date.now() - new Date(iso)) / 1000);
@@ -77,8 +76,7 @@ function render() {
   }
   if (el("sample").dataset.id === item.sample_id) return;
   el("sample").dataset.id = item.sample_id;
-  el("sample-text").textContent = item.text;
-  el("sample-text").scrollTop = 0;
+  showInput(el("sample-text"), item, task);
   answerBox.show(item, drafts.of(item.sample_id, annotator) ?? session.given(item.sample_id));
   shownAt = performance.now();
   away = 0;
@@ -363,7 +361,7 @@ function keyOf(event) {
 }
 
 document.addEventListener("keydown", (event) => {
-  if (freely && event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.isComposing
+  if (answerBox.sendsByCtrlEnter && event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.isComposing
       && !event.repeat && !document.querySelector("dialog[open]")) {
     event.preventDefault();
     submit();

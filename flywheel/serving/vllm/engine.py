@@ -13,6 +13,7 @@ from pathlib import Path
 
 from flywheel.contracts.model_folder import ModelDescription
 from flywheel.errors import FlywheelError, Unavailable
+from flywheel.kinds import answers_of
 from flywheel.serving.config import VllmSettings
 from flywheel.serving.engine import Classifier, Generator
 from flywheel.serving.vllm.arguments import server_arguments, server_environment
@@ -217,5 +218,5 @@ def _served(
     if about.kind == "encoder":
         positions = int(read_config(checked.model).get("max_position_embeddings") or 512)
         return VllmEncoder(lease, release, checked.folder, about, positions)
-    kind = VllmWriter if about.output == "text" else VllmChooser
-    return kind(lease, release, checked.model, about, settings.parallel)
+    answering = VllmChooser if answers_of(about.output).scored else VllmWriter
+    return answering(lease, release, checked.model, about, settings.parallel)

@@ -11,6 +11,7 @@ from flywheel.contracts.dataset_folder import DatasetLine
 from flywheel.contracts.labels import AUTOMATIC
 from flywheel.contracts.model_folder import Output, Prompt
 from flywheel.errors import ConfigurationError, PipelineError
+from flywheel.kinds import answers_of
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,14 @@ def encode(
     fit the tokenizer, PipelineError when fewer than two labels are there to tell apart.
     """
     chat = Chat(tokenizer, prompt)
-    letters = chat.letters(labels) if output == "label" else {}
+    chosen = answers_of(output).scored
+    letters = chat.letters(labels) if chosen else {}
     if not lines:
         raise PipelineError("the training part is empty: label more")
-    if output == "text":
-        answers = _texts(lines, chat, tokenizer, prompt.max_answer_tokens)
-    else:
+    if chosen:
         answers = _letters(lines, letters)
+    else:
+        answers = _texts(lines, chat, tokenizer, prompt.max_answer_tokens)
     cut = 0
     samples = []
     for line, answer in zip(lines, answers, strict=True):

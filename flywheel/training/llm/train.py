@@ -31,6 +31,7 @@ from flywheel.contracts.model_folder import (
 )
 from flywheel.contracts.witness import WITNESS_FILE
 from flywheel.errors import ArtefactError, ConfigurationError
+from flywheel.kinds import answers_of
 from flywheel.training.config import LoraSettings, TrainingSettings
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def train_llm(
     model.save(folder, bases / base.id)
     shutil.copyfile(run.work / LOG_FILE, folder / LOG_FILE)
     described = order.description(folder, manifest, base, base_name, encoded.letters)
-    if encoded.letters:
+    if answers_of(described.output).scored:
         write_json(folder / WITNESS_FILE, model.witness(bases / base.id, described))
     write_description(folder, described)
     report = LlmTrainingReport(

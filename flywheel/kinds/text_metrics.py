@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flywheel.contracts.answers import normalised
-from flywheel.evaluation.metrics import Prediction
+from flywheel.kinds.predictions import Prediction
 
 
 def measure_text(predictions: Sequence[Prediction]) -> dict[str, Any]:
