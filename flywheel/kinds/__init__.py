@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from flywheel.contracts.model_folder import Output
-from flywheel.kinds import classification, generation
+from flywheel.kinds import classification, dialogue, generation
 from flywheel.kinds.answers import Answers
 from flywheel.kinds.choice import LETTERS, Choice
 from flywheel.kinds.free_text import FreeText
@@ -27,8 +27,10 @@ __all__ = [
     "of",
 ]
 
-KindName: TypeAlias = Literal["classification", "generation"]
-KINDS: dict[str, Kind] = {module.KIND.name: module.KIND for module in (classification, generation)}
+KindName: TypeAlias = Literal["classification", "generation", "dialogue"]
+KINDS: dict[str, Kind] = {
+    module.KIND.name: module.KIND for module in (classification, generation, dialogue)
+}
 
 
 def of(name: str) -> Kind:
