@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from flywheel.contracts.model_folder import Output
-from flywheel.kinds import classification, dialogue, generation
+from flywheel.kinds import classification, dialogue, generation, image_classification
 from flywheel.kinds.answers import Answers
 from flywheel.kinds.choice import LETTERS, Choice
 from flywheel.kinds.free_text import FreeText
@@ -27,9 +27,10 @@ __all__ = [
     "of",
 ]
 
-KindName: TypeAlias = Literal["classification", "generation", "dialogue"]
+KindName: TypeAlias = Literal["classification", "generation", "dialogue", "image-classification"]
 KINDS: dict[str, Kind] = {
-    module.KIND.name: module.KIND for module in (classification, generation, dialogue)
+    module.KIND.name: module.KIND
+    for module in (classification, generation, dialogue, image_classification)
 }
 
 

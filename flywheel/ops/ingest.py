@@ -21,6 +21,7 @@ from flywheel.datasets.labelled_file import LabelledFile, Row, UnusableLines, re
 from flywheel.errors import MalformedEvent, StorageError
 from flywheel.kinds import FileReader, TaskKind
 from flywheel.settings import FlywheelSettings
+from storage.objects import open_artefacts
 from storage.workspace import open_database
 from streams.topics import await_broker
 
@@ -87,6 +88,10 @@ def ingest_file(
     await_broker(settings.kafka)
     rows, standing = _known(settings, task, last)
     events, unchanged = _all_events(task, path, rows, standing, split, annotator, read.unit)
+    # Nothing may name an image that is not there.
+    artefacts = open_artefacts(settings)
+    for image in dict.fromkeys(image for _, row in rows for image in row.images):
+        artefacts.put_bytes(image.data)
     if events:
         publisher = KafkaPublisher(settings.kafka, "flywheel-ingest")
         try:

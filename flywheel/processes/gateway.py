@@ -22,6 +22,7 @@ from flywheel.processes.process import begin
 from flywheel.rollout.servers import PolledServers
 from flywheel.serving.client import probes
 from flywheel.settings import FlywheelSettings
+from storage.objects import open_artefacts
 from streams.follower import Follower
 from streams.lettering import lettering
 
@@ -61,6 +62,7 @@ def run_gateway(settings: FlywheelSettings) -> int:
         source_limits=limits,
         checks={"champions": answering.all_tasks},
         names=own_names(gateway.host, keys=bool(gateway.api_keys), allowed=gateway.allowed_hosts),
+        keep_image=open_artefacts(settings).put_bytes,
     )
     server = HttpServer(
         app,

@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from flywheel.compression.config import CompressionSettings
+from flywheel.contracts.artefacts import Address
 from flywheel.contracts.labels import AUTOMATIC
 from flywheel.contracts.model_folder import Prompt, read_description
 from flywheel.datasets.config import DatasetSettings
@@ -55,6 +56,7 @@ def _empty(folder: Path) -> Path:
 def _build(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> None:
     from flywheel.datasets.build import automatic_weights, build_dataset
     from storage.features.rates import correction_rates
+    from storage.objects import open_artefacts
     from storage.workspace import open_database
 
     told = dict(params["dataset"])
@@ -73,6 +75,7 @@ def _build(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> Non
         # The worker writes it, into its own workspace.
         _log.warning("no feature history lies here: automatic labels weigh alike", task=task)
     rates = correction_rates(settings.layout.features, task, moments)
+    artefacts = open_artefacts(settings)
     manifest = build_dataset(
         samples,
         dataset,
@@ -85,6 +88,7 @@ def _build(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> Non
         retired=retired,
         weights=automatic_weights(automatic, senders, rates),
         salt=salt,
+        image_bytes=lambda image: artefacts.read(Address("file", image.sha256)),
     )
     _log.info("dataset built", task=task, version=manifest.version)
 
