@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -21,14 +21,23 @@ from flywheel.errors import RejectedEvent
 from flywheel.kinds import TaskKind
 from flywheel.kinds.reading import LARGEST_FILE
 
+# Keeps the bytes of an image under their digest.
+KeepImage = Callable[[bytes], object]
+
+
+def _forget(_data: bytes) -> None:
+    """For whoever only wants to know what a file says."""
+
 
 def read_inputs(
     path: Path,
     task: TaskKind,
     titles: Mapping[str, str] | None = None,
     format: Format | None = None,
+    keep: KeepImage = _forget,
 ) -> LabelledFile:
-    """Every sample of a file. What a line names, such as an image, is looked for beside the file.
+    """Every sample of a file. What a line names, such as an image, is looked for beside the file;
+    ``keep`` gets each image as it is read, also where a later line turns out to be wrong.
 
     Raises UnusableLines with every line that is wrong, RejectedEvent for a file of another format,
     or that is empty.
@@ -54,7 +63,9 @@ def read_inputs(
         if (problem := label_problem(label, task.answers, titles or {})) is not None:
             problems.append((number, problem))
         else:
-            rows.append(Row(number, found.content, str(label), found.images))
+            for image in found.images:
+                keep(image.data)
+            rows.append(Row(number, found.content, str(label)))
     if problems:
         count = sum(1 for line in lines if line.strip())
         raise UnusableLines(path, sorted(problems), count, "line", f"; {taken}")

@@ -29,7 +29,6 @@ from flywheel.datasets.file_formats import (
 from flywheel.datasets.label_fields import LeftOut, Unusable
 from flywheel.errors import RejectedEvent
 from flywheel.kinds import Answers
-from flywheel.kinds.reading import Image
 
 _DELIMITERS = (",", ";", "\t", "|")
 _LISTED = 20
@@ -53,7 +52,6 @@ class Row(msgspec.Struct, frozen=True):
     line: int
     content: Content
     label: str
-    images: tuple[Image, ...] = ()
 
     @property
     def text(self) -> str:

@@ -16,7 +16,7 @@ from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.sample import Content, fingerprint
 from flywheel.contracts.stores import SeedLabel
 from flywheel.datasets.file_formats import Format
-from flywheel.datasets.input_lines import read_inputs
+from flywheel.datasets.input_lines import KeepImage, read_inputs
 from flywheel.datasets.labelled_file import LabelledFile, Row, UnusableLines, read_labelled
 from flywheel.errors import MalformedEvent, StorageError
 from flywheel.kinds import FileReader, TaskKind
@@ -26,9 +26,11 @@ from storage.workspace import open_database
 from streams.topics import await_broker
 
 _NAMESPACE = uuid.UUID("7d1f5bb6-3a0c-5f0e-9a3e-2f3b8a7c1d42")
-Reader = Callable[[Path, TaskKind, Mapping[str, str], Format | None], LabelledFile]
+Reader = Callable[[Path, TaskKind, Mapping[str, str], Format | None, KeepImage], LabelledFile]
 _READ: Mapping[FileReader, Reader] = {
-    "texts": lambda path, task, titles, format: read_labelled(path, task.answers, titles, format),
+    "texts": lambda path, task, titles, format, _keep: read_labelled(
+        path, task.answers, titles, format
+    ),
     "lines": read_inputs,
 }
 # How long a file waits for the worker, so as to know what stands already.
@@ -76,22 +78,25 @@ def ingest_file(
 ) -> Ingested:
     """Publish a file's samples and labels, all of them or none.
 
-    The whole file is read and encoded before anything is sent. What stands already is not said
+    The whole file is read and encoded, and its images kept, before anything is sent. What stands already is not said
     again, so a file brought in twice counts once; a label that goes back to an earlier one is
     said. Raises RejectedEvent naming every bad line, BrokerError without Kafka.
     """
     from streams.publisher import KafkaPublisher
 
     of_task = settings.task(task)
-    read = _READ[of_task.of_kind.reader](path, of_task.task_kind, of_task.label_titles, format)
+    read = _READ[of_task.of_kind.reader](
+        path,
+        of_task.task_kind,
+        of_task.label_titles,
+        format,
+        # Nothing may name an image that is not there.
+        open_artefacts(settings).put_bytes,
+    )
     last = {fingerprint(row.content): row for row in read}
     await_broker(settings.kafka)
     rows, standing = _known(settings, task, last)
     events, unchanged = _all_events(task, path, rows, standing, split, annotator, read.unit)
-    # Nothing may name an image that is not there.
-    artefacts = open_artefacts(settings)
-    for image in dict.fromkeys(image for _, row in rows for image in row.images):
-        artefacts.put_bytes(image.data)
     if events:
         publisher = KafkaPublisher(settings.kafka, "flywheel-ingest")
         try:

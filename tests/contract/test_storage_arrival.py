@@ -168,6 +168,9 @@ class SamePipeline:
     def run(self, task: str, stage: str) -> None:
         return
 
+    def stages(self, task: str) -> tuple[str, ...]:
+        return ("train",)
+
     def commit_dataset(self, task: str) -> DatasetVersioned:
         with self._database.transaction(read_only=True) as tx:
             (sample,) = tx.labels.settled(task, self._watermark)
@@ -248,3 +251,32 @@ def test_a_turn_that_makes_an_old_release_again_says_so(database: Database) -> N
 def gather(database: Database, task: str) -> Facts:
     with database.transaction() as tx:
         return trainer.gather(tx, task)
+
+
+class NoModel(SamePipeline):
+    """A pipeline of a kind that no model is made of."""
+
+    def stages(self, task: str) -> tuple[str, ...]:
+        return ()
+
+    def assemble(self, *_: object) -> GateRefusal:
+        raise AssertionError("there is nothing to assemble")
+
+
+def test_a_turn_of_a_kind_without_models_ends_with_its_dataset(database: Database) -> None:
+    with database.transaction() as tx:
+        tx.label_intake.record_samples([traffic("s")])
+    record(database, dated(by_files("a"), timedelta()))
+    turn = make_turn(
+        TASK,
+        Start(reason="a test"),
+        NoModel(database),
+        None,  # type: ignore[arg-type]
+        lambda: database.transaction("trainer"),
+    )
+    assert (turn.state, turn.error, turn.release) == ("succeeded", None, None)
+    assert turn.dataset_version == "d-a"
+    with database.transaction(read_only=True) as tx:
+        latest = tx.datasets.latest(TASK)
+    assert latest is not None
+    assert latest.version == "d-a"

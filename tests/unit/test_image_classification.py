@@ -94,10 +94,11 @@ def test_a_file_names_images_beside_it_or_holds_them(tmp_path: Path) -> None:
         {"image": "pictures/disc.jpg", "label": "disc"},
         {"image": data_url(PICTURE), "text": "teal", "label": "square"},
     )
-    one, two = read_inputs(file, TASK)
+    kept: list[bytes] = []
+    one, two = read_inputs(file, TASK, keep=kept.append)
     assert (one.content, one.label) == (shown(image_of(jpeg).part), "disc")
     assert (two.content, two.label) == (shown(PART, "teal"), "square")
-    assert [image.data for image in (*one.images, *two.images)] == [jpeg, PICTURE]
+    assert kept == [jpeg, PICTURE]
 
 
 @pytest.mark.parametrize(
@@ -250,7 +251,8 @@ def test_a_dataset_is_exported_with_its_images_as_it_is_ingested(tmp_path: Path)
     samples = [labelled(0, shown(first, "teal")), labelled(1, shown(second))]
     build(tmp_path / "data", samples, image_bytes=kept.__getitem__)
     export_dataset(tmp_path / "data", KIND, tmp_path / "out")
-    (held,) = read_inputs(tmp_path / "out" / "holdout.jsonl", TASK)
-    (trained,) = read_inputs(tmp_path / "out" / "train.jsonl", TASK)
-    assert (held.content, held.images[0].data) == (shown(first, "teal"), PICTURE)
-    assert (trained.content, trained.images[0].data) == (shown(second), other)
+    found: list[bytes] = []
+    (held,) = read_inputs(tmp_path / "out" / "holdout.jsonl", TASK, keep=found.append)
+    (trained,) = read_inputs(tmp_path / "out" / "train.jsonl", TASK, keep=found.append)
+    assert (held.content, trained.content) == (shown(first, "teal"), shown(second))
+    assert found == [PICTURE, other]
