@@ -106,7 +106,7 @@ class TaskSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _without_model(cls, told: Any) -> Any:
-        kind = KINDS.get(told.get("kind", USUAL)) if isinstance(told, dict) else None
+        kind = KINDS.get(str(told.get("kind", USUAL))) if isinstance(told, dict) else None
         if kind is None or kind.models:
             return told
         if named := sorted(MODEL_KEYS & told.keys()):

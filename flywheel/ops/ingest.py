@@ -78,9 +78,9 @@ def ingest_file(
 ) -> Ingested:
     """Publish a file's samples and labels, all of them or none.
 
-    The whole file is read and encoded, and its images kept, before anything is sent. What stands already is not said
-    again, so a file brought in twice counts once; a label that goes back to an earlier one is
-    said. Raises RejectedEvent naming every bad line, BrokerError without Kafka.
+    The whole file is read and encoded, and its images kept, before anything is sent. What stands
+    already is not said again, so a file brought in twice counts once; a label that goes back to an
+    earlier one is said. Raises RejectedEvent naming every bad line, BrokerError without Kafka.
     """
     from streams.publisher import KafkaPublisher
 

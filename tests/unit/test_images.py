@@ -80,3 +80,8 @@ def test_a_file_that_is_too_large_is_refused() -> None:
 def test_what_an_url_says_must_be_so(url: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         image_of_url(url)
+
+
+def test_a_jpeg_that_is_cut_short_is_kept_as_it_is() -> None:
+    data = picture("image/jpeg", (64, 64))
+    assert image_of(data[: len(data) // 2 + 200]).part.width == 64
