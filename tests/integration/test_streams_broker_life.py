@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,8 @@ from flywheel.errors import WorkspaceError
 from flywheel.settings import KafkaSettings
 from streams.local_broker import LocalBroker
 from streams.local_broker.answers import answers
+from streams.local_broker.jars import cache_folder
+from streams.local_broker.runtime import Runtime, kafka_runtime
 from streams.publisher import KafkaPublisher
 from streams.reading import read_topic
 from streams.topics import ensure_topics
@@ -74,3 +77,37 @@ def test_a_broker_from_its_first_start_to_its_reset(tmp_path: Path) -> None:
         probe.bind(("127.0.0.1", port))
     broker.reset()
     assert broker.status().cluster_id is None
+
+
+def test_java_takes_the_cache_of_its_classes_and_goes_without_one_that_is_not_its_own(
+    tmp_path: Path,
+) -> None:
+    # Another worker may be making it.
+    eventually(lambda: kafka_runtime(cache_folder()).classes is not None, 150)
+    runtime = kafka_runtime(cache_folder())
+    assert took(runtime, tmp_path)
+    foreign = tmp_path / "foreign.aot"
+    foreign.write_bytes(b"none of yours")
+    assert not took(Runtime(runtime.java, runtime.jars, foreign), tmp_path)
+    assert runtime.classes is not None
+    shutil.copy(runtime.classes, foreign)
+    with foreign.open("r+b") as file:
+        file.truncate(foreign.stat().st_size // 2)
+    assert not took(Runtime(runtime.java, runtime.jars, foreign), tmp_path)
+
+
+def took(runtime: Runtime, folder: Path) -> bool:
+    """Whether a program of Kafka's, which does its work, loads its classes from the cache."""
+    logs = folder / "log4j2.properties"
+    logs.write_text("rootLogger.level = off\n")
+    command = runtime.command(logs, "kafka.tools.StorageTool", "random-uuid")
+    loaded = folder / "loaded.log"
+    done = subprocess.run(
+        [command[0], f"-Xlog:class+load:file={loaded}", *command[1:]],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(done.stdout.strip()) == 22, "an id in base64"
+    [line] = [line for line in loaded.read_text().splitlines() if ".StorageTool source:" in line]
+    return "shared objects file" in line
