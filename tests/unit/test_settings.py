@@ -3,66 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from settings_file import LABELS, TASK, load, template
 
-from flywheel.contracts.addresses import LOOPBACK_NAMES, own_names
-from flywheel.contracts.configuration import Settings, table_of
 from flywheel.errors import ConfigurationError, WorkspaceError
-from flywheel.ops.template import DEFAULTS, default_of, flywheel_toml
-from flywheel.settings import FlywheelSettings, load_settings
+from flywheel.ops.template import default_of, flywheel_toml
+from flywheel.settings import load_settings
 from flywheel.training.config import ENCODER_ONLY, LoraSettings
-
-LABELS = ["animal", "plant"]
-KEY, OTHER = "a-key-of-sixteen", "another-key-of-more"
-TASK = """
-[tasks.species]
-labels = ["animal", "plant"]
-training.base_model = "/models/base"
-"""
-
-
-def load(folder: Path, text: str, **environ: str) -> FlywheelSettings:
-    (folder / "flywheel.toml").write_text(text, "utf-8")
-    return load_settings(folder, environ)
-
-
-def template(**values: object) -> str:
-    return flywheel_toml("species", LABELS, "/models/base", values=values)
-
-
-def test_the_template_is_valid_and_means_what_it_says(tmp_path: Path) -> None:
-    settings = load(tmp_path, template(audit_rate=0.125, **{"training.epochs": 7}))
-    task = settings.task("species")
-    assert task.labels == ("animal", "plant")
-    assert task.triage.audit_rate == 0.125
-    assert task.training.epochs == 7
-    assert settings.kafka.local
-    assert settings.kafka.servers == f"127.0.0.1:{DEFAULTS['kafka_port']}"
-
-
-def test_quotes_and_other_letters_in_titles_survive(tmp_path: Path) -> None:
-    text = flywheel_toml(
-        "species", LABELS, "/m", title='What "is" it? é 漢', label_titles={"animal": 'an "animal"'}
-    )
-    task = load(tmp_path, text).task("species")
-    assert task.title == 'What "is" it? é 漢'
-    assert task.label_titles == {"animal": 'an "animal"'}
-
-
-def test_the_commented_rule_of_the_template_works(tmp_path: Path) -> None:
-    lines = []
-    for line in template().splitlines():
-        rule = line.startswith(("# [[tasks", "# name = ", "# pattern = "))
-        lines.append(line.removeprefix("# ") if rule else line)
-    rule = load(tmp_path, "\n".join(lines)).task("species").triage.rules[0]
-    import re
-
-    assert re.search(rule.pattern, "take 20 mg twice")
-    assert not re.search(rule.pattern, "take twenty")
 
 
 @pytest.mark.parametrize(
@@ -211,135 +160,6 @@ def test_a_port_may_be_used_on_two_addresses(tmp_path: Path) -> None:
     assert load(tmp_path, text, **given).console.port == 8080
 
 
-def tables(kind: type[Settings]) -> Iterator[type[Settings]]:
-    yield kind
-    for field in kind.model_fields.values():
-        below = table_of(field.annotation)
-        if below is not None:
-            yield from tables(below)
-
-
-def test_every_setting_says_what_it_does() -> None:
-    silent = [
-        f"{kind.__name__}.{name}"
-        for kind in tables(FlywheelSettings)
-        for name, field in kind.model_fields.items()
-        if not field.description and not table_of(field.annotation) and not field.exclude
-    ]
-    assert silent == []
-
-
-KINDS = [("encoder", "classification"), ("llm", "classification"), ("llm", "generation")]
-
-
-def whole(model: str, kind: str) -> str:
-    labels = LABELS if kind == "classification" else []
-    return flywheel_toml("species", labels, "/models/base", model=model, kind=kind)
-
-
-def test_init_writes_every_key(tmp_path: Path) -> None:
-    written = "\n".join(whole(*one) for one in KINDS)
-    missing = [
-        f"{kind.__name__}.{name}"
-        for kind in tables(FlywheelSettings)
-        for name, field in kind.model_fields.items()
-        if not field.exclude
-        and not table_of(field.annotation)
-        and not re.search(rf"^(# )?{name}( =|: From|: Bearer)", written, re.MULTILINE)
-    ]
-    assert missing == []
-
-
-@pytest.mark.parametrize(("model", "kind"), KINDS)
-def test_init_writes_every_key_at_its_default(tmp_path: Path, model: str, kind: str) -> None:
-    settings = load(tmp_path, whole(model, kind))
-    least = "[serving]\nengine = 'vllm'\n" if model == "llm" else ""
-    least += f"[tasks.species]\nmodel = '{model}'\nkind = '{kind}'\ntitle = 'species'\n"
-    least += f"labels = {LABELS}\n" if kind == "classification" else ""
-    least += "training.base_model = '/models/base'\n"
-    assert settings == load(tmp_path, least)
-
-
-@pytest.mark.parametrize(("model", "kind"), KINDS)
-def test_any_line_that_init_left_commented_is_valid(tmp_path: Path, model: str, kind: str) -> None:
-    lines = whole(model, kind).splitlines()
-    commented = [i for i, line in enumerate(lines) if re.match(r"# (\w+ = |\[)", line)]
-    assert len(commented) > 50
-    example: list[int] = []
-    for i in commented:
-        if lines[i].startswith("# ["):
-            example = [i]
-        elif not (example and lines[i - 1].startswith(("#", " "))):
-            example = []
-        # A table's first keys are required: an example is taken as a whole up to the line.
-        example += [i] if example else []
-        chosen = set(example or [i])
-        text = [line.removeprefix("# ") if n in chosen else line for n, line in enumerate(lines)]
-        if lines[i].startswith("# [[") or (example and "# name =" in lines[i]):
-            continue
-        label = "\n".join(text).replace('label = "…"', 'label = "animal"')
-        load(tmp_path, label)
-
-
-def test_a_secret_in_the_file_is_refused_and_not_repeated(tmp_path: Path) -> None:
-    text = template().replace("[gateway]", '[gateway]\napi_keys = ["s3cret-value"]')
-    with pytest.raises(ConfigurationError, match="FLYWHEEL_GATEWAY_API_KEYS") as caught:
-        load(tmp_path, text)
-    assert "s3cret-value" not in str(caught.value)
-
-
-def test_secrets_from_the_environment_never_show(tmp_path: Path) -> None:
-    settings = load(tmp_path, template(), FLYWHEEL_CONSOLE_API_KEYS=f"{KEY}, {OTHER} ")
-    assert settings.console.keys == (KEY, OTHER)
-    assert KEY not in repr(settings)
-    assert KEY not in str(settings.model_dump())
-
-
-@pytest.mark.parametrize(
-    "variable",
-    ["FLYWHEEL_GATEWAY_API_KEYS", "FLYWHEEL_CONSOLE_API_KEYS", "FLYWHEEL_METRICS_KEY"],
-)
-@pytest.mark.parametrize(
-    ("keys", "says"),
-    [
-        (" ", "blank key"),
-        ("x", "at least"),
-        ("fifteen-letters", "16"),
-        ("a key with spaces in it", "without spaces"),
-        ("a-key-with-ümläuts", "ASCII"),
-    ],
-)
-def test_a_key_that_could_be_guessed_or_not_be_sent_is_refused(
-    tmp_path: Path, variable: str, keys: str, says: str
-) -> None:
-    with pytest.raises(ConfigurationError, match=says) as caught:
-        load(tmp_path, template(), **{variable: keys})
-    assert caught.value.key == variable
-    assert keys not in str(caught.value) or len(keys) < 2
-
-
-@pytest.mark.parametrize("keys", [",", f"{KEY},", f",{KEY}", f"{KEY}, ,{OTHER}"])
-def test_a_blank_key_among_others_is_refused(tmp_path: Path, keys: str) -> None:
-    with pytest.raises(ConfigurationError, match="FLYWHEEL_GATEWAY_API_KEYS: it holds a blank"):
-        load(tmp_path, template(), FLYWHEEL_GATEWAY_API_KEYS=keys)
-
-
-def test_an_empty_variable_is_none(tmp_path: Path) -> None:
-    empty = {"FLYWHEEL_GATEWAY_API_KEYS": "", "FLYWHEEL_METRICS_KEY": ""}
-    settings = load(tmp_path, template(), **empty)
-    assert settings.gateway.keys == settings.monitoring.metrics_keys == ()
-
-
-@pytest.mark.parametrize("section", ["gateway", "console"])
-def test_an_open_address_needs_credentials(tmp_path: Path, section: str) -> None:
-    before, after = template().split(f"[{section}]")
-    text = before + f"[{section}]" + after.replace('host = "127.0.0.1"', 'host = "0.0.0.0"', 1)
-    variable = f"FLYWHEEL_{section.upper()}_API_KEYS"
-    with pytest.raises(ConfigurationError, match=variable):
-        load(tmp_path, text)
-    assert not getattr(load(tmp_path, text, **{variable: KEY}), section).loopback
-
-
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     settings = load(
         tmp_path,
@@ -371,26 +191,6 @@ def test_a_relative_base_model_is_looked_for_in_the_workspace(tmp_path: Path) ->
     text = flywheel_toml("species", LABELS, "models/base")
     task = load(tmp_path, text).task("species")
     assert task.training.base_model == str(tmp_path / "models/base")
-
-
-def test_a_value_that_the_template_does_not_have_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="audit_rats"):
-        template(audit_rats=1)
-
-
-@pytest.mark.parametrize(
-    ("host", "keys", "allowed", "names"),
-    [
-        ("127.0.0.1", False, (), LOOPBACK_NAMES),
-        ("::1", False, (), LOOPBACK_NAMES),
-        ("127.0.0.1", False, ("Box.lan",), LOOPBACK_NAMES | {"box.lan"}),
-        ("127.0.0.1", True, (), None),
-        ("0.0.0.0", True, ("models.example",), LOOPBACK_NAMES | {"models.example"}),  # noqa: S104
-        ("0.0.0.0", False, (), None),  # noqa: S104
-    ],
-)
-def test_the_names_that_a_listener_answers_to(host, keys, allowed, names) -> None:
-    assert own_names(host, keys=keys, allowed=allowed) == names
 
 
 @pytest.mark.parametrize("name", ["n" * 257, "a\\u0007b"], ids=["long", "control character"])
