@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from console_places import browser_binary
 from console_seed import opened, seed
-from console_site import Site, serving
-from playwright.sync_api import Browser, sync_playwright
+from console_site import Site, expert_context, serving, watched_page
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +37,17 @@ def site(tmp_path: Path, story: Path) -> Iterator[Site]:
     """A console on a copy of the story."""
     with serving(tmp_path, story) as site:
         yield site
+
+
+@pytest.fixture
+def context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
+    """An expert's browser on that console, on a wide screen."""
+    with expert_context(browser, site.url, viewport={"width": 1440, "height": 900}) as context:
+        yield context
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    """A page of it, on which no script may fail."""
+    with watched_page(context) as page:
+        yield page

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from release_records import release_record
+
 from flywheel.contracts.events import LabelSettled, ReviewRequested, TrafficRecorded
 from flywheel.contracts.ids import new_id
 from flywheel.contracts.release import Release
@@ -45,13 +47,19 @@ def release() -> Release:
         for n, (label, said, sure) in enumerate(answers)
     ]
     metrics = measure(predictions, FreeText(), 0.95)
-    return Release(
-        release="replies-1", task=TEXT_TASK, dataset_version="d-1",
-        parent=None, created_at=AT, git_commit="c", accuracy=metrics["accuracy"],
-        accuracy_low=metrics["accuracy_low"], accuracy_high=metrics["accuracy_high"],
-        size_bytes=1_000_000, expert_labels=40, auto_labels=0, auto_label_error=None,
-        gate_passed=True, gate_reason="first release", metrics=metrics,
-    )  # fmt: skip
+    return release_record(
+        "replies-1",
+        TEXT_TASK,
+        dataset_version="d-1",
+        created_at=AT,
+        accuracy=metrics["accuracy"],
+        accuracy_low=metrics["accuracy_low"],
+        accuracy_high=metrics["accuracy_high"],
+        size_bytes=1_000_000,
+        expert_labels=40,
+        gate_reason="first release",
+        metrics=metrics,
+    )
 
 
 def texts(database: Database) -> None:

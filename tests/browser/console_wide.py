@@ -6,6 +6,8 @@ import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from release_records import release_record
+
 from flywheel.contracts.events import (
     LabelSettled,
     ReviewRequested,
@@ -141,10 +143,16 @@ def _prediction(rnd: random.Random, sample: str, label: str) -> Prediction:
 
 def _release(predictions: list[Prediction]) -> Release:
     metrics = measure(predictions, Choice(INTENTS), 0.95)
-    return Release(
-        release=RELEASE, task=WIDE, dataset_version="d-1", parent=None,
-        created_at=AT + timedelta(hours=1), git_commit="c", accuracy=metrics["accuracy"],
-        accuracy_low=metrics["accuracy_low"], accuracy_high=metrics["accuracy_high"],
-        size_bytes=23_000_000, expert_labels=700, auto_labels=0, auto_label_error=None,
-        gate_passed=True, gate_reason="first release", metrics=metrics,
-    )  # fmt: skip
+    return release_record(
+        RELEASE,
+        WIDE,
+        dataset_version="d-1",
+        created_at=AT + timedelta(hours=1),
+        accuracy=metrics["accuracy"],
+        accuracy_low=metrics["accuracy_low"],
+        accuracy_high=metrics["accuracy_high"],
+        size_bytes=23_000_000,
+        expert_labels=700,
+        gate_reason="first release",
+        metrics=metrics,
+    )

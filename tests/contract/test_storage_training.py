@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 import msgspec
+from release_records import release_record
 from storage_events import TASK, at
 
 from flywheel.contracts.events import DatasetVersioned
@@ -35,10 +36,7 @@ def dataset(version: str, seconds: float, **other: Any) -> DatasetVersioned:
 
 def release(name: str, seconds: float, **other: Any) -> Release:
     values: dict[str, Any] = {
-        "release": name,
-        "task": TASK,
         "dataset_version": "d1",
-        "parent": None,
         "created_at": at(seconds),
         "git_commit": "abc",
         "accuracy": 0.8,
@@ -48,13 +46,11 @@ def release(name: str, seconds: float, **other: Any) -> Release:
         "expert_labels": 10,
         "auto_labels": 5,
         "seed_labels": 4,
-        "auto_label_error": None,
-        "gate_passed": True,
         "gate_reason": "first release",
         "metrics": {"ece": 0.02, "confusion": [[1, 2], [3, 4]]},
         "recipe": {"epochs": 4},
     }
-    return Release(**(values | other))
+    return release_record(name, TASK, **(values | other))
 
 
 def test_dataset_versions(database: Database) -> None:

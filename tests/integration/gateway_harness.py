@@ -247,3 +247,18 @@ def started_gateway(
     )
     with running(HttpServer(app, "127.0.0.1", 0)) as url, client(url) as http:
         yield Gateway(http, splits, publisher, folder / "spill")
+
+
+class AfterFirst(threading.Event):
+    """Lets the warm-up through and holds every later prediction until opened."""
+
+    def __init__(self, opened: threading.Event) -> None:
+        super().__init__()
+        self._opened = opened
+        self._warm = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if not self._warm:
+            self._warm = True
+            return True
+        return self._opened.wait(timeout)

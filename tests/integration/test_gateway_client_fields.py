@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_harness import TASK, eventually, model_server, split_event
+from gateway_harness import TASK, eventually
 from generation_harness import TASK as REPLIES
-from generation_harness import Gateway, Geographer, gateway
+from generation_harness import Gateway
 
 from flywheel.contracts.events import LabelRecorded
 
@@ -74,19 +73,6 @@ FIELDS: list[tuple[str, Any, bool, bool]] = [
     ("web_search_options", {}, False, False),
 ]
 NAMES = sorted({name for name, *_ in FIELDS})
-
-
-@pytest.fixture(scope="module")
-def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    folder = tmp_path_factory.mktemp("gate")
-    good = "capitals-good"
-    with (
-        model_server(split_event("r1")) as (labels, _),
-        model_server(split_event(good, task=REPLIES), load=Geographer) as (texts, _),
-        gateway(folder, [labels, texts], split_event("r1")) as gate,
-    ):
-        gate.splits.update(split_event(good, task=REPLIES))
-        yield gate
 
 
 def ask(gate: Gateway, task: str, **fields: Any) -> Any:

@@ -12,11 +12,10 @@ import httpx
 import pytest
 import schemathesis
 from gateway_harness import (
-    LABELS,
     TASK,
+    AfterFirst,
     Gateway,
     KeywordClassifier,
-    client,
     eventually,
     model_server,
     split_event,
@@ -25,10 +24,8 @@ from gateway_harness import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flywheel.contracts.events import LabelRecorded, ShadowRecorded, TrafficRecorded
-from flywheel.gateway.auth import Keys
+from flywheel.contracts.events import LabelRecorded, TrafficRecorded
 from flywheel.gateway.config import GatewayLimits
-from flywheel.gateway.limits import SourceLimits
 from flywheel.gateway.spill import MAGIC
 
 
@@ -185,166 +182,6 @@ def test_feedback_becomes_a_label(gateway, champion) -> None:
     assert wrong.status_code == 400
 
 
-def test_keys_are_asked_for_and_name_the_source(gateway, champion) -> None:
-    gate = gateway([champion], split=split_event("r1"), keys=Keys(["s3cret", "other"]))
-    assert gate.classify("Who?").status_code == 401
-    assert gate.http.get("/v1/models").status_code == 401
-    refused = gate.http.post("/v1/classify", json={}, headers={"Authorization": "Bearer s3cre"})
-    assert refused.status_code == 401
-    assert refused.headers["www-authenticate"] == "Bearer"
-    gate.http.headers["Authorization"] = "Bearer s3cret"
-    assert gate.classify("Who?").status_code == 200
-    gate.http.headers["x-flywheel-source"] = "shop"
-    assert gate.classify("Who?").status_code == 200
-    eventually(lambda: len(gate.events(TrafficRecorded)) == 2)
-    first, second = (event.source for event in gate.events(TrafficRecorded))
-    assert first.startswith("key-")
-    assert "s3cret" not in first
-    assert second == "shop"
-
-
-def test_metrics_ask_for_a_key_and_health_does_not(gateway, champion) -> None:
-    gate = gateway([champion], split=split_event("r1"), metrics_keys=("watching",))
-    assert gate.http.get("/metrics").status_code == 401
-    assert gate.http.get("/healthz").status_code == 200
-    watching = {"Authorization": "Bearer watching"}
-    assert "flywheel_gateway" in gate.http.get("/metrics", headers=watching).text
-
-
-def test_a_source_that_asks_too_much_is_slowed_down(gateway, champion) -> None:
-    source_limits = SourceLimits(0.001, burst=2)
-    gate = gateway([champion], split=split_event("r1"), source_limits=source_limits)
-    assert [gate.classify("Who?").status_code for _ in range(3)] == [200, 200, 429]
-    assert int(gate.classify("Who?").headers["retry-after"]) >= 1
-    for forged in ("x-flywheel-source", "x-forwarded-for"):
-        gate.http.headers[forged] = "10.1.1.1"
-        assert gate.classify("Who?").status_code == 429
-
-
-FEEDBACK = json.dumps({"sample_id": "s1", "task": TASK, "label": "NUM"})
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Content-Type": "text/plain"},
-        {"Content-Type": "multipart/form-data; boundary=x"},
-        {"Content-Type": "application/x-www-form-urlencoded", "Origin": "http://127.0.0.1:1"},
-        {"Content-Type": "application/json", "Origin": "https://evil.example"},
-        {"Content-Type": "application/json", "Origin": "null"},
-        {"Content-Type": "application/json", "Sec-Fetch-Site": "cross-site"},
-        {"Content-Type": "application/json", "Sec-Fetch-Site": "same-site"},
-        {"Content-Type": "application/json", "Host": "evil.example"},
-        {"Sec-Fetch-Site": "same-origin"},
-    ],
-    ids=str,
-)
-def test_without_keys_a_foreign_page_writes_no_labels(gateway, champion, headers) -> None:
-    gate = gateway([champion], split=split_event("r1"))
-    for path in ("/v1/feedback", "/v1/classify", "/v1/chat/completions"):
-        answer = gate.http.post(path, content=FEEDBACK, headers=headers)
-        assert answer.status_code == 403
-        assert answer.json()["error"]["code"] == "forbidden-origin"
-    gate.classify("Who wrote the last record?")
-    eventually(lambda: gate.events(TrafficRecorded))
-    assert gate.events(LabelRecorded) == []
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Content-Type": "application/json; charset=utf-8"},
-        {"Content-Type": "application/x-www-form-urlencoded"},
-        {},
-        {"Content-Type": "application/json", "Host": "localhost:8080"},
-        {"Content-Type": "application/json", "Host": "[::1]:8080"},
-    ],
-    ids=str,
-)
-def test_programs_on_this_machine_are_answered(gateway, champion, headers) -> None:
-    gate = gateway([champion], split=split_event("r1"))
-    answer = gate.http.post("/v1/feedback", content=FEEDBACK, headers=headers)
-    assert answer.status_code == 202
-
-
-def test_a_name_of_a_strangers_dns_reads_nothing(gateway, champion) -> None:
-    gate = gateway([champion], split=split_event("r1"))
-    rebound = {"Host": "evil.example:8080"}
-    for path in ("/v1/models", "/metrics"):
-        assert gate.http.get(path, headers=rebound).status_code == 403
-        with client(champion) as model_server:
-            assert model_server.get(path, headers=rebound).status_code == 403
-    assert gate.http.get("/healthz", headers=rebound).status_code == 200
-
-
-def test_with_keys_the_host_is_the_networks_matter(gateway, champion) -> None:
-    keys = Keys(["s3cret"])
-    gate = gateway([champion], split=split_event("r1"), keys=keys, names=None)
-    gate.http.headers["Authorization"] = "Bearer s3cret"
-    headers = {"Host": "models.example", "Content-Type": "text/plain"}
-    answer = gate.http.post("/v1/feedback", content=FEEDBACK, headers=headers)
-    assert answer.status_code == 202
-
-
-def test_the_other_arm_scores_in_the_shadow(gateway, champion) -> None:
-    gate = gateway([champion], split=split_event("r1", "r2", 0.5, shadow=1.0))
-    arms = {}
-    for number in range(20):
-        answer = gate.classify(f"Question {number}").json()
-        arms[answer["sample_id"]] = answer["arm"]
-    assert set(arms.values()) == {"champion", "challenger"}
-    eventually(lambda: len(gate.events(ShadowRecorded)) == 20)
-    for shadow in gate.events(ShadowRecorded):
-        assert shadow.arm != arms[shadow.sample_id]
-        assert shadow.release == {"champion": "r1", "challenger": "r2"}[shadow.arm]
-        assert shadow.output in LABELS
-
-
-@pytest.mark.parametrize(
-    ("assign_by", "user", "arms", "units"),
-    [
-        ("user", "the-app", 1, 1),
-        ("request", "the-app", 2, 24),
-        ("user", "", 2, 24),
-        ("user", "  ", 2, 24),
-    ],
-)
-def test_one_caller_is_one_unit_unless_each_request_is_drawn(
-    gateway, champion, assign_by, user, arms, units
-) -> None:
-    gate = gateway([champion], split=split_event("r1", "r2", 0.5, assign_by=assign_by))
-    answers = [gate.classify(f"Who? {n}", user=user).json() for n in range(24)]
-    eventually(lambda: len(gate.events(TrafficRecorded)) == 24)
-    events = gate.events(TrafficRecorded)
-    assert len({answer["arm"] for answer in answers}) == arms
-    assert len({event.unit for event in events}) == units
-    # What is recorded as the unit is what the lot was drawn by.
-    assert all(event.unit in (user, event.sample_id) for event in events)
-
-
-def test_shadow_copies_are_dropped_rather_than_slowing_answers(gateway, champion) -> None:
-    go = threading.Event()
-
-    def load(release: str) -> KeywordClassifier:
-        return KeywordClassifier(release, gate=_AfterFirst(go))
-
-    def dropped(gate: Gateway) -> float:
-        text = gate.http.get("/metrics").text
-        name = "flywheel_gateway_shadow_dropped_total "
-        return float(next(line for line in text.splitlines() if line.startswith(name)).split()[1])
-
-    with model_server(split_event("slow"), load=load) as (slow, _):
-        limits = GatewayLimits(shadow_concurrency=1, shadow_queue=1)
-        split = split_event("r1", "slow", share=0.0, shadow=1.0)
-        gate = gateway([champion, slow], split=split, limits=limits)
-        before = dropped(gate)
-        assert [gate.classify(f"Who? {n}").status_code for n in range(10)] == [200] * 10
-        # One copy is being scored and one is waiting; the other eight had no place.
-        assert dropped(gate) - before == 8
-        go.set()
-        eventually(lambda: len(gate.events(ShadowRecorded)) == 2)
-
-
 def test_a_full_disk_is_said_and_nothing_is_acknowledged(gateway, champion, monkeypatch) -> None:
     gate = gateway([champion], split=split_event("r1"))
     real_write = os.write
@@ -365,29 +202,6 @@ def test_a_full_disk_is_said_and_nothing_is_acknowledged(gateway, champion, monk
     eventually(lambda: gate.events(TrafficRecorded))
     assert [event.sample_id for event in gate.events(TrafficRecorded)] == [kept]
     assert gate.events(LabelRecorded) == []
-
-
-def test_the_split_moves_at_once_and_no_request_fails(gateway, champion) -> None:
-    gate = gateway([champion], split=split_event("r1", "r2", 0.0))
-    stop = threading.Event()
-    failed: list[int] = []
-
-    def ask() -> None:
-        while not stop.is_set():
-            status = gate.classify("Who?").status_code
-            if status != 200:
-                failed.append(status)
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    for share in (0.1, 0.5, 1.0):
-        gate.splits.update(split_event("r1", "r2", share))
-    assert gate.classify("Who?").json()["release"] == "r2"
-    gate.splits.update(split_event("r2"))
-    assert gate.classify("Who?").json()["release"] == "r2"
-    stop.set()
-    asking.join()
-    assert failed == []
 
 
 def test_the_interface_describes_itself(gateway, champion) -> None:
@@ -461,7 +275,7 @@ def test_a_client_that_goes_away_keeps_its_record(gateway) -> None:
     def load(release: str) -> KeywordClassifier:
         classifier = KeywordClassifier(release)
         classifier.predict(["warm"])
-        return KeywordClassifier(release, gate=_AfterFirst(opened))
+        return KeywordClassifier(release, gate=AfterFirst(opened))
 
     with model_server(split_event("r1"), load=load) as (url, _):
         gate = gateway([url], split=split_event("r1"))
@@ -471,21 +285,6 @@ def test_a_client_that_goes_away_keeps_its_record(gateway) -> None:
         eventually(lambda: gate.events(TrafficRecorded))
         [event] = gate.events(TrafficRecorded)
         assert (event.text, event.output, event.abandoned) == ("Who left?", "HUM", True)
-
-
-class _AfterFirst(threading.Event):
-    """Lets the warm-up through and holds every later prediction until opened."""
-
-    def __init__(self, opened: threading.Event) -> None:
-        super().__init__()
-        self._opened = opened
-        self._warm = False
-
-    def wait(self, timeout: float | None = None) -> bool:
-        if not self._warm:
-            self._warm = True
-            return True
-        return self._opened.wait(timeout)
 
 
 def test_metrics_tell_requests_latency_spill_and_split(gateway, champion) -> None:

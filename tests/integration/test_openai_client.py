@@ -9,28 +9,15 @@ from typing import Any
 
 import openai
 import pytest
-from gateway_harness import TASK, eventually, held_server, model_server, split_event
+from gateway_harness import TASK, eventually, held_server, split_event
 from generation_harness import TASK as REPLIES
-from generation_harness import Gateway, Geographer, gateway
+from generation_harness import Gateway, gateway
 from test_gateway_client_fields import FIELDS, NAMES
 
 from flywheel.contracts.events import LabelRecorded, TrafficRecorded
 
 # Of the call itself, not of the request.
 _CALL = {"self", "model", "messages", "extra_headers", "extra_query", "extra_body", "timeout"}
-
-
-@pytest.fixture(scope="module")
-def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    folder = tmp_path_factory.mktemp("gate")
-    good = "capitals-good"
-    with (
-        model_server(split_event("r1")) as (labels, _),
-        model_server(split_event(good, task=REPLIES), load=Geographer) as (texts, _),
-        gateway(folder, [labels, texts], split_event("r1")) as gate,
-    ):
-        gate.splits.update(split_event(good, task=REPLIES))
-        yield gate
 
 
 @pytest.fixture

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -13,16 +10,11 @@ import pytest
 from registry_workspace import (
     TASK,
     Workspace,
-    as_hugging_face,
-    by_transformers,
-    load_here,
-    make_models,
 )
 from tiny_encoder import labelled
-from tokenizer_table import write_tokenizer_of
 
 from flywheel.contracts.artefacts import Address
-from flywheel.contracts.dataset_folder import DatasetLine, read_manifest, read_part
+from flywheel.contracts.dataset_folder import read_manifest
 from flywheel.contracts.ids import utc_now
 from flywheel.contracts.layout import BASES, RELEASES
 from flywheel.contracts.model_folder import (
@@ -32,7 +24,7 @@ from flywheel.contracts.model_folder import (
     write_description,
 )
 from flywheel.contracts.release import Release
-from flywheel.errors import ArtefactError, PipelineError
+from flywheel.errors import ArtefactError
 from flywheel.evaluation.metrics import measure
 from flywheel.kinds import Choice
 from flywheel.registry.archive import export_release
@@ -41,38 +33,14 @@ from flywheel.registry.release_folder import assemble, read_record, verify_relea
 from flywheel.retraining.ports import Turn
 from flywheel.serving.runtime import load_classifier
 from flywheel.settings import load_settings
-from flywheel.turn.champion import champion_answers
 from flywheel.turn.importer import WorkspaceImporter
-from flywheel.turn.measure import Answer, ServedFolder
-from flywheel.turn.same_answers import check_same_answers
-from flywheel.turn.served import Answering, Serve
+from flywheel.turn.measure import ServedFolder
 from flywheel.turn.staging import (
-    MODEL,
     request_import,
     share,
     stage_archive,
-    stage_model,
 )
 from storage.objects import open_artefacts
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_models(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Iterator[Workspace]:
-    made = Workspace(tmp_path / "here")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def there(tmp_path: Path) -> Iterator[Workspace]:
-    made = Workspace(tmp_path / "there")
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -188,90 +156,6 @@ def test_an_import_meets_the_champion_on_the_same_samples(
     assert found.metrics["gate"]["fixed"] > found.metrics["gate"]["broken"]
 
 
-def test_the_champion_is_asked_what_its_holdout_grew_by(here: Workspace, models: Path) -> None:
-    """Six held out at first, three hundred later: the gate compares on all of them."""
-    champion = here.release(models)
-    known = read_part(models / "data", "holdout")
-    new = [
-        DatasetLine(sample_id=sample.sample_id, text=sample.text, label=sample.label, source="seed")
-        for sample in labelled(40, seed=77)
-    ]
-
-    folder = here.folder(champion.release)
-
-    def answered(lines: Sequence[DatasetLine], serve: Serve = load_here) -> list[str]:
-        found = champion_answers(here.settings, TASK, folder, lines, serve)
-        return [prediction.sample_id for prediction in found]
-
-    @contextmanager
-    def away(folder: Path, bases: Path, labels: bool) -> Iterator[Answering]:
-        raise PipelineError("it does not start")
-        yield
-
-    ids = [line.sample_id for line in known]
-    added = [line.sample_id for line in new]
-    # Nothing is started for a few, and the turn goes on with those that are known.
-    assert answered([*known, *new[:2]], away) == ids
-    assert answered([*known, *new], away) == ids
-    with pytest.raises(PipelineError, match="does not start"):
-        answered(new, away)
-    assert answered([*known, *new]) == [*ids, *added]
-    by_name = {
-        one.sample_id: one
-        for one in champion_answers(here.settings, TASK, folder, [*known, *new], away)
-    }
-    told = load_classifier(folder, 1).predict([line.text for line in new])
-    for line, scores in zip(new, told, strict=True):
-        assert by_name[line.sample_id].label == line.label
-        assert by_name[line.sample_id].scores == scores
-
-
-class Counting:
-    """Says how many texts a model is asked."""
-
-    def __init__(self, served: Answering, asked: list[int]) -> None:
-        self._served, self._asked = served, asked
-        self.speed = served.speed
-
-    def answers(self, texts: Sequence[str]) -> list[Answer]:
-        self._asked.append(len(texts))
-        return self._served.answers(texts)
-
-
-def test_the_champion_is_asked_a_new_sample_once(here: Workspace, models: Path) -> None:
-    """However many turns it stays champion; what was kept and is damaged, it is asked again."""
-    champion = here.release(models)
-    lines = [
-        DatasetLine(sample_id=sample.sample_id, text=sample.text, label=sample.label, source="seed")
-        for sample in labelled(60, seed=78)
-    ]
-    asked: list[int] = []
-
-    @contextmanager
-    def counting(folder: Path, bases: Path, labels: bool) -> Iterator[Answering]:
-        with load_here(folder, bases, labels) as served:
-            yield Counting(served, asked)
-
-    def answers(lines: Sequence[DatasetLine]) -> dict[str, dict[str, float]]:
-        found = champion_answers(
-            here.settings, TASK, here.folder(champion.release), lines, counting
-        )
-        return {one.sample_id: one.scores for one in found}
-
-    first = answers(lines[:30])
-    assert answers(lines[:30]) == first
-    assert asked == [30]
-    grown = answers(lines)
-    assert asked == [30, 30]
-    assert answers(lines) == grown
-    assert {key: grown[key] for key in first} == first
-    kept = here.settings.layout.held_out_answers(champion.release)
-    kept.write_bytes(kept.read_bytes()[:-9])
-    assert answers(lines).keys() == grown.keys()
-    assert asked == [30, 30, 60]
-    verify_release(here.settings.state, champion.release)
-
-
 def test_without_a_holdout_it_takes_a_person(
     exported: tuple[Release, Path], there: Workspace
 ) -> None:
@@ -297,88 +181,6 @@ def test_a_registered_release_is_not_imported_twice(
     assert turn.state == "failed"
     assert turn.error is not None
     assert "registered here already" in turn.error
-
-
-def test_a_classifier_of_hugging_face_becomes_a_release(
-    there: Workspace, models: Path, tmp_path: Path
-) -> None:
-    there.hold_out()
-    as_hugging_face(models / "trained", tmp_path / "hub")
-    request_id, staged = stage_model(there.settings, TASK, tmp_path / "hub", "hub")
-    request_import(
-        there.database, TASK, request_id, staged, by="ada", why="a start", override=False
-    )
-    turn = there.turn()
-    assert turn.release is not None, turn.error
-    with there.database.transaction(read_only=True) as tx:
-        found = tx.releases.get(turn.release)
-    assert found is not None
-    assert found.accuracy > 0.9
-    assert (found.dataset_version, found.recipe["imported"]["source"]) == ("external", "hub")
-    description = verify_release(there.settings.state, found.release)
-    assert description.pooling == "cls"
-    texts = [sample.text for sample in labelled(30, seed=8)]
-    expected = by_transformers(tmp_path / "hub", texts)
-    given = load_classifier(there.folder(found.release), 1).predict(texts)
-    for one, two in zip(expected, given, strict=True):
-        assert one == pytest.approx(two, abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    "kind", ["bert, left", "bert, cased in its file alone", "whole words, no marks"]
-)
-def test_a_classifier_is_served_with_the_tokens_that_it_has_elsewhere(
-    there: Workspace, models: Path, tmp_path: Path, kind: str
-) -> None:
-    as_hugging_face(models / "trained", tmp_path / "hub")
-    write_tokenizer_of(kind, tmp_path / "hub")
-    request_id, _ = stage_model(there.settings, TASK, tmp_path / "hub", "hub")
-    texts = ["Hello", "hello", "Rain or rain, World? " * 20]
-    served = load_classifier(there.settings.layout.imports / request_id / MODEL, 1)
-    for one, two in zip(
-        by_transformers(tmp_path / "hub", texts), served.predict(texts), strict=True
-    ):
-        assert two == pytest.approx(one, abs=1e-5)
-
-
-def test_a_classifier_in_several_files_is_served_as_one(
-    there: Workspace, models: Path, tmp_path: Path
-) -> None:
-    from transformers import AutoModelForSequenceClassification
-
-    as_hugging_face(models / "trained", tmp_path / "hub")
-    whole = AutoModelForSequenceClassification.from_pretrained(tmp_path / "hub")
-    (tmp_path / "hub/model.safetensors").unlink()
-    whole.save_pretrained(tmp_path / "hub", max_shard_size="40KB")
-    assert len(list((tmp_path / "hub").glob("model-*.safetensors"))) > 1
-    request_id, _ = stage_model(there.settings, TASK, tmp_path / "hub", "hub")
-    served = load_classifier(there.settings.layout.imports / request_id / MODEL, 1)
-    [expected] = by_transformers(tmp_path / "hub", ["rain and snow"])
-    assert served.predict(["rain and snow"])[0] == pytest.approx(expected, abs=1e-5)
-
-
-def test_a_classifier_that_would_answer_otherwise_here_is_refused(
-    there: Workspace, models: Path, tmp_path: Path
-) -> None:
-    """What no rule knows shows in the answers: here, weights that are not those of the source."""
-    as_hugging_face(models / "trained", tmp_path / "hub")
-    request_id, _ = stage_model(there.settings, TASK, tmp_path / "hub", "hub")
-    made = there.settings.layout.imports / request_id / MODEL
-    as_hugging_face(models / "worse", tmp_path / "another")
-    with pytest.raises(ArtefactError, match="served otherwise than transformers computes it"):
-        check_same_answers(tmp_path / "another", made, "another")
-
-
-def test_the_labels_must_be_those_of_the_task(
-    there: Workspace, models: Path, tmp_path: Path
-) -> None:
-    as_hugging_face(models / "trained", tmp_path / "hub")
-    config = json.loads((tmp_path / "hub/config.json").read_text())
-    config["id2label"] = {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}
-    (tmp_path / "hub/config.json").write_text(json.dumps(config))
-    with pytest.raises(ArtefactError, match=r"answers LABEL_0.*the labels of topics are weather"):
-        stage_model(there.settings, TASK, tmp_path / "hub", "hub")
-    assert not list((there.settings.layout.imports).iterdir())
 
 
 def test_a_staged_release_that_is_changed_is_not_registered(

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from release_records import release_record
 from rollout_memory import START, MemoryDatabase, arm, pairs
 
 from flywheel.contracts.model_folder import MERGED
@@ -22,13 +23,12 @@ def row(name: str, p95: float | None, *, method: str = "w8a8", merged: bool = Fa
 
 
 def release(name: str, chosen: str | None, *rows: Any, lora: bool = True) -> Release:
-    return Release(
-        release=name, task="t", dataset_version="d", parent=None, created_at=START,
-        git_commit="c", accuracy=0.9, accuracy_low=0.8, accuracy_high=0.95, size_bytes=1,
-        expert_labels=1, auto_labels=0, auto_label_error=None, gate_passed=True, gate_reason="",
+    return release_record(
+        name,
+        "t",
         metrics={"comparison": {"chosen": chosen, "rows": list(rows)}} if chosen else {},
         recipe={"lora": {"rank": 8}} if lora else {},
-    )  # fmt: skip
+    )
 
 
 ADAPTER = release("adapter", "w8a8", row("none", 90.0, method="none"), row("w8a8", 40.0))

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from release_records import release_record
 from rollout_memory import START, Fleet, MemoryDatabase, arm, naming, of_ten, pairs
 
 import flywheel.rollout.control
@@ -25,24 +26,7 @@ SETTINGS = RolloutSettings(steps=(0.005, 0.5), min_requests=20, min_labels=20, l
 
 
 def release(name: str, **more: Any) -> Release:
-    values: dict[str, Any] = {
-        "release": name,
-        "task": TASK,
-        "dataset_version": "d",
-        "parent": None,
-        "created_at": START,
-        "git_commit": "c",
-        "accuracy": 0.9,
-        "accuracy_low": 0.8,
-        "accuracy_high": 0.95,
-        "size_bytes": 1,
-        "expert_labels": 1,
-        "auto_labels": 0,
-        "auto_label_error": None,
-        "gate_passed": True,
-        "gate_reason": "not worse",
-    }
-    return Release(**(values | more))
+    return release_record(name, TASK, **({"created_at": START} | more))
 
 
 class World:
