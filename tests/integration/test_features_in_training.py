@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -126,32 +127,60 @@ def built(settings: FlywheelSettings) -> tuple[Manifest, dict[str, DatasetLine]]
     return read_manifest(folder), lines
 
 
-def build(
-    settings: FlywheelSettings, *, reads_features: bool
-) -> tuple[Manifest, dict[str, DatasetLine]]:
-    """The build stage in a process of its own, as DVC starts it; it needs no torch."""
-    code = """
+class Builder:
+    """The build stage in a process of its own, as DVC starts it; it needs no torch.
+
+    It builds as often as it is asked to: what it imports takes longer than what it builds.
+    """
+
+    CODE = """
 import sys
 from pathlib import Path
 from flywheel.turn import stages
 from storage.features import rates
 from flywheel.settings import load_settings
 rates.MOMENTS_AT_ONCE = 2
-stages.run_stage(load_settings(Path(sys.argv[1])), "build", "questions")
-assert "torch" not in sys.modules
-print("feast" in sys.modules)
+for workspace in sys.stdin:
+    stages.run_stage(load_settings(Path(workspace.strip())), "build", "questions")
+    assert "torch" not in sys.modules
+    print("feast" in sys.modules, flush=True)
 """
-    command = [sys.executable, "-c", code, str(settings.workspace)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == str(reads_features)
-    return built(settings)
+
+    def __init__(self, settings: FlywheelSettings) -> None:
+        self._settings = settings
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", self.CODE],
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def __call__(self, *, reads_features: bool) -> tuple[Manifest, dict[str, DatasetLine]]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(self._settings.workspace, file=self._process.stdin, flush=True)
+        while (line := self._process.stdout.readline().strip()) not in ("True", "False"):
+            assert self._process.poll() is None, "the build failed"
+        assert line == str(reads_features)
+        return built(self._settings)
+
+    def close(self) -> None:
+        self._process.communicate()
+        assert self._process.returncode == 0
+
+
+@pytest.fixture
+def build(settings: FlywheelSettings) -> Iterator[Builder]:
+    builder = Builder(settings)
+    yield builder
+    builder.close()
 
 
 def test_automatic_labels_weigh_what_was_known_of_their_source_then(
-    settings: FlywheelSettings,
+    settings: FlywheelSettings, build: Builder
 ) -> None:
     write_history(settings)
-    manifest, lines = build(settings, reads_features=True)
+    manifest, lines = build(reads_features=True)
     automatic = {name: line.weight for name, line in lines.items() if line.source == "auto"}
     assert automatic == {
         "before": 1.0,
@@ -170,28 +199,28 @@ def test_automatic_labels_weigh_what_was_known_of_their_source_then(
     FeatureStore(settings.state / "features").write_history(
         "questions", [history("app", 100, 9, 9)]
     )
-    again, _ = build(settings, reads_features=True)
+    again, _ = build(reads_features=True)
     assert again == manifest
 
 
-def test_labels_count_fully_without_features(settings: FlywheelSettings) -> None:
-    manifest, lines = build(settings, reads_features=False)
+def test_labels_count_fully_without_features(settings: FlywheelSettings, build: Builder) -> None:
+    manifest, lines = build(reads_features=False)
     assert AUTOMATIC.keys() <= lines.keys()
     assert {line.weight for line in lines.values()} == {1.0}
     assert manifest.weight_rule is None
 
     FeatureStore(settings.state / "features").ensure()
-    again, _ = build(settings, reads_features=True)
+    again, _ = build(reads_features=True)
     assert again == manifest
 
 
-def test_weights_can_be_switched_off(settings: FlywheelSettings) -> None:
+def test_weights_can_be_switched_off(settings: FlywheelSettings, build: Builder) -> None:
     write_history(settings)
     database = Database(settings.database)
     with database.transaction(read_only=True) as tx:
         watermark = tx.labels.watermark("questions")
     database.dispose()
     prepare(settings, watermark, source_weights=False)
-    manifest, lines = build(settings, reads_features=False)
+    manifest, lines = build(reads_features=False)
     assert {line.weight for line in lines.values()} == {1.0}
     assert manifest.weight_rule is None
