@@ -4,7 +4,7 @@ SHELL := /bin/bash
 WORKSPACE ?= workspace
 PY := .venv/bin/python
 
-.PHONY: help install vllm llm-compressor demo up test test-all bench lint format lock lock-vllm lock-llm-compressor clean
+.PHONY: help install vllm llm-compressor demo up test test-all test-python bench lint format docs lock lock-docs lock-vllm lock-llm-compressor clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,10 +29,13 @@ up: install ## Start every process of the workspace (WORKSPACE=folder) under one
 # Three workers on two cores: they wait for processes that they started for much of the time.
 test: install ## Run the tests (about 12 minutes on 2 cores); ARGS="tests/unit -k name" runs some
 	@PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder \
-		--durations 15 $(ARGS)
+		--durations 10 $(ARGS)
 
 test-all: install ## Run every test, the slow ones too
 	@$(PY) -m pytest $(ARGS)
+
+test-python: install ## Run the unit tests on the other supported Pythons; ARGS=3.13 on one
+	@scripts/test-python $(ARGS)
 
 bench: install ## Measure: prints a table and writes JSON to build/bench
 	@$(PY) -m tests.benchmarks $(ARGS)
@@ -43,10 +46,18 @@ lint: install ## Check format, style, types and the direction of imports
 format: install ## Rewrite the code in the project's format
 	@.venv/bin/ruff format . && .venv/bin/ruff check --fix .
 
+docs: install ## Build the documentation site into build/docs/site; a broken link fails
+	@scripts/install-beside .venv-docs requirements/docs.txt
+	@.venv-docs/bin/python docs/build_site.py
+
 lock: install ## Resolve the lock anew from pyproject.toml
 	@.tools/uv/bin/uv pip compile pyproject.toml --extra all --group dev --group assets --group demo \
 		--universal --python-version 3.11 --override requirements/overrides.txt --generate-hashes \
 		--no-emit-index-url --no-header --quiet --upgrade -o requirements/lock.txt
+
+lock-docs: install ## Resolve the lock of the documentation site anew
+	@.tools/uv/bin/uv pip compile --group docs --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --quiet --upgrade -o requirements/docs.txt
 
 lock-llm-compressor: install ## Resolve llm-compressor's lock anew
 	@.tools/uv/bin/uv pip compile requirements/llm-compressor.in --universal --python-version 3.11 \
@@ -61,4 +72,4 @@ lock-vllm: install ## Resolve vLLM's locks anew
 	done
 
 clean: ## Remove the environment, caches and demo workspace of this checkout
-	rm -rf .venv .venv-vllm .venv-llm-compressor .tools build .pytest_cache .mypy_cache .ruff_cache .hypothesis $(WORKSPACE)-demo
+	rm -rf .venv .venv-vllm .venv-llm-compressor .venv-docs .venv-3.* .tools build .pytest_cache .mypy_cache .ruff_cache .hypothesis $(WORKSPACE)-demo
