@@ -1,5 +1,6 @@
 """The error tree.
 
+```text
 FlywheelError
 ├── ConfigurationError        a setting or flywheel.toml is wrong            (names the key)
 ├── WorkspaceError            the workspace is missing, locked or damaged
@@ -26,6 +27,7 @@ FlywheelError
 │       └── ReleaseNotLoaded  it could not be loaded, and waiting a moment will not help
 └── PipelineError             a training pipeline stage failed
     └── StageKilled           a signal ended it
+```
 """
 
 from __future__ import annotations
