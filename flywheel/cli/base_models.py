@@ -33,11 +33,11 @@ def look_at(source: str, workspace: Path, name: str | None) -> tuple[Path | None
         if not folder.is_dir():
             raise NotFound(f"{source} is no file and no folder")
         called, target = folder.resolve().name, base_target(workspace, name or folder.name)
-    found = look(folder, strict=not source.startswith(PACKAGE))
-    if found.holds == "classifier":
+    contents = look(folder, strict=not source.startswith(PACKAGE))
+    if contents.holds == "classifier":
         return folder, called, folder
     _make_bases(target)
-    install(folder, found, target)
+    install(folder, contents, target)
     return None, called, target
 
 

@@ -27,8 +27,8 @@ def check(ctx: click.Context, as_json: bool) -> None:
 
     problems = problems_of(ctx.obj)
     if as_json:
-        found = [{"key": one.key, "problem": one.problem, "hint": one.hint} for one in problems]
-        click.echo(json.dumps({"problems": found}))
+        rows = [{"key": one.key, "problem": one.problem, "hint": one.hint} for one in problems]
+        click.echo(json.dumps({"problems": rows}))
     else:
         for problem in problems:
             click.echo(str(problem))

@@ -23,15 +23,15 @@ def full_id(given: str, known: Iterable[str], what: str, listing: str) -> str:
     ids = list(dict.fromkeys(known))
     if given in ids:
         return given
-    found = [one for one in ids if given and one.startswith(given)]
-    found = found or [one for one in ids if given and _ends(one, given)]
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    matches = [one for one in ids if given and one.startswith(given)]
+    matches = matches or [one for one in ids if given and _ends(one, given)]
+    if len(matches) == 1:
+        return matches[0]
+    if not matches:
         raise NotFound(f"no {what} {given!r}; see `{listing}`")
-    listed = ", ".join(found[:_LISTED])
-    more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
-    raise Conflict(f"{given!r} is short for {len(found)} {what}s ({listed}{more}): add letters")
+    listed = ", ".join(matches[:_LISTED])
+    more = f" and {len(matches) - _LISTED} more" if len(matches) > _LISTED else ""
+    raise Conflict(f"{given!r} is short for {len(matches)} {what}s ({listed}{more}): add letters")
 
 
 def _ends(one: str, given: str) -> bool:
@@ -41,6 +41,6 @@ def _ends(one: str, given: str) -> bool:
 def find_release(tx: Transaction, tasks: Iterable[str], given: str) -> Release:
     """The release of any of these tasks with an id, or with a short one."""
     known = [row.release for task in tasks for row in tx.releases.history(task)]
-    found = tx.releases.get(full_id(given, known, "release", "flywheel releases list"))
-    assert found is not None  # noqa: S101 - it was in the list
-    return found
+    release = tx.releases.get(full_id(given, known, "release", "flywheel releases list"))
+    assert release is not None  # noqa: S101 - it was in the list
+    return release

@@ -11,34 +11,34 @@ _NAMED = 10
 _PARTS = {"holdout": " for the holdout", "train": " for training"}
 
 
-def ingested_text(found: Ingested) -> list[str]:
+def ingested_text(ingested: Ingested) -> list[str]:
     """How many samples first, then a line each for what a reader would not expect of the file."""
-    part = _PARTS.get(found.split or "", "")
-    lines = [f"{found.samples} labelled samples of {found.task} brought in{part}"]
-    if found.format not in ("jsonl", "csv"):
-        lines[0] += f" (read as {found.format})"
-    if found.unchanged:
+    part = _PARTS.get(ingested.split or "", "")
+    lines = [f"{ingested.samples} labelled samples of {ingested.task} brought in{part}"]
+    if ingested.format not in ("jsonl", "csv"):
+        lines[0] += f" (read as {ingested.format})"
+    if ingested.unchanged:
         lines.append(
-            f"of these known with the same label, which changes nothing: {found.unchanged}"
+            f"of these known with the same label, which changes nothing: {ingested.unchanged}"
         )
-    if found.held_out:
-        lines.append(f"of these in the holdout already, where they stay: {found.held_out}")
-    if found.again:
-        lines.append(f"repeated {found.unit}s, which count once: {found.again}")
-    if found.relabelled:
+    if ingested.held_out:
+        lines.append(f"of these in the holdout already, where they stay: {ingested.held_out}")
+    if ingested.again:
+        lines.append(f"repeated {ingested.unit}s, which count once: {ingested.again}")
+    if ingested.relabelled:
         lines.append(
-            f"{found.unit}s with another label further down, which counts: {found.relabelled}"
+            f"{ingested.unit}s with another label further down, which counts: {ingested.relabelled}"
         )
         lines += [
-            f"  {found.unit} {one.line} says {_short(one.label)}, "
-            f"{found.unit} {one.counts_line} {_short(one.counts_label)}"
-            for one in found.conflicts[:_NAMED]
+            f"  {ingested.unit} {one.line} says {_short(one.label)}, "
+            f"{ingested.unit} {one.counts_line} {_short(one.counts_label)}"
+            for one in ingested.conflicts[:_NAMED]
         ]
-        if found.relabelled > _NAMED:
-            lines.append(f"  and {found.relabelled - _NAMED} more")
-    for reason, places in found.left_out.items():
-        lines.append(f"left out, {reason}: {len(places)} ({_places(found.unit, places)})")
-    missing = [label for label, count in found.by_label.items() if not count]
+        if ingested.relabelled > _NAMED:
+            lines.append(f"  and {ingested.relabelled - _NAMED} more")
+    for reason, places in ingested.left_out.items():
+        lines.append(f"left out, {reason}: {len(places)} ({_places(ingested.unit, places)})")
+    missing = [label for label, count in ingested.by_label.items() if not count]
     if missing:
         lines.append(f"no sample of {', '.join(missing)}")
     return lines

@@ -33,8 +33,8 @@ def utc_option(command: Command) -> Command:
 
 def show_json(value: Any) -> None:
     """Print msgspec structs, and what holds them, as JSON."""
-    found = msgspec.to_builtins(value, enc_hook=str)
-    click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    plain = msgspec.to_builtins(value, enc_hook=str)
+    click.echo(json.dumps(plain, indent=2, ensure_ascii=False))
 
 
 def show_table(
@@ -79,11 +79,11 @@ def show_table(
 
 def show_facts(facts: Mapping[str, str], *, title: str = "") -> None:
     """Print names and what there is to say of each, aligned; empty ones are left out."""
-    told = {name: words for name, words in facts.items() if words}
-    width = max((len(name) for name in told), default=0)
+    shown = {name: words for name, words in facts.items() if words}
+    width = max((len(name) for name in shown), default=0)
     if title:
         click.secho(title, bold=True)
-    for name, words in told.items():
+    for name, words in shown.items():
         first, *more = words.splitlines()
         click.echo(f"{name:{width}}  {first}")
         for line in more:

@@ -20,7 +20,7 @@ from flywheel.settings import FlywheelSettings, load_settings
 
 if TYPE_CHECKING:
     from flywheel.rollout.analysis.units import UnitsView
-    from flywheel.rollout.ports import Asked, Command, CommandKind, Rollout
+    from flywheel.rollout.ports import Command, CommandKind, CommandRecord, Rollout
     from storage.database import Database, Transaction
 
 POLL_SECONDS = 0.2
@@ -96,8 +96,8 @@ def _show(
     from flywheel.rollout.analysis.units import units_view
     from flywheel.rollout.control import of_step
 
-    found = tx.rollouts.history(task, limit + 1)
-    rollouts, older = found[:limit], len(found) > limit
+    history = tx.rollouts.history(task, limit + 1)
+    rollouts, older = history[:limit], len(history) > limit
     active = tx.rollouts.active(task)
     units = None
     if active is not None:
@@ -105,8 +105,8 @@ def _show(
     waiting = [one for one in tx.challengers.waiting(task) if one != tx.rollouts.champion(task)]
     asked = tx.commands.history(task, limit)
     if as_json:
-        told = {"task": task, "rollouts": rollouts, "older": older, "waiting": waiting}
-        show_json({**told, "asked": asked, "units": units})
+        shown = {"task": task, "rollouts": rollouts, "older": older, "waiting": waiting}
+        show_json({**shown, "asked": asked, "units": units})
         return
     rows = [
         (
@@ -224,9 +224,9 @@ def _command(kind: CommandKind, words: str) -> click.Command:
 def _named(tx: Transaction, task: str, named: str) -> Rollout:
     """The rollout whose id is, begins or ends with what a person wrote."""
     known = [row.rollout_id for row in tx.rollouts.history(task, ALL)]
-    found = tx.rollouts.find(full_id(named, known, "rollout", "flywheel rollout show"))
-    assert found is not None  # noqa: S101 - it was in the list
-    return found
+    row = tx.rollouts.find(full_id(named, known, "rollout", "flywheel rollout show"))
+    assert row is not None  # noqa: S101 - it was in the list
+    return row
 
 
 def _confirm(kind: str, seen: Rollout) -> None:
@@ -323,7 +323,7 @@ def carried_out(
 
 def _await(
     settings: FlywheelSettings, database: Database, command: Command, seconds: float
-) -> Asked:
+) -> CommandRecord:
     """The command with its outcome."""
     from flywheel.rollout.ports import WITHDRAWN
 

@@ -166,14 +166,14 @@ def _workspace(path: Path) -> tuple[FlywheelSettings | None, str]:
 
 def _changed(serving: ServingSettings, changes: dict[str, Any]) -> ServingSettings:
     """The settings with what the command line says of them, validated as a whole."""
-    found = serving.model_dump()
+    values = serving.model_dump()
     if changes["engine"] is not None:
-        found["engine"] = changes["engine"]
+        values["engine"] = changes["engine"]
     if changes["threads"] is not None:
-        found["threads"] = found["vllm"]["threads"] = changes["threads"]
+        values["threads"] = values["vllm"]["threads"] = changes["threads"]
     if changes["dtype"] is not None:
-        found["vllm"]["dtype"] = changes["dtype"]
+        values["vllm"]["dtype"] = changes["dtype"]
     try:
-        return ServingSettings.model_validate(found)
+        return ServingSettings.model_validate(values)
     except ValidationError as error:
         raise refusal(error, ServingSettings) from error

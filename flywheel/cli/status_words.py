@@ -16,34 +16,34 @@ _REASON = 300
 PROCESS_COLUMNS = ("process", "state", "pid", "up for", "")
 
 
-def process_rows(found: Standing) -> list[tuple[str, ...]]:
+def process_rows(standing: Standing) -> list[tuple[str, ...]]:
     """A row for each process, and for each that a killed supervisor left."""
     rows: list[tuple[str, ...]] = [
         (process.name, process.state, str(process.pid or ""), process.since, process.problem or "")
-        for process in found.processes
-        if process.name not in found.orphans
+        for process in standing.processes
+        if process.name not in standing.orphans
     ]
     left = "left by a killed supervisor"
     rows += [
-        (name, left, ", ".join(map(str, pids)), "", "") for name, pids in found.orphans.items()
+        (name, left, ", ".join(map(str, pids)), "", "") for name, pids in standing.orphans.items()
     ]
     return rows
 
 
-def status_text(found: Standing) -> str:
+def status_text(standing: Standing) -> str:
     """Agents, then each task; last what to do next."""
     lines = []
-    if found.lag is not None:
+    if standing.lag is not None:
         behind = ", ".join(
-            f"{_agent(group)} {count}" for group, count in found.lag.items() if count
+            f"{_agent(group)} {count}" for group, count in standing.lag.items() if count
         )
         lines.append(f"\nagents: {behind + ' events behind' if behind else 'nothing waits'}")
-    lines += [f"\nproblem: {problem}" for problem in found.problems]
-    for name, task in found.tasks.items():
+    lines += [f"\nproblem: {problem}" for problem in standing.problems]
+    for name, task in standing.tasks.items():
         lines += ["", *_task(name, task)]
-    several = len(found.tasks) > 1
-    steps = [*found.next]
-    for name, task in found.tasks.items():
+    several = len(standing.tasks) > 1
+    steps = [*standing.next]
+    for name, task in standing.tasks.items():
         steps += [f"{name}: {step}" if several else step for step in task.next]
     if steps:
         lines += ["", "next:", *(f"  {step}" for step in steps)]
@@ -82,19 +82,19 @@ def _task(name: str, task: TaskStanding) -> list[str]:
 
 def _serves(task: TaskStanding) -> str:
     """What is answered now, not what is recorded."""
-    found = task.answers
-    if task.champion is None or found is None:
+    answers = task.answers
+    if task.champion is None or answers is None:
         return "nothing serves"
-    if found.ready == found.total:
+    if answers.ready == answers.total:
         return f"{task.champion} serves"
-    if found.ready:
+    if answers.ready:
         return (
-            f"{task.champion} serves, on {found.ready} of {found.total} model servers "
-            f"({_short(found.reason)})"
+            f"{task.champion} serves, on {answers.ready} of {answers.total} model servers "
+            f"({_short(answers.reason)})"
         )
     return (
-        f"{task.champion} is the champion and answers on none of {found.total} model servers "
-        f"({_short(found.reason)})"
+        f"{task.champion} is the champion and answers on none of {answers.total} model servers "
+        f"({_short(answers.reason)})"
     )
 
 
