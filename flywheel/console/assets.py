@@ -19,11 +19,11 @@ def locate(folder: Path) -> dict[str, Path]:
 
     Raises ArtefactError, naming what to run, when one of them is not there.
     """
-    found = {name: folder / inside for name, inside in FILES.items()}
-    missing = [str(path) for path in found.values() if not path.is_file()]
+    files = {name: folder / inside for name, inside in FILES.items()}
+    missing = [str(path) for path in files.values() if not path.is_file()]
     if missing:
         raise ArtefactError(
             f"the console's chart library is not there: {', '.join(missing)}; run `make install`, "
             "which installs it from requirements/lock.txt"
         )
-    return found
+    return files

@@ -15,7 +15,7 @@ from flywheel.errors import NotFound
 from flywheel.rollout.analysis.evidence import Check
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.plan import final_share
-from flywheel.rollout.ports import Asked, Rollout, Transition
+from flywheel.rollout.ports import CommandRecord, Rollout, Transition
 from flywheel.rollout.view import SHOWN, RolloutView, TaskView, rollout_view, task_view
 
 WIDTH = 100.0  # of an axis: positions are percentages of whatever it measures on screen
@@ -68,7 +68,7 @@ class Step:
 class Outcome:
     """A command as the page tells of it, ``waited`` seconds after it was asked for."""
 
-    asked: Asked
+    asked: CommandRecord
     waited: float
 
     @property
@@ -129,7 +129,7 @@ def _proven(checks: Sequence[Check]) -> bool:
     return bool(promotion) and all(check.outcome == "passed" for check in promotion)
 
 
-def _story(view: RolloutView) -> list[tuple[datetime, Transition | None, Asked | None]]:
+def _story(view: RolloutView) -> list[tuple[datetime, Transition | None, CommandRecord | None]]:
     """Decisions, and what was asked for and not carried out, newest first."""
     changes = [(aware(change.at), change, None) for change in view.transitions]
     refused = [(aware(one.command.at), None, one) for one in view.refused]
@@ -188,14 +188,14 @@ def steps(
 def intervals(checks: Sequence[Check]) -> list[Interval]:
     """Accuracy, errors and latency, each on its own axis with the interval that decides: of the
     harm where that is proven, else of the proof that it is no worse."""
-    found = {check.name: check for check in checks if check.kind == "promotion"}
-    found |= {
+    by_name = {check.name: check for check in checks if check.kind == "promotion"}
+    by_name |= {
         check.name: check for check in checks if check.kind == "harm" and check.outcome == "failed"
     }
     return [
-        _interval(found[name], _TITLES[name])
+        _interval(by_name[name], _TITLES[name])
         for name in ("accuracy", "errors", "latency")
-        if name in found
+        if name in by_name
     ]
 
 

@@ -71,10 +71,10 @@ def _packaged_file() -> Path:
     if not path.is_file():
         raise ArtefactError(f"{PACKAGE} is installed, but {path} is missing: reinstall it")
     with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != _SHA256:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if digest != _SHA256:
         raise ArtefactError(
-            f"{path} is damaged: SHA-256 {found[:12]}… instead of {_SHA256[:12]}…; remove .venv "
+            f"{path} is damaged: SHA-256 {digest[:12]}… instead of {_SHA256[:12]}…; remove .venv "
             "and run `make install` again"
         )
     return path

@@ -115,8 +115,8 @@ class Demo:
         workspace, said = self.plan.workspace, ""
         deadline = time.monotonic() + LOADING_SECONDS
         while True:
-            told = await asyncio.to_thread(flywheel, workspace, "status", "--json")
-            answers = json.loads(told)["tasks"][TASK]["answers"]
+            standing = await asyncio.to_thread(flywheel, workspace, "status", "--json")
+            answers = json.loads(standing)["tasks"][TASK]["answers"]
             if answers and answers["ready"] == answers["total"]:
                 break
             reason = (answers or {}).get("reason", "")
@@ -273,15 +273,15 @@ class Demo:
         check = await asyncio.to_thread(
             flywheel, workspace, "doctor", "--json", "--expect", str(expected), "--wait", "60"
         )
-        found = json.loads(check)
+        counted = json.loads(check)
         releases = await self.client.releases(TASK)
         rollouts = await self.client.rollouts(TASK)
         counts = {
             "requests": self.traffic.sent,
             "failed_requests": len(self.traffic.failures),
-            "traffic_recorded": found["traffic_recorded"],
-            "lost": found["lost"],
-            "doubled": found["doubled"],
+            "traffic_recorded": counted["traffic_recorded"],
+            "lost": counted["lost"],
+            "doubled": counted["doubled"],
         }
         report = write_report(
             workspace / "demo-report.json",

@@ -60,10 +60,10 @@ def _same_files(pid: int) -> bool:
     return os.readlink(f"/proc/{pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt")
 
 
-def names(found: Iterable[Member]) -> str:
-    """For people: ``gateway (pid 12), worker (pid 13, 14)``."""
+def names(members: Iterable[Member]) -> str:
+    """Names for people: ``gateway (pid 12), worker (pid 13, 14)``."""
     pids: dict[str, list[str]] = {}
-    for member in found:
+    for member in members:
         pids.setdefault(member.name, []).append(str(member.pid))
     return ", ".join(f"{name} (pid {', '.join(of_name)})" for name, of_name in pids.items())
 
@@ -82,7 +82,7 @@ def _end(settings: FlywheelSettings, chosen: Callable[[str], bool]) -> list[Memb
 
     running: dict[Member, Any] = {}
     for sign, patience in ((signal.SIGTERM, ASKED_SECONDS), (signal.SIGKILL, KILLED_SECONDS)):
-        told: set[Member] = set()
+        asked: set[Member] = set()
         deadline = time.monotonic() + patience
         # Looked for again each time: what is being ended may still have started something.
         while running := {
@@ -90,8 +90,8 @@ def _end(settings: FlywheelSettings, chosen: Callable[[str], bool]) -> list[Memb
             for name, process in _processes(settings)
             if chosen(name)
         }:
-            for member in running.keys() - told:
-                told.add(member)
+            for member in running.keys() - asked:
+                asked.add(member)
                 with suppress(psutil.Error):
                     running[member].send_signal(sign)  # not to another that has its pid by now
             if time.monotonic() > deadline:

@@ -55,7 +55,7 @@ def _stop_supervisor(settings: FlywheelSettings, pid: int) -> None:
 
 
 def _terminate(settings: FlywheelSettings, pid: int) -> None:
-    """Only the process that has this workspace's lock open: a noted pid alone proves nothing."""
+    """End the process if it has this workspace's lock open: a noted pid alone proves nothing."""
     import psutil
 
     with suppress(psutil.Error):

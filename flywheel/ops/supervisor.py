@@ -44,25 +44,25 @@ class Program:
 
 def programs(settings: FlywheelSettings) -> list[Program]:
     """What `flywheel up` runs, in the order in which it is started."""
-    found: list[Program] = []
+    processes: list[Program] = []
     if settings.kafka.local:
         port = settings.kafka.local_port
-        found.append(Program(BROKER, ("kafka", "run"), port, "kafka.local_port"))
+        processes.append(Program(BROKER, ("kafka", "run"), port, "kafka.local_port"))
     if not settings.serving.urls:
         for port in settings.serving.ports:
             arguments = ("serve", "--port", str(port))
             host, url = settings.serving.host, address(settings.serving.host, port)
-            found.append(
+            processes.append(
                 Program(f"model-{port}", arguments, port, "serving.ports", host, f"{url}/healthz")
             )
     for name, web in (("gateway", settings.gateway), ("console", settings.console)):
         url = f"{address(web.host, web.port)}/healthz"
-        found.append(Program(name, (name,), web.port, f"{name}.port", web.host, url))
+        processes.append(Program(name, (name,), web.port, f"{name}.port", web.host, url))
     for name in ("worker", "trainer", "controller"):
         port, host = getattr(settings.monitoring, f"{name}_port"), settings.monitoring.host
         url = f"{address(host, port)}/healthz"
-        found.append(Program(name, (name,), port, f"monitoring.{name}_port", host, url))
-    return found
+        processes.append(Program(name, (name,), port, f"monitoring.{name}_port", host, url))
+    return processes
 
 
 def address(host: str, port: int) -> str:

@@ -37,7 +37,7 @@ def make_repository(settings: FlywheelSettings) -> None:
 
 
 def prepare(settings: FlywheelSettings) -> None:
-    """Before the processes start: repository, database schema, broker. Slow things, once."""
+    """Slow things that happen once before processes start: repository, database schema, broker."""
     if not settings.layout.dvc.exists():
         make_repository(settings)
     with open_database(settings):

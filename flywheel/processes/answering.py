@@ -22,12 +22,12 @@ _servers = Gauge(
 
 
 class Answering:
-    """From a thread, asks for each champion that ``champions`` names (task → release) whether it
-    answers. ``champions`` may raise FlywheelError; then what was known before stands."""
+    """Asks from a thread whether each champion that ``champions`` names (task → release) answers.
+    ``champions`` may raise FlywheelError; then what was known before stands."""
 
     def __init__(self, champions: Callable[[], Mapping[str, str]], servers: ModelServers) -> None:
         self._champions, self._servers = champions, servers
-        self._found: dict[str, tuple[str, Readiness]] = {}
+        self._latest: dict[str, tuple[str, Readiness]] = {}
         self._stopping = threading.Event()
         self._thread = LastingThread("answering", self._watch)
 
@@ -47,29 +47,29 @@ class Answering:
         except FlywheelError as error:
             _log.warning("champions not known", error=str(error))
             return
-        found = {task: (name, self._servers.ready(name)) for task, name in champions.items()}
-        for task, (_, readiness) in found.items():
+        latest = {task: (name, self._servers.ready(name)) for task, name in champions.items()}
+        for task, (_, readiness) in latest.items():
             _servers.labels(task).set(readiness.ready)
-        self._found = found
+        self._latest = latest
 
     def unanswered(self, task: str) -> str | None:
         """Why a task's requests are not answered, or None while its champion answers somewhere,
         there is none, or nobody has asked yet."""
-        name, readiness = self._found.get(task, ("", None))
+        name, readiness = self._latest.get(task, ("", None))
         if readiness is None or readiness.ready:
             return None
         return nobody_answers(name, readiness)
 
     def every(self) -> str | None:
-        """Of each task whose champion answers nobody, why; None where all are answered."""
-        problems = [words for task in self._found if (words := self.unanswered(task))]
+        """Why each task whose champion answers nobody is not answered; None where all are."""
+        problems = [words for task in self._latest if (words := self.unanswered(task))]
         return "; ".join(problems) or None
 
     def all_tasks(self) -> str | None:
         """Why no task at all is answered; None while one is. A load balancer that asks must not
         take away what answers the others."""
-        found = list(self._found)
-        return self.every() if found and all(map(self.unanswered, found)) else None
+        tasks = list(self._latest)
+        return self.every() if tasks and all(map(self.unanswered, tasks)) else None
 
     def _watch(self) -> None:
         while not self._stopping.is_set():
@@ -78,6 +78,6 @@ class Answering:
 
 
 def nobody_answers(champion: str, readiness: Readiness) -> str:
-    """That a champion answers on no model server, and why not."""
+    """Words on a champion that answers on no model server, and why."""
     why = f": {readiness.reason}" if readiness.reason else ""
     return f"{champion} is the champion and answers on none of {readiness.total} model servers{why}"

@@ -19,7 +19,7 @@ _log = structlog.get_logger(__name__)
 
 
 class BrokerWatch:
-    """From a thread, makes the topics once the broker is there, and calls ``arrived`` then."""
+    """Makes the topics, from a thread, once the broker is there, and calls ``arrived`` then."""
 
     def __init__(self, kafka: KafkaSettings, arrived: Callable[[], None]) -> None:
         self._kafka = kafka
