@@ -72,10 +72,10 @@ def _unanswered(command: Command, active: Rollout, servers: Servers) -> str:
             f"files are back {active.champion} is loaded by itself"
         )
     if command.kind == "promote" and servers.challenger_gone:
-        found = servers.challenger
+        readiness = servers.challenger
         return (
-            f"{active.challenger} answers on none of {found.total} model servers"
-            + (f" ({found.reason})" if found.reason else "")
+            f"{active.challenger} answers on none of {readiness.total} model servers"
+            + (f" ({readiness.reason})" if readiness.reason else "")
             + ": promoted, no request would be answered"
         )
     return ""

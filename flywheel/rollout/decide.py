@@ -24,7 +24,7 @@ PERSON_MAY = "a person resumes it, promotes the challenger or rolls it back"
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
-    """On how many model servers a release answers, and why not on the others."""
+    """The number of model servers on which a release answers, and why it does not on others."""
 
     ready: int
     total: int
@@ -97,17 +97,17 @@ def decide(
 
 
 def nowhere(champion: str, servers: Servers) -> str:
-    """That the champion answers on no model server, and what a rollback would therefore do."""
-    found = servers.champion
+    """Words on a champion that answers on no model server, and what a rollback would then do."""
+    readiness = servers.champion
     return (
-        f"{champion}, the champion, answers on none of {found.total} model servers"
-        + (f" ({found.reason})" if found.reason else "")
+        f"{champion}, the champion, answers on none of {readiness.total} model servers"
+        + (f" ({readiness.reason})" if readiness.reason else "")
         + ": rolled back to it, no request would be answered"
     )
 
 
 def _held(rollout: Rollout, reason: str, seen: Assessment) -> Decision:
-    """Where it is until the champion answers again, or a person decides."""
+    """The rollout stays where it is until the champion answers again, or a person decides."""
     if rollout.state == "paused":
         return _stay(rollout, reason, seen)
     return _pause(rollout, reason, seen)
@@ -186,8 +186,8 @@ def _warming(
     servers: Servers | None,
 ) -> Decision:
     if servers is None or servers.challenger_missing or not servers.challenger.ready:
-        found = servers.challenger if servers else None
-        return _stay(rollout, _waits_for_servers(rollout, found), seen)
+        readiness = servers.challenger if servers else None
+        return _stay(rollout, _waits_for_servers(rollout, readiness), seen)
     loaded = f"answers on {servers.challenger.ready} of {servers.challenger.total} model servers"
     if not rollout.steps:
         return Decision(
@@ -210,9 +210,13 @@ def _warming(
     return _canary(rollout, 0, loaded, seen)
 
 
-def _waits_for_servers(rollout: Rollout, found: Readiness | None) -> str:
-    where = f"{found.ready} of {found.total} model servers" if found else "no model server asked"
-    why = f" ({found.reason})" if found and found.reason else ""
+def _waits_for_servers(rollout: Rollout, readiness: Readiness | None) -> str:
+    where = (
+        f"{readiness.ready} of {readiness.total} model servers"
+        if readiness
+        else "no model server asked"
+    )
+    why = f" ({readiness.reason})" if readiness and readiness.reason else ""
     return f"waits for {rollout.challenger} to answer wherever the champion does: {where}{why}"
 
 

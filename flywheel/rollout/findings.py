@@ -56,7 +56,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[Check, ...]
 
     def kept(self) -> dict[str, object]:
-        """As JSON-able values, for a transition."""
+        """The findings as JSON-able values, for a transition."""
         kept: dict[str, object] = msgspec.to_builtins(self)
         if self.paired is not None:
             kept |= {"pairs": self.paired.n, "looks_used": self.paired.looks_used}

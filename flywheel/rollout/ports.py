@@ -67,12 +67,12 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def units(self) -> int:
-        """Of both arms."""
+        """The units of both arms."""
         return self.champion_units + self.challenger_units
 
     @property
     def requests(self) -> int:
-        """Of both arms."""
+        """The requests of both arms."""
         return self.champion_requests + self.challenger_requests
 
 
@@ -180,7 +180,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     override: Override | None = None
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class CommandRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A command and how it went: the state that it led to, or ``refused: why``, or ``withdrawn:
     why``; None while it waits."""
 
@@ -254,22 +254,22 @@ class CommandStore(Protocol):
         ...
 
     def pending(self, task: str) -> list[Command]:
-        """Not yet carried out, oldest first."""
+        """The commands that are not yet carried out, oldest first."""
         ...
 
     def done(self, command_id: str, outcome: str) -> bool:
         """Mark one carried out (or refused), and say how it went; False where that was said."""
         ...
 
-    def asked(self, command_id: str) -> Asked | None:
+    def asked(self, command_id: str) -> CommandRecord | None:
         """One command with its outcome, or None."""
         ...
 
-    def history(self, task: str, limit: int = 50) -> list[Asked]:
+    def history(self, task: str, limit: int = 50) -> list[CommandRecord]:
         """Newest first."""
         ...
 
-    def of_rollout(self, rollout_id: str) -> list[Asked]:
+    def of_rollout(self, rollout_id: str) -> list[CommandRecord]:
         """All that named a rollout, oldest first."""
         ...
 

@@ -22,7 +22,7 @@ class ModelServers(Protocol):
     """The model servers of an installation."""
 
     def ready(self, release: str) -> Readiness:
-        """On how many servers a real request to ``release`` is answered; never raises."""
+        """The number of servers that answer a real request to ``release``; never raises."""
         ...
 
 

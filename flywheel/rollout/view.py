@@ -18,7 +18,7 @@ from flywheel.rollout.control import gather
 from flywheel.rollout.decide import Decision, decide
 from flywheel.rollout.findings import ArmView, Findings, PairedView, decided_on, findings
 from flywheel.rollout.plan import split_of
-from flywheel.rollout.ports import Asked, Command, Rollout, RolloutTransaction, Transition
+from flywheel.rollout.ports import Command, CommandRecord, Rollout, RolloutTransaction, Transition
 
 SHOWN = 50  # rollouts of the past at a time
 
@@ -46,7 +46,7 @@ class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
     rollout: Rollout
     transitions: tuple[Transition, ...]
     gate: GateView | None
-    refused: tuple[Asked, ...]
+    refused: tuple[CommandRecord, ...]
     champion: ArmView | None
     challenger: ArmView | None
     paired: PairedView | None
@@ -82,7 +82,7 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     waiting: tuple[str, ...]
     pending: tuple[Command, ...]
     next: str
-    asked: tuple[Asked, ...]
+    asked: tuple[CommandRecord, ...]
 
 
 def task_view(
@@ -121,28 +121,28 @@ def rollout_view(
 ) -> RolloutView:
     """One rollout with its evidence: as it is now, or as it was when it was decided."""
     transitions = tuple(tx.rollouts.transitions(rollout.rollout_id))
-    found: Findings | None = None
+    shown: Findings | None = None
     change: Transition | None = None
     units: UnitsView | None = None
     if rollout.ended_at is None:
         facts = gather(tx.evidence, rollout)
         decision = decide(rollout, facts, settings, now)
-        found = findings(rollout, facts, decision.assessment, settings)
+        shown = findings(rollout, facts, decision.assessment, settings)
         units = units_view(rollout, facts.step, settings)
         what_next = _next(rollout, decision)
     else:
         what_next = f"ended: {rollout.reason}"
-        found, change = decided_on(rollout, transitions) or (None, None)
+        shown, change = decided_on(rollout, transitions) or (None, None)
     return RolloutView(
         rollout=rollout,
         transitions=transitions,
         gate=_gate(tx, rollout),
         refused=_refused(tx, rollout),
-        champion=found.champion if found else None,
-        challenger=found.challenger if found else None,
-        paired=found.paired if found else None,
+        champion=shown.champion if shown else None,
+        challenger=shown.challenger if shown else None,
+        paired=shown.paired if shown else None,
         units=units,
-        checks=_noted(tx, rollout, found.checks) if found else (),
+        checks=_noted(tx, rollout, shown.checks) if shown else (),
         decided_on=change,
         next=what_next,
     )
@@ -157,7 +157,7 @@ def _gate(tx: RolloutTransaction, rollout: Rollout) -> GateView | None:
     )
 
 
-def _refused(tx: RolloutTransaction, rollout: Rollout) -> tuple[Asked, ...]:
+def _refused(tx: RolloutTransaction, rollout: Rollout) -> tuple[CommandRecord, ...]:
     """Oldest first."""
     return tuple(
         asked

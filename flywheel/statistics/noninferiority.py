@@ -78,15 +78,15 @@ def size(critical: float, n: int, margin: float) -> float:
     # Even steps on this scale are equally far apart by Fisher's information, towards both ends.
     angle = np.linspace(0, np.pi / 2, max(120, round(5 * np.sqrt(n))))
 
-    def found(at: Array) -> Array:
+    def chance_at(at: Array) -> Array:
         psi = least + (1 - least) * np.sin(at) ** 2
         return chance(most, n, (psi - margin) / 2, (psi + margin) / 2)
 
-    coarse = found(angle)
+    coarse = chance_at(angle)
     step = angle[1]
     best = angle[np.argsort(coarse)[-3:]]
     near = np.clip(best[:, None] + step * np.linspace(-1, 1, 15), 0, np.pi / 2)
-    return float(min(1.0, max(coarse.max(), found(near.reshape(-1)).max())))
+    return float(min(1.0, max(coarse.max(), chance_at(near.reshape(-1)).max())))
 
 
 def chance(most: NDArray[np.int_], n: int, p_fixed: Any, p_broken: Any) -> Array:
@@ -111,8 +111,8 @@ def chance(most: NDArray[np.int_], n: int, p_fixed: Any, p_broken: Any) -> Array
 
 
 def most_broken(critical: float, n: int, margin: float) -> NDArray[np.int_]:
-    """For each number of fixed samples 0 … n the largest number of broken ones with
-    T ≥ ``critical``, or −1."""
+    """The largest number of broken samples with T ≥ ``critical``, or −1, for each number of fixed
+    ones, 0 … n."""
     fixed = np.arange(n + 1)
     low, high = np.full(n + 1, -1), n - fixed
     while (low < high).any():

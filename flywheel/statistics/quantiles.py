@@ -54,8 +54,8 @@ class Latencies:
 
     def at_least(self, bucket: Any) -> NDArray[np.float64]:
         """How many answers fell into each of these buckets or a later one."""
-        found: NDArray[np.float64] = self._from[np.searchsorted(self.keys, bucket)]
-        return found
+        counts: NDArray[np.float64] = self._from[np.searchsorted(self.keys, bucket)]
+        return counts
 
     def slower(self, limit: float) -> int:
         """Answers that surely took longer than ``limit`` ms."""
@@ -121,7 +121,7 @@ def ratio_interval(pairs: Pairs, alpha: float) -> tuple[float | None, float | No
     need = math.log(1 / alpha)
 
     def last(holds: Callable[[float], bool], start: int, stop: int) -> float | None:
-        """Of margins start … stop, in buckets, the last at which it holds, as it did before."""
+        """The last of the margins start … stop, in buckets, up to which it holds."""
         if not holds(upper_edge(start)):
             return None
         kept, lost = start, stop

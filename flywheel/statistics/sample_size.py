@@ -34,9 +34,9 @@ def power(n: int, margin: float, alpha: float, fixed: float, broken: float) -> f
 def samples_needed(
     discordance: float, margin: float, alpha: float, wanted: float = POWER
 ) -> int | None:
-    """From how many samples on an equal release of this ``discordance`` (the share of samples on
-    which just one of the two is right) passes with the chance ``wanted``; to two digits, and None
-    where a million do not suffice."""
+    """The number of samples from which on an equal release of this ``discordance`` (the share of
+    samples on which just one of the two is right) passes with the chance ``wanted``; to two
+    digits, and None where a million do not suffice."""
     if margin <= 0:
         return None
     about = _by_normal(discordance, margin, alpha, wanted)

@@ -10,7 +10,7 @@ from sqlalchemy import Select, func, select
 
 from flywheel.contracts.ids import utc_now
 from flywheel.errors import Conflict
-from flywheel.rollout.ports import Asked, Command, Rollout, Transition
+from flywheel.rollout.ports import Command, CommandRecord, Rollout, Transition
 from storage.repositories.versions import override_of, override_values
 from storage.tables.columns import table_of
 from storage.tables.rollouts import (
@@ -40,43 +40,38 @@ class SqlRollouts:
         self._work = work
 
     def active(self, task: str) -> Rollout | None:
-        """The rollout of a task that has not ended."""
-        found = self._work.row(
+        row = self._work.row(
             select(_rollouts).where(_rollouts.c.task == task, _rollouts.c.ended_at.is_(None))
         )
-        return None if found is None else _rollout(dict(found._mapping))
+        return None if row is None else _rollout(dict(row._mapping))
 
     def running(self) -> list[Rollout]:
-        """The rollouts of all tasks that have not ended."""
-        found = self._work.rows(
+        rows = self._work.rows(
             select(_rollouts).where(_rollouts.c.ended_at.is_(None)).order_by(_rollouts.c.task)
         )
-        return [_rollout(dict(row._mapping)) for row in found]
+        return [_rollout(dict(row._mapping)) for row in rows]
 
     def champions(self) -> dict[str, str]:
-        """Task → the release that serves it, of every task there ever was."""
         latest = select(func.max(_champions.c.id)).group_by(_champions.c.task)
-        found = self._work.rows(select(_champions).where(_champions.c.id.in_(latest)))
-        return {row.task: row.release for row in sorted(found, key=lambda row: row.task)}
+        rows = self._work.rows(select(_champions).where(_champions.c.id.in_(latest)))
+        return {row.task: row.release for row in sorted(rows, key=lambda row: row.task)}
 
     def champion(self, task: str) -> str | None:
-        """The release that serves a task."""
-        found = self._work.row(
+        row = self._work.row(
             select(_champions.c.release)
             .where(_champions.c.task == task)
             .order_by(_champions.c.id.desc())
             .limit(1)
         )
-        return None if found is None else str(found.release)
+        return None if row is None else str(row.release)
 
     def was_champion(self, task: str, release: str) -> bool:
-        """Whether a release serves a task or ever served it."""
-        found = self._work.row(
+        row = self._work.row(
             select(_champions.c.id)
             .where(_champions.c.task == task, _champions.c.release == release)
             .limit(1)
         )
-        return found is not None
+        return row is not None
 
     def set_champion(self, task: str, release: str, at: datetime | None = None) -> None:
         """Make a release the one that serves a task (``at`` None: from now on)."""
@@ -102,29 +97,26 @@ class SqlRollouts:
             self._work.run(_transitions.insert().values(**msgspec.structs.asdict(transition)))
 
     def find(self, rollout_id: str) -> Rollout | None:
-        """One rollout, or None."""
-        found = self._work.row(select(_rollouts).where(_rollouts.c.rollout_id == rollout_id))
-        return None if found is None else _rollout(dict(found._mapping))
+        row = self._work.row(select(_rollouts).where(_rollouts.c.rollout_id == rollout_id))
+        return None if row is None else _rollout(dict(row._mapping))
 
     def history(self, task: str, limit: int = 50, skip: int = 0) -> list[Rollout]:
-        """Newest first, without the newest ``skip``."""
-        found = self._work.rows(
+        rows = self._work.rows(
             select(_rollouts)
             .where(_rollouts.c.task == task)
             .order_by(_rollouts.c.started_at.desc(), _rollouts.c.rollout_id.desc())
             .limit(limit)
             .offset(skip)
         )
-        return [_rollout(dict(row._mapping)) for row in found]
+        return [_rollout(dict(row._mapping)) for row in rows]
 
     def transitions(self, rollout_id: str) -> list[Transition]:
-        """Oldest first."""
-        found = self._work.rows(
+        rows = self._work.rows(
             select(*(c for c in _transitions.c if c.name != "id"))
             .where(_transitions.c.rollout_id == rollout_id)
             .order_by(_transitions.c.id)
         )
-        return [Transition(**row._mapping) for row in found]
+        return [Transition(**row._mapping) for row in rows]
 
 
 class SqlCommands:
@@ -152,41 +144,37 @@ class SqlCommands:
     def pending(self, task: str) -> list[Command]:
         """Not yet carried out, oldest first."""
         done = select(_outcomes.c.command_id)
-        found = self._work.rows(
+        rows = self._work.rows(
             select(_commands)
             .where(_commands.c.task == task, _commands.c.command_id.not_in(done))
             .order_by(_commands.c.at, _commands.c.command_id)
         )
-        return [_command(dict(row._mapping)) for row in found]
+        return [_command(dict(row._mapping)) for row in rows]
 
     def done(self, command_id: str, outcome: str) -> bool:
-        """Mark one carried out (or refused), and say how it went; False where that was said."""
         values = {"command_id": command_id, "outcome": outcome, "at": utc_now()}
         return self._work.add(_outcomes, [values], ["command_id"]) == 1
 
-    def asked(self, command_id: str) -> Asked | None:
-        """One command with its outcome, or None."""
-        found = self._work.row(_with_outcome().where(_commands.c.command_id == command_id))
-        return None if found is None else _asked(dict(found._mapping))
+    def asked(self, command_id: str) -> CommandRecord | None:
+        row = self._work.row(_with_outcome().where(_commands.c.command_id == command_id))
+        return None if row is None else _asked(dict(row._mapping))
 
-    def history(self, task: str, limit: int = 50) -> list[Asked]:
-        """Newest first."""
-        found = self._work.rows(
+    def history(self, task: str, limit: int = 50) -> list[CommandRecord]:
+        rows = self._work.rows(
             _with_outcome()
             .where(_commands.c.task == task)
             .order_by(_commands.c.at.desc(), _commands.c.command_id.desc())
             .limit(limit)
         )
-        return [_asked(dict(row._mapping)) for row in found]
+        return [_asked(dict(row._mapping)) for row in rows]
 
-    def of_rollout(self, rollout_id: str) -> list[Asked]:
-        """All that named a rollout, oldest first."""
-        found = self._work.rows(
+    def of_rollout(self, rollout_id: str) -> list[CommandRecord]:
+        rows = self._work.rows(
             _with_outcome()
             .where(_commands.c.rollout_id == rollout_id)
             .order_by(_commands.c.at, _commands.c.command_id)
         )
-        return [_asked(dict(row._mapping)) for row in found]
+        return [_asked(dict(row._mapping)) for row in rows]
 
 
 class SqlChallengers:
@@ -196,7 +184,6 @@ class SqlChallengers:
         self._work = work
 
     def enqueue(self, task: str, release: str, registered_at: datetime, gate_passed: bool) -> None:
-        """Remember a registered release; the same one twice changes nothing."""
         values = {
             "release": release,
             "task": task,
@@ -206,8 +193,7 @@ class SqlChallengers:
         self._work.add(_challengers, [values], ["release"])
 
     def waiting(self, task: str) -> list[str]:
-        """Releases that passed the gate (or were overridden) and had no rollout, oldest first."""
-        found = self._work.rows(
+        rows = self._work.rows(
             select(_challengers.c.release)
             .where(
                 _challengers.c.task == task,
@@ -216,20 +202,17 @@ class SqlChallengers:
             )
             .order_by(_challengers.c.registered_at, _challengers.c.release)
         )
-        return [row.release for row in found]
+        return [row.release for row in rows]
 
     def gate(self, task: str, release: str) -> bool | None:
-        """Whether a registered release passed the gate (or was overridden); None: not known."""
-        found = self._work.row(
+        row = self._work.row(
             select(_challengers.c.gate_passed).where(
                 _challengers.c.task == task, _challengers.c.release == release
             )
         )
-        return None if found is None else bool(found.gate_passed)
+        return None if row is None else bool(row.gate_passed)
 
     def taken(self, release: str) -> bool:
-        """A rollout of this release began, or it was made champion, or it was passed over; False
-        where that was known."""
         return self._work.add(_taken, [{"release": release}], ["release"]) == 1
 
 
@@ -250,6 +233,6 @@ def _with_outcome() -> Select[Any]:
     )
 
 
-def _asked(values: dict[str, object]) -> Asked:
+def _asked(values: dict[str, object]) -> CommandRecord:
     outcome, at = values.pop("outcome"), values.pop("done_at")
-    return Asked(command=_command(values), outcome=outcome, at=at)  # type: ignore[arg-type]
+    return CommandRecord(command=_command(values), outcome=outcome, at=at)  # type: ignore[arg-type]

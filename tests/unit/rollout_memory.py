@@ -13,7 +13,15 @@ from flywheel.contracts.events import Event, RolloutChanged
 from flywheel.contracts.release import Release
 from flywheel.errors import Conflict
 from flywheel.rollout.decide import Readiness
-from flywheel.rollout.ports import ArmSummary, Asked, Assignment, Command, Pair, Rollout, Transition
+from flywheel.rollout.ports import (
+    ArmSummary,
+    Assignment,
+    Command,
+    CommandRecord,
+    Pair,
+    Rollout,
+    Transition,
+)
 from flywheel.statistics.buckets import latency_bucket
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -112,16 +120,18 @@ class _Commands:
         self._state.outcomes.setdefault(command_id, outcome)
         return new
 
-    def asked(self, command_id: str) -> Asked | None:
+    def asked(self, command_id: str) -> CommandRecord | None:
         found = self._state.commands.get(command_id)
         outcome = self._state.outcomes.get(command_id)
-        return found and Asked(command=found, outcome=outcome, at=found.at if outcome else None)
+        return found and CommandRecord(
+            command=found, outcome=outcome, at=found.at if outcome else None
+        )
 
-    def history(self, task: str, limit: int = 50) -> list[Asked]:
+    def history(self, task: str, limit: int = 50) -> list[CommandRecord]:
         found = [self.asked(c.command_id) for c in self._state.commands.values() if c.task == task]
         return [asked for asked in found if asked][::-1][:limit]
 
-    def of_rollout(self, rollout_id: str) -> list[Asked]:
+    def of_rollout(self, rollout_id: str) -> list[CommandRecord]:
         found = [self.asked(c.command_id) for c in self._state.commands.values()]
         return [one for one in found if one and one.command.rollout_id == rollout_id]
 

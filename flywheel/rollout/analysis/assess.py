@@ -101,7 +101,7 @@ def _worries(facts: Facts, paired: PairedEvidence, settings: RolloutSettings) ->
 def _beyond(checks: tuple[Check, ...]) -> list[str]:
     """Estimates that are shown and lie beyond the margin that is shown beside them, however few
     answers they rest on: a share rises only on numbers that allow it."""
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for check in checks:
         # What harms is proven at a margin of its own for accuracy, which allows no loss at all.
         if check.value is None or check.margin is None or (check.kind, check.name) == STRICT:
@@ -114,5 +114,5 @@ def _beyond(checks: tuple[Check, ...]) -> list[str]:
             words = f"p95 {check.value:.2f} × against {check.margin:g} ×"
         else:
             continue
-        found.setdefault(check.name, f"{words} on {check.n} so far")
-    return list(found.values())
+        reasons.setdefault(check.name, f"{words} on {check.n} so far")
+    return list(reasons.values())

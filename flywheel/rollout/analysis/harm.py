@@ -55,15 +55,15 @@ def _accuracy(paired: PairedEvidence, settings: RolloutSettings, alpha: float) -
     margin = settings.harm_margin
     proven = paired.harm(-margin) >= math.log(1 / alpha)
     low, high = paired.interval(alpha)
-    found = (
+    figures = (
         f"{points(paired.mean)} on {paired.n} audited samples that both scored "
         f"({points(low)} to {points(high)})"
     )
     limit = "the champion's" if not margin else f"{percentage(margin)} points below the champion's"
     words = (
-        f"accuracy is proven worse than {limit}: {found}"
+        f"accuracy is proven worse than {limit}: {figures}"
         if proven
-        else f"no loss of accuracy is proven: {found}"
+        else f"no loss of accuracy is proven: {figures}"
     )
     return Check(
         kind="harm",
@@ -92,13 +92,14 @@ def _errors(
         proven = bool(higher(np.array([margin]))[0] >= need)
         low, high = bounds(higher, lower, rise, need)
     x0, n0, x1, n1 = (int(column.sum()) for column in counts)
-    found = f"{x1} of {n1} requests failed, {x0} of {n0} with the champion"
+    figures = f"{x1} of {n1} requests failed, {x0} of {n0} with the champion"
     if rise is not None:
-        found += f" ({points(rise)} within each step)"
+        figures += f" ({points(rise)} within each step)"
     words = (
-        f"the error rate is proven to have risen by more than {percentage(margin)} points: {found}"
+        f"the error rate is proven to have risen by more than {percentage(margin)} points: "
+        f"{figures}"
         if proven
-        else f"no rise of the error rate above {percentage(margin)} points is proven: {found}"
+        else f"no rise of the error rate above {percentage(margin)} points is proven: {figures}"
     )
     return Check(
         kind="harm",
@@ -141,11 +142,11 @@ def _latency(
     p95_old, p95_new = old.quantile(0.95), new.quantile(0.95)
     words = "both arms must have answered before latencies compare"
     if p95_old is not None and p95_new is not None:
-        found = f"p95 {p95_new:.0f} ms against {p95_old:.0f} ms"
+        figures = f"p95 {p95_new:.0f} ms against {p95_old:.0f} ms"
         words = (
-            f"answers are proven slower than {margin:g} times the champion's p95: {found}"
+            f"answers are proven slower than {margin:g} times the champion's p95: {figures}"
             if proven
-            else f"no rise of the p95 above {margin:g} times the champion's is proven: {found}"
+            else f"no rise of the p95 above {margin:g} times the champion's is proven: {figures}"
         )
     return Check(
         kind="harm",

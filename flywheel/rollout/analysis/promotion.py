@@ -50,19 +50,19 @@ def _accuracy(paired: PairedEvidence, settings: RolloutSettings) -> Check:
     a, b = int((paired.d > 0).sum()), int((paired.d < 0).sum())
     alpha = settings.promote_alpha / settings.looks
     low, high = lower_bound(a, b, paired.n, alpha), upper_bound(a, b, paired.n, alpha)
-    found = f"{points(paired.mean)} (at least {points(low)}) on {paired.n} audited samples"
+    figures = f"{points(paired.mean)} (at least {points(low)}) on {paired.n} audited samples"
     if proven_at is not None:
         words = (
             f"accuracy is proven within {percentage(margin)} points of the champion's, at the look "
-            f"at {proven_at} audited samples ({proof}): {found}"
+            f"at {proven_at} audited samples ({proof}): {figures}"
         )
     elif upcoming is not None:
         words = (
             f"look {len(reached) + 1} of {len(sizes)} comes at {upcoming} audited samples; "
-            f"now {found}"
+            f"now {figures}"
         )
     else:
-        words = f"all {len(sizes)} looks are used without proof: {found}"
+        words = f"all {len(sizes)} looks are used without proof: {figures}"
     waiting = proven_at is None and upcoming is not None
     return Check(
         kind="promotion",
@@ -116,9 +116,9 @@ def _errors(champion: ArmSummary, challenger: ArmSummary, settings: RolloutSetti
         lower = partial(_log_e_errors, steps, above=False)
         proven = bool(lower(np.array([margin]))[0] >= need)
         low, high = bounds(partial(_log_e_errors, steps, above=True), lower, rise, need)
-    found = f"{x1} of {n1} answers failed, {x0} of {n0} with the champion"
+    figures = f"{x1} of {n1} answers failed, {x0} of {n0} with the champion"
     if rise is not None:
-        found += f" ({points(rise)} within each step)"
+        figures += f" ({points(rise)} within each step)"
     return Check(
         kind="promotion",
         name="errors",
@@ -126,9 +126,9 @@ def _errors(champion: ArmSummary, challenger: ArmSummary, settings: RolloutSetti
         "step",
         outcome="passed" if proven else "waiting",
         words=(
-            f"the error rate is proven within {limit} points of the champion's: {found}"
+            f"the error rate is proven within {limit} points of the champion's: {figures}"
             if proven
-            else f"a rise of the error rate by {limit} points is not excluded: {found}"
+            else f"a rise of the error rate by {limit} points is not excluded: {figures}"
         ),
         value=rise,
         low=low,
@@ -160,11 +160,11 @@ def _latency(champion: ArmSummary, challenger: ArmSummary, settings: RolloutSett
     p95_old, p95_new = old.quantile(0.95), new.quantile(0.95)
     words = "both arms must have answered before latencies compare"
     if p95_old is not None and p95_new is not None:
-        found = f"p95 {p95_new:.0f} ms against {p95_old:.0f} ms, on {new.n} of its answers"
+        figures = f"p95 {p95_new:.0f} ms against {p95_old:.0f} ms, on {new.n} of its answers"
         words = (
-            f"p95 latency is proven below {margin:g} times the champion's: {found}"
+            f"p95 latency is proven below {margin:g} times the champion's: {figures}"
             if proven
-            else f"a p95 latency of {margin:g} times the champion's is not excluded: {found}"
+            else f"a p95 latency of {margin:g} times the champion's is not excluded: {figures}"
         )
     return Check(
         kind="promotion",

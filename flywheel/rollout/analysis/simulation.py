@@ -101,15 +101,15 @@ def errors(
     x1 = np.cumsum(rng.binomial(np.diff(n1, axis=1, prepend=0), rates[1]), axis=1)
     x0 = np.cumsum(rng.binomial(np.diff(n0, axis=1, prepend=0), rates[0]), axis=1)
     counts = (x0[..., None], n0[..., None], x1[..., None], n1[..., None])
-    margin, found = settings.error_margin, []
+    margin, first_looks = settings.error_margin, []
     for evidence, alpha in (
         (log_e_in_steps(*counts, difference=margin, above=True), settings.harm_alpha / CHECKS),
         (log_e_by_step(*counts, difference=margin, above=False), settings.promote_alpha),
     ):
         at = _first((evidence >= math.log(1 / alpha)) & (n0 > 0) & (n1 > 0))
         index = np.where(np.isfinite(at), at - 1, 0).astype(int)
-        found.append(np.where(np.isfinite(at), n1[np.arange(rollouts), index], NEVER))
-    return found[0], found[1]
+        first_looks.append(np.where(np.isfinite(at), n1[np.arange(rollouts), index], NEVER))
+    return first_looks[0], first_looks[1]
 
 
 def incident(
@@ -216,7 +216,7 @@ def slowness(
 
 
 def mismatches(share: float, true_share: float, rollouts: int, units: int, seed: int) -> Array:
-    """After how many units an assignment was called broken, looking after every unit."""
+    """The number of units after which an assignment was called broken, looking after each."""
     rng = np.random.default_rng(seed)
     x = np.cumsum(rng.random((rollouts, units)) < true_share, axis=1)
     evidence = log_e_mismatch(x, np.arange(1, units + 1), share)

@@ -79,15 +79,17 @@ def _assignment(rollout: Rollout, seen: Assignment) -> Check:
             outcome="waiting",
             words="no unit has been assigned in this step yet",
         )
-    found = f"{seen.challenger_units} of {total} units, {percent(share)} expected"
+    figures = f"{seen.challenger_units} of {total} units, {percent(share)} expected"
     if _evidence(seen.challenger_units, total, share) >= NEEDED:
         outcome = "failed"
-        words = f"the arms did not get their shares, so nothing they show can be compared: {found}"
+        words = (
+            f"the arms did not get their shares, so nothing they show can be compared: {figures}"
+        )
     elif max(_evidence(0, total, share), _evidence(total, total, share)) < NEEDED:
         # Were one arm left out altogether, this many units could not show it.
-        outcome, words = "waiting", f"too few units to tell whether the arms got theirs: {found}"
+        outcome, words = "waiting", f"too few units to tell whether the arms got theirs: {figures}"
     else:
-        outcome, words = "passed", f"the arms got their shares: {found}"
+        outcome, words = "passed", f"the arms got their shares: {figures}"
     return Check(
         kind="validity",
         name="assignment",
@@ -129,25 +131,25 @@ def _warnings(rollout: Rollout, step: Assignment, settings: RolloutSettings) -> 
     asked, share, units = step.requests, rollout.share, step.units
     if not 0 < share < 1 or asked < settings.min_requests:
         return ()
-    found = []
+    warnings = []
     if step.heaviest_requests > settings.heavy_unit_share * asked:
-        found.append(
+        warnings.append(
             f"one unit sent {step.heaviest_requests} of {_many(asked, 'request')} "
             f"({percent(step.heaviest_requests / asked)}), more than "
             f"{percent(settings.heavy_unit_share)}: its lot alone decides which arm answers those"
         )
     if step.challenger_units < settings.min_units and asked * share >= settings.min_requests:
-        found.append(
+        warnings.append(
             f"{_many(units, 'unit')} {'is' if units == 1 else 'are'} too few for a lot each: "
             f"{step.challenger_units or 'none'} fell to the challenger, where a step needs "
             f"{settings.min_units}"
         )
     elif not step.challenger_units and units < 1 / share:
-        found.append(
+        warnings.append(
             f"none of {_many(units, 'unit')} fell to the challenger, and none will while no other "
             "units come: their lots stand for the whole step"
         )
-    return tuple(found)
+    return tuple(warnings)
 
 
 def _way_out(task: str) -> str:
