@@ -56,11 +56,11 @@ class EncoderWork:
     steps: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     # What the model that is made smaller said of each text of the training part.
-    told: Sequence[Mapping[str, float]] | None = None
+    soft_targets: Sequence[Mapping[str, float]] | None = None
 
     def distil(self, teacher: Predictor | None) -> None:
         """A smaller student learns the teacher's probabilities beside the labels."""
-        self.told = self._ask(teacher)
+        self.soft_targets = self._ask(teacher)
         if self.recipe.distil_to.startswith(LAYERS):
             student, words = self._fewer_layers()
         else:
@@ -97,8 +97,8 @@ class EncoderWork:
             state = prune_ffn(state, config, recipe.prune_ffn, seen)
             left, had = config["intermediate_size"], before["intermediate_size"]
             self.steps.append(f"{left} of {had} FFN channels a layer kept")
-        if recipe.epochs and self.told is None:
-            self.told = self._ask(None)
+        if recipe.epochs and self.soft_targets is None:
+            self.soft_targets = self._ask(None)
         pruned = self.scratch / "pruned"
         write_model(pruned, self.model, state, config)
         self.model = pruned
@@ -172,7 +172,7 @@ class EncoderWork:
             self.dataset,
             folder,
             epochs=self.recipe.epochs,
-            soft_targets=self.told,
+            soft_targets=self.soft_targets,
             **given,
         )
         self.model = folder

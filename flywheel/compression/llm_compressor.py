@@ -31,15 +31,15 @@ def run(job: Job) -> None:
     )
     if torch.cuda.is_available():
         model.to("cuda")
-    told: dict[str, Any] = {"recipe": _recipe(model, job.quantise, bool(job.calibration))}
+    arguments: dict[str, Any] = {"recipe": _recipe(model, job.quantise, bool(job.calibration))}
     if job.calibration:
-        told |= {
+        arguments |= {
             "dataset": _loader(job.calibration),
             "num_calibration_samples": len(job.calibration),
             "max_seq_length": max(map(len, job.calibration)),
         }
     with _pinning_only_with_a_gpu():
-        oneshot(model=model, **told)
+        oneshot(model=model, **arguments)
     model.to("cpu")
     with warnings.catch_warnings():
         # It counts the model as offloaded to the memory that it is in.

@@ -35,7 +35,7 @@ class Moments:
 
     @classmethod
     def empty(cls, width: int) -> Moments:
-        """Of nothing yet."""
+        """The moments of no inputs."""
         return cls(0, torch.zeros(width), torch.zeros(width, width))
 
     def add(self, inputs: Tensor) -> None:
@@ -45,11 +45,14 @@ class Moments:
         self.products += inputs.T @ inputs
 
 
-Seen = Mapping[str, Moments]
+Activations = Mapping[str, Moments]
 
 
 def prune_ffn(
-    weights: Mapping[str, Tensor], config: dict[str, Any], share: float, seen: Seen | None = None
+    weights: Mapping[str, Tensor],
+    config: dict[str, Any],
+    share: float,
+    seen: Activations | None = None,
 ) -> State:
     """Remove ``share`` of the FFN channels of each layer: those with the smallest L1 norm of the
     weights that lead into and out of them. Changes ``config`` accordingly. ``seen`` tells, by the
@@ -69,7 +72,10 @@ def prune_ffn(
 
 
 def prune_heads(
-    weights: Mapping[str, Tensor], config: dict[str, Any], share: float, seen: Seen | None = None
+    weights: Mapping[str, Tensor],
+    config: dict[str, Any],
+    share: float,
+    seen: Activations | None = None,
 ) -> State:
     """Remove ``share`` of the attention heads of each layer, by the L1 norm of their weights.
 
@@ -114,7 +120,7 @@ def spread(layers: int, count: int) -> Sequence[int]:
     return [index * layers // count for index in range(count)]
 
 
-def _keep_inputs(state: State, layer: str, kept: Tensor, seen: Seen | None) -> None:
+def _keep_inputs(state: State, layer: str, kept: Tensor, seen: Activations | None) -> None:
     """Leave a dense layer only some of its inputs. Those left also say what the others can be
     expected to have said: their best linear prediction from what is left."""
     weight = state[f"{layer}.weight"]

@@ -254,15 +254,15 @@ class Encoder:
 
     def _pool(self, hidden: Tensor, groups: Sequence[_Group]) -> Tensor:
         """(tokens, width) → (texts, width)."""
-        found = torch.cat(
+        vectors = torch.cat(
             [
                 pooled(hidden[rows].view(texts, tokens, -1), self._pooling)
                 for rows, texts, tokens in groups
             ]
         )
         if self.pooler is not None:
-            return torch.tanh(self.pooler(found))
-        return unit_length(found) if self._normalise else found
+            return torch.tanh(self.pooler(vectors))
+        return unit_length(vectors) if self._normalise else vectors
 
 
 _Group = tuple[slice, int, int]

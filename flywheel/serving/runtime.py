@@ -146,21 +146,21 @@ def load_classifier(path: Path, threads: int) -> Classifier:
 def check_quantisation(config: Mapping[str, Any], method: Method) -> None:
     """Raise ArtefactError unless config.json quantises as ``method`` says, in the one format that
     is multiplied here: compressed-tensors, INT8, symmetric, a scale an output."""
-    told = config.get("quantization_config")
-    if method == "none" and told is None:
+    quantisation = config.get("quantization_config")
+    if method == "none" and quantisation is None:
         return
     inputs = _INPUTS.get(method)
-    if inputs is None or told is None:
+    if inputs is None or quantisation is None:
         raise ArtefactError(
             f"release.json says {method!r} and config.json "
-            + ("no quantisation" if told is None else "a quantisation")
+            + ("no quantisation" if quantisation is None else "a quantisation")
             + ": the embedded engine runs FP32 and "
             + ", ".join(_INPUTS)
         )
-    groups = list(dict(told.get("config_groups") or {}).values())
-    found = (
-        told.get("quant_method"),
-        told.get("format"),
+    groups = list(dict(quantisation.get("config_groups") or {}).values())
+    written = (
+        quantisation.get("quant_method"),
+        quantisation.get("format"),
         [_scheme(group.get("weights")) for group in groups],
         [_scheme(group.get("input_activations")) for group in groups],
     )
@@ -170,7 +170,7 @@ def check_quantisation(config: Mapping[str, Any], method: Method) -> None:
         [(8, "int", True, "channel", False)],
         [(8, "int", True, *inputs)],
     )
-    for what, one, other in zip(_PARTS, found, wanted, strict=True):
+    for what, one, other in zip(_PARTS, written, wanted, strict=True):
         if one != other:
             raise ArtefactError(
                 f"config.json quantises by {what} {one!r}; for {method!r} the embedded engine "
@@ -178,6 +178,6 @@ def check_quantisation(config: Mapping[str, Any], method: Method) -> None:
             )
 
 
-def _scheme(told: Mapping[str, Any] | None) -> tuple[Any, ...]:
+def _scheme(described: Mapping[str, Any] | None) -> tuple[Any, ...]:
     keys = ("num_bits", "type", "symmetric", "strategy", "dynamic")
-    return tuple((told or {}).get(key) for key in keys)
+    return tuple((described or {}).get(key) for key in keys)

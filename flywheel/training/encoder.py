@@ -59,19 +59,19 @@ class EncoderClassifier(nn.Module):
         if self.pooling == "cls":
             by_pooler: Tensor = states.pooler_output
             return by_pooler
-        found = pooled(states.last_hidden_state, self.pooling, mask)
-        return unit_length(found) if self.normalise else found
+        vectors = pooled(states.last_hidden_state, self.pooling, mask)
+        return unit_length(vectors) if self.normalise else vectors
 
     def witness(self, tokens: TextTokens, labels: Sequence[str]) -> Witness:
         """What it answers to texts that nobody sent, for whoever serves it to compare with."""
         self.eval()
-        found = []
+        answers = []
         for made in tokens(TEXTS):
             ids = torch.tensor([made.ids])
             with torch.inference_mode():
                 [row] = self(ids, torch.ones_like(ids)).softmax(dim=-1).tolist()
-            found.append(dict(zip(labels, row, strict=True)))
-        return Witness(texts=TEXTS, probabilities=tuple(found))
+            answers.append(dict(zip(labels, row, strict=True)))
+        return Witness(texts=TEXTS, probabilities=tuple(answers))
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Logits (texts, labels)."""

@@ -179,9 +179,9 @@ class TrainingLoop:
 def _soft_loss(logits: Tensor, soft: Tensor) -> Tensor:
     import torch
 
-    told = torch.log_softmax(logits.float() / SOFT_TEMPERATURE, dim=-1)
+    logs = torch.log_softmax(logits.float() / SOFT_TEMPERATURE, dim=-1)
     # The square undoes what the temperature takes from the gradient.
-    return -(soft * told).sum(dim=-1) * SOFT_TEMPERATURE**2
+    return -(soft * logs).sum(dim=-1) * SOFT_TEMPERATURE**2
 
 
 def _weight(line: DatasetLine, settings: TrainingSettings) -> float:

@@ -25,28 +25,33 @@ def server_arguments(
     gpu: bool,
 ) -> list[str]:
     """The command line of a server that serves ``model`` under ``name``."""
-    found = ["--model", str(model), "--served-model-name", name, "--dtype", dtype]
+    arguments = ["--model", str(model), "--served-model-name", name, "--dtype", dtype]
     # What a model folder says of sampling is not part of our releases.
-    found += ["--max-model-len", str(max_tokens), "--generation-config", "vllm"]
+    arguments += ["--max-model-len", str(max_tokens), "--generation-config", "vllm"]
     if kind == "encoder":
         # We send token ids, made exactly as for the embedded engine.
-        found += ["--runner", "pooling", "--skip-tokenizer-init"]
+        arguments += ["--runner", "pooling", "--skip-tokenizer-init"]
     else:
-        found += ["--logprobs-mode", "processed_logprobs", "--max-logprobs", str(_MOST_LOGPROBS)]
+        arguments += [
+            "--logprobs-mode",
+            "processed_logprobs",
+            "--max-logprobs",
+            str(_MOST_LOGPROBS),
+        ]
     if adapters:
-        found += ["--enable-lora", "--max-loras", str(settings.max_adapters)]
-        found += ["--max-lora-rank", str(lora_rank(settings.max_rank))]
+        arguments += ["--enable-lora", "--max-loras", str(settings.max_adapters)]
+        arguments += ["--max-lora-rank", str(lora_rank(settings.max_rank))]
     if gpu:
-        found += ["--gpu-memory-utilization", str(settings.gpu_memory_share)]
-        found += ["--tensor-parallel-size", str(settings.tensor_parallel)]
+        arguments += ["--gpu-memory-utilization", str(settings.gpu_memory_share)]
+        arguments += ["--tensor-parallel-size", str(settings.tensor_parallel)]
     else:
         # One process less than vLLM's default: the engine computes itself (see the environment).
-        found += ["--enforce-eager", "--distributed-executor-backend", "uni"]
+        arguments += ["--enforce-eager", "--distributed-executor-backend", "uni"]
         if kind == "llm":
             # Only whole blocks of a prompt are cached: vLLM's default of 128 tokens is longer than
             # most system messages, which are the same for every request. It takes multiples of 32.
-            found += ["--block-size", "32"]
-    return [*found, *settings.arguments]
+            arguments += ["--block-size", "32"]
+    return [*arguments, *settings.arguments]
 
 
 def lora_rank(rank: int) -> int:
@@ -59,8 +64,8 @@ def server_environment(
     settings: VllmSettings, environment: Mapping[str, str], *, gpu: bool
 ) -> dict[str, str]:
     """The environment of a server."""
-    found = dict(environment)
-    found |= {
+    variables = dict(environment)
+    variables |= {
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
@@ -69,12 +74,12 @@ def server_environment(
     }
     if not gpu:
         threads = settings.threads or len(os.sched_getaffinity(0))
-        found |= {
+        variables |= {
             "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gb),
             # The engine computes in its own process, on threads that we set: no worker processes.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "OMP_NUM_THREADS": str(threads),
         }
         # Threads that spin while they wait starve vLLM's own other process on a small machine.
-        found.setdefault("OMP_WAIT_POLICY", "passive")
-    return found
+        variables.setdefault("OMP_WAIT_POLICY", "passive")
+    return variables

@@ -29,7 +29,7 @@ def _make_class() -> type:
     from vllm.model_executor.models.utils import maybe_prefix
 
     class Pool(MeanPool):  # type: ignore[misc]
-        """As our release says: vLLM knows the mean, the first token and the last."""
+        """Pools as our release says: vLLM knows the mean, the first token and the last."""
 
         def __init__(self, config: Any) -> None:
             super().__init__()
@@ -38,14 +38,14 @@ def _make_class() -> type:
 
         def forward(self, hidden_states: Any, pooling_metadata: Any) -> Any:
             if self.kind == "mean":
-                found = super().forward(hidden_states, pooling_metadata)
+                vectors = super().forward(hidden_states, pooling_metadata)
             else:
                 lengths = pooling_metadata.get_pooling_cursor().prompt_lens_cpu.tolist()
                 by_text = hidden_states.float().split(lengths) if lengths else ()
-                found = [pooled(states[None], self.kind) for states in by_text]
+                vectors = [pooled(states[None], self.kind) for states in by_text]
                 empty = hidden_states.new_empty((0, hidden_states.shape[-1]), dtype=torch.float32)
-                found = torch.cat([empty, *found])
-            return unit_length(found) if self.normalise else found
+                vectors = torch.cat([empty, *vectors])
+            return unit_length(vectors) if self.normalise else vectors
 
     @default_pooling_type(seq_pooling_type="MEAN")
     class PooledBertForSequenceClassification(BertForSequenceClassification):  # type: ignore[misc]

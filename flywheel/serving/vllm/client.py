@@ -53,8 +53,8 @@ class VllmClient:
     def classify(self, model: str, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
         """Probabilities of every label for each sequence of token ids."""
         answer = self._call("POST", "/classify", {"model": model, "input": sequences})
-        found = sorted(answer["data"], key=lambda item: int(item["index"]))
-        return [item["probs"] for item in found]
+        rows = sorted(answer["data"], key=lambda item: int(item["index"]))
+        return [item["probs"] for item in rows]
 
     def choose(self, model: str, prompt: Sequence[int], choices: Sequence[int]) -> list[float]:
         """Log-probability of each of the choices, one token each, as the whole answer.
@@ -133,8 +133,8 @@ class VllmClient:
 def _refusal(url: str, response: httpx.Response) -> FlywheelError:
     """What a refusal of vLLM's means, with vLLM's own words."""
     try:
-        found = response.json()
-        message = str(found.get("error", found).get("message", found))
+        problem = response.json()
+        message = str(problem.get("error", problem).get("message", problem))
     except (ValueError, AttributeError):
         message = response.text[:300]
     if "maximum context length" in message or "maximum model length" in message:

@@ -146,21 +146,21 @@ def longest_input(model: Path) -> int | None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text("utf-8"))
+        config = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise ArtefactError(f"{path} is missing") from None
     except ValueError as error:
         raise ArtefactError(f"{path} cannot be read: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(config, dict):
         raise ArtefactError(f"{path} holds no object")
-    return found
+    return config
 
 
 def _check_quantisation(model: Path, config: Mapping[str, Any]) -> None:
-    found = config.get("quantization_config")
-    if found is None:
+    quantisation = config.get("quantization_config")
+    if quantisation is None:
         return
-    method, form = found.get("quant_method"), found.get("format")
+    method, form = quantisation.get("quant_method"), quantisation.get("format")
     if method != "compressed-tensors" or form not in _FORMATS:
         raise ArtefactError(
             f"{model / CONFIG_FILE}: quantisation {method!r} in format {form!r} is not known; "
@@ -170,10 +170,10 @@ def _check_quantisation(model: Path, config: Mapping[str, Any]) -> None:
 
 def weights_files(model: Path) -> list[Path]:
     """The safetensors files of a model. Raises ArtefactError when there is none."""
-    found = sorted(model.glob("*.safetensors"))
-    if not found:
+    files = sorted(model.glob("*.safetensors"))
+    if not files:
         raise ArtefactError(f"{model / WEIGHTS_FILE} is missing")
-    return found
+    return files
 
 
 def weights_header(path: Path) -> dict[str, dict[str, Any]]:

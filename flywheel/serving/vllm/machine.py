@@ -80,8 +80,8 @@ def needed_bytes(model: Path, dtype: str, kv_cache_gb: int) -> int:
 
 def available_bytes() -> int | None:
     """Memory that this process and its children may still take; None where it is not told."""
-    found = [value for value in (_free_in_machine(), _free_in_group()) if value is not None]
-    return min(found, default=None)
+    limits = [value for value in (_free_in_machine(), _free_in_group()) if value is not None]
+    return min(limits, default=None)
 
 
 def refuse_too_large(needed: int, available: int | None, model: Path) -> None:
@@ -101,8 +101,8 @@ def _free_in_machine() -> int | None:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return None
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(found[0]) * 1024 if found else None
+    free = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(free[0]) * 1024 if free else None
 
 
 def _free_in_group() -> int | None:

@@ -57,7 +57,7 @@ class VllmProcess:
 
     @property
     def pid(self) -> int | None:
-        """Of the API server, which leads the group of all its processes."""
+        """The API server, which leads the group of all its processes."""
         return None if self._child is None else self._child.pid
 
     def start(self, stopping: threading.Event, seconds: float) -> None:

@@ -75,7 +75,7 @@ class VllmEncoder(_Remote):
         ]
 
 
-class _Asked(_Remote):
+class _Prompted(_Remote):
     """A language model, asked by its prompt. Tokens are made here, as training makes them, and a
     text that is too long loses its end, as it did there."""
 
@@ -102,7 +102,7 @@ class _Asked(_Remote):
             )
 
 
-class VllmChooser(_Asked):
+class VllmChooser(_Prompted):
     """A language model that answers with one letter per label."""
 
     def __init__(
@@ -128,8 +128,8 @@ class VllmChooser(_Asked):
 
     def _one(self, text: str) -> Classified:
         ids, cut = self._chat.cut(text, self._room)
-        found = self._client.choose(self._release, ids, self._choices)
-        scaled = [value / self._temperature for value in found]
+        logs = self._client.choose(self._release, ids, self._choices)
+        scaled = [value / self._temperature for value in logs]
         highest = max(scaled)
         weights = [math.exp(value - highest) for value in scaled]
         total = sum(weights)
@@ -137,7 +137,7 @@ class VllmChooser(_Asked):
         return Classified(scores=scores, tokens_in=len(ids), tokens_cut=cut)
 
 
-class VllmWriter(_Asked):
+class VllmWriter(_Prompted):
     """A language model that answers with text."""
 
     labels: tuple[str, ...] = ()
@@ -148,8 +148,8 @@ class VllmWriter(_Asked):
 
     def _one(self, text: str) -> Generated:
         ids, cut = self._chat.cut(text, self._room)
-        found = self._client.generate(self._release, ids, self._prompt.max_answer_tokens)
-        return msgspec.structs.replace(found, tokens_cut=cut)
+        generated = self._client.generate(self._release, ids, self._prompt.max_answer_tokens)
+        return msgspec.structs.replace(generated, tokens_cut=cut)
 
 
 def _each(ask: Callable[[str], Answer], texts: Sequence[str], parallel: int) -> list[Answer]:

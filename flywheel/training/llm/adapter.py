@@ -117,14 +117,14 @@ class AdaptedModel:
         """What it answers to texts that nobody sent, for whoever serves it to compare with."""
         chat = Chat.of_folder(base, about.prompt or Prompt())
         self.peft.eval()
-        found = []
+        answers = []
         for text in TEXTS:
             ids, _ = chat.cut(text, about.max_tokens)
             with torch.inference_mode():
                 [logits] = self.logits(alone(Sample(tuple(ids), (0,), 1.0)))
             shares = logits[list(about.letters.values())].softmax(dim=0).tolist()
-            found.append(dict(zip(about.letters, shares, strict=True)))
-        return Witness(texts=TEXTS, probabilities=tuple(found))
+            answers.append(dict(zip(about.letters, shares, strict=True)))
+        return Witness(texts=TEXTS, probabilities=tuple(answers))
 
     def continue_from(self, parent: Path, base: BaseReference, bases: Path | None = None) -> None:
         """Start from the weights of an earlier adapter on the same base, or on one that ``bases``
@@ -190,8 +190,8 @@ def _refuse_shared(peft: Any) -> None:
 
 def _say_missing(peft: Any, targets: Sequence[str]) -> None:
     """Names of ``lora.targets`` that the base does not have: PEFT passes over them in silence."""
-    found = {name.rpartition(".")[2] for name in peft.base_model.targeted_module_names}
-    missing = sorted(set(targets) - found - set(peft.base_model.targeted_module_names))
+    adapted = {name.rpartition(".")[2] for name in peft.base_model.targeted_module_names}
+    missing = sorted(set(targets) - adapted - set(peft.base_model.targeted_module_names))
     if missing:
         log.warning("lora.targets names layers that the base lacks", missing=missing)
 

@@ -99,13 +99,13 @@ def packs(causal: Any, attention: Attention, samples: Sequence[Sample], row_toke
         return True
     expected = _logits(causal, attention, [alone(sample) for sample in chosen])
     try:
-        found = _logits(causal, attention, [pack(chosen, shared)])
+        packed = _logits(causal, attention, [pack(chosen, shared)])
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
         log.warning(
             "samples are trained one by one: the base takes no packed row", reason=str(error)
         )
         return False
-    difference = _difference(found, expected)
+    difference = _difference(packed, expected)
     if difference:
         log.warning(
             "samples are trained one by one, which is slower: packed, they would not be themselves",
@@ -116,13 +116,13 @@ def packs(causal: Any, attention: Attention, samples: Sequence[Sample], row_toke
 
 def forward(model: Any, attention: Attention, row: Row) -> Tensor:
     """(asked tokens, vocabulary): the logits of a row where an answer's token comes next."""
-    told: dict[str, Any] = {"input_ids": row.ids, "use_cache": False}
+    inputs: dict[str, Any] = {"input_ids": row.ids, "use_cache": False}
     if row.mask is not None:
         # Eager attention adds its mask to the scores; sdpa knows one of truths as well.
         lowest = torch.finfo(torch.float32).min
         added = torch.where(row.mask, 0.0, lowest) if attention == "eager" else row.mask
-        told |= {"attention_mask": added, "position_ids": row.positions}
-    logits: Tensor = model(**told, logits_to_keep=row.asked).logits[0]
+        inputs |= {"attention_mask": added, "position_ids": row.positions}
+    logits: Tensor = model(**inputs, logits_to_keep=row.asked).logits[0]
     return logits
 
 
@@ -132,9 +132,9 @@ def _logits(causal: Any, attention: Attention, rows: Sequence[Row]) -> Tensor:
         return torch.cat([forward(causal, attention, row) for row in rows])
 
 
-def _difference(found: Tensor, expected: Tensor) -> float:
+def _difference(logits: Tensor, expected: Tensor) -> float:
     """How far two sets of logits are apart; 0 when no farther than rounding explains."""
-    apart = float((found - expected).abs().max())
+    apart = float((logits - expected).abs().max())
     largest = max(1.0, float(expected.abs().max()))
     return apart if not apart <= _NOISE * largest else 0.0
 

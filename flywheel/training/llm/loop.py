@@ -94,12 +94,12 @@ class Run:
 
     def restore(self) -> int:
         """Go on from the checkpoint in ``work``, when it is of this run. Returns the steps done."""
-        found = read_checkpoint(self.work, self.progress.made, self._trained(), self.optimiser)
-        if found is None:
+        checkpoint = read_checkpoint(self.work, self.progress.made, self._trained(), self.optimiser)
+        if checkpoint is None:
             shutil.rmtree(self.work, ignore_errors=True)
         else:
-            self.progress = found
-            self.scale = replace(self.scale, scale=found.scale, good=found.good)
+            self.progress = checkpoint
+            self.scale = replace(self.scale, scale=checkpoint.scale, good=checkpoint.good)
         self.work.mkdir(parents=True, exist_ok=True)
         self._cut_log()
         return self.progress.step
@@ -111,11 +111,16 @@ class Run:
         with (self.work / LOG_FILE).open("ab") as stream:
             while progress.step < total:
                 epoch, chosen = self.rows[progress.step]
-                told = self._step(epoch, self._rows_of(chosen))
+                metrics = self._step(epoch, self._rows_of(chosen))
                 progress.step += 1
                 progress.seconds = time.perf_counter() - began
-                told = {"step": progress.step, "epoch": epoch + 1, "samples": len(chosen), **told}
-                stream.write(msgspec.json.encode(told) + b"\n")
+                metrics = {
+                    "step": progress.step,
+                    "epoch": epoch + 1,
+                    "samples": len(chosen),
+                    **metrics,
+                }
+                stream.write(msgspec.json.encode(metrics) + b"\n")
                 stream.flush()
                 ends = progress.step == total or self.rows[progress.step][0] != epoch
                 if ends:
