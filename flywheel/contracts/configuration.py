@@ -38,25 +38,25 @@ def table_of(annotation: Any) -> type[Settings] | None:
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that was probably meant, or None."""
     by_folded = {name.casefold(): name for name in known}
-    found = difflib.get_close_matches(word.casefold(), by_folded, 1, cutoff=0.6)
-    return by_folded[found[0]] if found else None
+    near = difflib.get_close_matches(word.casefold(), by_folded, 1, cutoff=0.6)
+    return by_folded[near[0]] if near else None
 
 
 def refusals(error: ValidationError, root: type[Settings]) -> list[ConfigurationError]:
     """All that is wrong with a ``root``, each with its full key and what was meant."""
-    found = []
+    errors = []
     for detail in error.errors(include_url=False):
         key = ".".join(str(part) for part in detail["loc"])
         problem, hint = detail["msg"].removeprefix("Value error, "), ""
-        told = detail.get("ctx", {}).get("error")
-        if isinstance(told, Contradiction):
-            key, problem = ".".join(filter(None, (key, told.key))), told.problem
+        cause = detail.get("ctx", {}).get("error")
+        if isinstance(cause, Contradiction):
+            key, problem = ".".join(filter(None, (key, cause.key))), cause.problem
         elif detail["type"] == "extra_forbidden":
             problem, hint = _unknown(detail["loc"], root)
         elif detail["type"] == "missing":
             problem = "it is required"
-        found.append(ConfigurationError(key, problem, hint))
-    return found
+        errors.append(ConfigurationError(key, problem, hint))
+    return errors
 
 
 def refusal(error: ValidationError, root: type[Settings]) -> ConfigurationError:

@@ -40,8 +40,8 @@ def unread_part(config: Mapping[str, Any]) -> str | None:
 def longest_text(folder: Path) -> int:
     """The most tokens of a text that an encoder reads: the least of its table of positions, its
     tokenizer's limit and that of sentence-transformers. 512 where no file says anything."""
-    told = [_number(folder / file, key) for file, key in _LIMITS]
-    return min((limit for limit in told if limit is not None), default=512)
+    limits = [_number(folder / file, key) for file, key in _LIMITS]
+    return min((limit for limit in limits if limit is not None), default=512)
 
 
 def _number(path: Path, key: str) -> int | None:

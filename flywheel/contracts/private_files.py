@@ -30,7 +30,7 @@ def close_to_others(path: Path) -> None:
 
 
 def _close(path: Path) -> None:
-    found = path.stat()
+    status = path.stat()
     # Of another user's file, the rights are that user's matter.
-    if found.st_mode & _OTHERS and found.st_uid == os.geteuid():
-        path.chmod(found.st_mode & 0o7777 & ~_OTHERS)
+    if status.st_mode & _OTHERS and status.st_uid == os.geteuid():
+        path.chmod(status.st_mode & 0o7777 & ~_OTHERS)

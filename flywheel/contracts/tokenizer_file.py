@@ -64,9 +64,9 @@ def one_tokenizer(tokenizer: Any, longest: int) -> Tokenizer:
             f"its tokenizer, a {type(tokenizer).__name__}, is not written as {TOKENIZER_FILE}: "
             "save the model with a fast tokenizer of transformers"
         )
-    told = backend.to_str()
-    _compare(tokenizer, told, longest)
-    written = Tokenizer.from_str(told)
+    serialised = backend.to_str()
+    _compare(tokenizer, serialised, longest)
+    written = Tokenizer.from_str(serialised)
     written.no_padding()
     written.enable_truncation(longest, direction=tokenizer.truncation_side)
     return written
@@ -91,7 +91,7 @@ def write_tokenizer(tokenizer: Any, longest: int, folder: Path) -> None:
     write_json(folder / _CONFIG_FILE, config)
 
 
-def _compare(tokenizer: Any, told: str, longest: int) -> None:
+def _compare(tokenizer: Any, serialised: str, longest: int) -> None:
     """Ids by the library and by the file, whole and cut: equal, or ArtefactError."""
     from tokenizers import Tokenizer
 
@@ -100,7 +100,7 @@ def _compare(tokenizer: Any, told: str, longest: int) -> None:
     around = tokenizer.num_special_tokens_to_add()
     whole = 1 << 30
     for length in dict.fromkeys((whole, longest, around + 3)):
-        by_file = Tokenizer.from_str(told)
+        by_file = Tokenizer.from_str(serialised)
         by_file.enable_truncation(length, direction=tokenizer.truncation_side)
         alone = TextTokens(by_file, length)(texts)
         for text, tokens in zip(texts, alone, strict=True):

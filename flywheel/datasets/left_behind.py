@@ -51,10 +51,10 @@ def restore_cut_files(root: Path) -> list[str]:
 
 
 def _git_locks(root: Path) -> Iterator[str]:
-    found = try_git(root, "rev-parse", "--absolute-git-dir")
-    if found is None:
+    where = try_git(root, "rev-parse", "--absolute-git-dir")
+    if where is None:
         return
-    folder = Path(found)
+    folder = Path(where)
     locks = [*folder.glob("*.lock"), *(folder / "refs").rglob("*.lock")]
     for lock in locks:
         made = _modified(lock)
@@ -89,9 +89,9 @@ def _rwlock(root: Path) -> Iterator[str]:
 def _holders(path: Path) -> list[int] | None:
     """The processes that the list names; None when it is no list."""
     try:
-        found: Any = json.loads(path.read_text("utf-8"))
-        writers = list(found.get("write", {}).values())
-        readers = [one for several in found.get("read", {}).values() for one in several]
+        locks: Any = json.loads(path.read_text("utf-8"))
+        writers = list(locks.get("write", {}).values())
+        readers = [one for several in locks.get("read", {}).values() for one in several]
         return [int(holder["pid"]) for holder in (*writers, *readers)]
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return None

@@ -59,11 +59,11 @@ class Stores:
         for store in (self.cache, self.remote):
             try:
                 with store.fs.open(store.oid_to_path(name), "rb") as file:
-                    found: bytes = file.read()
+                    content: bytes = file.read()
             except OSError:
                 continue
-            if _md5(found).hexdigest() == name.removesuffix(FOLDER):
-                return {row["relpath"]: row["md5"] for row in msgspec.json.decode(found)}
+            if _md5(content).hexdigest() == name.removesuffix(FOLDER):
+                return {row["relpath"]: row["md5"] for row in msgspec.json.decode(content)}
         return None
 
     def lacking(self, store: Any, names: Iterable[str]) -> list[str]:
@@ -90,9 +90,9 @@ class Stores:
         listed = self.listing(name)
         if listed is None:
             return [name]
-        found = {path: self._find(one) for path, one in listed.items()}
-        lacking = [path for path, store in found.items() if store is None]
-        for path, store in found.items() if not lacking else ():
+        stores = {path: self._find(one) for path, one in listed.items()}
+        lacking = [path for path, store in stores.items() if store is None]
+        for path, store in stores.items() if not lacking else ():
             (to / path).parent.mkdir(parents=True, exist_ok=True)
             store.fs.get_file(store.oid_to_path(listed[path]), str(to / path))
         return lacking
@@ -115,10 +115,10 @@ def holds(store: Any, name: str, size: int | None = None) -> bool:
         except OSError:
             return False
     try:
-        found = store.fs.info(path).get("size")
+        stored = store.fs.info(path).get("size")
     except FileNotFoundError:
         return False
-    return size is None or found is None or found == size
+    return size is None or stored is None or stored == size
 
 
 def is_folder(store: Any) -> bool:
@@ -149,7 +149,7 @@ def keep(repo: Repo, stages: Sequence[str]) -> None:
 
 
 def keep_in_cache(repo: Repo, stage: str) -> None:
-    """As ``keep``, for the cache alone: what has to hold once a stage is done."""
+    """Do as ``keep`` does, for the cache alone: what has to hold once a stage is done."""
     stores = Stores.of(repo)
     with failures(stores) as errors:
         _keep_in_cache(repo, stores, stage, errors)
@@ -159,8 +159,8 @@ def outputs(repo: Repo, stage: str) -> dict[str, str]:
     """Path → object of what a stage left, as dvc.lock names it, without what git keeps."""
     return {
         str(out): out.hash_info.value
-        for found in repo.stage.collect(stage)
-        for out in found.outs
+        for resolved in repo.stage.collect(stage)
+        for out in resolved.outs
         if out.use_cache and out.hash_info
     }
 

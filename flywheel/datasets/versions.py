@@ -42,12 +42,12 @@ def versions(root: Path, task: str | None = None) -> list[DatasetCommit]:
     pruned = _pruned(root)
     names = [name for name, _ in rows]
     locks = git.blobs(root, [f"refs/tags/{name}:{DVC_LOCK_FILE}" for name in names])
-    found = []
+    commits = []
     for (name, commit), lock in zip(rows, locks, strict=True):
         _, of_task, version = name.split("/", 2)
         dvc_hash = locked_hash((lock or b"").decode("utf-8", "replace"), of_task) or ""
-        found.append(DatasetCommit(of_task, version, commit, dvc_hash, pruned.get(name)))
-    return found
+        commits.append(DatasetCommit(of_task, version, commit, dvc_hash, pruned.get(name)))
+    return commits
 
 
 def find(root: Path, task: str, version: str) -> DatasetCommit | None:

@@ -29,14 +29,14 @@ def write_weights(folder: Path, target: Path) -> None:
     tensors: dict[str, Tensor] = {}
     for name, wanted in sorted(_parts(folder).items()):
         check_safetensors(folder / name)
-        found = load_file(folder / name)
-        absent = sorted(wanted - found.keys())
+        part = load_file(folder / name)
+        absent = sorted(wanted - part.keys())
         if absent:
             raise ArtefactError(f"{folder / name} has no {absent[0]}, which {_INDEX_FILE} names")
-        twice = sorted(tensors.keys() & found.keys())
+        twice = sorted(tensors.keys() & part.keys())
         if twice:
             raise ArtefactError(f"{folder / name} has {twice[0]}, as another file does")
-        tensors |= found
+        tensors |= part
     save_file(tensors, target, metadata={"format": "pt"})
 
 

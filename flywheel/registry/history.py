@@ -17,7 +17,7 @@ from flywheel.registry.ports import RegistryReading, RolloutLine, TransitionLine
 # No task has had so many rollouts.
 ALL = 1_000_000
 
-Told = tuple[RolloutLine, Sequence[TransitionLine]]
+RolloutHistory = tuple[RolloutLine, Sequence[TransitionLine]]
 
 
 class StatusChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +34,7 @@ class StatusChange(msgspec.Struct, frozen=True, kw_only=True):
     rollout_id: str | None = None
 
 
-def status_history(release: Release, rollouts: Iterable[Told]) -> list[StatusChange]:
+def status_history(release: Release, rollouts: Iterable[RolloutHistory]) -> list[StatusChange]:
     """The history of one release, oldest first; ``rollouts`` are those of its task, oldest first.
 
     A rollout that only waits for the release to be loaded changes no status; that it could not be
@@ -55,7 +55,7 @@ def status_history(release: Release, rollouts: Iterable[Told]) -> list[StatusCha
 
 def read_history(tx: RegistryReading, release: Release) -> list[StatusChange]:
     """``status_history`` of a registered release."""
-    return status_history(release, told(tx, release.task))
+    return status_history(release, rollout_histories(tx, release.task))
 
 
 def current_status(
@@ -76,10 +76,10 @@ def current_status(
     return "registered"
 
 
-def told(tx: RegistryReading, task: str) -> list[Told]:
+def rollout_histories(tx: RegistryReading, task: str) -> list[RolloutHistory]:
     """Every rollout of a task with its transitions, oldest first."""
-    found = list(tx.rollouts.history(task, ALL))[::-1]
-    return [(rollout, tx.rollouts.transitions(rollout.rollout_id)) for rollout in found]
+    rollouts = list(tx.rollouts.history(task, ALL))[::-1]
+    return [(rollout, tx.rollouts.transitions(rollout.rollout_id)) for rollout in rollouts]
 
 
 def _registered(release: Release) -> StatusChange:

@@ -48,7 +48,7 @@ _SENTENCE_FILES = (
 _IGNORED = (".md", ".txt", ".gitattributes", ".gitignore", ".png")
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
+class FolderContents(msgspec.Struct, frozen=True, kw_only=True):
     """What a folder holds, and the files that would be taken from it, by their path in it."""
 
     holds: Holds
@@ -56,7 +56,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[str, ...]
 
 
-def look(folder: Path, *, strict: bool = True) -> Found:
+def look(folder: Path, *, strict: bool = True) -> FolderContents:
     """What a folder holds. ``strict``: any file that could run code is refused; otherwise such
     files are left where they are (an installed package has code beside its model).
 
@@ -87,7 +87,7 @@ def look(folder: Path, *, strict: bool = True) -> Found:
         )
     for name in names:
         check_file(folder / name)
-    return Found(holds=holds, architecture=architecture, files=tuple(dict.fromkeys(names)))
+    return FolderContents(holds=holds, architecture=architecture, files=tuple(dict.fromkeys(names)))
 
 
 def make_model(
@@ -134,20 +134,20 @@ def make_model(
     return description
 
 
-def install(folder: Path, found: Found, target: Path) -> None:
+def install(folder: Path, contents: FolderContents, target: Path) -> None:
     """Copy a model to train from to ``target``, in one step; one that is there must be equal.
 
     Raises ArtefactError when another model is there.
     """
     if target.exists():
-        other = [n for n in found.files if not _same(folder / n, target / n)]
+        other = [n for n in contents.files if not _same(folder / n, target / n)]
         if other:
             raise ArtefactError(f"{target} holds another model ({other[0]} differs): choose a name")
         return
     part = target.with_name(f".{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        for name in found.files:
+        for name in contents.files:
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, part / name)
         part.rename(target)

@@ -23,18 +23,18 @@ class Lineage:
 def lineage(tx: RegistryReading, task: str, release: str) -> Lineage:
     """The lineage of one release of a task. Raises NotFound when there is none of this id."""
     releases = {one.release: one for one in tx.releases.history(task)}
-    found = releases.get(release)
-    if found is None:
+    record = releases.get(release)
+    if record is None:
         raise NotFound(f"no release {release!r} of task {task!r}")
     datasets = {version.version: version for version in tx.datasets.history(task)}
     ancestors: list[Release] = []
-    parent = found.parent
+    parent = record.parent
     while parent in releases and releases[parent] not in ancestors:
         ancestors.append(releases[parent])
         parent = ancestors[-1].parent
     return Lineage(
-        release=found,
-        dataset=datasets.get(found.dataset_version),
+        release=record,
+        dataset=datasets.get(record.dataset_version),
         ancestors=ancestors,
         descendants=[one for one in releases.values() if one.parent == release],
     )

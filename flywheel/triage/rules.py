@@ -26,19 +26,19 @@ class Rules:
     def reviewing(self, text: str) -> ExpertRule | None:
         """The most urgent rule that wants an expert to see this text; of equals the first."""
         seen = _as_seen(text) if self._reviewing else ()
-        hits = [rule for pattern, rule in self._reviewing if pattern.found(text, seen)]
+        hits = [rule for pattern, rule in self._reviewing if pattern.matches(text, seen)]
         return max(hits, key=lambda rule: rule.priority, default=None)
 
     def labelling(self, text: str) -> ExpertRule | None:
         """The first rule, in the order of the file, that labels this text."""
         seen = _as_seen(text) if self._labelling else ()
-        return next((rule for p, rule in self._labelling if p.found(text, seen)), None)
+        return next((rule for p, rule in self._labelling if p.matches(text, seen)), None)
 
     def matches(self, text: str) -> bool:
         """Whether any rule decides about this text, so that the model does not."""
         patterns = [pattern for pattern, _ in (*self._reviewing, *self._labelling)]
         seen = _as_seen(text) if patterns else ()
-        return any(pattern.found(text, seen) for pattern in patterns)
+        return any(pattern.matches(text, seen) for pattern in patterns)
 
 
 class _Pattern:
@@ -46,9 +46,9 @@ class _Pattern:
         self._search = re.compile(pattern).search
         self._literal = _names_what_is_not_seen(pattern)
 
-    def found(self, text: str, seen: Sequence[str]) -> bool:
-        found = any(self._search(form) for form in seen)
-        return found or (self._literal and self._search(text) is not None)
+    def matches(self, text: str, seen: Sequence[str]) -> bool:
+        as_seen = any(self._search(form) for form in seen)
+        return as_seen or (self._literal and self._search(text) is not None)
 
 
 def _as_seen(text: str) -> Sequence[str]:
