@@ -281,8 +281,8 @@ def _kept(headers: Headers) -> Headers:
 
 def _origin_in(headers: Headers, topic: str) -> str | None:
     """The origin that a replay gave a record, or None; anyone can write a header."""
-    found = next((content for name, content in headers if name == ORIGIN_HEADER), None)
-    text = (found or b"").decode("ascii", errors="replace")
+    origin = next((content for name, content in headers if name == ORIGIN_HEADER), None)
+    text = (origin or b"").decode("ascii", errors="replace")
     sound = text.startswith(f"{topic}/") and len(text) <= LONGEST_NAME and text.isprintable()
     return text if sound else None
 

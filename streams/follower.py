@@ -151,9 +151,9 @@ class Follower:
         """The topic's partitions, waiting while it does not exist yet."""
         warned = False
         while not self._stopping.is_set():
-            found = consumer.partitions_for_topic(topic)
-            if found:
-                return sorted(found)
+            partitions = consumer.partitions_for_topic(topic)
+            if partitions:
+                return sorted(partitions)
             if not warned:
                 _log.warning("topic is not there yet, waiting", topic=topic)
                 warned = True

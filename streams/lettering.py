@@ -25,7 +25,7 @@ _log = structlog.get_logger(__name__)
 
 
 class LetteringPublisher:
-    """For an outbox or a spill log, whose first record would hold up all that come after it.
+    """A publisher for an outbox or a spill log, whose first record would hold up all after it.
 
     ``group`` is who sends, as its dead letters name it.
     """

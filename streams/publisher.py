@@ -161,7 +161,7 @@ class KafkaPublisher:
             return self._producer
 
     def _publish_exactly(self, records: Sequence[Record], stored: set[int]) -> None:
-        """By the other client: kafka-python sends no header without a value."""
+        """Send by the other client: kafka-python sends no header without a value."""
         from aiokafka import AIOKafkaProducer
         from aiokafka.errors import KafkaError
 

@@ -48,7 +48,7 @@ class OutboxRelay:
         self._thread.start()
 
     def wake(self) -> None:
-        """There is something to send: do not wait for the interval."""
+        """Send what there is now, without waiting for the interval."""
         self._awake.set()
 
     def stop(self, timeout: float = 5.0) -> None:

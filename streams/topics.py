@@ -122,8 +122,10 @@ def _guard(admin: Any, names: list[str]) -> None:
 
 
 def _led(topic: Any) -> bool:
-    found = topic["partitions"]
-    return bool(found) and all(p["error_code"] == 0 and p["leader_id"] >= 0 for p in found)
+    partitions = topic["partitions"]
+    return bool(partitions) and all(
+        p["error_code"] == 0 and p["leader_id"] >= 0 for p in partitions
+    )
 
 
 def _await_leaders(admin: Any, names: list[str], timeout: float = 30.0) -> None:

@@ -68,17 +68,17 @@ def cluster_id_at(link: socket.socket) -> str | None:
 
 
 def _exactly(link: socket.socket, size: int) -> bytes:
-    found = b""
-    while len(found) < size:
-        part = link.recv(size - len(found))
+    content = b""
+    while len(content) < size:
+        part = link.recv(size - len(content))
         if not part:
             raise ConnectionResetError("it closed the connection")
-        found += part
-    return found
+        content += part
+    return content
 
 
 def _cluster_id(answer: bytes) -> str | None:
-    """Of the answer to ``_METADATA``: correlation, throttling, brokers, then the cluster."""
+    """The cluster in an answer to ``_METADATA``, after correlation, throttling and brokers."""
     correlation, _, brokers = struct.unpack_from(">iii", answer)
     if correlation != 1:
         raise ValueError("it answers another request")

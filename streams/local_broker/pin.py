@@ -15,7 +15,7 @@ def resolve(folder: Path) -> list[tuple[str, str, str]]:
     from jgo.maven import MavenContext
 
     context = MavenContext(repo_cache=folder)
-    found: dict[tuple[str, str], tuple[str, str, str]] = {}
+    jars: dict[tuple[str, str], tuple[str, str, str]] = {}
     # One at a time, Kafka first: resolved together, the binding's dependencyManagement would
     # win over Kafka's own and pull in an older kafka-clients.
     for root in (KAFKA, LOG_BINDING):
@@ -25,12 +25,12 @@ def resolve(folder: Path) -> list[tuple[str, str, str]]:
                 continue
             artifact = dependency.artifact
             key = (artifact.groupId, artifact.artifactId)
-            if key in found:
+            if key in jars:
                 continue
             sha256 = hashlib.sha256(Path(artifact.resolve()).read_bytes()).hexdigest()
             coordinates = f"{artifact.groupId}:{artifact.artifactId}:{artifact.version}"
-            found[key] = (artifact.filename, coordinates, sha256)
-    return sorted(found.values())
+            jars[key] = (artifact.filename, coordinates, sha256)
+    return sorted(jars.values())
 
 
 if __name__ == "__main__":
