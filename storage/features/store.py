@@ -118,14 +118,14 @@ class FeatureStore:
             return {}
         from storage.features.definitions import VIEW
 
-        found = self._feast.get_online_features(
+        online = self._feast.get_online_features(
             features=[f"{VIEW}:samples"],
             entity_rows=[{"source": _entity(task, source)} for source in sources],
         ).to_dict(include_event_timestamps=True)
         now = utc_now()
         moments: dict[str, datetime] = {}
         for source, samples, seconds in zip(
-            sources, found["samples"], found["samples__ts"], strict=True
+            sources, online["samples"], online["samples__ts"], strict=True
         ):
             if samples is not None:
                 known = self._written.get(_entity(task, source))
@@ -142,14 +142,14 @@ class FeatureStore:
 
         wanted = list(dict.fromkeys(sources))
         with self._lock, _failures_named():
-            found = self._feast.get_online_features(
+            online = self._feast.get_online_features(
                 features=[f"{VIEW}:{name}" for name in FEATURES],
                 entity_rows=[{"source": _entity(task, source)} for source in wanted],
             ).to_dict()
         return {
-            source: {name: float(found[name][i]) for name in FEATURES}
+            source: {name: float(online[name][i]) for name in FEATURES}
             for i, source in enumerate(wanted)
-            if found["samples"][i] is not None
+            if online["samples"][i] is not None
         }
 
     def historical(self, task: str, entities: DataFrame) -> DataFrame:
@@ -173,10 +173,10 @@ class FeatureStore:
                 entity_df=pandas.concat([own, entities], ignore_index=True),
                 features=[f"{VIEW}:{name}" for name in FEATURES],
             )
-            found: DataFrame = job.to_df()
+            history: DataFrame = job.to_df()
         # Feast leaves out moments before the first row of a source, and keeps no order.
         key = ["source", "event_timestamp"]
-        known = found.drop_duplicates(key)[[*key, *FEATURES]]
+        known = history.drop_duplicates(key)[[*key, *FEATURES]]
         mine, shared = (asked.merge(known, on=key, how="left") for asked in (own, entities))
         there = mine["samples"].notna()
         values = {name: numpy.where(there, mine[name], shared[name]) for name in FEATURES}

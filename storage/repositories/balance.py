@@ -44,22 +44,22 @@ class SqlBalance:
 
     def doubled_answers(self) -> list[str]:
         """Samples that one task answered under more than one event id."""
-        found = self._work.rows(
+        rows = self._work.rows(
             select(traffic.c.task, traffic.c.sample_id)
             .where(traffic.c.origin == "gateway", traffic.c.status < FAILED)
             .group_by(traffic.c.task, traffic.c.sample_id)
             .having(func.count() > 1)
         )
-        return [_named(row) for row in found]
+        return [_named(row) for row in rows]
 
     def unrecorded(self, sample_ids: Sequence[str]) -> list[str]:
         """Those of ``sample_ids`` that no traffic row knows."""
         known: set[str] = set()
         for chunk in self._work.chunks(sample_ids):
-            found = self._work.rows(
+            rows = self._work.rows(
                 select(traffic.c.sample_id).where(traffic.c.sample_id.in_(chunk)).distinct()
             )
-            known.update(row.sample_id for row in found)
+            known.update(row.sample_id for row in rows)
         return [sample_id for sample_id in dict.fromkeys(sample_ids) if sample_id not in known]
 
     def labels_without_sample(self) -> list[str]:
@@ -68,22 +68,22 @@ class SqlBalance:
         recorded = select(traffic.c.event_id).where(
             traffic.c.sample_id == labels.c.sample_id, traffic.c.task == labels.c.task
         )
-        found = self._work.rows(
+        rows = self._work.rows(
             select(labels.c.task, labels.c.sample_id)
             .where(labels.c.settles, ~exists(recorded))
             .distinct()
             .order_by(labels.c.task, labels.c.sample_id)
         )
-        return [f"{row.task}/{row.sample_id}" for row in found]
+        return [f"{row.task}/{row.sample_id}" for row in rows]
 
     def unkept_settlements(self) -> list[str]:
         """Samples that experts settled at the console and whose settlement no label row holds."""
-        found = self._work.rows(
+        rows = self._work.rows(
             select(outcomes.c.task, outcomes.c.sample_id)
             .select_from(outcomes.outerjoin(labels, labels.c.event_id == outcomes.c.event_id))
             .where(labels.c.event_id.is_(None))
         )
-        return [_named(row) for row in found]
+        return [_named(row) for row in rows]
 
     def unqueued(self, requests: Sequence[tuple[str, str]]) -> list[str]:
         """Those of the requested reviews, as (task, sample id), that no queue knows."""
@@ -91,12 +91,12 @@ class SqlBalance:
         known: set[tuple[str, str]] = set()
         for start in range(0, len(wanted), _PAIRS):
             key = tuple_(queued.c.task, queued.c.sample_id)
-            found = self._work.rows(
+            rows = self._work.rows(
                 select(queued.c.task, queued.c.sample_id).where(
                     key.in_(wanted[start : start + _PAIRS])
                 )
             )
-            known.update((row.task, row.sample_id) for row in found)
+            known.update((row.task, row.sample_id) for row in rows)
         return [
             f"{sample_id} of {task}" for task, sample_id in wanted if (task, sample_id) not in known
         ]
@@ -109,7 +109,7 @@ class SqlBalance:
             truths.c.source == labels.c.source,
         )
         handled = and_(seen.c.consumer == group, seen.c.event_id == labels.c.event_id)
-        found = self._work.rows(
+        rows = self._work.rows(
             select(labels.c.task, labels.c.sample_id)
             .select_from(labels.join(seen, handled).outerjoin(truths, kept))
             .where(
@@ -119,18 +119,18 @@ class SqlBalance:
             )
             .distinct()
         )
-        return [_named(row) for row in found]
+        return [_named(row) for row in rows]
 
     def doubled_settlements(self) -> list[str]:
         """Samples that experts settled more often than they took it back, by more than once."""
         step = func.sum(case((labels.c.value.is_(None) & ~labels.c.unlabelable, -1), else_=1))
-        found = self._work.rows(
+        rows = self._work.rows(
             select(labels.c.task, labels.c.sample_id)
             .where(labels.c.settles, labels.c.source == "expert")
             .group_by(labels.c.task, labels.c.sample_id)
             .having(step > 1)
         )
-        return [_named(row) for row in found]
+        return [_named(row) for row in rows]
 
 
 def _named(row: Row[Any]) -> str:

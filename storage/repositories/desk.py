@@ -49,10 +49,6 @@ class SqlReviewDesk:
         limit: int,
         answers_needed: int = 1,
     ) -> list[ReviewTask]:
-        """Up to ``limit`` samples held by ``annotator``: those held already first, then the most
-        urgent open ones (priority, then age). A lease that ran out is open again. A sample that
-        this annotator answered or skipped, or that is settled or withdrawn, is never given; nor
-        is one that enough others hold to bring it to ``answers_needed`` answers."""
         expires_at = now + timedelta(seconds=lease_seconds)
         given = self._held(task, annotator, now, limit)
         while len(given) < limit:
@@ -66,21 +62,19 @@ class SqlReviewDesk:
             self._hold(task, free, annotator, expires_at)
             given += free
         self._hold(task, given, annotator, expires_at)
-        found = {row.sample_id: row for row in self._tasks(task, given)}
-        return [review_task(found[sample_id], "claimed") for sample_id in given]
+        claimed = {row.sample_id: row for row in self._tasks(task, given)}
+        return [review_task(claimed[sample_id], "claimed") for sample_id in given]
 
     def find(self, task: str, sample_id: str) -> ReviewTask | None:
-        """One sample of a task with its present state, or None."""
         self._lock(task, sample_id)
-        found = self._work.row(
+        row = self._work.row(
             select(tasks, state_at(utc_now())).where(_of_sample(tasks, task, sample_id))
         )
-        return None if found is None else review_task(found, found.state)
+        return None if row is None else review_task(row, row.state)
 
     def answers(self, task: str, sample_id: str) -> list[Answer]:
-        """Answers to one sample of a task, oldest first, skips included."""
         self._lock(task, sample_id)
-        found = self._work.rows(
+        rows = self._work.rows(
             select(answers).where(_of_sample(answers, task, sample_id)).order_by(answers.c.id)
         )
         return [
@@ -92,12 +86,10 @@ class SqlReviewDesk:
                 answered_at=row.answered_at,
                 seconds=row.seconds,
             )
-            for row in found
+            for row in rows
         ]
 
     def answer(self, task: str, answer: Answer, settled: LabelSettled | None) -> None:
-        """Record an answer, end this annotator's claim, and mark the sample settled when
-        ``settled`` is given. Raises Conflict when this annotator answered already."""
         self._lock(task, answer.sample_id)
         values = {
             "task": task,
@@ -120,9 +112,6 @@ class SqlReviewDesk:
     def undo(
         self, task: str, annotator: str, now: datetime, lease_seconds: float, resettle: Resettle
     ) -> Undone | None:
-        """Take back this annotator's latest answer or skip in a task, and record what ``resettle``
-        makes of the settlement. Unless the sample is settled or withdrawn then, this annotator
-        claims it again. None when there is nothing to undo."""
         latest = self._work.row(
             select(answers.c.id, answers.c.sample_id)
             .where(answers.c.task == task, answers.c.annotator == annotator)
@@ -146,7 +135,6 @@ class SqlReviewDesk:
         return Undone(sample=sample, settled=settled)
 
     def depth(self, task: str, now: datetime) -> QueueDepth:
-        """Counts by state."""
         return queue_depth(self._work, task, now)
 
     def _record(self, task: str, settled: LabelSettled | None) -> None:
@@ -169,7 +157,7 @@ class SqlReviewDesk:
         return not self._work.sqlite and not self._work.read_only
 
     def _held(self, task: str, annotator: str, now: datetime, limit: int) -> list[str]:
-        found = self._work.rows(
+        rows = self._work.rows(
             select(tasks.c.sample_id)
             .join(claims, same_sample(claims, tasks))
             .where(
@@ -182,7 +170,7 @@ class SqlReviewDesk:
             .order_by(*queue_order)
             .limit(limit)
         )
-        return [row.sample_id for row in found]
+        return [row.sample_id for row in rows]
 
     def _free(self, task: str, annotator: str, now: datetime, answers_needed: int) -> Any:
         held_by_others = (

@@ -34,7 +34,7 @@ class SqlDrawSalts:
         # Of several that ask at once, the first to commit makes it and the others read it.
         row = {"purpose": purpose, "salt": secrets.token_hex(_BYTES)}
         self._work.add(_salts, [row], ["purpose"])
-        found = self._work.row(select(_salts.c.salt).where(_salts.c.purpose == purpose))
-        if found is None:
+        kept = self._work.row(select(_salts.c.salt).where(_salts.c.purpose == purpose))
+        if kept is None:
             raise LookupError(f"no salt for {purpose}")
-        return str(found.salt)
+        return str(kept.salt)

@@ -34,11 +34,9 @@ class SqlEvidenceIntake:
         self._put_scores([_live_values(e) for e in kept])
 
     def record_shadow(self, events: Sequence[ShadowRecorded]) -> None:
-        """Keep what the other arm would have answered (one row a sample, release)."""
         self._put_scores([_shadow_values(e) for e in events])
 
     def record_labels(self, events: Sequence[LabelRecorded | LabelSettled]) -> None:
-        """Keep the true label of each sample: settled by experts, or a user's or an outcome."""
         rows = [_truth_values(e) for e in events if _trusted(e)]
         rows.sort(key=lambda row: (row["task"], row["sample_id"], row["source"]))
         self._work.put(_truths, rows, ["task", "sample_id", "source"], later(_truths))

@@ -37,7 +37,6 @@ class SqlLabelIntake:
         self._work = work
 
     def inputs(self, samples: Collection[tuple[str, str]]) -> dict[tuple[str, str], Content]:
-        """(task, sample) → the input it was first recorded with, of those that are known."""
         known: dict[tuple[str, str], list[Row[Any]]] = defaultdict(list)
         for part in self._work.chunks(sample for _, sample in samples):
             for row in self._work.rows(
@@ -53,14 +52,12 @@ class SqlLabelIntake:
         return {one: input_of(first(known[one])) for one in samples if one in known}
 
     def record_samples(self, events: Sequence[TrafficRecorded]) -> None:
-        """Keep the samples."""
         for task, batch in _by_task(events):
             seq = self._work.tick(clocks, task)
             self._work.add(traffic, [_traffic_values(e, seq) for e in batch], ["event_id"])
             resettle(self._work, task, seq, [e.sample_id for e in batch])
 
     def record_labels(self, events: Sequence[LabelRecorded]) -> None:
-        """Keep every label; one from a source in ``SETTLES_ALONE`` settles its sample at once."""
         for task, batch in _by_task(events):
             seq = self._work.tick(clocks, task)
             self._work.add(labels, [_label_values(e, seq) for e in batch], ["event_id"])
@@ -89,8 +86,8 @@ class SqlLabels:
 
     def watermark(self, task: str) -> str | None:
         """The tick of the latest change to a settled label of this task, or None."""
-        found = self._work.row(select(clocks.c.settled_at).where(clocks.c.task == task))
-        return None if found is None or found.settled_at is None else f"{found.settled_at:012d}"
+        row = self._work.row(select(clocks.c.settled_at).where(clocks.c.task == task))
+        return None if row is None or row.settled_at is None else f"{row.settled_at:012d}"
 
     def settled(self, task: str, watermark: str) -> list[LabelledSample]:
         """One settled label per sample, as they were at ``watermark``, ordered by sample id.
@@ -107,19 +104,18 @@ class SqlLabels:
                 )
             )
         )
-        found = []
+        samples = []
         for part in self._work.chunks(sorted(words)):
             inputs = self._inputs(task, tick, part)
             for sample_id in part:
                 word = winner(words[sample_id])
                 if word is not None and sample_id in inputs:
                     split = split_of(words[sample_id])
-                    found.append(labelled_sample(word, inputs[sample_id], split))
-        return found
+                    samples.append(labelled_sample(word, inputs[sample_id], split))
+        return samples
 
     def seed_labels(self, task: str, sample_ids: Sequence[str]) -> dict[str, SeedLabel]:
-        """Sample id → its seed label, of those that have one and an input."""
-        found: dict[str, SeedLabel] = {}
+        seeds: dict[str, SeedLabel] = {}
         for part in self._work.chunks(sample_ids):
             rows = self._work.rows(select(labels).where(labels.c.sample_id.in_(part)))
             sent = self._work.rows(
@@ -129,11 +125,10 @@ class SqlLabels:
             for sample_id, words in by_sample(row for row in rows if row.task == task).items():
                 word = winner(word for word in words if word.source == "seed")
                 if word is not None and sample_id in known:
-                    found[sample_id] = SeedLabel(label=word.value, split=split_of(words))
-        return found
+                    seeds[sample_id] = SeedLabel(label=word.value, split=split_of(words))
+        return seeds
 
     def counts(self, task: str, after: str | None = None) -> LabelCounts:
-        """Labels settled now, of those that changed after an earlier watermark (None: all)."""
         where = [settled.c.task == task]
         if after is not None:
             where.append(settled.c.seq > _tick(after))
@@ -144,16 +139,16 @@ class SqlLabels:
             (settled.c.source == "seed", "seed"),
             else_="other",
         ).label("kind")
-        found = self._work.rows(
+        rows = self._work.rows(
             select(kind, func.count().label("n"), func.max(settled.c.occurred_at).label("latest"))
             .where(*where)
             .group_by(kind)
         )
-        latest = max((row.latest for row in found), default=None)
-        return LabelCounts(**{row.kind: row.n for row in found}, latest=latest)
+        latest = max((row.latest for row in rows), default=None)
+        return LabelCounts(**{row.kind: row.n for row in rows}, latest=latest)
 
     def _inputs(self, task: str, tick: int, sample_ids: list[str]) -> dict[str, Content]:
-        found = self._work.rows(
+        sent = self._work.rows(
             select(
                 traffic.c.event_id,
                 traffic.c.task,
@@ -163,7 +158,7 @@ class SqlLabels:
                 traffic.c.occurred_at,
             ).where(traffic.c.sample_id.in_(sample_ids))
         )
-        events = by_sample(row for row in found if row.task == task and row.seq <= tick)
+        events = by_sample(row for row in sent if row.task == task and row.seq <= tick)
         return {sample_id: input_of(first(rows)) for sample_id, rows in events.items()}
 
 

@@ -50,7 +50,7 @@ class SqlOutbox:
 
 def unsent(work: Work, owner: str, limit: int) -> list[tuple[int, Record]]:
     """The oldest events of an owner that no relay has sent."""
-    found = work.rows(
+    rows = work.rows(
         select(_outbox)
         .where(_outbox.c.owner == owner, _outbox.c.sent_at.is_(None))
         .order_by(_outbox.c.id)
@@ -58,7 +58,7 @@ def unsent(work: Work, owner: str, limit: int) -> list[tuple[int, Record]]:
     )
     return [
         (r.id, Record(r.topic, bytes(r.key), bytes(r.value), _headers.decode(r.headers)))
-        for r in found
+        for r in rows
     ]
 
 
@@ -81,12 +81,12 @@ class SqlSeen:
         """Those of ``ids`` that the group has not handled."""
         left = set(ids)
         for part in self._work.chunks(ids):
-            found = self._work.rows(
+            rows = self._work.rows(
                 select(_seen.c.event_id).where(
                     _seen.c.consumer == group, _seen.c.event_id.in_(part)
                 )
             )
-            left.difference_update(row.event_id for row in found)
+            left.difference_update(row.event_id for row in rows)
         return left
 
     def add(self, group: str, ids: Sequence[str]) -> None:
@@ -96,10 +96,10 @@ class SqlSeen:
 
     def count(self, group: str) -> int:
         """How many events the group has handled."""
-        found = self._work.row(
+        row = self._work.row(
             select(func.count()).select_from(_seen).where(_seen.c.consumer == group)
         )
-        return int(found[0]) if found else 0
+        return int(row[0]) if row else 0
 
     def missing(self, group: str, ids: Sequence[str]) -> list[str]:
         """Those of ``ids`` that the group has not handled, in their order, each once."""

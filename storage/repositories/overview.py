@@ -24,7 +24,7 @@ class Overview:
 
     def traffic_counts(self, task: str) -> dict[str, Any]:
         """``requests``, ``failed``, ``releases`` (release → requests), ``first`` and ``last``."""
-        found = self._work.rows(
+        rows = self._work.rows(
             select(
                 traffic.c.release,
                 func.count().label("requests"),
@@ -36,11 +36,11 @@ class Overview:
             .group_by(traffic.c.release)
         )
         return {
-            "requests": sum(row.requests for row in found),
-            "failed": sum(row.failed for row in found),
-            "releases": {row.release: row.requests for row in found if row.release is not None},
-            "first": min((row.first for row in found), default=None),
-            "last": max((row.last for row in found), default=None),
+            "requests": sum(row.requests for row in rows),
+            "failed": sum(row.failed for row in rows),
+            "releases": {row.release: row.requests for row in rows if row.release is not None},
+            "first": min((row.first for row in rows), default=None),
+            "last": max((row.last for row in rows), default=None),
         }
 
     def traffic_series(
@@ -56,14 +56,14 @@ class Overview:
         seconds = self._work.epoch(traffic.c.occurred_at)
         bucket = (seconds - seconds % bucket_seconds).label("bucket")
         challenger = func.sum(case((traffic.c.arm == "challenger", 1), else_=0))
-        found = self._work.rows(
+        rows = self._work.rows(
             select(bucket, func.count(), challenger, func.sum(_failed))
             .where(*served, traffic.c.occurred_at > since)
             .group_by(bucket)
             .order_by(bucket.desc())
             .limit(limit)
         )
-        return [(ts, n, n - c, c, errors) for ts, n, c, errors in reversed(found)]
+        return [(ts, n, n - c, c, errors) for ts, n, c, errors in reversed(rows)]
 
     def coverage(self, task: str) -> dict[str, int]:
         """Samples from the gateway by whose label settled them: ``auto`` (rules too), ``expert``,
@@ -78,12 +78,12 @@ class Overview:
             (settled.c.source.in_(sorted(AUTOMATIC)), "auto"),
             else_="other",
         ).label("kind")
-        found = self._work.rows(
+        rows = self._work.rows(
             select(kind, func.count().label("n"))
             .where(settled.c.task == task, settled.c.through_gateway.is_(True))
             .group_by(kind)
         )
-        counts = {"auto": 0, "expert": 0, "other": 0} | {row.kind: row.n for row in found}
+        counts = {"auto": 0, "expert": 0, "other": 0} | {row.kind: row.n for row in rows}
         none = (samples.n if samples else 0) - sum(counts.values())
         return counts | {"none": none}
 
@@ -92,7 +92,7 @@ class Overview:
         labelled automatically are neither."""
         held = settled.c.split == "holdout"
         given = ~settled.c.source.in_(sorted(AUTOMATIC)) & func.coalesce(~held, True)
-        found = self._work.rows(
+        rows = self._work.rows(
             select(
                 settled.c.value,
                 func.sum(case((given, 1), else_=0)).label("train"),
@@ -101,16 +101,15 @@ class Overview:
             .where(settled.c.task == task)
             .group_by(settled.c.value)
         )
-        return {row.value: (row.train, row.holdout) for row in found}
+        return {row.value: (row.train, row.holdout) for row in rows}
 
     def texts(self, task: str, sample_ids: Sequence[str]) -> dict[str, str]:
-        """The texts of a few samples, of those that are known."""
-        found = self._work.rows(
+        rows = self._work.rows(
             select(traffic.c.sample_id, traffic.c.text).where(
                 traffic.c.task == task, traffic.c.sample_id.in_(sample_ids)
             )
         )
-        return {row.sample_id: row.text for row in found}
+        return {row.sample_id: row.text for row in rows}
 
     def source_history(
         self, task: str, sources: Sequence[str] | None = None
@@ -143,12 +142,12 @@ class Overview:
             .where(*sent)
             .group_by(traffic.c.source)
         )
-        found = [_history(row, known.get(row.source)) for row in requests]
-        return sorted(found, key=lambda history: history.source)
+        histories = [_history(row, known.get(row.source)) for row in requests]
+        return sorted(histories, key=lambda history: history.source)
 
     def senders(self, task: str, sample_ids: Sequence[str]) -> dict[str, list[str]]:
         """Sample id → the sources that sent it to a task, in alphabetical order."""
-        found: dict[str, set[str]] = {}
+        senders: dict[str, set[str]] = {}
         for part in self._work.chunks(sample_ids):
             rows = self._work.rows(
                 select(traffic.c.task, traffic.c.sample_id, traffic.c.source)
@@ -157,8 +156,8 @@ class Overview:
             )
             for row in rows:
                 if row.task == task:
-                    found.setdefault(row.sample_id, set()).add(row.source)
-        return {sample_id: sorted(sources) for sample_id, sources in found.items()}
+                    senders.setdefault(row.sample_id, set()).add(row.source)
+        return {sample_id: sorted(sources) for sample_id, sources in senders.items()}
 
 
 def _history(requests: Row[Any], judged: Row[Any] | None) -> SourceHistory:

@@ -22,9 +22,9 @@ class SqlPeople:
         """The spelling under which this person came first."""
         key = person(name)
         known = select(_people.c.name).where(_people.c.person == key)
-        found = self._work.row(known)
-        if found is None:
+        row = self._work.row(known)
+        if row is None:
             self._work.add(_people, [{"person": key, "name": name}], ["person"])
             # Another replica may have been first.
-            found = self._work.row(known)
-        return name if found is None else str(found.name)
+            row = self._work.row(known)
+        return name if row is None else str(row.name)

@@ -55,7 +55,6 @@ class SqlReviewIntake:
         self._work = work
 
     def open(self, requests: Sequence[ReviewRequested]) -> int:
-        """Queue samples; those already known, in whatever state, are left alone. Returns new."""
         rows: list[dict[str, Any]] = []
         names = sorted({request.task for request in requests})
         for task in names:
@@ -67,16 +66,15 @@ class SqlReviewIntake:
         return new
 
     def withdraw(self, task: str, sample_ids: Sequence[str]) -> int:
-        """Take samples that were settled elsewhere out of a task's queue. Returns how many."""
         rows = [{"task": task, "sample_id": i} for i in dict.fromkeys(sample_ids)]
         queued = 0
         for part in self._work.chunks(sample_ids):
-            found = self._work.row(
+            row = self._work.row(
                 select(func.count()).where(
                     tasks.c.task == task, tasks.c.sample_id.in_(part), ~is_settled, ~is_withdrawn
                 )
             )
-            queued += int(found[0]) if found else 0
+            queued += int(row[0]) if row else 0
         self._work.add(_withdrawals, rows, ["task", "sample_id"])
         return queued
 
@@ -143,11 +141,11 @@ class SqlReviewIntake:
             exists().where(same_sample(outcomes, front), outcomes.c.settled_at < long_ago),
             exists().where(same_sample(_withdrawals, front)),
         )
-        found = [row.sample_id for row in self._work.rows(select(front).where(done))]
-        if found:
+        fronts = [row.sample_id for row in self._work.rows(select(front).where(done))]
+        if fronts:
             self._work.run(
                 update(tasks)
-                .where(tasks.c.task == task, tasks.c.sample_id.in_(found))
+                .where(tasks.c.task == task, tasks.c.sample_id.in_(fronts))
                 .values(closed=True)
             )
 
@@ -156,28 +154,26 @@ class SqlReviewIntake:
         undone = tasks.c.closed.is_(True) & ~is_settled & ~is_withdrawn
         key = tuple_(tasks.c.task, tasks.c.sample_id)
         held = select(claims.c.task, claims.c.sample_id)
-        found = self._work.rows(
-            select(tasks.c.task, tasks.c.sample_id).where(key.in_(held), undone)
-        )
-        if found:
-            keys = [(row.task, row.sample_id) for row in found]
+        rows = self._work.rows(select(tasks.c.task, tasks.c.sample_id).where(key.in_(held), undone))
+        if rows:
+            keys = [(row.task, row.sample_id) for row in rows]
             self._work.run(update(tasks).where(key.in_(keys)).values(closed=False))
 
     def _ended(self, task: str, rollout_ids: set[str]) -> dict[str, float]:
         if not rollout_ids:
             return {}
-        found = self._work.rows(
+        rows = self._work.rows(
             select(_ended).where(_ended.c.task == task, _ended.c.rollout_id.in_(rollout_ids))
         )
-        return {row.rollout_id: row.priority for row in found}
+        return {row.rollout_id: row.priority for row in rows}
 
     def _lifts(self, task: str, releases: set[str]) -> dict[str, float]:
         if not releases:
             return {}
-        found = self._work.rows(
+        rows = self._work.rows(
             select(_lifts).where(_lifts.c.task == task, _lifts.c.release.in_(releases))
         )
-        return {row.release: row.priority for row in found}
+        return {row.release: row.priority for row in rows}
 
 
 def same_sample(one: FromClause, other: FromClause) -> ColumnElement[bool]:
@@ -209,19 +205,19 @@ def queue_depth(work: Work, task: str, now: datetime) -> QueueDepth:
     states = (
         select(state_at(now), tasks.c.requested_at).where(tasks.c.task == task).subquery("states")
     )
-    found = work.rows(
+    rows = work.rows(
         select(
             states.c.state,
             func.count().label("n"),
             func.min(states.c.requested_at).label("oldest"),
         ).group_by(states.c.state)
     )
-    counts = {row.state: row.n for row in found}
+    counts = {row.state: row.n for row in rows}
     given_up = work.row(
         select(func.count()).where(outcomes.c.task == task, outcomes.c.value.is_(None))
     )
     counts["unlabelable"] = int(given_up[0]) if given_up else 0
-    oldest = next((row.oldest for row in found if row.state == "open"), None)
+    oldest = next((row.oldest for row in rows if row.state == "open"), None)
     return QueueDepth(**counts, oldest_open=oldest)
 
 

@@ -25,7 +25,6 @@ class SqlEndedSessions:
         self._work.run(delete(_ended).where(_ended.c.expires < now))
 
     def ended(self, session: str) -> bool:
-        """Whether a session was ended."""
         return (
             self._work.row(select(_ended.c.session).where(_ended.c.session == session)) is not None
         )
