@@ -111,8 +111,8 @@ class ModelServers:
         return isinstance(error, Unreachable) and self._answered_at < moment
 
     async def ask_arm(self, call: Call, release: str, text: str) -> Prediction:
-        """As ``ask``, of an arm of a rollout: with an arm's patience, and with none (PassedOver)
-        while its release lets one request after another run out of time."""
+        """Do as ``ask`` does, for an arm of a rollout: with an arm's patience, and with none
+        (PassedOver) while its release lets one request after another run out of time."""
         self._circuits.require_closed(release)
         started = time.monotonic()
         try:

@@ -55,10 +55,10 @@ def described(error: BaseException) -> str:
 def failure(dvc_said: str, left: str, memory_kills: int) -> PipelineError:
     """What a stage's failure is: ``left`` is what it said itself, ``memory_kills`` how many
     processes the kernel ended meanwhile because memory was out."""
-    found = _STATUS.search(dvc_said)
-    if found is None:
+    match = _STATUS.search(dvc_said)
+    if match is None:
         return PipelineError(left or dvc_said)
-    status = int(found[1])
+    status = int(match[1])
     # A shell that did not become the stage itself says by 128 + n that a signal ended it.
     number = -status if status < 0 else status - 128
     with suppress(ValueError):
