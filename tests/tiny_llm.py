@@ -4,17 +4,26 @@ template), and datasets that it can learn from."""
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tiny_encoder import labelled
 
-from flywheel.contracts.model_folder import Prompt
+from flywheel.contracts.chat import Chat
+from flywheel.contracts.model_folder import (
+    WEIGHTS_FILE,
+    ModelDescription,
+    Prompt,
+    digest_model_files,
+    write_description,
+)
 from flywheel.contracts.stores import LabelledSample
 from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
 from flywheel.kinds import Choice
+from flywheel.serving.engine import Generated
 
 LABELS = ("weather", "money", "food")
 PROMPT = Prompt(
@@ -85,6 +94,38 @@ def make_llm(folder: Path, architecture: str = "Llama", *, seed: int = 7, **conf
     return folder
 
 
+def make_writer(folder: Path) -> Path:
+    """A release that answers with text, of random weights: it writes letters, whose tokens can be
+    had from what it wrote."""
+    import torch
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoTokenizer
+
+    make_llm(folder, tie_word_embeddings=False)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    kept = torch.zeros(len(tokenizer), 1)
+    kept[[tokenizer.convert_tokens_to_ids(sign) for sign in string.ascii_letters]] = 1.0
+    weights = load_file(folder / WEIGHTS_FILE)
+    weights["lm_head.weight"] = weights["lm_head.weight"] * kept
+    save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    about = ModelDescription(
+        task="topics",
+        labels=(),
+        temperature=1.0,
+        max_tokens=200,
+        method="none",
+        pooling="mean",
+        base_model="tiny",
+        dataset_version="d",
+        files=digest_model_files(folder),
+        kind="llm",
+        output="text",
+        prompt=TEXT_PROMPT,
+    )
+    write_description(folder, about)
+    return folder
+
+
 def make_dataset(folder: Path, samples: Sequence[LabelledSample] | None = None) -> Path:
     """A dataset version of ninety texts of three topics, or of ``samples``."""
     folder.mkdir(parents=True)
@@ -99,6 +140,27 @@ def make_dataset(folder: Path, samples: Sequence[LabelledSample] | None = None) 
         folder=folder,
     )
     return folder
+
+
+def written_by(network: Any, folder: Path, texts: Sequence[str]) -> list[Generated]:
+    """What an engine would write with the tokenizer of ``folder``: transformers' own loop."""
+    import torch
+    from transformers import AutoTokenizer
+
+    chat, tokenizer = Chat.of_folder(folder, TEXT_PROMPT), AutoTokenizer.from_pretrained(folder)
+    found = []
+    for text in texts:
+        ids = torch.tensor([chat.cut(text, 200)[0]])
+        out = network.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=TEXT_PROMPT.max_answer_tokens,
+            do_sample=False,
+        )[0, ids.shape[1] :]
+        said = tokenizer.decode(out, skip_special_tokens=True)
+        counts = {"tokens_in": ids.shape[1], "tokens_out": len(out)}
+        found.append(Generated(text=said, confidence=0.5, **counts))
+    return found
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

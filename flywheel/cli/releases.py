@@ -25,6 +25,7 @@ from flywheel.cli.render import (
     utc_option,
 )
 from flywheel.contracts.ids import new_id, utc_now
+from flywheel.contracts.percentages import rounded
 from flywheel.errors import ArtefactError, Conflict
 from flywheel.settings import FlywheelSettings, load_settings
 from flywheel.turn.bases import PACKAGE
@@ -69,7 +70,7 @@ def list_releases(ctx: click.Context, task: str | None, as_json: bool, utc: bool
             moment(row.created_at, utc),
             status[row.release].replace("_", " "),
             row.dataset_version,
-            f"{row.accuracy:.1%}",
+            f"{rounded(row.accuracy)}%",
             f"{row.size_bytes / 1e6:.1f} MB",
         )
         for row in found
@@ -327,9 +328,13 @@ def _how_to_use(settings: FlywheelSettings, called: str, target: Path) -> str:
 
 
 def _await_import(database: Database, task: str, request_id: str) -> None:
+    from flywheel.turn.staging import COMPARED
+
     while True:
         with database.transaction(read_only=True) as tx:
             turns = [turn for turn in tx.turns.history(task) if turn.turn_id == request_id]
+            name = turns[0].release if turns else None
+            release = None if name is None else tx.releases.get(name)
         if turns and turns[0].ended_at is not None:
             break
         time.sleep(POLL_SECONDS)
@@ -337,6 +342,9 @@ def _await_import(database: Database, task: str, request_id: str) -> None:
     if turn.release is None:
         raise ArtefactError(f"not imported: {turn.error}")
     click.echo(f"{turn.release} is registered; the controller rolls it out like any other")
+    compared = release.recipe.get("imported", {}).get(COMPARED) if release is not None else None
+    if compared is not None:
+        click.echo(f"compared with transformers: {compared}")
 
 
 def _await_restore(database: Database, task: str, release: str, since: datetime) -> None:

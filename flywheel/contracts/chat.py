@@ -90,6 +90,17 @@ class Chat:
         alone: many tokenizers begin a text of its own with a space."""
         return self._after(self._empty, text) or self._encode(text)
 
+    def text(self, tokens: Sequence[int]) -> str:
+        """What tokens of an answer say."""
+        said: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
+        return said
+
+    def ends(self, also: int | Sequence[int] | None = None) -> set[int]:
+        """The tokens that end an answer: the tokenizer's own, and what a model names."""
+        named = [also] if isinstance(also, int) else also or []
+        own = self._tokenizer.eos_token_id
+        return {*named, own} - {None}
+
     def letters(self, labels: Sequence[str]) -> dict[str, int]:
         """Label → the token that stands for it after the chat.
 

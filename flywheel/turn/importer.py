@@ -24,7 +24,7 @@ from flywheel.evaluation.evaluate import write_predictions
 from flywheel.evaluation.gate import GateDecision
 from flywheel.evaluation.gate import decide as gate
 from flywheel.evaluation.metrics import measure
-from flywheel.kinds.predictions import Prediction, as_predictions, probabilities
+from flywheel.kinds.predictions import Prediction, as_predictions
 from flywheel.registry.release_folder import (
     PARTS,
     PREDICTIONS_FILE,
@@ -39,9 +39,9 @@ from flywheel.retraining.ports import IMPORT, GateRefusal, TurnRequest
 from flywheel.settings import FlywheelSettings, TaskSettings
 from flywheel.turn.artefacts import open_release_folders, patiently
 from flywheel.turn.champion import champion_answers
-from flywheel.turn.same_answers import by_transformers, check_served
+from flywheel.turn.same_answers import by_transformers, check_served, compared
 from flywheel.turn.served import Answering, Serve, served_folder
-from flywheel.turn.staging import MODEL, Staged, check_fits, staged_folder
+from flywheel.turn.staging import COMPARED, MODEL, Staged, check_fits, staged_folder
 from storage.database import Database
 
 # The dataset version of a model that was made nobody knows from what.
@@ -127,10 +127,10 @@ class WorkspaceImporter:
         of_task = self._settings.task(task)
         bases = folder / BASES
         # Before anything serves it: both at once might not fit into memory.
-        witness = by_transformers(model, bases)
+        reference = by_transformers(model, bases)
         with self._serve(model, bases, of_task.answers.scored) as served:
-            if witness is not None:
-                check_served(witness, probabilities(served.answers(witness.texts)), source)
+            if reference is not None:
+                check_served(reference, served.answers(reference.texts), source)
             return measure_served(served, lines, version, of_task)
 
     def _holdout(self, task: str, folder: Path) -> tuple[list[DatasetLine], str]:
@@ -210,7 +210,7 @@ class WorkspaceImporter:
             gate_passed=decision.passed,
             gate_reason=decision.reason,
             override=request.override,
-            recipe=_recipe(request, staged, origin),
+            recipe=_recipe(request, staged, origin, model),
             parts=origin.recipe[PARTS] if origin else parts,
             extras=extras,
         )
@@ -280,12 +280,15 @@ def _metrics(measured: Measured, origin: Release | None) -> dict[str, Any]:
     return {name: origin.metrics[name] for name in _REPORTS if name in origin.metrics} | here
 
 
-def _recipe(request: TurnRequest, staged: Staged, origin: Release | None) -> dict[str, Any]:
+def _recipe(
+    request: TurnRequest, staged: Staged, origin: Release | None, model: Path
+) -> dict[str, Any]:
     imported: dict[str, Any] = {
         "source": staged.source,
         "by": request.by,
         "why": request.why,
         "request": request.request_id,
+        COMPARED: compared(read_description(model), staged.release is not None),
     }
     if origin is None:
         return {"imported": imported}

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from flywheel.contracts.model_folder import ModelDescription, read_description
+from flywheel.contracts.chat import Chat
+from flywheel.contracts.model_folder import ModelDescription, Prompt, read_description
 from flywheel.contracts.witness import TEXTS, Witness
 from flywheel.contracts.witness import TOLERANCE as ROUNDED
 from flywheel.errors import ArtefactError
 from flywheel.kinds import answers_of
+from flywheel.serving.engine import Generated
+from flywheel.turn.same_texts import Written, mean_apart, write
+
+if TYPE_CHECKING:
+    from flywheel.turn.measure import Answer
 
 _TEXTS = (
     "A short text.",
@@ -59,47 +66,123 @@ def check_same_answers(folder: Path, model: Path, source: str) -> None:
         raise ArtefactError(f"{source} cannot be computed by transformers: {error}") from error
 
 
-def by_transformers(model: Path, bases: Path) -> Witness | None:
-    """What transformers says, by eager attention, of a few texts asked of a language model that
-    answers with labels; an adapter's base lies in ``bases``. None for other models, and for those
-    with quantised weights, which it would not multiply as an engine does.
+class Reference(Protocol):
+    """What transformers says of a few texts, which a server is asked too."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts."""
+        ...
+
+    def problem(self, answers: Sequence[Answer]) -> str | None:
+        """Why these answers to them are another model's, or None."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Letters:
+    """Of a language model that answers with labels: their probabilities."""
+
+    witness: Witness
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts."""
+        return self.witness.texts
+
+    def problem(self, answers: Sequence[Answer]) -> str | None:
+        """They must be as far apart as rounding moves them."""
+        apart = self.witness.apart([one for one in answers if isinstance(one, dict)])
+        if apart <= ROUNDED:
+            return None
+        return (
+            f"the probabilities of {len(self.texts)} texts are {apart:.2f} apart on average, and "
+            f"{ROUNDED} is what rounding does"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Of a language model that answers with text: what it writes."""
+
+    texts: tuple[str, ...]
+    written: tuple[Written, ...]
+    chat: Chat
+
+    def problem(self, answers: Sequence[Answer]) -> str | None:
+        """Where it parts from what transformers writes, the two tokens must be about as likely."""
+        served = [one.text for one in answers if isinstance(one, Generated)]
+        apart = mean_apart(self.written, served, self.chat)
+        if apart is None or apart <= ROUNDED:
+            return None
+        pairs = zip(self.written, served, strict=True)
+        own, other = max(pairs, key=lambda pair: pair[0].apart(pair[1], self.chat) or 0.0)
+        return (
+            f"it writes {other[:40]!r} where transformers writes {own.text[:40]!r}, whose tokens "
+            f"are {apart:.2f} likelier on average over {len(served)} texts, and {ROUNDED} is what "
+            "rounding does"
+        )
+
+
+def by_transformers(model: Path, bases: Path) -> Reference | None:
+    """What transformers says, by eager attention, of a few texts asked of a language model; an
+    adapter's base lies in ``bases``. None for models that are not compared (``compared``).
 
     Raises ArtefactError for a model that it cannot compute.
     """
     about = read_description(model)
-    stored = about.method if about.base is None else about.base.method
-    if about.kind != "llm" or not answers_of(about.output).scored or stored != "none":
+    if about.kind != "llm" or stored_as(about) != "none":
         return None
+    whole = model if about.base is None else bases / about.base.id
+    prompt = about.prompt or Prompt()
+    chat = Chat.of_folder(whole, prompt)
     try:
-        return Witness(texts=TEXTS, probabilities=tuple(_letters(model, bases, about)))
+        network = _network(whole, None if about.base is None else model)
+        if answers_of(about.output).scored:
+            return Letters(Witness(texts=TEXTS, probabilities=_letters(network, chat, about)))
+        most = prompt.max_answer_tokens
+        written = tuple(write(network, chat, text, about.max_tokens, most) for text in TEXTS)
+        return Texts(TEXTS, written, chat)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, IndexError) as error:
         raise ArtefactError(f"{model} cannot be computed by transformers: {error}") from error
 
 
-def check_served(witness: Witness, answers: Sequence[Mapping[str, float]], source: str) -> None:
+def stored_as(about: ModelDescription) -> str:
+    """How the weights of a model, or of an adapter's base, are stored."""
+    return about.method if about.base is None else about.base.method
+
+
+def compared(about: ModelDescription, released: bool) -> str:
+    """What of a model that is brought in is compared with transformers before it is registered, or
+    why nothing is. ``released``: it comes as a release, not in the layout of Hugging Face."""
+    if about.kind != "llm":
+        if released:
+            return "nothing: every file is the one that was released"
+        return f"probabilities of {len(_TEXTS) + 1} texts"
+    if (stored := stored_as(about)) != "none":
+        return (
+            f"nothing: its weights are stored as {stored}, which transformers would not multiply "
+            "as an engine does; the held-out samples alone say how it answers"
+        )
+    what = "probabilities of" if answers_of(about.output).scored else "what it writes to"
+    return f"{what} {len(TEXTS)} texts"
+
+
+def check_served(reference: Reference, answers: Sequence[Answer], source: str) -> None:
     """Raise ArtefactError where what serves a model answers otherwise than transformers said."""
-    apart = witness.apart(answers)
-    if not apart <= ROUNDED:
+    problem = reference.problem(answers)
+    if problem is not None:
         raise ArtefactError(
-            f"{source} would be served otherwise than transformers computes it: the probabilities "
-            f"of {len(witness.texts)} texts are {apart:.2f} apart on average, and {ROUNDED} is "
-            "what rounding does. The engine computes another model, or (vLLM) serving.vllm.dtype "
-            "is too coarse for it"
+            f"{source} would be served otherwise than transformers computes it: {problem}. The "
+            "engine computes another model, or (vLLM) serving.vllm.dtype is too coarse for it"
         )
 
 
-def _letters(model: Path, bases: Path, about: ModelDescription) -> list[dict[str, float]]:
-    """Label → probability for each of the texts, as calibrated as what serves it."""
-    import torch
+def _network(whole: Path, adapter: Path | None) -> Any:
+    """A language model, with an adapter on it if there is one."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    from flywheel.contracts.chat import Chat
-    from flywheel.contracts.model_folder import Prompt
-
-    whole = model if about.base is None else bases / about.base.id
-    chat = Chat.of_folder(whole, about.prompt or Prompt())
-    letters = chat.trained_letters(about)
     logging.disable_progress_bar()
     network: Any = AutoModelForCausalLM.from_pretrained(
         whole,
@@ -109,11 +192,18 @@ def _letters(model: Path, bases: Path, about: ModelDescription) -> list[dict[str
         trust_remote_code=False,
         use_safetensors=True,
     )
-    if about.base is not None:
+    if adapter is not None:
         from peft import PeftModel
 
-        network = PeftModel.from_pretrained(network, str(model))
-    network.eval()
+        network = PeftModel.from_pretrained(network, str(adapter))
+    return network.eval()
+
+
+def _letters(network: Any, chat: Chat, about: ModelDescription) -> tuple[dict[str, float], ...]:
+    """Label → probability for each of the texts, as calibrated as what serves it."""
+    import torch
+
+    letters = chat.trained_letters(about)
     found = []
     for text in TEXTS:
         ids, _ = chat.cut(text, about.max_tokens)
@@ -121,4 +211,4 @@ def _letters(model: Path, bases: Path, about: ModelDescription) -> list[dict[str
             logits = network(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].float()
         rows = logits[list(letters.values())] / about.temperature
         found.append(dict(zip(letters, rows.softmax(dim=0).tolist(), strict=True)))
-    return found
+    return tuple(found)

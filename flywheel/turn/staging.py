@@ -28,6 +28,8 @@ from storage.database import Database
 from storage.objects import open_artefacts
 
 MODEL = "model"
+# The key of recipe["imported"] that says what of an import was compared with transformers.
+COMPARED = "compared_with_transformers"
 
 
 class Staged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -34,6 +34,7 @@ from flywheel.serving.vllm.client import VllmClient
 from flywheel.serving.vllm.engine import VllmEngine
 from flywheel.serving.vllm.served import VllmChooser, VllmWriter
 from flywheel.training.config import LoraSettings
+from flywheel.turn.same_answers import Texts, by_transformers
 
 TEXTS = ["Who?", "Where does road 7 lead?", "How far is it?", "Ünïcode ✓"]
 # FP32 here and there; what differs is the order of sums.
@@ -143,6 +144,15 @@ def test_a_generator_answers_with_text_and_counts(world: World) -> None:
     assert 0 < first.tokens_out <= 8
     assert first.tokens_in > len("Say something.")
     assert 0 < first.confidence <= 1
+
+
+def test_it_writes_what_transformers_writes(world: World) -> None:
+    reference = by_transformers(world.folders["w1"], world.bases)
+    assert isinstance(reference, Texts)
+    served = world.writer.generate(reference.texts)
+    pairs = zip(reference.written, served, strict=True)
+    assert sum(own.text.strip() == one.text.strip() for own, one in pairs) >= 3
+    assert reference.problem(served) is None
 
 
 def test_a_text_that_is_too_long_loses_its_end(world: World) -> None:

@@ -12,7 +12,7 @@ import pytest
 from llm_training_process import run
 from registry_workspace import TASK, Loaded, Workspace
 from tiny_encoder import labelled
-from tiny_llm import LABELS, make_dataset, make_llm
+from tiny_llm import LABELS, make_dataset, make_llm, make_writer, written_by
 
 from flywheel.compression.config import Recipe
 from flywheel.compression.llm import make_llm_variant
@@ -27,6 +27,7 @@ from flywheel.evaluation.metrics import measure
 from flywheel.kinds import Choice
 from flywheel.registry.archive import export_release
 from flywheel.registry.release_folder import assemble, verify_release
+from flywheel.serving.engine import Generated
 from flywheel.turn.importer import WorkspaceImporter
 from flywheel.turn.same_answers import by_transformers, check_served
 from flywheel.turn.staging import request_import, stage_archive
@@ -181,4 +182,73 @@ def test_an_adapter_that_an_engine_computes_otherwise_is_not_brought_in(
     turn = there.turn(WorkspaceImporter(there.settings, there.database, otherwise))
     assert (turn.state, turn.release) == ("failed", None)
     assert "a.tar would be served otherwise than transformers computes it" in (turn.error or "")
+    there.close()
+
+
+WRITES = """\
+[serving]
+engine = "vllm"
+[tasks.topics]
+kind = "generation"
+model = "llm"
+title = "Topics"
+[tasks.topics.training]
+base_model = "tiny"
+"""
+
+
+class Writing(Loaded):
+    """A model that writes, in this process; only ``layers`` of its are computed, as by an engine
+    that doesn't know its architecture."""
+
+    def __init__(self, folder: Path, layers: int) -> None:
+        from transformers import AutoModelForCausalLM
+
+        self._folder = folder
+        self._network: Any = AutoModelForCausalLM.from_pretrained(folder).eval()
+        self._network.model.layers = self._network.model.layers[:layers]
+
+    def answers(self, texts: Sequence[str]) -> list[Generated]:  # type: ignore[override]
+        return written_by(self._network, self._folder, texts)
+
+
+@pytest.mark.parametrize(("layers", "refused"), [(2, False), (1, True)])
+def test_a_model_that_writes_is_brought_in_as_transformers_computes_it(
+    tmp_path: Path, layers: int, refused: bool
+) -> None:
+    here = Workspace(tmp_path / "here", WRITES)
+    release = assemble(
+        make_writer(tmp_path / "writer"),
+        metrics=measure([], (), 0.95),
+        manifest=read_manifest(make_dataset(tmp_path / "data")),
+        to_root=here.settings.state / RELEASES,
+        created_at=utc_now(),
+        git_commit="abc",
+        parent=None,
+        gate_passed=True,
+        gate_reason="first release",
+        parts={"deployment": "vllm"},
+    )
+    export_release(here.folder(release.release), here.settings.state / BASES, tmp_path / "a.tar")
+    here.close()
+    there = Workspace(tmp_path / "there", WRITES)
+    request_id, staged = stage_archive(there.settings, TASK, tmp_path / "a.tar")
+    request_import(there.database, TASK, request_id, staged, by="ada", why="x", override=True)
+
+    @contextmanager
+    def serve(folder: Path, bases: Path, labels: bool) -> Iterator[Writing]:
+        assert not labels
+        yield Writing(folder, layers)
+
+    turn = there.turn(WorkspaceImporter(there.settings, there.database, serve))
+    if refused:
+        assert (turn.state, turn.release) == ("failed", None)
+        assert "a.tar would be served otherwise than transformers" in (turn.error or "")
+    else:
+        assert turn.release == release.release, turn.error
+        with there.database.transaction(read_only=True) as tx:
+            record = tx.releases.get(release.release)
+        assert record is not None
+        said = record.recipe["imported"]["compared_with_transformers"]
+        assert said == "what it writes to 4 texts"
     there.close()
