@@ -9,6 +9,10 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+import flywheel.registry.app
+import flywheel.review.app
+import flywheel.rollout.app
+from flywheel.monitoring.answers import schemas_of
 from flywheel.monitoring.openapi import OF_CONNECTIONS, PROBLEM, health_paths, problems
 
 _DESCRIPTION = (
@@ -33,6 +37,8 @@ _FORM = "application/x-www-form-urlencoded"
 
 def describe(app: FastAPI, metrics_key: bool) -> None:
     """Have the app describe itself; ``metrics_key``: whether /metrics asks for a key."""
+    kinds = (*flywheel.review.app.ANSWERS, *flywheel.rollout.app.ANSWERS)
+    answered = schemas_of((*kinds, *flywheel.registry.app.ANSWERS))
 
     @cache
     def openapi() -> dict[str, Any]:
@@ -47,7 +53,7 @@ def describe(app: FastAPI, metrics_key: bool) -> None:
         schemas = components.setdefault("schemas", {})
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
-        schemas["Problem"] = PROBLEM
+        schemas |= {**answered, "Problem": PROBLEM}
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{}, {"key": []}]
         return document

@@ -9,17 +9,42 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
+from flywheel.contracts.events import DatasetVersioned
+from flywheel.contracts.release import Release
 from flywheel.errors import NotFound, RequestError
-from flywheel.registry.diff import diff, read_files
-from flywheel.registry.history import read_history
+from flywheel.monitoring.answers import answers, json_answer
+from flywheel.registry.diff import ReleaseDiff, diff, read_files
+from flywheel.registry.history import StatusChange, read_history
 from flywheel.registry.lineage import lineage
 from flywheel.registry.ports import RegistryReading
+from flywheel.registry.served import Served
 from flywheel.registry.served import served_at as what_served
 
 Hold = AbstractContextManager[Path]
 Transactions = Callable[[], AbstractContextManager[RegistryReading]]
+
+
+class Releases(msgspec.Struct, frozen=True, kw_only=True):
+    """Every release of a task, newest first."""
+
+    releases: list[Release]
+
+
+class ReleaseView(msgspec.Struct, frozen=True, kw_only=True):
+    """A release, the dataset it was trained on, its parents (nearest first), its children, and what
+    became of it (oldest first)."""
+
+    release: Release
+    dataset: DatasetVersioned | None
+    ancestors: list[Release]
+    descendants: list[Release]
+    history: list[StatusChange]
+
+
+# What the routes below answer with.
+ANSWERS = (Releases, ReleaseView, ReleaseDiff, Served)
 
 
 def router(
@@ -36,19 +61,18 @@ def router(
         if task not in tasks:
             raise NotFound(f"no task {task!r} (tasks: {', '.join(sorted(tasks)) or 'none'})")
 
-    @routes.get("/{task}", responses=known)
-    def releases(task: str) -> dict[str, Any]:
+    @routes.get("/{task}", responses=known | answers(Releases, "Newest first."))
+    def releases(task: str) -> Response:
         """Every release of a task, newest first."""
         check(task)
         with transactions() as tx:
-            found = tx.releases.history(task)
-        return {"releases": msgspec.to_builtins(found[::-1])}
+            return json_answer(Releases(releases=tx.releases.history(task)[::-1]))
 
-    @routes.get("/{task}/served-at", responses=known)
+    @routes.get("/{task}/served-at", responses=known | answers(Served, "What served then."))
     def served_at(
         task: str,
         at: Annotated[datetime, Query(description="A moment (ISO 8601); UTC without a zone.")],
-    ) -> dict[str, Any]:
+    ) -> Response:
         """What served at a moment, on which data and settings; release null before the first."""
         check(task)
         try:
@@ -56,33 +80,34 @@ def router(
         except OverflowError:
             raise RequestError("at: there is no such moment in UTC") from None
         with transactions() as tx:
-            found = what_served(tx, task, moment)
-        answer: dict[str, Any] = msgspec.to_builtins(found)
-        return answer | {"at": moment.isoformat()}
+            return json_answer(what_served(tx, task, moment))
 
-    @routes.get("/{task}/diff", responses=known)
-    def difference(task: str, a: str, b: str) -> dict[str, Any]:
+    @routes.get(
+        "/{task}/diff", responses=known | answers(ReleaseDiff, "What differs, and nothing else.")
+    )
+    def difference(task: str, a: str, b: str) -> Response:
         """What differs from release ``a`` to release ``b``."""
         check(task)
         with transactions() as tx:
             found = [lineage(tx, task, release).release for release in (a, b)]
         one, two = (read_files(release, hold) for release in found)
-        answer: dict[str, Any] = msgspec.to_builtins(diff(one, two))
-        return answer
+        return json_answer(diff(one, two))
 
-    @routes.get("/{task}/{release}", responses=known)
-    def release(task: str, release: str) -> dict[str, Any]:
+    @routes.get("/{task}/{release}", responses=known | answers(ReleaseView, "The release."))
+    def release(task: str, release: str) -> Response:
         """One release with its dataset version, its ancestors and its history."""
         check(task)
         with transactions() as tx:
             found = lineage(tx, task, release)
             history = read_history(tx, found.release)
-        return {
-            "release": msgspec.to_builtins(found.release),
-            "dataset": msgspec.to_builtins(found.dataset),
-            "ancestors": msgspec.to_builtins(found.ancestors),
-            "descendants": msgspec.to_builtins(found.descendants),
-            "history": msgspec.to_builtins(history),
-        }
+        return json_answer(
+            ReleaseView(
+                release=found.release,
+                dataset=found.dataset,
+                ancestors=found.ancestors,
+                descendants=found.descendants,
+                history=history,
+            )
+        )
 
     return routes

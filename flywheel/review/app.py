@@ -8,21 +8,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
-import msgspec
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from prometheus_client import Counter, Histogram
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from flywheel.contracts.answers import LONGEST_TEXT
 from flywheel.contracts.ids import utc_now
-from flywheel.contracts.reasons import before_answering
-from flywheel.contracts.sample import as_text
 from flywheel.errors import NotFound
 from flywheel.kinds import Answers
+from flywheel.monitoring.answers import answers, json_answer
 from flywheel.review import claim, submit
 from flywheel.review.access import annotator_name
 from flywheel.review.config import ReviewSettings
-from flywheel.review.ports import Answer, ReviewTask, ReviewTransaction
+from flywheel.review.ports import Answer, QueueDepth, ReviewTransaction
+from flywheel.review.views import Hand, TakenBack, hand, queued
 
 Transactions = Callable[[], AbstractContextManager[ReviewTransaction]]
 Tasks = Mapping[str, tuple[Answers, ReviewSettings]]
@@ -99,6 +98,10 @@ class Standing(BaseModel):
     settled: bool
 
 
+# What routes below answer with, beside ``Standing``.
+ANSWERS = (Hand, QueueDepth, TakenBack)
+
+
 def router(
     transactions: Transactions,
     tasks: Tasks,
@@ -115,26 +118,16 @@ def router(
     known: Responses = {404: {"description": "No such task or sample."}}
     settled: Responses = {**known, 409: {"description": "Settled already, or answered otherwise."}}
 
-    routes.get("/{task}/next", responses=known)(desk.next)
-    routes.get("/{task}/depth", responses=known)(desk.depth)
-    routes.post("/{task}/undo", responses=settled)(desk.undo)
+    routes.get("/{task}/next", responses=known | answers(Hand, "What is theirs now."))(desk.next)
+    routes.get("/{task}/depth", responses=known | answers(QueueDepth, "As it is now."))(desk.depth)
+    routes.post("/{task}/undo", responses=settled | answers(TakenBack, "It is taken back."))(
+        desk.undo
+    )
     # A sample's id is the client's to choose and may hold slashes.
     routes.post("/{task}/{sample_id:path}/answer", responses=settled)(desk.answer)
     routes.post("/{task}/{sample_id:path}/unlabelable", responses=settled)(desk.unlabelable)
     routes.post("/{task}/{sample_id:path}/skip", responses=settled)(desk.skip)
     return routes
-
-
-def _before_answering(sample: ReviewTask) -> dict[str, Any]:
-    """A sample as an expert gets it: its reason says nothing of what the model answered. ``text``
-    is its input, and ``messages`` where it is more than plain text."""
-    shown: dict[str, Any] = msgspec.to_builtins(sample)
-    content = shown.pop("content")
-    return shown | {
-        "text": as_text(sample.content),
-        "messages": None if isinstance(content, str) else content,
-        "reason": before_answering(sample.reason, audit=sample.audit),
-    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +145,7 @@ class _Desk:
         annotator: Annotated[Annotator, Query()],
         limit: Annotated[int, Query(ge=1, le=50)] = 2,
         shown: Annotated[str, Query(description="The sample on the client's screen.")] = "",
-    ) -> dict[str, Any]:
+    ) -> Response:
         """Claim the next samples for an annotator; asking again gives the same ones. ``shown`` in
         the reply is where the sample on the client's screen stands: settled, withdrawn or answered
         (by this annotator, elsewhere), it takes no answer any more."""
@@ -167,18 +160,13 @@ class _Desk:
                 settings=settings,
                 shown=shown,
             )
-        return {
-            "items": [_before_answering(sample) for sample in claimed.items],
-            "depth": msgspec.to_builtins(claimed.depth),
-            "shown": claimed.shown,
-        }
+        return json_answer(hand(claimed))
 
-    def depth(self, task: str) -> dict[str, Any]:
+    def depth(self, task: str) -> Response:
         """How many samples are in each state."""
         self._task(task)
         with self.reading() as tx:
-            depth: dict[str, Any] = msgspec.to_builtins(tx.desk.depth(task, self.now()))
-        return depth
+            return json_answer(tx.desk.depth(task, self.now()))
 
     def answer(self, task: str, sample_id: str, body: AnswerBody) -> Standing:
         """Answer a sample. Sending the same answer again is safe."""
@@ -219,7 +207,7 @@ class _Desk:
         self._count(task, "skipped", submitted)
         return Standing(state=submitted.state, settled=submitted.settled)
 
-    def undo(self, task: str, body: AnnotatorBody) -> dict[str, Any]:
+    def undo(self, task: str, body: AnnotatorBody) -> Response:
         """Take back the annotator's latest answer or skip. The item's state says whether it is
         theirs again (claimed) or closed without it (settled by the others, or withdrawn)."""
         answers, settings = self._task(task)
@@ -227,7 +215,7 @@ class _Desk:
             sample = submit.undo(tx, task, answers, body.annotator, self.now(), settings)
         if sample is not None:
             _answers.labels(task, "undone").inc()
-        return {"item": None if sample is None else _before_answering(sample)}
+        return json_answer(TakenBack(item=None if sample is None else queued(sample)))
 
     def _submit(self, task: str, answer: Answer) -> Standing:
         answers, settings = self._task(task)

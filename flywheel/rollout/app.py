@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -15,10 +14,14 @@ from flywheel.contracts.bounds import release_problem
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.release import Override
 from flywheel.errors import ArtefactError, ArtefactStoreError, Conflict, NotFound
+from flywheel.monitoring.answers import answers, json_answer
 from flywheel.rollout.commands import ask
 from flywheel.rollout.config import RolloutSettings
-from flywheel.rollout.ports import Command, CommandKind
-from flywheel.rollout.view import Viewing, rollout_view, task_view
+from flywheel.rollout.ports import Asked, Command, CommandKind
+from flywheel.rollout.view import RolloutView, TaskView, Viewing, rollout_view, task_view
+
+# What the routes below answer with.
+ANSWERS = (TaskView, RolloutView, Command, Asked)
 
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 
@@ -70,25 +73,28 @@ def router(
         except KeyError:
             raise NotFound(f"no task {task!r}; known: {', '.join(sorted(tasks))}") from None
 
-    @api.get("/{task}")
+    @api.get("/{task}", responses=answers(TaskView, "The rollouts of a task at this moment."))
     def show(task: str, skip: Annotated[int, Query(ge=0, le=10**9)] = 0) -> Response:
         settings = settings_of(task)
         with reading() as tx:
-            return _json(task_view(tx, task, settings, clock(), skip))
+            return json_answer(task_view(tx, task, settings, clock(), skip))
 
-    @api.get("/{task}/{rollout_id}")
+    @api.get("/{task}/{rollout_id}", responses=answers(RolloutView, "One rollout."))
     def show_one(task: str, rollout_id: str) -> Response:
         settings = settings_of(task)
         with reading() as tx:
             found = tx.rollouts.find(rollout_id)
             if found is None or found.task != task:
                 raise NotFound(f"no rollout {rollout_id!r} of task {task!r}")
-            return _json(rollout_view(tx, found, settings, clock()))
+            return json_answer(rollout_view(tx, found, settings, clock()))
 
     @api.post(
         "/{task}/commands",
         status_code=202,
-        responses={409: {"description": "It could not be carried out as things are."}},
+        responses={
+            **answers(Command, "It waits for the controller.", 202),
+            409: {"description": "It could not be carried out as things are."},
+        },
     )
     def command(task: str, asked: CommandRequest) -> Response:
         settings_of(task)
@@ -99,16 +105,19 @@ def router(
             refused = ask(tx, made)
         if refused:
             raise Conflict(refused)
-        return _json(made, 202)
+        return json_answer(made, 202)
 
-    @api.get("/{task}/commands/{command_id}")
+    @api.get(
+        "/{task}/commands/{command_id}",
+        responses=answers(Asked, "The command, and how it went once it was carried out."),
+    )
     def outcome(task: str, command_id: str) -> Response:
         settings_of(task)
         with reading() as tx:
             found = tx.commands.asked(command_id)
         if found is None or found.command.task != task:
             raise NotFound(f"no command {command_id!r} of task {task!r}")
-        return _json(found)
+        return json_answer(found)
 
     return api
 
@@ -139,7 +148,3 @@ def _verify(release: str | None, verify: Callable[[str], object] | None) -> None
             raise
         except ArtefactError as error:
             raise Conflict(f"{release} is not what was released: {error}") from error
-
-
-def _json(value: Any, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")

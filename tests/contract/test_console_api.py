@@ -85,6 +85,27 @@ def test_the_api_is_as_it_describes_itself(http: httpx.Client) -> None:
     assert "POST /api/review/{task}/{sample_id}/answer" in asked
 
 
+def test_every_answer_is_described_by_a_schema_with_its_fields(http: httpx.Client) -> None:
+    document = http.get("/api/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    described = {}
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            if not path.startswith(("/api/review", "/api/rollouts", "/api/releases")):
+                continue
+            (good,) = (words for status, words in operation["responses"].items() if status < "300")
+            name = good["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+            assert schemas[name]["properties"], (method, path)
+            described[path.partition("{task}")[2], method] = name
+    assert described["/next", "get"] == "Hand"
+    assert described["/commands", "post"] == "Command"
+    assert described["/served-at", "get"] == "Served"
+    page = http.get("/docs").text
+    for name in {*described.values(), "QueuedSample", "ArmView"}:
+        assert f'id="schema-{name}"' in page
+        assert schemas[name]["description"]
+
+
 @pytest.mark.parametrize("odd", [r"\u0000", r"\ud800", "\x7f", r"\uffff", "x" * 200_000])
 def test_odd_text_breaks_nothing(http: httpx.Client, odd: str) -> None:
     commands = f"/api/rollouts/{TASK}/commands"
