@@ -12,7 +12,7 @@ import click
 from flywheel.cli.ids import find_release
 from flywheel.cli.render import json_option, show_json, show_table
 from flywheel.contracts.layout import Layout
-from flywheel.contracts.percentages import percentage
+from flywheel.contracts.percentages import percentage, rounded
 from flywheel.errors import ConfigurationError, NotFound
 from flywheel.settings import load_settings
 
@@ -178,10 +178,10 @@ def _show(comparison: Mapping[str, Any], title: str, *, as_json: bool) -> None:
 def _cells(row: Mapping[str, Any]) -> list[str]:
     measured = ["–", "–", "–"]
     if row["samples"]:
-        ends = f"{row['accuracy_low'] * 100:.1f} to {row['accuracy_high'] * 100:.1f}"
+        ends = f"{rounded(row['accuracy_low'])} to {rounded(row['accuracy_high'])}"
         low, high = row["difference_low"] * 100, row["difference_high"] * 100
         change = f"{row['difference'] * 100:+.2f}\n{low:+.2f} to {high:+.2f}"
-        measured = [f"{row['bytes'] / 1e6:.1f} MB", f"{row['accuracy']:.1%}\n{ends}", change]
+        measured = [f"{row['bytes'] / 1e6:.1f} MB", f"{rounded(row['accuracy'])}%\n{ends}", change]
         if row["standing"] == "reference":
             measured[-1] = "–"
     speed = row["speed"]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flywheel.cli.render import moment
+from flywheel.contracts.percentages import rounded
 from flywheel.rollout.plan import percent
 
 if TYPE_CHECKING:
@@ -108,10 +109,10 @@ _METRICS = {
 def release_facts(family: Lineage, status: str, utc: bool) -> list[tuple[str, dict[str, str]]]:
     """(title, name → words) of each part of what is known of a release."""
     found, data = family.release, family.dataset
-    interval = f"{found.accuracy_low:.1%} to {found.accuracy_high:.1%}"
+    interval = f"{rounded(found.accuracy_low)}% to {rounded(found.accuracy_high)}%"
     asked = found.metrics.get("samples")
     quality = {
-        "accuracy": f"{found.accuracy:.1%} ({interval}"
+        "accuracy": f"{rounded(found.accuracy)}% ({interval}"
         + (f", {asked} held-out samples)" if asked is not None else ")"),
         **{
             title: words.format(found.metrics[name])
@@ -128,7 +129,7 @@ def release_facts(family: Lineage, status: str, utc: bool) -> list[tuple[str, di
     made_of = {
         "dataset": found.dataset_version,
         "labels": _labels(found) + (f", {data.holdout_labels} held out" if data else ""),
-        "label error": f"at most {found.auto_label_error:.1%} of the automatic ones"
+        "label error": f"at most {rounded(found.auto_label_error)}% of the automatic ones"
         if found.auto_label_error is not None
         else "",
         "git, dvc": f"{data.git_commit[:10]}, {data.dvc_hash}" if data else found.git_commit[:10],

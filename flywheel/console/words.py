@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from flywheel.contracts.percentages import percentage, signed_points
+from flywheel.contracts.percentages import percentage, rounded, signed_points
 
 DASH = "–"
 THIN = "\u202f"  # narrow no-break space: between thousands, and before a unit
@@ -19,12 +19,7 @@ def count(value: float | None) -> str:
 
 def percent(value: float | None, digits: int = 1) -> str:
     """0.912 → ``91.2 %``."""
-    if value is None:
-        return DASH
-    text = f"{value * 100:.{digits}f}"
-    # Of thousands right one wrong is no 100 %.
-    hides = float(text) in (0, 100) and abs(value * 100 - float(text)) > 1e-9
-    return f"{percentage(value, 1) if hides else text}{THIN}%"
+    return DASH if value is None else f"{rounded(value, digits)}{THIN}%"
 
 
 def share(value: float | None) -> str:

@@ -17,6 +17,14 @@ def percentage(share: float, figures: int = 3) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def rounded(share: float, decimals: int = 1) -> str:
+    """A share in percent, without a unit, with so many decimals, or with more where it would read
+    as 0 or 100 and is not: of thousands right one wrong is no 100 %."""
+    text = f"{share * 100:.{decimals}f}"
+    hides = float(text) in (0, 100) and abs(share * 100 - float(text)) > 1e-9
+    return percentage(share, 1) if hides else text
+
+
 def signed_points(difference: float) -> str:
     """A difference of shares in percentage points, signed, without a unit: one decimal, or as many
     as it takes to tell it from none, three at most."""

@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from flywheel.contracts.percentages import rounded
+
 Json = dict[str, Any]
 
 
@@ -69,7 +71,7 @@ def print_table(report: Json, console: Console) -> None:
     table.add_column("rollout", ratio=1)
     for row in report["releases"]:
         error = row["auto_label_error"]
-        audited = "" if error is None else f"\n  error audited {error:.1%}"
+        audited = "" if error is None else f"\n  error audited {rounded(error)}%"
         table.add_row(
             row["release"],
             row["dataset_version"],

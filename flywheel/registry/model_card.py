@@ -8,7 +8,7 @@ from typing import Any
 
 from flywheel.contracts.dataset_folder import Manifest
 from flywheel.contracts.model_folder import ModelDescription
-from flywheel.contracts.percentages import percentage
+from flywheel.contracts.percentages import percentage, rounded
 from flywheel.contracts.release import Release
 from flywheel.kinds import answers_of
 
@@ -113,8 +113,9 @@ def _making(metrics: Mapping[str, Any]) -> str:
             text += (
                 f" On {made['calibration_samples']} calibration samples accuracy went from "
                 f"{made['accuracy_before']:.3f} to {made['accuracy_after']:.3f}, with "
-                f"{made['agreement']:.1%} of answers equal; temperature {made['temperature']:.3f} "
-                f"brought the negative log-likelihood from {made['nll_uncalibrated']:.3f} to "
+                f"{rounded(made['agreement'])}% of answers equal; "
+                f"temperature {made['temperature']:.3f} brought the "
+                f"negative log-likelihood from {made['nll_uncalibrated']:.3f} to "
                 f"{made['nll_calibrated']:.3f}."
             )
         lines.append(text)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import flywheel
 from flywheel.console import words
-from flywheel.contracts.percentages import percentage, signed_points
+from flywheel.contracts.percentages import percentage, rounded, signed_points
 from flywheel.rollout.analysis.harm import points
 from flywheel.rollout.plan import percent
 
@@ -26,7 +28,7 @@ def number(text: str) -> float:
 @example(0.9996)
 @example(0.99996)
 @example(1 - 1e-6)
-@pytest.mark.parametrize("write", [percent, percentage, words.share, words.percent])
+@pytest.mark.parametrize("write", [percent, percentage, rounded, words.share, words.percent])
 def test_what_is_not_nothing_or_all_does_not_read_so(write, share: float) -> None:  # type: ignore[no-untyped-def]
     assert 0 < number(write(share)) < 100
 
@@ -62,3 +64,18 @@ def test_an_accuracy_keeps_its_decimal() -> None:
     assert words.percent(0.912) == f"91.2{words.THIN}%"
     assert words.percent(1.0) == f"100.0{words.THIN}%"
     assert words.percent(0.9999) == f"99.99{words.THIN}%"
+
+
+SOURCES = [*(Path(flywheel.__file__).parent.rglob("*.py"))]
+
+
+def test_no_share_of_answers_is_rounded_by_a_format_of_its_own() -> None:
+    """Such as ``f"{accuracy:.1%}"``, in which 4,999 of 5,000 are 100.0 %."""
+    own = re.compile(r"\{[^{}]*(accuracy|error|agreement|share|rate)[^{}]*:\.\d%\}")
+    found = [
+        (path.name, line)
+        for path in SOURCES
+        for line in path.read_text("utf-8").splitlines()
+        if own.search(line)
+    ]
+    assert found == []
