@@ -40,6 +40,7 @@ __all__ = [
     "ServingSettings",
     "TaskSettings",
     "load_settings",
+    "parse_settings",
     "refused_keys",
 ]
 
@@ -199,7 +200,17 @@ def load_settings(workspace: Path, environ: Mapping[str, str] | None = None) -> 
     Raises WorkspaceError when there is no such file and ConfigurationError, naming the key, for
     anything in it that is wrong.
     """
-    raw = _read(workspace, environ)
+    return _valid(_read(workspace, environ))
+
+
+def parse_settings(
+    text: str, workspace: Path, environ: Mapping[str, str] | None = None
+) -> FlywheelSettings:
+    """As ``load_settings``, of a ``flywheel.toml`` that is not written yet."""
+    return _valid(_parsed(text, workspace.expanduser().resolve(), environ))
+
+
+def _valid(raw: dict[str, Any]) -> FlywheelSettings:
     try:
         return FlywheelSettings(**raw)
     except ValidationError as error:
@@ -225,16 +236,25 @@ def refused_keys(
 
 def _read(workspace: Path, environ: Mapping[str, str] | None) -> dict[str, Any]:
     """The file and what the environment overrides, as it stands there, with its ``workspace``."""
-    environ = os.environ if environ is None else environ
     workspace = workspace.expanduser().resolve()
     path = Layout(workspace).config
     try:
-        raw = tomllib.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
     except FileNotFoundError:
         raise WorkspaceError(
             f"{workspace} is no workspace: it has no {CONFIG_FILE}; make one with `flywheel init`"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(str(path), f"not valid TOML: {error}") from error
+    return _parsed(text, workspace, environ)
+
+
+def _parsed(text: str, workspace: Path, environ: Mapping[str, str] | None) -> dict[str, Any]:
+    environ = os.environ if environ is None else environ
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        path = Layout(workspace).config
         raise ConfigurationError(str(path), f"not valid TOML: {error}") from error
     if (key := _with_next_line(raw)) is not None:
         raise ConfigurationError(

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from flywheel.cli.base_models import base_target, look_at
 from flywheel.contracts.layout import Layout
 from flywheel.contracts.model_folder import ModelKind
-from flywheel.errors import ArtefactError, ConfigurationError, FlywheelError, WorkspaceError
+from flywheel.errors import ArtefactError, ConfigurationError, WorkspaceError
 from flywheel.kinds import KINDS, USUAL
-from flywheel.settings import load_settings
+from flywheel.settings import load_settings, parse_settings
 from flywheel.turn.bases import PACKAGE
 
 
@@ -69,36 +71,30 @@ def init(
     values: tuple[str, ...],
 ) -> None:
     """Make a workspace: a commented flywheel.toml, the pipeline, and a git and DVC repository."""
-    from flywheel.ops.template import flywheel_toml
     from flywheel.ops.workspace import make_repository
-    from flywheel.turn.bases import base_problem, import_command, usual_base
+    from flywheel.turn.bases import base_problem, import_command
 
     folder: Path = ctx.obj.resolve()
     config = Layout(folder).config
+    given = _Given(
+        task=task if _is_given(ctx, "task") else None,
+        title=title,
+        pairs=tuple(label.partition("=")[::2] for label in labels),
+        base_model=base_model,
+        kind=kind if _is_given(ctx, "kind") else None,
+        model=model if _is_given(ctx, "model") else None,
+        values=parse_values(values),
+    )
     if config.exists():
+        _refuse_other(config, given)
         click.echo(f"kept {config}, which is there already: edit it to change values")
     else:
-        pairs = [label.partition("=")[::2] for label in labels]
-        if pairs and not KINDS[kind].has_labels:
-            raise ConfigurationError("--label", "free text has no labels", "leave it out")
-        pairs = pairs or [("yes", ""), ("no", "")]
         packaged = base_model.startswith(PACKAGE)
-        base = _from_package(base_model, folder) if packaged else _from_here(base_model, folder)
-        text = flywheel_toml(
-            task,
-            [name for name, _ in pairs],
-            base or usual_base(model),
-            title=title,
-            label_titles={name: words for name, words in pairs if words},
-            kind=kind,
-            model=model,
-            values=parse_values(values),
-        )
-        _write_valid(config, text)
+        _write_valid(config, given.text(folder, task, kind, model))
         click.echo(f"wrote {config}: read it, it says what every key does")
         if packaged:
-            look_at(base_model, folder, None)
-            click.echo(f"copied the base model to {folder / base}")
+            _, _, copied = look_at(base_model, folder, None)
+            click.echo(f"copied the base model to {copied}")
     settings = load_settings(folder)
     make_repository(settings)
     click.echo(f"{folder} is a workspace; next:")
@@ -109,6 +105,90 @@ def init(
             command = import_command(folder, settings.task(name).model)
             click.echo(f"  `{command}`, or another base for tasks.{name}.training.base_model")
     click.echo(f"  `flywheel -w {shlex.quote(str(folder))} up`")
+
+
+def _is_given(ctx: click.Context, option: str) -> bool:
+    return ctx.get_parameter_source(option) is not ParameterSource.DEFAULT
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What the command line says of a workspace; None or empty: nothing."""
+
+    task: str | None
+    title: str
+    pairs: tuple[tuple[str, str], ...]
+    base_model: str
+    kind: str | None
+    model: ModelKind | None
+    values: Mapping[str, object]
+
+    def text(self, folder: Path, task: str, kind: str, model: ModelKind) -> str:
+        """The flywheel.toml of a new workspace; of what is not given, the arguments and defaults.
+
+        Raises ConfigurationError or ArtefactError for what cannot be.
+        """
+        from flywheel.ops.template import flywheel_toml
+        from flywheel.turn.bases import usual_base
+
+        if self.pairs and not KINDS[kind].has_labels:
+            raise ConfigurationError("--label", "free text has no labels", "leave it out")
+        pairs = self.pairs or (("yes", ""), ("no", ""))
+        if self.base_model.startswith(PACKAGE):
+            base = _from_package(self.base_model, folder)
+        else:
+            base = _from_here(self.base_model, folder)
+        return flywheel_toml(
+            task,
+            [name for name, _ in pairs],
+            base or usual_base(model),
+            title=self.title,
+            label_titles={name: words for name, words in pairs if words},
+            kind=kind,
+            model=model,
+            values=self.values,
+        )
+
+    def keys(self) -> list[str]:
+        """The keys of flywheel.toml that the command line says something of."""
+        from flywheel.ops.template import full_path
+
+        said = {
+            "title": self.title,
+            "labels": self.pairs,
+            "label_titles": any(words for _, words in self.pairs),
+            "training.base_model": self.base_model,
+            "kind": self.kind,
+            "model": self.model,
+        }
+        return [*(key for key, value in said.items() if value), *map(full_path, self.values)]
+
+
+def _refuse_other(config: Path, given: _Given) -> None:
+    """Raise WorkspaceError when the file that is there says otherwise than the command line."""
+    from flywheel.ops.kept_values import kept_values
+
+    there = load_settings(config.parent)
+    known = ", ".join(there.tasks)
+    task = given.task or (next(iter(there.tasks)) if len(there.tasks) == 1 else None)
+    keys = given.keys()
+    if task is None:
+        if keys:
+            raise click.UsageError(f"{config} is there already: say which --task is meant: {known}")
+        return
+    if task not in there.tasks:
+        raise WorkspaceError(
+            f"{config} is there already and has no task {task!r} (it has {known}): add a table "
+            f"[tasks.{task}] to it, or make the new task in another folder"
+        )
+    of_task = there.task(task)
+    text = given.text(config.parent, task, given.kind or of_task.kind, given.model or of_task.model)
+    asked = parse_settings(text, config.parent)
+    if other := list(kept_values(there, asked, task, keys)):
+        raise WorkspaceError(
+            f"{config} is there already and is kept: {'; '.join(other)} — edit it to change "
+            "values, or make the other workspace in another folder"
+        )
 
 
 def _from_package(base_model: str, workspace: Path) -> str:
@@ -134,14 +214,10 @@ def _from_here(base_model: str, workspace: Path) -> str:
 
 
 def _write_valid(config: Path, text: str) -> None:
-    """Write a new flywheel.toml; one with a bad value does not stay, or it would be kept."""
+    """Write a new flywheel.toml; one with a bad value is not written, or it would be kept."""
+    parse_settings(text, config.parent)
     try:
         config.parent.mkdir(parents=True, exist_ok=True)
         config.write_text(text, "utf-8")
     except OSError as error:
         raise WorkspaceError(f"cannot write {config} ({error.strerror})") from error
-    try:
-        load_settings(config.parent)
-    except FlywheelError:
-        config.unlink()
-        raise

@@ -146,7 +146,9 @@ def retrain(
 ) -> None:
     """Ask the trainer for a turn of the wheel now."""
     from flywheel.contracts.release import Override
+    from flywheel.ops.supervisor import flywheel_command
     from flywheel.retraining.ports import TurnRequest
+    from flywheel.retraining.trigger import when_begun
     from storage.workspace import open_database
 
     settings = load_settings(ctx.obj)
@@ -165,8 +167,14 @@ def retrain(
         overrides={**({"drill": drill} if drill else {}), **({"merge": True} if merge else {})},
     )
     with open_database(settings) as database, database.transaction("cli") as tx:
+        ahead = tx.turns.ahead(name, settings.tasks, request.at)
+        latest = next(iter(tx.turns.history(name, 1)), None)
+        labelled = tx.labels.watermark(name) is not None
         tx.turns.request(request)
-    click.echo(f"asked for a turn of {name}; the trainer takes it up within a second")
+    begun = when_begun(ahead, latest, labelled, request.at)
+    click.echo(f"asked for a turn of {name}: it begins {begun}")
+    if not ahead.trainer:
+        click.echo(f"no trainer was heard of: {flywheel_command(settings, 'up')} starts one")
 
 
 @click.group()

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import click
@@ -18,10 +19,12 @@ from flywheel.settings import load_settings
 @click.command()
 @click.pass_context
 def up(ctx: click.Context) -> None:
-    """Start every process of the workspace and stay in the foreground; Ctrl-C stops them all."""
+    """Start every process of the workspace and stay in the foreground; Ctrl-C stops them all.
+
+    Says when all of them are healthy."""
+    from flywheel.ops.announce import addresses, announce_beside
     from flywheel.ops.orphans import end, members, names
     from flywheel.ops.supervisor import (
-        address,
         check_compressor,
         check_disk,
         check_engine,
@@ -55,12 +58,8 @@ def up(ctx: click.Context) -> None:
         click.echo(
             f"starting {', '.join(program.name for program in programs(settings))}", err=True
         )
-        click.echo(
-            f"console {address(settings.console.host, settings.console.port)}  "
-            f"gateway {address(settings.gateway.host, settings.gateway.port)}  "
-            f"logs {settings.layout.logs}",
-            err=True,
-        )
+        click.echo(f"{addresses(settings)}  logs {settings.layout.logs}", err=True)
+        announce_beside(settings, held, partial(click.echo, err=True))
         # The lock lives as long as the supervisor that takes this process' place.
         os.set_inheritable(held.fileno(), True)
         arguments = command(settings)

@@ -10,7 +10,8 @@ import msgspec
 from flywheel.contracts.stores import LabelCounts
 from flywheel.errors import ConfigurationError
 from flywheel.retraining.config import RetrainingSettings
-from flywheel.retraining.ports import Turn, TurnRequest
+from flywheel.retraining.ports import Ahead, Turn, TurnRequest
+from flywheel.retraining.trigger import when_begun
 from flywheel.review.ports import QueueDepth
 from flywheel.rollout.decide import Readiness
 from flywheel.rollout.plan import percent
@@ -19,8 +20,9 @@ from flywheel.rollout.ports import Rollout
 
 class TaskFacts(msgspec.Struct, frozen=True, kw_only=True):
     """How one task stands. ``turns`` newest first; ``new`` are labels since the last dataset;
-    ``waiting`` releases that had no rollout yet, newest last. Where no model servers are
-    expected, that none answers says nothing of the release. ``note`` is that of the task's kind."""
+    ``waiting`` releases that had no rollout yet, newest last. ``ahead`` is of ``request``. Where no
+    model servers are expected, that none answers says nothing of the release. ``note`` is that of
+    the task's kind."""
 
     task: str
     champion: str | None
@@ -33,6 +35,7 @@ class TaskFacts(msgspec.Struct, frozen=True, kw_only=True):
     answers: Readiness | None = None
     waiting: tuple[str, ...] = ()
     base_problem: ConfigurationError | None = None
+    ahead: Ahead = Ahead()
     servers_expected: bool = True
     note: str = ""
 
@@ -95,7 +98,9 @@ def _turn(
     if (turn := facts.running) is not None:
         return [f"a turn is being made: {turn.stage}, {seconds_in_stage(turn, now):.0f} s"]
     if facts.request is not None:
-        return [f"{facts.request.by} asked for a turn, which begins as soon as the trainer runs"]
+        latest = facts.turns[0] if facts.turns else None
+        begun = when_begun(facts.ahead, latest, facts.labels.given > 0, now)
+        return [f"{facts.request.by} asked for a turn, which begins {begun}"]
     if (failed := facts.failure) is not None and failed.state == "failed":
         return [f"the last turn failed in {failed.stage}: mend what it names, then {again}"]
     if failed is not None and facts.champion is None:

@@ -119,13 +119,13 @@ def flywheel_toml(
         told |= {"model": model, "serving.engine": "vllm"}
     of_kind = kind_of(kind)
     told |= of_kind.keys(labels, label_titles or {})
-    told |= {_path(key): value for key, value in (values or {}).items()}
+    told |= {full_path(key): value for key, value in (values or {}).items()}
     ignored = {*ignored_keys(model, of_kind), *of_kind.without_keys, *_FOREIGN_STEPS[model]}
     return "\n".join(_File(task, told, ignored).lines()) + "\n"
 
 
-def _path(key: str) -> str:
-    """The full path of a key as people give it."""
+def full_path(key: str) -> str:
+    """The full path of a key as people give it. Raises ConfigurationError for any other."""
     if key in SHORT:
         return SHORT[key]
     first, dot, _ = key.partition(".")
@@ -199,7 +199,7 @@ class _File:
                     table, where, f"[[{head}]]" if listed else f"[{head}.small]"
                 )
         # What is left are recipes and rules, and mistakes, which the settings refuse better.
-        lines += [f"{name} = {_toml(value)}" for name, value in told.items()]
+        lines += [f"{name} = {toml_value(value)}" for name, value in told.items()]
         # Below an example, once that is uncommented, a key would belong to it.
         return [*lines, *examples, *below]
 
@@ -230,13 +230,13 @@ def _key(where: str, field: FieldInfo, *told: object) -> list[str]:
     if _is_secret(field):
         return _commented(f"# {name}: {about}")
     if told:
-        return _line(f"{name} = {_toml(told[0])}", about)
+        return _line(f"{name} = {toml_value(told[0])}", about)
     default = field.get_default(call_default_factory=True)
     if where in _EXAMPLES:
         default = _EXAMPLES[where]
     elif default is None:
         default, about = (field.examples or [""])[0], f"{about} Unset by default."
-    return _line(f"# {name} = {_toml(default)}", about)
+    return _line(f"# {name} = {toml_value(default)}", about)
 
 
 def _description(where: str, field: FieldInfo) -> str:
@@ -289,9 +289,10 @@ def _commented(text: str) -> list[str]:
     return textwrap.wrap(text, _WIDTH, subsequent_indent="# ")
 
 
-def _toml(value: object) -> str:
+def toml_value(value: object) -> str:
+    """A value as flywheel.toml writes it."""
     if isinstance(value, Mapping):
-        pairs = ", ".join(f"{json.dumps(str(k))} = {_toml(v)}" for k, v in value.items())
+        pairs = ", ".join(f"{json.dumps(str(k))} = {toml_value(v)}" for k, v in value.items())
         return f"{{ {pairs} }}" if pairs else "{}"
     if isinstance(value, str) and "\\" in value and "'" not in value:
         return f"'{value}'"

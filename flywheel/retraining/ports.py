@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Literal, Protocol
 
@@ -56,6 +56,15 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     seconds: dict[str, float] = {}
 
 
+class Ahead(msgspec.Struct, frozen=True, kw_only=True):
+    """What a turn that is asked for has before it: ``running`` is the turn that is being made, of
+    any task, ``asked`` the requests that come first. ``trainer`` is whether one was heard of."""
+
+    trainer: bool = False
+    running: Turn | None = None
+    asked: int = 0
+
+
 class TurnStore(Protocol):
     """Turns and the lease that keeps one pipeline at a time per task: written by the trainer
     (requests are added by the console or the CLI)."""
@@ -75,6 +84,11 @@ class TurnStore(Protocol):
 
     def finish_request(self, request_id: str) -> None:
         """A turn has been made of this request, or has failed for good."""
+        ...
+
+    def ahead(self, task: str, tasks: Collection[str], now: datetime) -> Ahead:
+        """What a turn of ``task`` that is asked for now has before it; the trainer makes those of
+        ``tasks``."""
         ...
 
     def save(self, turn: Turn) -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from flywheel.contracts.stores import LabelCounts
 from flywheel.retraining.config import RetrainingSettings
-from flywheel.retraining.ports import Turn, TurnRequest
+from flywheel.retraining.ports import Ahead, Turn, TurnRequest
 
 # A turn that failed is tried again, but not in a tight loop.
 RETRY_AFTER = timedelta(seconds=60)
@@ -80,3 +80,31 @@ def decide(facts: Facts, settings: RetrainingSettings, now: datetime) -> Start |
     if age is not None and given and now - facts.last_dataset_at >= age:
         return Start(reason=f"{given} new labels, {settings.max_age_hours:g} h since the last turn")
     return None
+
+
+def when_begun(ahead: Ahead, latest: Turn | None, labelled: bool, now: datetime) -> str:
+    """When a turn that is asked for begins, as words to go on with "it begins".
+
+    ``latest`` is the task's newest turn, ``labelled`` whether it has labels to train on.
+    """
+    running = ahead.running
+    if not ahead.trainer:
+        first = (
+            "" if running is None else f", after the turn of {running.task} that was interrupted"
+        )
+        return f"as soon as the trainer runs{first}"
+    if running is not None:
+        since = (now - running.started_at).total_seconds()
+        other = "" if not ahead.asked else f", and the {ahead.asked} asked for before"
+        return (
+            f"after the turn of {running.task} that is being made ({running.stage}, {since:.0f} s "
+            f"so far){other}"
+        )
+    if not labelled:
+        return "once there are labels to train on"
+    if ahead.asked:
+        return f"after the {ahead.asked} asked for before"
+    if _cooling(latest, now) and latest is not None and latest.ended_at is not None:
+        left = (latest.ended_at + RETRY_AFTER - now).total_seconds()
+        return f"in {left:.0f} s, as the last turn failed just now"
+    return "within a second"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 import msgspec
-from sqlalchemy import case, or_, select
+from sqlalchemy import case, func, or_, select
 
-from flywheel.retraining.ports import Turn, TurnRequest
+from flywheel.retraining.ports import Ahead, Turn, TurnRequest
 from storage.repositories.versions import override_of, override_values
 from storage.tables.columns import table_of
 from storage.tables.training import FinishedRequestRow, LeaseRow, TurnRequestRow, TurnRow
@@ -62,6 +63,32 @@ class SqlTurns:
     def finish_request(self, request_id: str) -> None:
         """A turn has been made of this request, or has failed for good."""
         self._work.add(_finished, [{"request_id": request_id}], ["request_id"])
+
+    def ahead(self, task: str, tasks: Collection[str], now: datetime) -> Ahead:
+        """What a turn of ``task`` that is asked for now has before it; the trainer makes those of
+        ``tasks``."""
+        live = select(_leases.c.task).where(_leases.c.expires_at > now).limit(1)
+        running = self._work.row(
+            select(_turns)
+            .where(_turns.c.state == "running", _turns.c.task.in_(tasks))
+            .order_by(_turns.c.started_at.desc())
+            .limit(1)
+        )
+        turn = None if running is None else Turn(**running._mapping)
+        asked = self._work.row(
+            select(func.count())
+            .select_from(_requests)
+            .where(
+                _requests.c.task == task,
+                _requests.c.request_id.not_in(select(_finished.c.request_id)),
+                _requests.c.request_id != ("" if turn is None else turn.turn_id),
+            )
+        )
+        return Ahead(
+            trainer=self._work.row(live) is not None,
+            running=turn,
+            asked=0 if asked is None else asked[0],
+        )
 
     def save(self, turn: Turn) -> None:
         """Insert or replace."""

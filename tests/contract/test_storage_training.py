@@ -12,7 +12,7 @@ from storage_events import TASK, at
 from flywheel.contracts.events import DatasetVersioned
 from flywheel.contracts.ids import new_id
 from flywheel.contracts.release import KeptRelease, Override, Release
-from flywheel.retraining.ports import Turn, TurnRequest
+from flywheel.retraining.ports import Ahead, Turn, TurnRequest
 from storage.database import Database
 
 
@@ -136,6 +136,27 @@ def test_requests_stay_until_they_are_finished(database: Database) -> None:
         assert tx.turns.take_request(TASK) == asked
         tx.turns.finish_request("q1")
         assert tx.turns.take_request(TASK) is None
+
+
+def test_what_a_turn_that_is_asked_for_has_before_it(database: Database) -> None:
+    running = Turn(
+        turn_id="q1", task="other", state="running", stage="train", reason="", started_at=at(2)
+    )
+    asked = TurnRequest(request_id="q2", task=TASK, by="ada", why="now", at=at(1))
+    with database.transaction() as tx:
+        assert tx.turns.ahead(TASK, {TASK}, at(0)) == Ahead()
+        tx.turns.acquire("other", "one", at(0), 60)
+        tx.turns.request(asked)
+        tx.turns.request(msgspec.structs.replace(asked, request_id="q3", at=at(5)))
+        tx.turns.request(msgspec.structs.replace(asked, request_id="q1", task="other"))
+        tx.turns.save(running)
+        tx.turns.save(msgspec.structs.replace(running, turn_id="t", task="gone"))
+        both = {TASK, "other"}
+        assert tx.turns.ahead(TASK, both, at(59)) == Ahead(trainer=True, running=running, asked=2)
+        assert tx.turns.ahead(TASK, {TASK}, at(61)) == Ahead(asked=2)
+        assert tx.turns.ahead("other", both, at(61)) == Ahead(running=running), "it is that turn"
+        tx.turns.finish_request("q2")
+        assert tx.turns.ahead(TASK, {TASK}, at(61)) == Ahead(asked=1)
 
 
 def test_a_lease_is_renewed_kept_from_others_and_runs_out(database: Database) -> None:

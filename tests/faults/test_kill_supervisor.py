@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from kafka_fixture import free_port
+from streams_harness import eventually
 from tiny_encoder import make_encoder
 
 from flywheel.ops.orphans import members
@@ -125,6 +126,8 @@ def test_what_a_killed_supervisor_leaves_is_ended_by_up_and_by_down(
             assert "ending what a killed supervisor left" in said.read_text()
             assert all(str(pid) in said.read_text() for pid in left.values())
             all_is_well(workspace, second.pid)
+            console = f"http://127.0.0.1:{settings.console.port}"
+            eventually(lambda: f" s: console {console}  gateway http" in said.read_text())
             second.send_signal(signal.SIGKILL)
             second.wait()
             assert holder(settings) is None

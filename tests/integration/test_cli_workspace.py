@@ -66,8 +66,46 @@ def test_init_makes_a_repository_with_the_pipeline(made: Path) -> None:
 def test_init_again_keeps_what_is_there(made: Path) -> None:
     config = made / "flywheel.toml"
     before = config.read_text("utf-8"), git(made, "rev-parse", "HEAD")
-    assert f"kept {config}" in succeeds(made, "init", "--label", "x", "--label", "y")
+    again = ["--task", "species", "--label", "animal=An animal", "--label", "plant"]
+    again += ["--kind", "classification", "--set", "gateway_port=8080"]
+    assert f"kept {config}" in succeeds(made, "init", *again)
+    assert f"kept {config}" in succeeds(made, "init", "--label", "animal", "--label", "plant")
     assert (config.read_text("utf-8"), git(made, "rev-parse", "HEAD")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--label", "x", "--label", "y"],
+            'tasks.species.labels is ["animal", "plant"], not ["x", "y"] — edit it',
+        ),
+        (["--label", "plant", "--label", "animal"], 'labels is ["animal", "plant"], not ["plant"'),
+        (
+            ["--label", "animal=A beast", "--label", "plant"],
+            'label_titles is { "animal" = "An animal" }, not { "animal" = "A beast" }',
+        ),
+        (["--task", "others"], "has no task 'others' (it has species): add a table [tasks.others]"),
+        (["--title", "Which?"], 'tasks.species.title is "species", not "Which?"'),
+        (["--base-model", "/elsewhere/tiny"], 'training.base_model is "'),
+        (["--model", "llm"], 'tasks.species.model is "encoder", not "llm"'),
+        (["--kind", "generation", "--model", "llm"], 'kind is "classification", not "generation"'),
+        (["--set", "audit_rate=0.5"], "tasks.species.triage.audit_rate is 0.05, not 0.5"),
+        (["--set", "gateway_port=81"], "gateway.port is 8080, not 81"),
+        (
+            ["--set", 'compression.recipes.small={"prune_ffn": 0.5}'],
+            'compression.recipes.small is unset, not { "prune_ffn" = 0.5 }',
+        ),
+        (["--set", "audit_rate=7"], "tasks.species.triage.audit_rate: "),
+    ],
+)
+def test_init_again_with_other_values_is_refused_and_names_them(
+    made: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    config = made / "flywheel.toml"
+    before = config.read_text("utf-8")
+    assert said in fails(capsys, made, "init", *arguments)
+    assert config.read_text("utf-8") == before
 
 
 def test_init_says_the_next_command_as_a_shell_reads_it(made: Path) -> None:
@@ -261,7 +299,9 @@ def test_doctor_without_a_broker_reports_it_and_fails(made: Path) -> None:
 
 
 def test_retrain_leaves_a_request_for_the_trainer(made: Path) -> None:
-    succeeds(made, "retrain", "--by", "ada", "--why", "new guideline", "--override")
+    said = succeeds(made, "retrain", "--by", "ada", "--why", "new guideline", "--override")
+    assert "asked for a turn of species: it begins as soon as the trainer runs" in said
+    assert "no trainer was heard of" in said
     with open_database(load_settings(made, {})) as database, database.transaction("test") as tx:
         request = tx.turns.take_request("species")
         assert request is not None

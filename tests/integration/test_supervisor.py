@@ -18,7 +18,8 @@ import pytest
 from kafka_fixture import free_port
 
 from flywheel.errors import WorkspaceError
-from flywheel.ops import shutdown, supervisor, up_lock
+from flywheel.ops import await_healthy, shutdown, supervisor, up_lock
+from flywheel.ops.announce import announce
 from flywheel.ops.await_healthy import wait_healthy
 from flywheel.ops.template import flywheel_toml
 from flywheel.settings import FlywheelSettings, load_settings
@@ -261,6 +262,33 @@ def test_waiting_ends_with_the_up_that_it_waits_for(
     threading.Timer(0.5, holder.kill).start()
     with pytest.raises(WorkspaceError, match="ended before all was healthy"):
         wait_healthy(load_settings(tmp_path), 3600, grace=3600)
+
+
+def test_up_says_who_is_not_healthy_yet_and_stops_with_the_supervisor(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        holder.kill()
+
+    announce(load_settings(tmp_path), say, patience=0.0)
+    (line,) = said
+    assert line.startswith("not yet healthy: kafka did not come up in 0 s; the end of its log:")
+
+
+def test_up_says_when_all_is_healthy_and_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(await_healthy, "programs", lambda _: [])
+    said: list[str] = []
+    settings = workspace(tmp_path)
+    with up_lock.lock(settings):
+        announce(settings, said.append)
+    assert said == [
+        "all is healthy after 0 s: console http://127.0.0.1:8081  gateway http://127.0.0.1:8080"
+    ]
 
 
 def test_an_up_that_fails_is_noticed_by_who_waits(tmp_path: Path) -> None:

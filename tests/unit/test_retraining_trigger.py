@@ -6,13 +6,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flywheel.contracts.stores import LabelCounts
 from flywheel.retraining.config import RetrainingSettings
-from flywheel.retraining.ports import Turn, TurnRequest
-from flywheel.retraining.trigger import QUIET, RETRY_AFTER, Facts, decide
+from flywheel.retraining.ports import Ahead, Turn, TurnRequest
+from flywheel.retraining.trigger import QUIET, RETRY_AFTER, Facts, decide, when_begun
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SETTINGS = RetrainingSettings(min_new_labels=100)
@@ -101,3 +102,47 @@ def test_switched_off_only_a_person_starts_a_turn() -> None:
 
 def test_without_any_label_nothing_starts() -> None:
     assert decide(facts(watermark=None, request=REQUEST), SETTINGS, NOW) is None
+
+
+RUNNING = msgspec.structs.replace(turn("running"), started_at=NOW - timedelta(seconds=40))
+
+
+@pytest.mark.parametrize(
+    ("ahead", "latest", "labelled", "said"),
+    [
+        (Ahead(trainer=True), None, True, "within a second"),
+        (Ahead(trainer=True), turn("succeeded", NOW), True, "within a second"),
+        (
+            Ahead(trainer=True, running=RUNNING),
+            RUNNING,
+            True,
+            "after the turn of q that is being made (train, 40 s so far)",
+        ),
+        (
+            Ahead(trainer=True, running=RUNNING, asked=2),
+            None,
+            True,
+            "after the turn of q that is being made (train, 40 s so far), and the 2 asked for "
+            "before",
+        ),
+        (Ahead(trainer=True, asked=1), None, True, "after the 1 asked for before"),
+        (Ahead(), None, True, "as soon as the trainer runs"),
+        (
+            Ahead(running=RUNNING),
+            RUNNING,
+            True,
+            "as soon as the trainer runs, after the turn of q that was interrupted",
+        ),
+        (Ahead(trainer=True), None, False, "once there are labels to train on"),
+        (
+            Ahead(trainer=True),
+            turn("failed", NOW - timedelta(seconds=20)),
+            True,
+            "in 40 s, as the last turn failed just now",
+        ),
+    ],
+)
+def test_when_a_turn_that_is_asked_for_begins(
+    ahead: Ahead, latest: Turn | None, labelled: bool, said: str
+) -> None:
+    assert when_begun(ahead, latest, labelled, NOW) == said
