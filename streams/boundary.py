@@ -24,6 +24,7 @@ from streams.arrival import no_later_than_arrival
 from streams.batches import Handle, RejectedEvents, handle_batch
 from streams.behind import behind
 from streams.dead_letters import letter_of, letter_of_refused, record_of_letter
+from streams.groups import await_groups
 from streams.publisher import is_refusal
 from streams.quiet import quieten
 from streams.worker_app import build_app
@@ -85,6 +86,8 @@ def run_worker(
     be mended ends the process at once with status 70, before anything is acknowledged.
     """
     quieten()
+    with suppress(BrokerError):  # it went away again: the clients wait for it too
+        await_groups(kafka, [agent.group for agent in agents])
     return asyncio.run(_run(kafka, agents, on_ready, session_seconds))
 
 

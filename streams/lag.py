@@ -10,8 +10,8 @@ from flywheel.errors import BrokerError
 from streams import connection
 from streams.agents import evidence, labels, review, triage
 from streams.behind import waiting
+from streams.groups import committed_offsets
 from streams.odd_headers import read_any_header
-from streams.reconcile import committed_offsets
 
 if TYPE_CHECKING:
     from flywheel.settings import KafkaSettings

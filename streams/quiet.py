@@ -6,6 +6,8 @@ import logging
 import time
 
 _LOGGERS = (
+    # "socket.send() raised exception", for every write to a connection that the broker has closed.
+    "asyncio",
     "aiokafka",
     "aiokafka.cluster",
     "aiokafka.conn",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -10,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from flywheel.contracts.codec import decode, event_id_in
 from flywheel.contracts.events import ReviewRequested
-from flywheel.errors import BrokerError, EventError
+from flywheel.errors import EventError
 from streams.agents import evidence, labels, review
 from streams.dead_letters import all_letters
+from streams.groups import committed_offsets
 from streams.reading import read_topic
-from streams.topics import admin_client
 
 if TYPE_CHECKING:
     from flywheel.settings import KafkaSettings
@@ -125,29 +124,6 @@ def reconcile(
         for group, topics in groups.items()
     ]
     return Report(tuple(reports))
-
-
-def committed_offsets(
-    kafka: KafkaSettings, group: str, patience: float = 30.0
-) -> dict[tuple[str, int], int]:
-    """(topic, partition) → the offset up to which a group has acknowledged."""
-    from kafka.errors import KafkaError
-
-    admin = admin_client(kafka)
-    deadline = time.monotonic() + patience
-    try:
-        while True:
-            try:
-                found = admin.list_group_offsets(group).get(group, {})
-                break
-            except KafkaError as error:
-                # A broker that has just begun makes its offsets topic at the first such question.
-                if not error.retriable or time.monotonic() > deadline:
-                    raise BrokerError(f"offsets of {group} cannot be read: {error}") from error
-                time.sleep(0.2)
-    finally:
-        admin.close()
-    return {(p.topic, p.partition): o.offset for p, o in found.items() if o.offset >= 0}
 
 
 _Place = tuple[str, int, int]

@@ -58,7 +58,7 @@ def configure_logging(process: str, level: str = "info") -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     for chatty in (
-        *("kafka", "aiokafka", "faust", "mode"),
+        *("kafka", "aiokafka", "faust", "mode", "feast"),
         *("aiohttp.access", "uvicorn.access", "httpx", "httpcore"),
     ):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))

@@ -169,7 +169,7 @@ def whole_worker(port: int, count: int, folder: Path) -> float:
     from kafka import KafkaConsumer, TopicPartition
 
     from streams.agents import evidence, labels, review, triage
-    from streams.reconcile import committed_offsets
+    from streams.groups import committed_offsets
 
     (folder / "flywheel.toml").write_text(
         f"""

@@ -21,10 +21,10 @@ from flywheel.settings import KafkaSettings
 from streams.boundary import EXIT_HOPELESS
 from streams.dead_letters import list_dead_letters
 from streams.follower import Follower
+from streams.groups import committed_offsets
 from streams.local_broker import LocalBroker
 from streams.publisher import KafkaPublisher
 from streams.reading import read_topic
-from streams.reconcile import committed_offsets
 from streams.topics import ensure_topics
 
 # Minutes together: .ci/run runs them after `make test`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from kafka_fixture import end_with_parent, free_port
-from streams_harness import ROOT, eventually, traffic
+from streams_harness import ROOT, WorkerProcess, eventually, traffic
 
 from flywheel.errors import WorkspaceError
 from flywheel.settings import KafkaSettings
@@ -50,6 +51,15 @@ def test_a_broker_from_its_first_start_to_its_reset(tmp_path: Path) -> None:
     publisher = KafkaPublisher(kafka, "test")
     publisher.publish(traffic(10))
     publisher.close()
+
+    # On a broker that has just begun nothing goes wrong, and a worker's log says so.
+    worker = WorkerProcess(port, "a.first.worker", tmp_path)
+    worker.start()
+    eventually(lambda: len(worker.effects()) == 10)
+    worker.end(signal.SIGTERM)
+    assert not re.search('"level": "(warning|error)"', worker.log.read_text()), (
+        worker.log.read_text()
+    )
 
     other_port = free_port()
     with pytest.raises(WorkspaceError, match=rf"pid {process.pid}.*flywheel kafka stop"):
