@@ -13,7 +13,7 @@ from tiny_encoder import TOPICS, labelled, make_encoder
 from flywheel.compression.compare import Speed
 from flywheel.contracts.codec import decode
 from flywheel.contracts.dataset_folder import read_manifest, read_part
-from flywheel.contracts.events import LabelRecorded, ReleaseRegistered, TrafficRecorded
+from flywheel.contracts.events import LabelRecorded, ReleaseRegistered, Split, TrafficRecorded
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.model_folder import WEIGHTS_FILE, read_description
 from flywheel.contracts.release import Release
@@ -113,8 +113,9 @@ class Workspace:
         self.settings.state.mkdir(exist_ok=True)
         self.database = new_database(self.settings.database)
 
-    def hold_out(self, count: int = 60, seed: int = 5) -> None:
-        """Labels that are held out, as `flywheel ingest --split holdout` brings them in."""
+    def hold_out(self, count: int = 60, seed: int = 5, split: Split = "holdout") -> None:
+        """Labels that are held out, as `flywheel ingest --split holdout` brings them in, or of
+        another ``split``."""
         samples = labelled(count, seed=seed)
         now = utc_now()
         with self.database.transaction("test") as tx:
@@ -141,7 +142,7 @@ class Workspace:
                         value=sample.label,
                         source="seed",
                         annotator="ann",
-                        split="holdout",
+                        split=split,
                     )
                     for sample in samples
                 ]
