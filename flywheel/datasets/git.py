@@ -10,6 +10,14 @@ from pathlib import Path
 from flywheel.errors import WorkspaceError
 
 _IDENTITY = ("-c", "user.name=Flywheel", "-c", "user.email=flywheel@localhost")
+# What people tell git for their own work, and what would stop or change ours: files that are
+# ignored everywhere, hooks, signatures, line ends that are turned into others. Names stay theirs.
+_OURS = (
+    *("core.excludesFile=/dev/null", "core.attributesFile=/dev/null", "core.hooksPath=/dev/null"),
+    *("core.autocrlf=false", "core.safecrlf=false", "core.quotePath=false"),
+    *("commit.gpgSign=false", "tag.gpgSign=false", "tag.forceSignAnnotated=false"),
+    *("color.ui=false", "column.ui=never"),
+)
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -68,9 +76,8 @@ def _deleted(root: Path, path: str) -> bool:
 
 
 def _identity(root: Path) -> Iterable[str]:
-    signed = ("-c", "commit.gpgsign=false", "-c", "tag.gpgsign=false")
     known = try_git(root, "config", "user.email") and try_git(root, "config", "user.name")
-    return signed if known else (*_IDENTITY, *signed)
+    return () if known else _IDENTITY
 
 
 def _text(output: bytes) -> str:
@@ -85,7 +92,7 @@ def _run(
     environment["GIT_TERMINAL_PROMPT"] = "0"
     try:
         return subprocess.run(
-            ["git", *arguments],
+            ["git", *(part for setting in _OURS for part in ("-c", setting)), *arguments],
             cwd=root,
             env=environment,
             capture_output=True,

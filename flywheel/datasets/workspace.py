@@ -75,7 +75,7 @@ def init(root: Path) -> None:
     root.mkdir(parents=True, exist_ok=True)
     if not layout.git.exists():
         git.git(root, "init", "-q", "-b", "main")
-    _ignore(root, f"/{STATE_FOLDER}/")
+    _ignore_and_keep(root)
     if not layout.dvc.is_dir():
         with environment(root):
             Repo.init(str(root)).close()
@@ -246,8 +246,14 @@ def _kept(root: Path, task: str, version: str) -> DatasetCommit:
     return commit
 
 
-def _ignore(root: Path, line: str) -> None:
+def _ignore_and_keep(root: Path) -> None:
+    """Git ignores what runs here, and keeps what a dataset's commit holds: whatever a user tells
+    git to ignore everywhere, DVC refuses or overlooks its own files where git ignores them."""
     path = root / ".gitignore"
     lines = path.read_text("utf-8").splitlines() if path.is_file() else []
-    if line not in lines:
-        path.write_text("\n".join([*lines, line]) + "\n", "utf-8")
+    kept = [f"!/{name}" for name in _COMMITTED]
+    missing = [line for line in kept if line not in lines]
+    ignored = [line for line in (f"/{STATE_FOLDER}/",) if line not in lines]
+    if missing or ignored:
+        # What comes later in the file counts: of a folder that is kept something may be ignored.
+        path.write_text("\n".join([*missing, *lines, *ignored]) + "\n", "utf-8")

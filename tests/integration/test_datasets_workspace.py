@@ -48,6 +48,35 @@ def test_each_version_is_committed_tagged_and_given_back(tmp_path: Path) -> None
         checkout(root, "mail", "d-none", tmp_path / "nothing")
 
 
+def test_what_a_person_tells_git_for_their_own_work_changes_nothing_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    (home / "hooks").mkdir(parents=True)
+    for name in ("prepare-commit-msg", "commit-msg", "pre-commit", "reference-transaction"):
+        (home / "hooks" / name).write_text("#!/bin/sh\nexit 1\n")
+        (home / "hooks" / name).chmod(0o755)
+    (home / "ignored").write_text("*.lock\n*.yaml\n*.toml\n.dvc\ndata/\nmodels\n")
+    (home / ".gitconfig").write_text(
+        "[user]\n name = Ada\n email = ada@example.org\n"
+        f"[core]\n excludesFile = {home}/ignored\n hooksPath = {home}/hooks\n"
+        " autocrlf = true\n safecrlf = true\n"
+        "[commit]\n gpgSign = true\n[tag]\n gpgSign = true\n forceSignAnnotated = true\n"
+        "[gpg]\n program = /bin/false\n[color]\n ui = always\n[column]\n ui = always\n"
+    )
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    root = make(tmp_path / "workspace")
+    (root / "flywheel.toml").write_bytes(b"# edited elsewhere\r\n")
+    manifest = build(root, 40, None)
+    commit = commit_dataset(root, "mail", manifest)
+    assert versions(root, "mail") == [commit]
+    kept = git(root, "ls-files").split()
+    assert {"dvc.lock", "dvc.yaml", ".dvc/config", "flywheel.toml"} <= set(kept)
+    assert git(root, "log", "-1", "--format=%an").strip() == "Ada"
+    assert checkout(root, "mail", manifest.version, tmp_path / "again") == manifest
+
+
 def test_a_dataset_that_the_pipeline_did_not_build_is_refused(tmp_path: Path) -> None:
     init(tmp_path)
     init(tmp_path)

@@ -112,7 +112,37 @@ TURNED: list[tuple[str, Any]] = [
     ("is_correct", "false"),
     ("annotation_status", "rejected"),
     ("status", "discarded"),
+    ("isRejected", True),
+    ("Is Valid", "No"),
+    ("invalid", "TRUE"),
+    ("AssignmentStatus", "Rejected"),
+    ("review-result", "wrong"),
+    ("qaStatus", "failed"),
+    ("mislabeled", "x"),
+    ("keep", 0),
+    ("_tainted", True),
 ]
+# What is said of the text, not of its label.
+KEPT: list[tuple[str, Any]] = [
+    ("status", "cancelled"),
+    ("state", "deleted"),
+    ("decision", "rejected"),
+    ("verdict", "wrong"),
+    ("removed", True),
+    ("answer", "incorrect"),
+    ("invalid", False),
+    ("is_valid", True),
+    ("keep", None),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), KEPT)
+def test_a_field_that_speaks_of_the_text_leaves_its_label(
+    tmp_path: Path, field: str, value: Any
+) -> None:
+    item = {"text": "kept", "label": "other", field: value}
+    rows, left_out, _ = read(tmp_path, lines(item), "jsonl")
+    assert ([text for _, text, _ in rows], left_out) == (["kept"], {})
 
 
 @pytest.mark.parametrize(("field", "value"), TURNED)
