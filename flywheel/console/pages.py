@@ -135,6 +135,7 @@ class Pages:
             titles=settings.label_titles,
             question=settings.title or "Which label is right?",
             longest=LONGEST_TEXT,
+            drawn=settings.triage.audit_rate,
             guideline=settings.review.guideline,
             lease_seconds=settings.review.lease_seconds,
             answers_needed=settings.review.answers_needed,

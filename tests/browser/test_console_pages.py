@@ -304,3 +304,34 @@ def test_a_turn_that_its_gate_refused_did_not_fail(
     page.goto("/")
     expect(page.locator("#turn-error b")).to_have_text(told)
     expect(page.locator("#turn-error")).to_contain_text(error.rpartition(": ")[2])
+
+
+CUT = """selector => [...document.querySelectorAll(selector)]
+    .filter((one) => one.clientWidth && one.scrollWidth > one.clientWidth + 1)
+    .map((one) => one.textContent.trim().slice(0, 40))"""
+
+
+def test_tables_are_whole_on_a_laptop_and_the_menu_is_on_a_phone(
+    browser: Browser, site: Site
+) -> None:
+    with expert_context(browser, site.url, viewport={"width": 1280, "height": 800}) as context:
+        page = context.new_page()
+        for path in (f"/releases/{TASK}", f"/releases/{TASK}/{release_id(3)}", ROLLOUT):
+            page.goto(path)
+            expect(page.locator("table").first).to_be_visible()
+            assert page.evaluate(CUT, ".table-wrap") == []
+        page.goto("/")
+        page.set_viewport_size({"width": 375, "height": 667})
+        expect(page.locator("#nav")).to_be_visible()
+        assert page.evaluate(CUT, "#nav") == []
+
+
+def test_what_an_empty_page_says_reads_as_one_sentence(browser: Browser, tmp_path: Path) -> None:
+    with serving(tmp_path, None) as site, browser.new_context(base_url=site.url) as context:
+        page = context.new_page()
+        page.goto("/")
+        box = page.locator(".empty", has_text="No traffic yet")
+        expect(box).to_be_visible()
+        # A command stands in the line of the words around it.
+        assert box.evaluate("box => getComputedStyle(box).display") == "block"
+        assert page.evaluate(CUT, ".empty") == []

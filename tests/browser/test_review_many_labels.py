@@ -92,6 +92,28 @@ def test_any_of_77_labels_takes_five_keys_on_average(site: Site, page: Page) -> 
     assert max(map(len, keys.values())) <= 7
 
 
+@pytest.mark.parametrize("of_the_method", [{"isComposing": True}, {"keyCode": 229}])
+def test_the_key_that_ends_a_composition_chooses_nothing(
+    page: Page, of_the_method: dict[str, object]
+) -> None:
+    """As input methods for Chinese or Japanese send it; WebKit tells it by its code alone."""
+    page.goto(REVIEW)
+    shows(page, "w-00")
+    page.keyboard.press("/")
+    page.keyboard.type("sum")
+    enter = {"key": "Enter", "bubbles": True, "cancelable": True}
+    sent = page.locator("#filter").evaluate(
+        "(box, init) => box.dispatchEvent(new KeyboardEvent('keydown', init))",
+        enter | of_the_method,
+    )
+    assert sent, "nobody took it"
+    expect(page.get_by_role("radio", checked=True)).to_have_count(0)
+    assert not page.locator("#filter").evaluate(
+        "(box, init) => box.dispatchEvent(new KeyboardEvent('keydown', init))", enter
+    )
+    expect(page.get_by_role("radio", checked=True)).to_have_count(1)
+
+
 def test_while_a_label_is_looked_for_letters_are_letters(site: Site, page: Page) -> None:
     page.goto(REVIEW)
     shows(page, "w-00")

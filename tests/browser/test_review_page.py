@@ -120,6 +120,7 @@ def test_a_queue_that_waits_for_others_is_told_apart_from_an_empty_one(
     done = page.locator("#done")
     expect(done).to_contain_text("Nothing waits for you")
     expect(done).to_contain_text(f"{held} in the queue are for others: held by another expert")
+    expect(done).to_contain_text("5\u202f% of all answered requests, drawn at random")
 
 
 def test_over_plain_http_from_another_machine_answers_are_kept_and_sent(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import re
+from pathlib import Path
+
 from triage_samples import LABELS, answered
 
 from flywheel.contracts.ids import unit_fraction
 from flywheel.kinds import Choice
 from flywheel.triage.audit import drawn_for_audit
 from flywheel.triage.config import TriageSettings
-from flywheel.triage.decide import TaskTriage, decide
+from flywheel.triage.decide import TaskTriage, decide, review_chance
 from flywheel.triage.policy import AutoLabelPolicy
 
 RATE = 0.1
@@ -64,3 +68,27 @@ def test_whoever_knows_the_salt_draws_alike_and_nobody_is_told_it() -> None:
     ids = [f"id-{n}" for n in range(500)]
     assert drawn(ids, "salt") == drawn(ids, "salt") != drawn(ids, "other salt")
     assert "the secret" not in repr(TaskTriage.of(Choice(LABELS), TriageSettings(), "the secret"))
+
+
+def test_the_how_to_says_how_many_requests_it_takes_until_something_waits() -> None:
+    how_to = Path(__file__).parents[2] / "docs" / "your-own-task.md"
+    section = how_to.read_text("utf-8").partition("until something waits\n")[2]
+    section = section.partition("\n## ")[0]
+    rows = re.findall(
+        r"^\| (\d+) %(?: \(`(\w+)`\))? \| (\d+) requests \| (\d+) \| (\d+) \|$", section, re.M
+    )
+    assert len(rows) == 4
+    settings = TriageSettings()
+    named = {}
+    for percent, key, one_in, most, nearly_all in rows:
+        share = int(percent) / 100
+        assert int(one_in) == round(1 / share)
+        assert int(most) == math.ceil(math.log(0.05) / math.log(1 - share))
+        assert int(nearly_all) == math.ceil(math.log(0.01) / math.log(1 - share))
+        named[key] = share
+    assert named["audit_rate"] == settings.audit_rate
+    assert named["rollout_audit_rate"] == settings.rollout_audit_rate
+    assert f"`uncertain_below` ({settings.uncertain_below})" in section
+    assert f"`uncertain_share`: with {settings.uncertain_share} about" in section
+    assert round(review_chance(0.0, settings.uncertain_share), 3) == 0.1
+    assert round(review_chance(1.0, settings.uncertain_share), 3) == 0.9

@@ -8,6 +8,8 @@ const percent = (value) => {
   const shown = Math.round(value * 1000) / 10;
   return `${(shown === 0 || shown === 100) && value !== shown / 100 ? Number((value * 100).toFixed(4)) : shown}`;
 };
+// In pixels: the name of a release under the axis, and what stands beside the chart.
+const [NAME_WIDTH, BESIDE] = [64, 62];
 const short = (release) => release.split("-").at(-1).slice(0, 7);
 // Before the charts: the page stays current whatever becomes of them.
 live(draw);
@@ -68,9 +70,11 @@ const accuracy = new Chart(
       axis({
         label: "release, oldest first",
         size: 26,
-        splits: () => {
-          const step = Math.ceil(releases.length / 6);
-          return releases.map((_, index) => index).filter((index) => index % step === 0);
+        // As many names as stand side by side, the newest among them.
+        splits: (plot) => {
+          const newest = releases.length - 1;
+          const step = Math.ceil((releases.length * NAME_WIDTH) / (plot.width - BESIDE));
+          return releases.map((_, index) => index).filter((index) => (newest - index) % step === 0);
         },
         values: (_plot, ticks) => ticks.map((tick) => (releases[tick] ? short(releases[tick].release) : "")),
       }),

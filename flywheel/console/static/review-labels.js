@@ -1,6 +1,7 @@
 // An answer that is one of the task's labels: chosen by number, by arrow, by a click, or by typing
 // some of its letters.
 
+import { composing } from "./composing.js";
 import { matching } from "./label-filter.js";
 import { local } from "./store.js";
 
@@ -76,7 +77,7 @@ export class LabelAnswer {
     this.keys["/"] = () => this.filter.focus();
     this.filter.addEventListener("input", () => this.narrow());
     this.filter.addEventListener("keydown", (event) => {
-      if (event.isComposing) return;
+      if (composing(event)) return;
       const act = {
         Enter: () => { if (!event.repeat && this.filter.value) this.choose(this.found[this.pointed]); },
         Escape: () => {

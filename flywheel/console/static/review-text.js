@@ -1,5 +1,7 @@
 // An answer in free text: the model's stands there to begin with, to be accepted or rewritten.
 
+import { composing } from "./composing.js";
+
 const el = (id) => document.getElementById(id);
 
 export class TextAnswer {
@@ -14,7 +16,7 @@ export class TextAnswer {
       this.typed(this.unchanged ? null : this.box.value);
     });
     this.box.addEventListener("keydown", (event) => {
-      if (event.key !== "Escape" || event.isComposing) return;
+      if (event.key !== "Escape" || composing(event)) return;
       event.preventDefault();
       el("sample-text").focus({ preventScroll: true });
     });

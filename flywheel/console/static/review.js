@@ -1,5 +1,6 @@
 // The expert queue by keyboard: the next sample is here before this one is answered.
 
+import { composing } from "./composing.js";
 import { Drafts } from "./drafts.js";
 import { Outbox, post, problemOf, silence } from "./outbox.js";
 import { showInput } from "./review-input.js";
@@ -124,7 +125,7 @@ function renderDone() {
   el("done-title").textContent = "Nothing waits for you";
   el("done-words").textContent = unsent
     ? "Your last answers are still on their way."
-    : `${othersWait()}New samples appear here by themselves as triage sends them.`;
+    : `${othersWait()}New samples appear here by themselves: ${root.dataset.drawn} of all answered requests, drawn at random, and of those the model is unsure of a larger share.`;
 }
 
 const capitalised = (words) => words[0].toUpperCase() + words.slice(1);
@@ -361,13 +362,13 @@ function keyOf(event) {
 }
 
 document.addEventListener("keydown", (event) => {
-  if (answerBox.sendsByCtrlEnter && event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.isComposing
+  if (answerBox.sendsByCtrlEnter && event.key === "Enter" && (event.ctrlKey || event.metaKey) && !composing(event)
       && !event.repeat && !document.querySelector("dialog[open]")) {
     event.preventDefault();
     submit();
     return;
   }
-  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || composing(event)) return;
   if (document.querySelector("dialog[open]")) {
     if (event.key === "?" && el("help").open) el("help").close();
     return;
