@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from console_places import needs_chromium
 from console_seed import LABELS, TASK, release_id
-from console_site import Site, answer, serving, shown
+from console_site import Site, answer, expert_context, serving, shown
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from flywheel.contracts.ids import new_id, utc_now
