@@ -25,6 +25,7 @@ from flywheel.contracts.events import (
     TrafficRecorded,
 )
 from flywheel.contracts.ids import utc_now
+from flywheel.contracts.sample import as_text
 from flywheel.contracts.stores import AuditedPrediction
 from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
@@ -108,7 +109,7 @@ class Loop:
                     tx, task=TASK, annotator="ada", limit=50, now=utc_now(), settings=REVIEW
                 )
                 for item in claimed.items:
-                    right = truth(item.text)
+                    right = truth(as_text(item.content))
                     accepted = same_text(item.prediction or "", right)
                     answer = Answer(
                         sample_id=item.sample_id,
