@@ -68,6 +68,7 @@ def test_a_conversation_is_shown_message_by_message_and_answered(site: Site, pag
 
 
 def test_one_text_is_the_one_message_of_a_user(page: Page) -> None:
+    expect(page.locator("#sample")).to_have_attribute("data-id", "s0")
     page.keyboard.press("s")
     expect(page.locator("#sample")).to_have_attribute("data-id", "s1")
     expect(page.locator("#sample-text .message")).to_have_count(1)

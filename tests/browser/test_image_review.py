@@ -20,7 +20,7 @@ from flywheel.settings import ConsoleSettings
 from storage.objects import open_artefacts
 
 TASK = "shapes"
-KEY = "a key of this console"
+KEY = "key-of-this-console"
 FIRST, SECOND = (picture("image/png", (640, 400), colour) for colour in ("teal", "tomato"))
 PARTS = [image_of(data).part for data in (FIRST, SECOND)]
 CONTENTS = [
