@@ -17,11 +17,11 @@ from flywheel.errors import ArtefactError, ArtefactStoreError, Conflict, NotFoun
 from flywheel.monitoring.answers import answers, json_answer
 from flywheel.rollout.commands import ask
 from flywheel.rollout.config import RolloutSettings
-from flywheel.rollout.ports import Asked, Command, CommandKind
+from flywheel.rollout.ports import Command, CommandKind, CommandRecord
 from flywheel.rollout.view import RolloutView, TaskView, Viewing, rollout_view, task_view
 
 # What the routes below answer with.
-ANSWERS = (TaskView, RolloutView, Command, Asked)
+ANSWERS = (TaskView, RolloutView, Command, CommandRecord)
 
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 
@@ -109,7 +109,7 @@ def router(
 
     @api.get(
         "/{task}/commands/{command_id}",
-        responses=answers(Asked, "The command, and how it went once it was carried out."),
+        responses=answers(CommandRecord, "The command, and how it went once it was carried out."),
     )
     def outcome(task: str, command_id: str) -> Response:
         settings_of(task)
