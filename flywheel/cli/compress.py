@@ -42,11 +42,11 @@ def compare_release(
         wanted = release or tx.rollouts.champion(name)
         if wanted is None:
             raise NotFound(f"{name} has no champion yet; see `flywheel releases list`")
-        found = find_release(tx, [name], wanted)
-    comparison = found.metrics.get("comparison")
+        record = find_release(tx, [name], wanted)
+    comparison = record.metrics.get("comparison")
     if not comparison:
-        raise NotFound(f"{found.release} was registered without a comparison of variants")
-    _show(comparison, f"Variants of {found.release}", as_json=as_json)
+        raise NotFound(f"{record.release} was registered without a comparison of variants")
+    _show(comparison, f"Variants of {record.release}", as_json=as_json)
 
 
 @compress.command("run")
@@ -112,21 +112,21 @@ def run(
     from flywheel.monitoring.logs import configure_logging
     from flywheel.training.config import TrainingSettings
     from flywheel.turn.compress import compare_variants
-    from flywheel.turn.variants import Bench
+    from flywheel.turn.variants import VariantSetup
 
-    told = {
+    values = {
         "variants": [name for name in variants.split(",") if name],
         "recipes": _recipes(recipes),
         "margin": margin,
         "measure_seconds": seconds,
     }
     try:
-        settings = CompressionSettings.model_validate(told)
+        settings = CompressionSettings.model_validate(values)
     except ValidationError as error:
         raise refusal(error, CompressionSettings) from error
     configure_logging("compress", "warning")
     with tempfile.TemporaryDirectory(prefix="flywheel-variants-") as scratch:
-        bench = Bench(
+        setup = VariantSetup(
             trained=model.resolve(),
             dataset=dataset.resolve(),
             settings=settings,
@@ -135,8 +135,8 @@ def run(
             scratch=(out.resolve() if out else Path(scratch)) / "variants",
             bases=bases.resolve(),
         )
-        found = compare_variants(bench, out.resolve() if out else Path(scratch) / "comparison")
-    _show(msgspec.to_builtins(found), f"Variants of {model}", as_json=as_json)
+        comparison = compare_variants(setup, out.resolve() if out else Path(scratch) / "comparison")
+    _show(msgspec.to_builtins(comparison), f"Variants of {model}", as_json=as_json)
 
 
 def _recipes(pairs: tuple[str, ...]) -> dict[str, dict[str, object]]:

@@ -34,7 +34,7 @@ from flywheel.kinds import Answers
 from flywheel.kinds.predictions import as_predictions, probabilities
 from flywheel.statistics.calibration import mean_nll
 from flywheel.turn.measure import Answer, ServedFolder
-from flywheel.turn.variants import Bench, Trial, fail, make_variants
+from flywheel.turn.variants import Trial, VariantSetup, fail, make_variants
 
 COMPARISON_FILE = "comparison.json"
 PREDICTIONS = "predictions"
@@ -64,65 +64,65 @@ class CompressionReport(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-def compare_variants(bench: Bench, output: Path) -> Comparison:
-    """Make, calibrate, ask and measure the reference and every variant of ``bench.settings``.
+def compare_variants(setup: VariantSetup, output: Path) -> Comparison:
+    """Make, calibrate, ask and measure the reference and every variant of ``setup.settings``.
 
     Writes comparison.json and predictions/<variant>.jsonl to ``output``, and leaves the chosen
-    model in ``bench.scratch / <variant>``. Raises PipelineError when the reference or a pinned
+    model in ``setup.scratch / <variant>``. Raises PipelineError when the reference or a pinned
     variant fails; another that does stands in the table with the reason.
     """
-    trials = make_variants(bench, [REFERENCE, *bench.settings.variants])
-    if bench.engine == "embedded" and bench.model.kind == "encoder":
-        _ask_embedded(bench, trials)
+    trials = make_variants(setup, [REFERENCE, *setup.settings.variants])
+    if setup.engine == "embedded" and setup.model.kind == "encoder":
+        _ask_embedded(setup, trials)
     else:
         for trial in trials:
-            _ask_served(bench, trial)
-    evidence = [_evidence(bench, trial, output) for trial in trials]
-    settings = bench.settings
-    found = compare(
+            _ask_served(setup, trial)
+    evidence = [_evidence(setup, trial, output) for trial in trials]
+    settings = setup.settings
+    comparison = compare(
         evidence,
         margin=settings.margin,
         max_loss=settings.max_accuracy_loss,
         pin=settings.pin,
-        engine=bench.engine,
+        engine=setup.engine,
     )
-    write_json(output / COMPARISON_FILE, found)
-    chosen = next(trial for trial in trials if trial.name == found.chosen)
-    _require_served(bench, trials, chosen)
-    write_json(chosen.folder / COMPRESSION_REPORT, _report(bench, trials[0], chosen))
-    _log.info("variants compared", chosen=found.chosen, reason=found.reason)
-    return found
+    write_json(output / COMPARISON_FILE, comparison)
+    chosen = next(trial for trial in trials if trial.name == comparison.chosen)
+    _require_served(setup, trials, chosen)
+    write_json(chosen.folder / COMPRESSION_REPORT, _report(setup, trials[0], chosen))
+    _log.info("variants compared", chosen=comparison.chosen, reason=comparison.reason)
+    return comparison
 
 
-def _serve(bench: Bench, trial: Trial) -> ServedFolder:
+def _serve(setup: VariantSetup, trial: Trial) -> ServedFolder:
     return ServedFolder(
         trial.folder,
-        engine=bench.engine,
-        labels=bench.answers.scored,
-        bases=bench.bases,
-        workspace=bench.workspace,
-        threads=bench.threads,
+        engine=setup.engine,
+        labels=setup.answers.scored,
+        bases=setup.bases,
+        workspace=setup.workspace,
+        threads=setup.threads,
     )
 
 
-def _ask_embedded(bench: Bench, trials: Sequence[Trial]) -> None:
+def _ask_embedded(setup: VariantSetup, trials: Sequence[Trial]) -> None:
     """Servers start while this process computes the answers; speed is measured one by one, when
     nothing else of ours runs."""
     with ExitStack() as stack:
         servers: list[tuple[Trial, ServedFolder]] = []
         for trial in trials:
-            if trial.report is not None and bench.served(trial.name):
-                server = _serve(bench, trial)
+            if trial.report is not None and setup.served(trial.name):
+                server = _serve(setup, trial)
                 stack.callback(server.stop)
                 servers.append((trial, server))
         for trial in trials:
-            _predict_here(bench, trial)
+            _predict_here(setup, trial)
         for trial, server in servers:
-            _measure(bench, trial, server)
+            _measure(setup, trial, server)
             server.stop()
 
 
-def _predict_here(bench: Bench, trial: Trial) -> None:
+def _predict_here(setup: VariantSetup, trial: Trial) -> None:
     from flywheel.serving.runtime import load_classifier
 
     if trial.failure:
@@ -131,26 +131,26 @@ def _predict_here(bench: Bench, trial: Trial) -> None:
         # An answer does not depend on the threads that compute it.
         classifier = load_classifier(trial.folder, os.cpu_count() or 1)
         if trial.name == REFERENCE:
-            check_witness(bench.trained, "embedded", classifier.predict)
-        trial.answers = list(classifier.predict(bench.texts))
+            check_witness(setup.trained, "embedded", classifier.predict)
+        trial.answers = list(classifier.predict(setup.texts))
     except FlywheelError as error:
         fail(trial, error)
 
 
-def _ask_served(bench: Bench, trial: Trial) -> None:
+def _ask_served(setup: VariantSetup, trial: Trial) -> None:
     """With vLLM one at a time: each takes gigabytes and every core."""
-    if bench.in_process(trial.name):
-        _predict_here(bench, trial)
-    if trial.failure or not bench.served(trial.name):
+    if setup.in_process(trial.name):
+        _predict_here(setup, trial)
+    if trial.failure or not setup.served(trial.name):
         return
-    server = _serve(bench, trial)
+    server = _serve(setup, trial)
     try:
         server.ready()
         if trial.name == REFERENCE:
-            check_witness(bench.trained, bench.engine, server.answers)
+            check_witness(setup.trained, setup.engine, server.answers)
         if not trial.answers:
-            trial.answers = server.answers(bench.texts)
-        _measure(bench, trial, server)
+            trial.answers = server.answers(setup.texts)
+        _measure(setup, trial, server)
     except FlywheelError as error:
         fail(trial, error)
     finally:
@@ -174,43 +174,43 @@ def check_witness(
         )
 
 
-def _require_served(bench: Bench, trials: Sequence[Trial], chosen: Trial) -> None:
+def _require_served(setup: VariantSetup, trials: Sequence[Trial], chosen: Trial) -> None:
     """Raise PipelineError where vLLM served no variant of this model, the chosen one included: the
     release would be registered, and never answer."""
-    if bench.engine == "embedded" or any(
-        bench.served(trial.name) and not trial.failure for trial in trials
+    if setup.engine == "embedded" or any(
+        setup.served(trial.name) and not trial.failure for trial in trials
     ):
         return
-    server = _serve(bench, chosen)
+    server = _serve(setup, chosen)
     try:
         server.ready()
     finally:
         server.stop()
 
 
-def _measure(bench: Bench, trial: Trial, server: ServedFolder) -> None:
-    if trial.failure or not bench.timed(trial.name):
+def _measure(setup: VariantSetup, trial: Trial, server: ServedFolder) -> None:
+    if trial.failure or not setup.timed(trial.name):
         return
     try:
         server.ready()
         trial.speed = server.speed(
-            [line.text for line in bench.holdout],
-            bench.settings.measure_seconds,
-            accelerator=bench.accelerator,
+            [line.text for line in setup.holdout],
+            setup.settings.measure_seconds,
+            accelerator=setup.accelerator,
         )
     except FlywheelError as error:
         fail(trial, error)
 
 
-def _evidence(bench: Bench, trial: Trial, output: Path) -> Evidence:
+def _evidence(setup: VariantSetup, trial: Trial, output: Path) -> Evidence:
     report = trial.report
     if report is None:
-        method = bench.settings.recipe(trial.name).quantise
+        method = setup.settings.recipe(trial.name).quantise
         return Evidence(name=trial.name, method=method, failure=trial.failure)
     right: tuple[bool, ...] = ()
     if not trial.failure:
-        _calibrate(bench, trial)
-        predictions = as_predictions(bench.holdout, trial.answers[len(bench.calibration) :])
+        _calibrate(setup, trial)
+        predictions = as_predictions(setup.holdout, trial.answers[len(setup.calibration) :])
         right = tuple(prediction.correct for prediction in predictions)
         path = predictions_path(output, trial.name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -234,21 +234,21 @@ def predictions_path(comparison: Path, name: str) -> Path:
     return comparison / PREDICTIONS / f"{name}.jsonl"
 
 
-def _calibrate(bench: Bench, trial: Trial) -> None:
+def _calibrate(setup: VariantSetup, trial: Trial) -> None:
     """Fit the temperature, write it into release.json, and have the answers follow it.
 
     A variant is served with temperature 1 until then: softmax(log p / T) is what it answers once T
     stands in release.json, so that it need not be asked again.
     """
-    if not bench.answers.scored:
+    if not setup.answers.scored:
         return
-    logs = _log_probabilities(trial.answers, bench.model.labels)
-    trial.temperature = fit_temperature(logs[: len(bench.calibration)], _targets(bench))
+    logs = _log_probabilities(trial.answers, setup.model.labels)
+    trial.temperature = fit_temperature(logs[: len(setup.calibration)], _targets(setup))
     scaled = logs / trial.temperature
     scaled -= scaled.max(axis=1, keepdims=True)
     shares = np.exp(scaled)
     shares /= shares.sum(axis=1, keepdims=True)
-    trial.answers = [dict(zip(bench.model.labels, row, strict=True)) for row in shares.tolist()]
+    trial.answers = [dict(zip(setup.model.labels, row, strict=True)) for row in shares.tolist()]
     description = read_description(trial.folder)
     write_description(
         trial.folder, msgspec.structs.replace(description, temperature=trial.temperature)
@@ -260,15 +260,15 @@ def _log_probabilities(answers: Sequence[Answer], labels: Sequence[str]) -> np.n
     return np.log(np.maximum(np.array(rows, dtype=np.float64).reshape(-1, len(labels)), _SMALLEST))
 
 
-def _targets(bench: Bench) -> list[int]:
-    labels = bench.model.labels
-    unknown = sorted({line.label for line in bench.calibration} - set(labels))
+def _targets(setup: VariantSetup) -> list[int]:
+    labels = setup.model.labels
+    unknown = sorted({line.label for line in setup.calibration} - set(labels))
     if unknown:
         raise ConfigurationError("labels", f"the model was not trained on {unknown}", "train again")
-    return [labels.index(line.label) for line in bench.calibration]
+    return [labels.index(line.label) for line in setup.calibration]
 
 
-def _report(bench: Bench, reference: Trial, chosen: Trial) -> CompressionReport:
+def _report(setup: VariantSetup, reference: Trial, chosen: Trial) -> CompressionReport:
     made, before = chosen.report, reference.report
     if made is None or before is None:
         raise PipelineError(f"{chosen.name} was not made")
@@ -279,7 +279,7 @@ def _report(bench: Bench, reference: Trial, chosen: Trial) -> CompressionReport:
         notes=made.notes,
         bytes_before=before.bytes,
         bytes_after=made.bytes,
-        calibration_samples=len(bench.calibration),
+        calibration_samples=len(setup.calibration),
         accuracy_before=None,
         accuracy_after=None,
         agreement=None,
@@ -288,9 +288,9 @@ def _report(bench: Bench, reference: Trial, chosen: Trial) -> CompressionReport:
         nll_calibrated=None,
         seconds=made.seconds,
     )
-    if not bench.calibration:
+    if not setup.calibration:
         return report
-    count, labels, targets = len(bench.calibration), bench.model.labels, _targets(bench)
+    count, labels, targets = len(setup.calibration), setup.model.labels, _targets(setup)
     was = _log_probabilities(reference.answers[:count], labels)
     now = _log_probabilities(chosen.answers[:count], labels)
     return msgspec.structs.replace(
@@ -304,12 +304,12 @@ def _report(bench: Bench, reference: Trial, chosen: Trial) -> CompressionReport:
     )
 
 
-def install(bench: Bench, chosen: str, folder: Path) -> None:
+def install(setup: VariantSetup, chosen: str, folder: Path) -> None:
     """Put the chosen variant where the release is made from, and drop the others."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(bench.scratch / chosen, folder)
-    shutil.rmtree(bench.scratch, ignore_errors=True)
+    shutil.move(setup.scratch / chosen, folder)
+    shutil.rmtree(setup.scratch, ignore_errors=True)
 
 
 def read_comparison(folder: Path) -> Comparison:
@@ -325,10 +325,10 @@ def evaluate_chosen(
     comparison: Path, answers: Answers, folder: Path, *, confidence: float
 ) -> dict[str, Any]:
     """metrics.json and predictions.jsonl of the chosen variant, from what it answered already."""
-    found = read_comparison(comparison)
-    predictions = read_predictions(predictions_path(comparison, found.chosen))
+    compared = read_comparison(comparison)
+    predictions = read_predictions(predictions_path(comparison, compared.chosen))
     metrics = measure(predictions, answers, confidence)
-    speed = found.row(found.chosen).speed
+    speed = compared.row(compared.chosen).speed
     if speed is not None:
         metrics |= {
             "texts_per_second": speed.per_second,

@@ -129,7 +129,7 @@ def _served(settings: FlywheelSettings, tx: Transaction, release: str) -> dict[s
         served: dict[str, Any] = record.recipe[SERVED]
         return served
     try:
-        found = read_description(release_folder(settings.state, release))
+        about = read_description(release_folder(settings.state, release))
     except ArtefactError:
         return None
-    return {"labels": found.labels, "output": found.output, "kind": found.kind}
+    return {"labels": about.labels, "output": about.output, "kind": about.kind}

@@ -86,17 +86,17 @@ class ServedFolder:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             for line in _lines(Path(self._out.name)):
-                told = json.loads(line)
-                self.url, self.model = told["url"], told["model"]
+                ready = json.loads(line)
+                self.url, self.model = ready["url"], ready["model"]
                 return
             if self._process.poll() is not None:
                 break
             time.sleep(0.05)
         code = self._process.poll()
         ended = "did not answer in time" if code is None else f"ended with exit code {code}"
-        told = self._tail()
+        log = self._tail()
         self.stop()
-        raise PipelineError(f"the model server {ended}: {told}")
+        raise PipelineError(f"the model server {ended}: {log}")
 
     def answers(self, texts: Sequence[str]) -> list[Answer]:
         """An answer for each text, in order. Raises PipelineError when one is not answered."""

@@ -100,7 +100,7 @@ class WorkspacePipeline:
         write_params(self._settings.workspace, tasks)
 
     def prepared(self, turn: Turn) -> bool:
-        """Whether params.yaml is that of this turn."""
+        """See the port."""
         params = read_params(self._settings.workspace).get(turn.task, {})
         return bool(params.get("turn") == turn.turn_id)
 
@@ -147,7 +147,7 @@ class WorkspacePipeline:
     def assemble(
         self, turn: Turn, dataset: DatasetVersioned, override: Override | None
     ) -> Release | GateRefusal:
-        """Ask the gate and, when it agrees or is overridden, make the release's folder."""
+        """See the port."""
         workspace, task = self._settings.workspace, turn.task
         layout = self._settings.layout
         params = task_params(workspace, task)
@@ -161,8 +161,8 @@ class WorkspacePipeline:
         metrics["comparison"] = msgspec.json.decode(compared.read_bytes())
         commit = commit_results(workspace, task, f"{task}: turn {turn.turn_id}")
         language = ("lora", "prompt") if params["model"] == "llm" else ()
-        told = ("dataset", "training", *language, "compression", "gate")
-        recipe = {key: params[key] for key in told}
+        kept = ("dataset", "training", *language, "compression", "gate")
+        recipe = {key: params[key] for key in kept}
         base_model = Path(recipe["training"]["base_model"])
         # A record is read on other machines, where this one's paths mean nothing.
         recipe["training"] = {

@@ -59,9 +59,9 @@ def _build(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> Non
     from storage.objects import open_artefacts
     from storage.workspace import open_database
 
-    told = dict(params["dataset"])
-    shuffled, retired = told.pop("shuffle_labels", False), told.pop("retired_labels", ())
-    dataset = DatasetSettings(**told)
+    values = dict(params["dataset"])
+    shuffled, retired = values.pop("shuffle_labels", False), values.pop("retired_labels", ())
+    dataset = DatasetSettings(**values)
     with open_database(settings) as database:
         # Asking for it may make it; the rest only reads, and holds nobody up.
         with database.transaction() as tx:
@@ -141,10 +141,10 @@ def _train_llm(
 
 def _compress(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> None:
     from flywheel.turn.compress import compare_variants, install
-    from flywheel.turn.variants import Bench
+    from flywheel.turn.variants import VariantSetup
 
     layout = settings.layout
-    bench = Bench(
+    setup = VariantSetup(
         trained=layout.trained(task),
         dataset=layout.dataset(task),
         settings=CompressionSettings(**params["compression"]),
@@ -156,8 +156,8 @@ def _compress(settings: FlywheelSettings, task: str, params: dict[str, Any]) -> 
         workspace=settings.workspace,
         accelerator=_accelerated(settings, params["engine"]),
     )
-    found = compare_variants(bench, _empty(layout.comparison(task)))
-    install(bench, found.chosen, layout.compressed(task))
+    comparison = compare_variants(setup, _empty(layout.comparison(task)))
+    install(setup, comparison.chosen, layout.compressed(task))
 
 
 def _accelerated(settings: FlywheelSettings, engine: str) -> bool:

@@ -35,7 +35,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Bench:
+class VariantSetup:
     """What is compared, and with what. ``scratch`` takes a folder per variant; ``threads`` are the
     model server's; ``accelerator`` says whether its engine computes on one."""
 
@@ -104,7 +104,7 @@ class Bench:
         return named and self.settings.measure_seconds > 0
 
 
-class _Made(msgspec.Struct, frozen=True):
+class _Marker(msgspec.Struct, frozen=True):
     """Beside a variant that was made: what it was made of, and its report."""
 
     of: str
@@ -124,20 +124,20 @@ class Trial:
     failure: str = ""
 
 
-def make_variants(bench: Bench, names: Sequence[str]) -> list[Trial]:
+def make_variants(setup: VariantSetup, names: Sequence[str]) -> list[Trial]:
     """Make each, or keep what an earlier run that was ended made of the same model."""
-    return [_make(bench, name) for name in dict.fromkeys(names)]
+    return [_make(setup, name) for name in dict.fromkeys(names)]
 
 
-def _make(bench: Bench, name: str) -> Trial:
-    trial = Trial(name, bench.scratch / name)
-    marker = bench.scratch / f"{name}.json"
+def _make(setup: VariantSetup, name: str) -> Trial:
+    trial = Trial(name, setup.scratch / name)
+    marker = setup.scratch / f"{name}.json"
     try:
-        made = msgspec.json.decode(marker.read_bytes(), type=_Made)
-        if made.of == _origin(bench, name):
-            found = read_description(trial.folder)
+        made = msgspec.json.decode(marker.read_bytes(), type=_Marker)
+        if made.of == _origin(setup, name):
+            description = read_description(trial.folder)
             # It may have been calibrated already; the answers to come are to be those without.
-            write_description(trial.folder, msgspec.structs.replace(found, temperature=1.0))
+            write_description(trial.folder, msgspec.structs.replace(description, temperature=1.0))
             trial.report = made.report
             return trial
     except (OSError, msgspec.MsgspecError, ArtefactError):
@@ -146,60 +146,60 @@ def _make(bench: Bench, name: str) -> Trial:
     shutil.rmtree(trial.folder, ignore_errors=True)
     trial.folder.mkdir(parents=True)
     try:
-        trial.report = _by_recipe(bench, name, trial.folder)
+        trial.report = _by_recipe(setup, name, trial.folder)
     except FlywheelError as error:
         fail(trial, error)
     else:
-        write_json(marker, _Made(of=_origin(bench, name), report=trial.report))
+        write_json(marker, _Marker(of=_origin(setup, name), report=trial.report))
     return trial
 
 
-def _by_recipe(bench: Bench, name: str, folder: Path) -> VariantReport:
-    recipe = bench.settings.recipe(name)
-    if bench.model.kind == "llm":
+def _by_recipe(setup: VariantSetup, name: str, folder: Path) -> VariantReport:
+    recipe = setup.settings.recipe(name)
+    if setup.model.kind == "llm":
         from flywheel.compression.llm import make_llm_variant
 
         return make_llm_variant(
-            name, recipe, bench.trained, bench.dataset, folder, bases=bench.bases
+            name, recipe, setup.trained, setup.dataset, folder, bases=setup.bases
         )
     from flywheel.compression.variants import make_variant
 
     return make_variant(
         name,
         recipe,
-        bench.trained,
-        bench.dataset,
+        setup.trained,
+        setup.dataset,
         folder,
-        tools=_tools(bench),
-        teacher=_Teacher(bench, Path(recipe.teacher)) if recipe.teacher else None,
+        tools=_tools(setup),
+        teacher=_Teacher(setup, Path(recipe.teacher)) if recipe.teacher else None,
     )
 
 
 class _Teacher:
     """A model that is served while it is asked: what a distilled student learns from."""
 
-    def __init__(self, bench: Bench, folder: Path) -> None:
-        found = read_description(folder)
-        if set(found.labels) != set(bench.model.labels):
+    def __init__(self, setup: VariantSetup, folder: Path) -> None:
+        about = read_description(folder)
+        if set(about.labels) != set(setup.model.labels):
             raise ConfigurationError(
                 "compression.recipes",
-                f"the teacher in {folder} gives {answers_of(found.output, found.labels).described}",
-                f"a teacher needs the labels {', '.join(bench.model.labels)}",
+                f"the teacher in {folder} gives {answers_of(about.output, about.labels).described}",
+                f"a teacher needs the labels {', '.join(setup.model.labels)}",
             )
-        self.labels = found.labels
-        self._bench, self._folder = bench, folder
-        self._engine = "vllm" if found.kind == "llm" else bench.engine
+        self.labels = about.labels
+        self._bench, self._folder = setup, folder
+        self._engine = "vllm" if about.kind == "llm" else setup.engine
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """Its probabilities for each text."""
-        bench = self._bench
+        setup = self._bench
         server = ServedFolder(
             self._folder,
             engine=self._engine,
             labels=True,
-            bases=bench.bases,
-            workspace=bench.workspace,
-            threads=bench.threads,
+            bases=setup.bases,
+            workspace=setup.workspace,
+            threads=setup.threads,
         )
         try:
             server.ready()
@@ -208,26 +208,26 @@ class _Teacher:
             server.stop()
 
 
-def _origin(bench: Bench, name: str) -> str:
+def _origin(setup: VariantSetup, name: str) -> str:
     """All that a variant is made of; a SHA-256."""
-    teacher = bench.settings.recipe(name).teacher
-    told = (
+    teacher = setup.settings.recipe(name).teacher
+    origin = (
         read_description(Path(teacher)).files if teacher else None,
-        bench.model.files,
-        read_manifest(bench.dataset, check=False).version,
-        bench.settings.recipe(name).model_dump(mode="json"),
-        bench.training.model_dump(mode="json"),
+        setup.model.files,
+        read_manifest(setup.dataset, check=False).version,
+        setup.settings.recipe(name).model_dump(mode="json"),
+        setup.training.model_dump(mode="json"),
     )
-    return hashlib.sha256(msgspec.json.encode(told, order="sorted")).hexdigest()
+    return hashlib.sha256(msgspec.json.encode(origin, order="sorted")).hexdigest()
 
 
-def _tools(bench: Bench) -> Tools:
+def _tools(setup: VariantSetup) -> Tools:
     from flywheel.serving.runtime import load_classifier
     from flywheel.training.train import fine_tune, observe
 
     return Tools(
         load=load_classifier,
-        fine_tune=partial(fine_tune, bench.training),
+        fine_tune=partial(fine_tune, setup.training),
         observe=observe,
         threads=os.cpu_count() or 1,
     )

@@ -42,7 +42,7 @@ from flywheel.turn.compress import (
 )
 from flywheel.turn.measure import ServedFolder
 from flywheel.turn.params import turn_params, write_params
-from flywheel.turn.variants import Bench
+from flywheel.turn.variants import VariantSetup
 
 LABELS = tuple(TOPICS)
 
@@ -76,9 +76,9 @@ def training(root: Path) -> TrainingSettings:
     )
 
 
-def bench(root: Path, scratch: Path, **told: object) -> Bench:
+def bench(root: Path, scratch: Path, **told: object) -> VariantSetup:
     fields = {"variants": ["int8-dynamic"], "measure_seconds": 0.0, "margin": 0.05} | told
-    return Bench(
+    return VariantSetup(
         trained=root / "trained",
         dataset=root / "data",
         settings=CompressionSettings.model_validate(fields),

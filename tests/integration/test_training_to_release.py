@@ -39,7 +39,7 @@ from flywheel.serving.runtime import load_classifier
 from flywheel.training.config import TrainingSettings
 from flywheel.training.train import TrainingReport, train
 from flywheel.turn.compress import CompressionReport, compare_variants, install
-from flywheel.turn.variants import Bench
+from flywheel.turn.variants import VariantSetup
 
 LABELS = tuple(TOPICS)
 
@@ -60,7 +60,7 @@ def recipe(root: Path, **given: object) -> TrainingSettings:
 
 def compress(root: Path, variant: str, folder: Path) -> CompressionReport:
     """The compress stage, told what to take; what it costs is another test's."""
-    bench = Bench(
+    bench = VariantSetup(
         trained=root / "trained",
         dataset=root / "data",
         settings=CompressionSettings(variants=(variant,), pin=variant, measure_seconds=0),
