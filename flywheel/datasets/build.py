@@ -135,10 +135,10 @@ def automatic_weights(
 def _refuse_unknown(samples: Iterable[LabelledSample], answers: Answers, task: str) -> None:
     unknown = Counter(sample.label for sample in samples if not answers.knows(sample.label))
     if unknown:
-        found = ", ".join(f"{label!r} ({n} samples)" for label, n in sorted(unknown.items()))
+        listed = ", ".join(f"{label!r} ({n} samples)" for label, n in sorted(unknown.items()))
         raise ConfigurationError(
             f"tasks.{task}.labels",
-            f"settled labels are not among them: {found}",
+            f"settled labels are not among them: {listed}",
             "add the labels back, label these samples again, or name the labels in "
             f"tasks.{task}.retired_labels, which leaves the samples out",
         )
@@ -352,14 +352,14 @@ def _write_images(
     parts: Mapping[Part, Sequence[DatasetLine]], folder: Path, image_bytes: ImageBytes
 ) -> dict[str, str]:
     """Each image of the lines once; its file → its SHA-256."""
-    found = {
+    pictures = {
         image.sha256: image
         for lines in parts.values()
         for line in lines
         for image in images(line.content)
     }
     written = {}
-    for digest, image in sorted(found.items()):
+    for digest, image in sorted(pictures.items()):
         name = image_path(image)
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(image_bytes(image))

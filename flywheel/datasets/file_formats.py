@@ -116,8 +116,8 @@ def _content(message: Item) -> object:
     content = message.get("content")
     if not isinstance(content, list):
         return content
-    found = [part.get("text") for part in content if isinstance(part, dict)]
-    texts = [text for text in found if isinstance(text, str)]
+    words = [part.get("text") for part in content if isinstance(part, dict)]
+    texts = [text for text in words if isinstance(text, str)]
     if len(texts) != len(content):
         raise Unusable("a message holds something that is no text")
     return "\n".join(texts)

@@ -40,17 +40,17 @@ def try_git(root: Path, *arguments: str) -> str | None:
 def blobs(root: Path, names: Sequence[str]) -> list[bytes | None]:
     """What git holds under names such as ``tag:path``, None where there is nothing."""
     done = _run(root, ["cat-file", "--batch"], "".join(f"{name}\n" for name in names))
-    found: list[bytes | None] = []
+    contents: list[bytes | None] = []
     rest = done.stdout
     while rest:
         head, _, rest = rest.partition(b"\n")
         if head.endswith(b" missing"):
-            found.append(None)
+            contents.append(None)
             continue
         size = int(head.rpartition(b" ")[2])
-        found.append(rest[:size])
+        contents.append(rest[:size])
         rest = rest[size + 1 :]
-    return found
+    return contents
 
 
 def commit_paths(root: Path, message: str, paths: Sequence[str]) -> None:

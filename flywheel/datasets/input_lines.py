@@ -56,16 +56,16 @@ def read_inputs(
             continue
         label = item.get("label")
         try:
-            found = task.kind.from_line(item, beside)
+            read = task.kind.from_line(item, beside)
         except ValueError as error:
             problems.append((number, str(error)))
             continue
         if (problem := label_problem(label, task.answers, titles or {})) is not None:
             problems.append((number, problem))
         else:
-            for image in found.images:
+            for image in read.images:
                 keep(image.data)
-            rows.append(Row(number, found.content, str(label)))
+            rows.append(Row(number, read.content, str(label)))
     if problems:
         count = sum(1 for line in lines if line.strip())
         raise UnusableLines(path, sorted(problems), count, "line", f"; {taken}")

@@ -60,13 +60,13 @@ class _Tasks:
         text = item["data"].get(self._text)
         standing = [one for one in annotations if _withdrawn(one) is None]
         truths = [one for one in standing if one.get("ground_truth")]
-        found: list[Said] = []
+        words: list[Said] = []
         for annotation in annotations:
             reason = _withdrawn(annotation)
             if reason is None and truths and annotation not in truths:
                 reason = "another annotation is the ground truth"
-            found.append(LeftOut(reason) if reason else self._said(text, annotation))
-        return found
+            words.append(LeftOut(reason) if reason else self._said(text, annotation))
+        return words
 
     def _said(self, text: object, annotation: Item) -> Said:
         chosen = [
@@ -138,13 +138,13 @@ def _text_field(data: Sequence[Item], labels: Sequence[str] = ()) -> str:
         for name, value in one.items()
         if name not in _ABOUT and isinstance(value, str) and value not in labels
     )
-    found = list(names)
-    if len(found) != 1:
+    fields = list(names)
+    if len(fields) != 1:
         raise RejectedEvent(
-            f"which field holds the text is not plain ({', '.join(found) or 'none has words'}): "
+            f"which field holds the text is not plain ({', '.join(fields) or 'none has words'}): "
             'name it "text"'
         )
-    return found[0]
+    return fields[0]
 
 
 def _question(said: Mapping[str, Sequence[str]], labels: Sequence[str]) -> str:

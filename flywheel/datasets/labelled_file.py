@@ -184,18 +184,18 @@ def _objects(
     if first.lstrip().startswith(b"[") and (array := _array(data)) is not None:
         return _of_array(path, array, asked, problems)
     if asked in (None, CSV) and (delimiter := _delimiter(first)):
-        found = list(_csv(lines, data, delimiter, problems))
-        return _Objects(CSV, found, "line", count)
+        rows = list(_csv(lines, data, delimiter, problems))
+        return _Objects(CSV, rows, "line", count)
     is_json = asked is not None or first.lstrip().startswith(b"{") or path.suffix != ".csv"
     if asked is not CSV and is_json:
-        found = list(json_lines(lines, problems))
-        whole = _json(data) if not found and len(lines) > 1 else None
+        rows = list(json_lines(lines, problems))
+        whole = _json(data) if not rows and len(lines) > 1 else None
         if isinstance(whole, dict):
             shown = ", ".join(list(whole)[:10])
             raise RejectedEvent(
                 f"{path} is one JSON object, with {shown}; what is taken is {ACCEPTED}"
             )
-        return _Objects(asked or _told(path, found), found, "line", count)
+        return _Objects(asked or _told(path, rows), rows, "line", count)
     raise RejectedEvent(
         f"{path}, line 1: {_short(first.decode('utf-8', 'replace'))} is no header that names "
         f"text and label; what is taken is {ACCEPTED}"
@@ -300,12 +300,12 @@ def json_lines(
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise Unusable(f'"{twice}" stands in it twice')
-    return found
+    return fields
 
 
 def _no_object(line: bytes) -> str:

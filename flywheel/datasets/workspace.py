@@ -157,7 +157,7 @@ def mend(root: Path) -> None:
 def lacking_bytes(root: Path) -> list[Lacking]:
     """What the last commit and every version that was not pruned name, and the remote lacks.
     Raises WorkspaceError when a store cannot be read."""
-    found = []
+    missing = []
     with opened(root) as repo:
         stores = Stores.of(repo)
         with failures(stores):
@@ -165,8 +165,8 @@ def lacking_bytes(root: Path) -> list[Lacking]:
                 names = stores.objects(name) or [name]
                 if lacking := stores.lacking(stores.remote, names):
                     gone = stores.lacking(stores.cache, lacking)
-                    found.append(Lacking(what, files=len(lacking), gone=len(gone)))
-    return found
+                    missing.append(Lacking(what, files=len(lacking), gone=len(gone)))
+    return missing
 
 
 def _whole(repo: Repo, name: str) -> bool:

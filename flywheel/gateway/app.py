@@ -162,18 +162,18 @@ class _Endpoints:
         task = self._task(body.model, "model")
         if task.kind.note:
             raise NoModel(f"task {body.model!r}: {task.kind.note}", "model")
-        found = task.kind.read(body.messages)
+        prompt = task.kind.read(body.messages)
         wanted = check_parameters(task.answers, raw)
         ask = self._ask(
             request,
             caller,
             raw,
             task=body.model,
-            content=found.content,
+            content=prompt.content,
             user=body.user,
             received=received,
         )
-        await self._keep(found.images)
+        await self._keep(prompt.images)
         answered = await self._answers.answer(ask)
         release, prediction = answered.variant.release, answered.prediction
         if body.stream:
@@ -228,18 +228,18 @@ class _Endpoints:
                 f"task {body.task!r} is answered by a model: ask POST /v1/chat/completions, which "
                 "keeps what it answers"
             )
-        found = task.kind.read(body.messages)
+        prompt = task.kind.read(body.messages)
         ask = self._ask(
             request,
             caller,
             raw,
             task=body.task,
-            content=found.content,
+            content=prompt.content,
             user=body.user,
             received=received,
         )
         self._capture.ensure_room()
-        await self._keep(found.images)
+        await self._keep(prompt.images)
         self._capture.record(accepted(ask))
         await self._capture.durable()
         content = _encode({"sample_id": ask.sample_id})

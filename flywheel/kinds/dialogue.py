@@ -52,8 +52,8 @@ def conversation_in_line(item: Mapping[str, Any], _load: Load) -> Input:
     """The messages of a line of a file, as a chat request has them."""
     messages = item.get("messages")
     if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
-        found = ", ".join(list(item)[:10]) or "none"
-        raise ValueError(f'"messages" is no list of messages; it has the fields {found}')
+        fields = ", ".join(list(item)[:10]) or "none"
+        raise ValueError(f'"messages" is no list of messages; it has the fields {fields}')
     spelt = [SimpleNamespace(role=one.get("role"), content=one.get("content")) for one in messages]
     try:
         found_input = conversation(spelt)

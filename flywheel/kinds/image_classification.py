@@ -72,8 +72,8 @@ def image_in_line(item: Mapping[str, Any], load: Load) -> Input:
     with the line's text."""
     named, text = item.get("image"), item.get("text")
     if not isinstance(named, str) or not named:
-        found = ", ".join(list(item)[:10]) or "none"
-        raise ValueError(f'"image" names no file; it has the fields {found}')
+        fields = ", ".join(list(item)[:10]) or "none"
+        raise ValueError(f'"image" names no file; it has the fields {fields}')
     if text is not None and not isinstance(text, str):
         raise ValueError("the text is no text")
     if named[:5].lower() == "data:":

@@ -73,8 +73,8 @@ class Kind:
     @property
     def without_keys(self) -> frozenset[str]:
         """Keys that such a task has no use for, and a new flywheel.toml leaves out."""
-        found = frozenset() if self.has_labels else frozenset({"labels", "label_titles"})
-        return found if self.models else found | MODEL_KEYS
+        ignored = frozenset() if self.has_labels else frozenset({"labels", "label_titles"})
+        return ignored if self.models else ignored | MODEL_KEYS
 
     def labels_problem(self, labels: Sequence[str]) -> str | None:
         """Why these cannot be the labels of a task of this kind, or None."""
