@@ -197,10 +197,10 @@ def _from_package(base_model: str, workspace: Path) -> str:
     from flywheel.registry.hugging_face import look
     from flywheel.registry.packages import find_model
 
-    found = find_model(base_model.removeprefix(PACKAGE))
-    if found.gguf is None and look(found.folder, strict=False).holds == "classifier":
+    model = find_model(base_model.removeprefix(PACKAGE))
+    if model.gguf is None and look(model.folder, strict=False).holds == "classifier":
         raise ArtefactError(f"{base_model} carries a classifier, not a base model to train from")
-    return str(base_target(workspace, found.package).relative_to(workspace))
+    return str(base_target(workspace, model.package).relative_to(workspace))
 
 
 def _from_here(base_model: str, workspace: Path) -> str:

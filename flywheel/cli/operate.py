@@ -70,16 +70,16 @@ def ingest(
     settings = load_settings(ctx.obj)
     name = chosen_task(settings.tasks, task)
     format_ = format_named(format_name) if format_name else None
-    found = ingest_file(settings, name, file, split, annotator, format_)
+    ingested = ingest_file(settings, name, file, split, annotator, format_)
     if wait:
-        await_labels(settings, name, found.sample_ids, 120.0)
+        await_labels(settings, name, ingested.sample_ids, 120.0)
     if as_json:
-        show_json(found)
+        show_json(ingested)
         return
-    first, *rest = ingested_text(found)
+    first, *rest = ingested_text(ingested)
     click.echo(first)
-    if found.by_label:
-        rows = [(label, str(count)) for label, count in found.by_label.items()]
+    if ingested.by_label:
+        rows = [(label, str(count)) for label, count in ingested.by_label.items()]
         show_table(["label", "samples"], rows, right=["samples"])
     for line in rest:
         click.echo(line)
@@ -197,10 +197,12 @@ def list_datasets(ctx: click.Context, task: str | None, as_json: bool, utc: bool
     settings = load_settings(ctx.obj)
     name = chosen_task(settings.tasks, task)
     with open_database(settings) as database, database.transaction(read_only=True) as tx:
-        found = tx.datasets.history(name)
+        versions = tx.datasets.history(name)
     gone = pruned_datasets(settings, name)
     if as_json:
-        show_json([msgspec.to_builtins(row) | {"pruned": gone.get(row.version)} for row in found])
+        show_json(
+            [msgspec.to_builtins(row) | {"pruned": gone.get(row.version)} for row in versions]
+        )
         return
     rows = [
         (
@@ -214,7 +216,7 @@ def list_datasets(ctx: click.Context, task: str | None, as_json: bool, utc: bool
             row.dvc_hash,
             "pruned" if row.version in gone else "kept",
         )
-        for row in found
+        for row in versions
     ]
     show_table(
         ["version", "made", "expert", "seed", "auto", "held out", "git", "dvc", "bytes"],

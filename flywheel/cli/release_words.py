@@ -19,26 +19,28 @@ if TYPE_CHECKING:
     from flywheel.registry.served import Served
 
 
-def diff_lines(found: ReleaseDiff) -> list[str]:
+def diff_lines(difference: ReleaseDiff) -> list[str]:
     """What differs, for people."""
-    lines = [f"{found.a} → {found.b}"]
-    lines.append(f"size       {found.size_bytes[0] / 1e6:.1f} → {found.size_bytes[1] / 1e6:.1f} MB")
-    if found.dataset:
-        lines.append(f"dataset    {found.dataset[0]} → {found.dataset[1]}")
-    for part, labels in found.labels.items():
+    lines = [f"{difference.a} → {difference.b}"]
+    lines.append(
+        f"size       {difference.size_bytes[0] / 1e6:.1f} → {difference.size_bytes[1] / 1e6:.1f} MB"
+    )
+    if difference.dataset:
+        lines.append(f"dataset    {difference.dataset[0]} → {difference.dataset[1]}")
+    for part, labels in difference.labels.items():
         counts = ", ".join(f"{label} {one} → {two}" for label, (one, two) in labels.items())
         lines.append(f"labels     {part}: {counts}")
     for title, values in (
-        ("recipe", found.recipe),
-        ("served", found.served),
-        ("id", found.parts),
+        ("recipe", difference.recipe),
+        ("served", difference.served),
+        ("id", difference.parts),
     ):
         lines += [f"{title:10} {key}: {one} → {two}" for key, (one, two) in values.items()]
     lines += [
         f"{'metric':10} {name}: {_number(one)} → {_number(two)}"
-        for name, (one, two) in found.metrics.items()
+        for name, (one, two) in difference.metrics.items()
     ]
-    answers = found.answers
+    answers = difference.answers
     if answers is None:
         return [*lines, "answers    one of them left no held-out answers"]
     lines.append(
@@ -63,34 +65,34 @@ def _number(value: Any) -> str:
     return f"{value['value']:.3f}{interval}"
 
 
-def served_lines(found: Served, utc: bool = False) -> list[str]:
+def served_lines(served: Served, utc: bool = False) -> list[str]:
     """What served at a moment, for people."""
-    assert found.since is not None  # noqa: S101 - a release that serves began to
-    settings = found.settings
+    assert served.since is not None  # noqa: S101 - a release that serves began to
+    settings = served.settings
     steps = ", ".join((settings.get("method", "?"), *settings.get("steps", ())))
     lines = [
-        f"{found.release}  champion since {moment(found.since, utc)}, by {found.decided_by}: "
-        f"{found.reason}",
-        f"asked of   {moment(found.at, utc)}",
-        f"traffic    {percent(found.champion_share)} to the champion"
+        f"{served.release}  champion since {moment(served.since, utc)}, by {served.decided_by}: "
+        f"{served.reason}",
+        f"asked of   {moment(served.at, utc)}",
+        f"traffic    {percent(served.champion_share)} to the champion"
         + (
-            f", {percent(found.challenger_share)} to {found.challenger} ({found.rollout_state})"
-            if found.challenger
+            f", {percent(served.challenger_share)} to {served.challenger} ({served.rollout_state})"
+            if served.challenger
             else ""
         ),
-        f"data       {found.dataset_version}"
+        f"data       {served.dataset_version}"
         + (
-            f": {_labels(found.dataset)} labels, git {found.dataset.git_commit[:10]}, "
-            f"dvc {found.dataset.dvc_hash}"
-            if found.dataset
+            f": {_labels(served.dataset)} labels, git {served.dataset.git_commit[:10]}, "
+            f"dvc {served.dataset.dvc_hash}"
+            if served.dataset
             else ""
         ),
-        f"serving    {found.engine or '?'}: {steps}, temperature "
+        f"serving    {served.engine or '?'}: {steps}, temperature "
         f"{settings.get('temperature', '?')}",
-        f"prompt     {json.dumps(found.prompt, ensure_ascii=False) if found.prompt else 'none'}",
+        f"prompt     {json.dumps(served.prompt, ensure_ascii=False) if served.prompt else 'none'}",
     ]
-    recipe = json.dumps(found.recipe, ensure_ascii=False, sort_keys=True)
-    return [*lines, f"code       git {found.git_commit[:10]}", f"recipe     {recipe}"]
+    recipe = json.dumps(served.recipe, ensure_ascii=False, sort_keys=True)
+    return [*lines, f"code       git {served.git_commit[:10]}", f"recipe     {recipe}"]
 
 
 # Of metrics.json, in the order of what people ask first; what is not there is left out.
@@ -108,62 +110,62 @@ _METRICS = {
 
 def release_facts(family: Lineage, status: str, utc: bool) -> list[tuple[str, dict[str, str]]]:
     """(title, name → words) of each part of what is known of a release."""
-    found, data = family.release, family.dataset
-    interval = f"{rounded(found.accuracy_low)}% to {rounded(found.accuracy_high)}%"
-    asked = found.metrics.get("samples")
+    release, data = family.release, family.dataset
+    interval = f"{rounded(release.accuracy_low)}% to {rounded(release.accuracy_high)}%"
+    asked = release.metrics.get("samples")
     quality = {
-        "accuracy": f"{rounded(found.accuracy)}% ({interval}"
+        "accuracy": f"{rounded(release.accuracy)}% ({interval}"
         + (f", {asked} held-out samples)" if asked is not None else ")"),
         **{
-            title: words.format(found.metrics[name])
+            title: words.format(release.metrics[name])
             for name, (title, words) in _METRICS.items()
-            if isinstance(found.metrics.get(name), int | float)
+            if isinstance(release.metrics.get(name), int | float)
         },
     }
-    past = found.override
+    past = release.override
     gate = {
-        "verdict": "passed" if found.gate_passed else "refused",
-        "why": found.gate_reason,
+        "verdict": "passed" if release.gate_passed else "refused",
+        "why": release.gate_reason,
         "put past it": f"by {past.by}: {past.why}" if past else "",
     }
     made_of = {
-        "dataset": found.dataset_version,
-        "labels": _labels(found) + (f", {data.holdout_labels} held out" if data else ""),
-        "label error": f"at most {rounded(found.auto_label_error)}% of the automatic ones"
-        if found.auto_label_error is not None
+        "dataset": release.dataset_version,
+        "labels": _labels(release) + (f", {data.holdout_labels} held out" if data else ""),
+        "label error": f"at most {rounded(release.auto_label_error)}% of the automatic ones"
+        if release.auto_label_error is not None
         else "",
-        "git, dvc": f"{data.git_commit[:10]}, {data.dvc_hash}" if data else found.git_commit[:10],
-        "parent": found.parent or "none: it is the first",
+        "git, dvc": f"{data.git_commit[:10]}, {data.dvc_hash}" if data else release.git_commit[:10],
+        "parent": release.parent or "none: it is the first",
         "before that": ", ".join(one.release for one in family.ancestors[1:]),
         "children": ", ".join(one.release for one in family.descendants),
     }
     about = {
-        "task": found.task,
+        "task": release.task,
         "status": status.replace("_", " "),
-        "registered": moment(found.created_at, utc),
-        "size": f"{found.size_bytes / 1e6:.1f} MB",
-        "kept at": found.address or "",
+        "registered": moment(release.created_at, utc),
+        "size": f"{release.size_bytes / 1e6:.1f} MB",
+        "kept at": release.address or "",
     }
     return [
-        (found.release, about),
+        (release.release, about),
         ("Quality", quality),
         ("Gate", gate),
         ("Made of", made_of),
-        ("Recipe", dict(_flat(found.recipe))),
+        ("Recipe", dict(_flat(release.recipe))),
     ]
 
 
 def _flat(value: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
     """Every key of nested tables, with dots, and its value in words."""
-    found: list[tuple[str, str]] = []
+    pairs: list[tuple[str, str]] = []
     for key, one in value.items():
         name = f"{above}.{key}" if above else str(key)
         if isinstance(one, Mapping) and one:
-            found += _flat(one, name)
+            pairs += _flat(one, name)
         elif one not in ({}, [], "", None):
             words = one if isinstance(one, str) else json.dumps(one, ensure_ascii=False)
-            found.append((name, words))
-    return found
+            pairs.append((name, words))
+    return pairs
 
 
 def history_cells(change: StatusChange) -> tuple[str, str, str, str]:

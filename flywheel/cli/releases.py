@@ -58,11 +58,13 @@ def list_releases(ctx: click.Context, task: str | None, as_json: bool, utc: bool
     settings = load_settings(ctx.obj)
     name = chosen_task(settings.tasks, task)
     with open_database(settings) as database, database.transaction(read_only=True) as tx:
-        found = tx.releases.history(name)
+        registered = tx.releases.history(name)
         champion, rollouts = tx.rollouts.champion(name), tx.rollouts.history(name, ALL)
-    status = {row.release: current_status(row.release, champion, rollouts) for row in found}
+    status = {row.release: current_status(row.release, champion, rollouts) for row in registered}
     if as_json:
-        show_json([{**msgspec.to_builtins(row), "status": status[row.release]} for row in found])
+        show_json(
+            [{**msgspec.to_builtins(row), "status": status[row.release]} for row in registered]
+        )
         return
     rows = [
         (
@@ -73,9 +75,9 @@ def list_releases(ctx: click.Context, task: str | None, as_json: bool, utc: bool
             f"{rounded(row.accuracy)}%",
             f"{row.size_bytes / 1e6:.1f} MB",
         )
-        for row in found
+        for row in registered
     ]
-    serving = [n for n, row in enumerate(found) if status[row.release] == "champion"]
+    serving = [n for n, row in enumerate(registered) if status[row.release] == "champion"]
     show_table(
         ["release", "registered", "status", "data", "accuracy", "size"],
         rows,
@@ -100,11 +102,11 @@ def show_release(ctx: click.Context, release: str, as_json: bool, utc: bool) -> 
 
     settings = load_settings(ctx.obj)
     with open_database(settings) as database, database.transaction(read_only=True) as tx:
-        found = find_release(tx, settings.tasks, release)
-        history = read_history(tx, found)
-        family = lineage(tx, found.task, found.release)
+        record = find_release(tx, settings.tasks, release)
+        history = read_history(tx, record)
+        family = lineage(tx, record.task, record.release)
     if as_json:
-        show_json({**msgspec.to_builtins(found), "history": msgspec.to_builtins(history)})
+        show_json({**msgspec.to_builtins(record), "history": msgspec.to_builtins(history)})
         return
     for title, facts in release_facts(family, history[-1].status, utc):
         show_facts(facts, title=title)
@@ -127,9 +129,9 @@ def diff_releases(ctx: click.Context, a: str, b: str, as_json: bool) -> None:
     settings = load_settings(ctx.obj)
     with open_database(settings) as database:
         with database.transaction(read_only=True) as tx:
-            found = [find_release(tx, settings.tasks, given) for given in (a, b)]
+            records = [find_release(tx, settings.tasks, given) for given in (a, b)]
         folders = open_release_folders(settings, database)
-        one, two = (read_files(row, folders.hold) for row in found)
+        one, two = (read_files(row, folders.hold) for row in records)
     difference = diff(one, two)
     if as_json:
         show_json(difference)
@@ -154,13 +156,13 @@ def served_at(ctx: click.Context, at: datetime, task: str | None, as_json: bool,
     settings = load_settings(ctx.obj)
     name = chosen_task(settings.tasks, task)
     with open_database(settings) as database, database.transaction(read_only=True) as tx:
-        found = what_served(tx, name, at)
+        served = what_served(tx, name, at)
     if as_json:
-        show_json(found)
-    elif found.release is None:
+        show_json(served)
+    elif served.release is None:
         click.echo(f"nothing served {name} at {moment(at, utc)}")
     else:
-        click.echo("\n".join(served_lines(found, utc)))
+        click.echo("\n".join(served_lines(served, utc)))
 
 
 @releases.command()
@@ -171,13 +173,15 @@ def verify(ctx: click.Context, release: str, as_json: bool) -> None:
     """Hash every file of RELEASE, and its base: is it exactly what was released?"""
     settings = load_settings(ctx.obj)
     with _held(settings, release) as (folders, full):
-        found = folders.verified(full)
+        description = folders.verified(full)
     if as_json:
-        base = found.base.id if found.base else None
-        show_json({"release": full, "verified": True, "files": len(found.files), "base": base})
+        base = description.base.id if description.base else None
+        show_json(
+            {"release": full, "verified": True, "files": len(description.files), "base": base}
+        )
         return
-    base = f" and base {found.base.id}" if found.base else ""
-    click.echo(f"{full} is exactly what was released: {len(found.files)} files{base}")
+    base = f" and base {description.base.id}" if description.base else ""
+    click.echo(f"{full} is exactly what was released: {len(description.files)} files{base}")
 
 
 @contextmanager
@@ -214,8 +218,8 @@ def restore(ctx: click.Context, release: str, by: str, why: str, wait: bool) -> 
     settings = load_settings(ctx.obj)
     with open_database(settings) as database:
         with database.transaction(read_only=True) as tx:
-            found = find_release(tx, settings.tasks, release)
-            task, release = found.task, found.release
+            record = find_release(tx, settings.tasks, release)
+            task, release = record.task, record.release
             running = tx.rollouts.active(task)
         open_release_folders(settings, database).verified(release)
         command = Command(

@@ -118,13 +118,13 @@ def status(ctx: click.Context, urls: bool, as_json: bool, wait: float | None) ->
         return
     if wait is not None:
         wait_healthy(settings, wait)
-    found = standing(settings)
+    state = standing(settings)
     if as_json:
-        show_json(found)
+        show_json(state)
     else:
-        show_table(PROCESS_COLUMNS, process_rows(found))
-        click.echo(status_text(found))
-    if found.supervisor is None:
+        show_table(PROCESS_COLUMNS, process_rows(state))
+        click.echo(status_text(state))
+    if state.supervisor is None:
         sys.exit(1)
 
 

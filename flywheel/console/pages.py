@@ -150,12 +150,12 @@ class Pages:
         with self.reading() as tx:
             queued = tx.desk.find(task, sample)
         shown = () if queued is None else images(queued.content)
-        found = next((image for image in shown if image.sha256 == digest), None)
-        if found is None:
+        image = next((image for image in shown if image.sha256 == digest), None)
+        if image is None:
             raise NotFound(f"sample {sample!r} of task {task!r} has no image {digest!r}")
         # Opened by itself, it is an image and nothing that could act.
         headers = {"Content-Security-Policy": "default-src 'none'; sandbox"}
-        return Response(self.image_bytes(found), media_type=found.media_type, headers=headers)
+        return Response(self.image_bytes(image), media_type=image.media_type, headers=headers)
 
     def rollout(
         self,
@@ -177,46 +177,48 @@ class Pages:
         self._task(task)
         moment, problem = _moment(at)
         with self.reading() as tx:
-            found = tx.releases.history(task)[::-1]
+            releases = tx.releases.history(task)[::-1]
             champion, rollouts = tx.rollouts.champion(task), tx.rollouts.history(task, ALL)
             served = served_at(tx, task, moment).release if moment else None
             frame = self._frame(tx, request, task, "releases")
-        statuses = {one.release: current_status(one.release, champion, rollouts) for one in found}
+        statuses = {
+            one.release: current_status(one.release, champion, rollouts) for one in releases
+        }
         return self._page(
             "releases.html",
             frame,
-            releases=found,
+            releases=releases,
             statuses=statuses,
             at=at,
             moment=moment,
             problem=problem,
             served=served,
-            floor=_floor([one.accuracy_low for one in found]),
+            floor=_floor([one.accuracy_low for one in releases]),
         )
 
     def release(self, request: Request, task: str, release: str) -> Response:
         """One release: its lineage, its metrics, its model card."""
         self._task(task)
         with self.reading() as tx:
-            found = lineage(tx, task, release)
-            history = read_history(tx, found.release)
+            family = lineage(tx, task, release)
+            history = read_history(tx, family.release)
             champion, rollouts = tx.rollouts.champion(task), tx.rollouts.history(task, ALL)
             frame = self._frame(tx, request, task, "releases")
         mine = [one for one in rollouts if one.challenger == release]
         # Outside of the transaction: what they were read of may have to be fetched.
-        mistakes = confusions(found.release, self.mistakes, self._texts)
+        mistakes = confusions(family.release, self.mistakes, self._texts)
         return self._page(
             "release.html",
             frame,
-            found=found,
-            one=found.release,
+            family=family,
+            one=family.release,
             status_of=current_status(release, champion, rollouts),
             rollouts=mine,
             history=history,
-            comparison=found.release.metrics.get("comparison"),
-            classes=found.release.metrics.get("classes", {}),
+            comparison=family.release.metrics.get("comparison"),
+            classes=family.release.metrics.get("classes", {}),
             confusions=mistakes,
-            confusion=heat(found.release.metrics.get("confusion", {})),
+            confusion=heat(family.release.metrics.get("confusion", {})),
             answers=self._task(task).answers,
             titles=self._task(task).label_titles,
             metric_names=_METRICS,
@@ -224,8 +226,8 @@ class Pages:
 
     def _texts(self, task: str, sample_ids: Sequence[str]) -> dict[str, str]:
         with self.reading() as tx:
-            found: dict[str, str] = tx.overview.texts(task, sample_ids)
-        return found
+            texts: dict[str, str] = tx.overview.texts(task, sample_ids)
+        return texts
 
     def login_form(self, next: str = "/") -> Response:
         """Ask for a key; without keys there is nothing to sign in to."""
@@ -268,10 +270,10 @@ class Pages:
         return self._page("login.html", {}, status=status, next=target, problem=problem)
 
     def _task(self, name: str) -> Any:
-        found = self.settings.tasks.get(name)
-        if found is None:
+        settings = self.settings.tasks.get(name)
+        if settings is None:
             raise NotFound(f"no task {name!r} (tasks: {', '.join(sorted(self.settings.tasks))})")
-        return found
+        return settings
 
     def _frame(
         self, tx: ConsoleTransaction, request: Request, task: str, here: str

@@ -39,10 +39,10 @@ class Confusion:
 def confusions(release: Release, mistakes: Mistakes, texts: Texts) -> list[Confusion]:
     """The commonest confusions of a release, with texts of a few samples each where they are known:
     those need the answers in its folder, and the samples in the database."""
-    found = _commonest(release.metrics.get("confusion", {}))
-    wrong = mistakes.of(release.release) if found else {}
+    mistaken = _commonest(release.metrics.get("confusion", {}))
+    wrong = mistakes.of(release.release) if mistaken else {}
     examples = {
-        pair: wrong.get(pair, ())[:_SAMPLES] for pair in ((o.label, o.answer) for o in found)
+        pair: wrong.get(pair, ())[:_SAMPLES] for pair in ((o.label, o.answer) for o in mistaken)
     }
     ids = [sample for some in examples.values() for sample in some]
     known = texts(release.task, ids) if ids else {}
@@ -54,12 +54,12 @@ def confusions(release: Release, mistakes: Mistakes, texts: Texts) -> list[Confu
             one.total,
             tuple(known[sample] for sample in examples[one.label, one.answer] if sample in known),
         )
-        for one in found
+        for one in mistaken
     ]
 
 
 def _commonest(table: Counts) -> list[Confusion]:
-    """Of equal counts the one of the rarer label first: there it weighs more."""
+    """The commonest first; of equal counts the one of the rarer label, where it weighs more."""
     wrong = [
         Confusion(label, answer, count, sum(row.values()))
         for label, row in table.items()
@@ -103,11 +103,11 @@ class Mistakes:
 
 
 def _mistaken(predictions: bytes) -> Table:
-    found: dict[tuple[str, str], list[str]] = {}
+    examples: dict[tuple[str, str], list[str]] = {}
     for one in msgspec.json.Decoder(HeldOutAnswer).decode_lines(predictions):
         if one.label != one.prediction:
-            found.setdefault((one.label, one.prediction), []).append(one.sample_id)
-    return found
+            examples.setdefault((one.label, one.prediction), []).append(one.sample_id)
+    return examples
 
 
 def heat(table: Counts) -> list[tuple[str, list[tuple[int, int, bool]]]]:

@@ -51,7 +51,7 @@ class Finding:
         return not (self.lost or self.doubled or self.problems)
 
     def as_json(self) -> dict[str, Any]:
-        """For programs: counts, with the first ids of what is wrong."""
+        """Counts for programs, with the first ids of what is wrong."""
         return {
             "uses": self.uses,
             "traffic_recorded": self.traffic_recorded,
@@ -73,7 +73,7 @@ class Finding:
         }
 
     def as_text(self) -> str:
-        """For people."""
+        """The same in words for people."""
         lines = [f"{name:10} {value}" for name, value in self.uses.items()]
         lines += [
             f"{row['group']:20} {row['events']} events in the log, {row['stored']} stored, "
@@ -131,7 +131,9 @@ def examine(settings: FlywheelSettings, expected: Sequence[str] = ()) -> Finding
         problems=(*problems, *missing, *finding.problems),
         advice=(*advice, *pruned),
         labels={
-            name: found for name, found in labels.items() if settings.tasks[name].of_kind.has_labels
+            name: counts
+            for name, counts in labels.items()
+            if settings.tasks[name].of_kind.has_labels
         },
     )
 
@@ -176,10 +178,10 @@ def _engine(settings: FlywheelSettings) -> str:
     if serving.vllm.urls:
         return f"vllm elsewhere ({', '.join(serving.vllm.urls)})"
     try:
-        found = find_installation(serving.vllm, os.environ)
+        installation = find_installation(serving.vllm, os.environ)
     except ConfigurationError as error:
         return f"vllm, which cannot start ({error})"
-    return f"vllm on {'a GPU' if found.gpu else 'the CPU'} by {found.python}"
+    return f"vllm on {'a GPU' if installation.gpu else 'the CPU'} by {installation.python}"
 
 
 def _compare(

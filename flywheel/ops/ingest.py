@@ -144,12 +144,12 @@ def _known(
     Earlier versions made it of the text as it was written: a sample that has such a one keeps it.
     """
     ids = [(_sample_id(task, row.text), _sample_id(task, text)) for text, row in last.items()]
-    found = _standing(settings, task, [one for both in ids for one in both])
+    labels = _standing(settings, task, [one for both in ids for one in both])
     rows = [
-        (written if written in found else same, row)
+        (written if written in labels else same, row)
         for (written, same), row in zip(ids, last.values(), strict=True)
     ]
-    return rows, {name: found[name] for name, _ in rows if name in found}
+    return rows, {name: labels[name] for name, _ in rows if name in labels}
 
 
 def _standing(

@@ -61,30 +61,30 @@ def next_steps(
     """The most pressing first. ``command`` writes a `flywheel` command as a person can type it,
     with the task where it has to be named."""
     given = facts.labels.given
-    found = []
+    steps = []
     unanswered = facts.answers is not None and not facts.answers.ready
     if facts.champion is not None and unanswered and facts.servers_expected:
-        found.append(
+        steps.append(
             f"requests are not answered: start the model servers if they are down; if "
             f"{facts.champion} is damaged or gone, put its folder back, or restore a former "
             f"champion: {command('releases list')}"
         )
     if facts.note:
-        found.append(facts.note)
+        steps.append(facts.note)
     if (base := facts.base_problem) is not None:
-        found.append(f"no turn can be made, {base.problem}: {base.hint}")
+        steps.append(f"no turn can be made, {base.problem}: {base.hint}")
     if not facts.labels.holdout and not facts.note:
-        found.append(f"no holdout yet: {command('ingest holdout.jsonl --split holdout')}")
+        steps.append(f"no holdout yet: {command('ingest holdout.jsonl --split holdout')}")
     if not given:
-        found.append(f"no labelled samples to train on yet: {command('ingest seed.jsonl')}")
-    found += _turn(facts, retraining, given, now, command)
+        steps.append(f"no labelled samples to train on yet: {command('ingest seed.jsonl')}")
+    steps += _turn(facts, retraining, given, now, command)
     if facts.rollout is not None:
-        found.append(f"rollout at {percent(facts.rollout.share)}: {command('rollout show')}")
+        steps.append(f"rollout at {percent(facts.rollout.share)}: {command('rollout show')}")
         if facts.waiting:
-            found.append(f"{facts.waiting[-1]} waits: its rollout begins when none is running")
+            steps.append(f"{facts.waiting[-1]} waits: its rollout begins when none is running")
     if facts.queue.open:
-        found.append(f"{facts.queue.open} samples wait for an expert: {review_url}")
-    return found
+        steps.append(f"{facts.queue.open} samples wait for an expert: {review_url}")
+    return steps
 
 
 def _turn(
@@ -107,14 +107,14 @@ def _turn(
         return [f"the last turn came to no release: more labels, then {again}"]
     if not given or not retraining.enabled or facts.rollout is not None:
         return []
-    found = []
+    steps = []
     if failed is not None:
-        found.append(
+        steps.append(
             f"the last turn came to {failed.error}; more labels may help, or more held-out "
             f"samples: {command('ingest holdout.jsonl --split holdout')}"
         )
     return [
-        *found,
+        *steps,
         f"the next turn begins at {retraining.min_new_labels} new labels ({facts.new.given} so "
         f"far), or by {again}",
     ]

@@ -47,21 +47,21 @@ def advice(name: str, task: TaskSettings, coverage: Coverage, holdout: int) -> l
     """What is thin in a task's labelled samples; nothing of it stops a process."""
     if task.of_kind.note:
         return [f"{name}: {task.of_kind.note}"]
-    found = [_holdout_advice(name, task.gate, holdout)]
+    lines = [_holdout_advice(name, task.gate, holdout)]
     train = sum(samples.train for samples in coverage.values())
     if not train:
-        found.append(f"{name}: no labelled samples to train on yet")
+        lines.append(f"{name}: no labelled samples to train on yet")
     else:
         few = [name for name in task.labels if coverage[name].train < FEW_TO_TRAIN_ON]
-        found.append(
+        lines.append(
             _named(f"{name}: fewer than {FEW_TO_TRAIN_ON} labelled samples to train on of", few)
         )
     if holdout:
         unseen = [name for name in task.labels if not coverage[name].holdout]
-        found.append(_named(f"{name}: the gate sees nothing, for no held-out sample, of", unseen))
+        lines.append(_named(f"{name}: the gate sees nothing, for no held-out sample, of", unseen))
     foreign = [value for value in coverage if not task.kept_answers.knows(value)]
-    found.append(_named(f"{name}: samples have labels that are not in tasks.{name}:", foreign))
-    return [line for line in found if line]
+    lines.append(_named(f"{name}: samples have labels that are not in tasks.{name}:", foreign))
+    return [line for line in lines if line]
 
 
 def _holdout_advice(name: str, gate: GateSettings, holdout: int) -> str:

@@ -112,16 +112,16 @@ def flywheel_toml(
         raise ConfigurationError(
             f"tasks.{task}", "a task's name is lower-case letters, digits, - and _"
         )
-    told: dict[str, object] = {path: default_of(path) for path in (*SHORT.values(), *_ALSO_SET)}
-    told |= {"title": title or task, "training.base_model": base_model}
-    told["compression.variants"] = list(USUAL_VARIANTS[model])
+    keys: dict[str, object] = {path: default_of(path) for path in (*SHORT.values(), *_ALSO_SET)}
+    keys |= {"title": title or task, "training.base_model": base_model}
+    keys["compression.variants"] = list(USUAL_VARIANTS[model])
     if model == "llm":
-        told |= {"model": model, "serving.engine": "vllm"}
+        keys |= {"model": model, "serving.engine": "vllm"}
     of_kind = kind_of(kind)
-    told |= of_kind.keys(labels, label_titles or {})
-    told |= {full_path(key): value for key, value in (values or {}).items()}
+    keys |= of_kind.keys(labels, label_titles or {})
+    keys |= {full_path(key): value for key, value in (values or {}).items()}
     ignored = {*ignored_keys(model, of_kind), *of_kind.without_keys, *_FOREIGN_STEPS[model]}
-    return "\n".join(_File(task, told, ignored).lines()) + "\n"
+    return "\n".join(_File(task, keys, ignored).lines()) + "\n"
 
 
 def full_path(key: str) -> str:
@@ -161,24 +161,24 @@ def _place(path: str) -> tuple[str, str]:
 
 
 class _File:
-    """One file in the making. ``told`` are the keys that are set, ``ignored`` those left out."""
+    """One file in the making. ``keys`` are those that are set, ``ignored`` those left out."""
 
-    def __init__(self, task: str, told: Mapping[str, object], ignored: set[str]) -> None:
+    def __init__(self, task: str, keys: Mapping[str, object], ignored: set[str]) -> None:
         self._task = task
         self._ignored = ignored
-        self._told: dict[str, dict[str, object]] = {}
-        for path, value in told.items():
+        self._keys: dict[str, dict[str, object]] = {}
+        for path, value in keys.items():
             table, name = _place(path)
-            self._told.setdefault(table, {})[name] = value
+            self._keys.setdefault(table, {})[name] = value
 
     def lines(self) -> list[str]:
         """All of it."""
         return [_HEAD, *self._table(FlywheelSettings, "", "")]
 
     def _table(self, kind: type[Settings], path: str, header: str) -> list[str]:
-        """A table and those below it. ``path`` is how its keys are told, ``header`` where they
+        """A table and those below it. ``path`` is how its keys are named, ``header`` where they
         stand in the file."""
-        told = dict(self._told.get(path or kind.__name__, {}))
+        given = dict(self._keys.get(path or kind.__name__, {}))
         lines: list[str] = ["", f"# {_about(kind)}", f"[{header}]"] if header else []
         examples: list[str] = []
         below: list[str] = []
@@ -189,17 +189,17 @@ class _File:
             if name == "tasks":
                 below += self._table(TaskSettings, "", f"tasks.{self._task}")
             elif table is None:
-                lines += _key(where, field, *([told.pop(name)] if name in told else []))
+                lines += _key(where, field, *([given.pop(name)] if name in given else []))
             elif not get_origin(field.annotation):
                 below += self._table(table, where, _join(header, name))
-            elif not any(key.partition(".")[0] == name for key in told):
+            elif not any(key.partition(".")[0] == name for key in given):
                 listed = get_origin(field.annotation) is tuple
                 head = _join(header, name)
                 examples += self._example(
                     table, where, f"[[{head}]]" if listed else f"[{head}.small]"
                 )
         # What is left are recipes and rules, and mistakes, which the settings refuse better.
-        lines += [f"{name} = {toml_value(value)}" for name, value in told.items()]
+        lines += [f"{name} = {toml_value(value)}" for name, value in given.items()]
         # Below an example, once that is uncommented, a key would belong to it.
         return [*lines, *examples, *below]
 
@@ -223,14 +223,14 @@ _FOREIGN_STEPS: Mapping[str, set[str]] = {
 }
 
 
-def _key(where: str, field: FieldInfo, *told: object) -> list[str]:
-    """The lines of one key: set to what is told, or commented at its default."""
+def _key(where: str, field: FieldInfo, *value: object) -> list[str]:
+    """The lines of one key: set to ``value``, or commented at its default."""
     name = where.rpartition(".")[2]
     about = _description(where, field)
     if _is_secret(field):
         return _commented(f"# {name}: {about}")
-    if told:
-        return _line(f"{name} = {toml_value(told[0])}", about)
+    if value:
+        return _line(f"{name} = {toml_value(value[0])}", about)
     default = field.get_default(call_default_factory=True)
     if where in _EXAMPLES:
         default = _EXAMPLES[where]
