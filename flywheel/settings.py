@@ -129,20 +129,20 @@ class FlywheelSettings(Settings):
 
     def _listeners(self) -> list[tuple[str, str, int]]:
         """(key, host, port) of everything that `flywheel up` starts."""
-        found: list[tuple[str, str, int]] = []
+        ports: list[tuple[str, str, int]] = []
         kafka, monitoring = self.kafka, self.monitoring
         if kafka.local:
             beside = "kafka.local_port, whose controller takes the next port"
-            found.append(("kafka.local_port", "127.0.0.1", kafka.local_port))
-            found.append((beside, "127.0.0.1", kafka.local_port + 1))
+            ports.append(("kafka.local_port", "127.0.0.1", kafka.local_port))
+            ports.append((beside, "127.0.0.1", kafka.local_port + 1))
         if not self.serving.urls:
-            found += [("serving.ports", self.serving.host, port) for port in self.serving.ports]
-        found.append(("gateway.port", self.gateway.host, self.gateway.port))
-        found.append(("console.port", self.console.host, self.console.port))
+            ports += [("serving.ports", self.serving.host, port) for port in self.serving.ports]
+        ports.append(("gateway.port", self.gateway.host, self.gateway.port))
+        ports.append(("console.port", self.console.host, self.console.port))
         for name in ("worker_port", "trainer_port", "controller_port"):
             port: int = getattr(monitoring, name)
-            found.append((f"monitoring.{name}", monitoring.host, port))
-        return found
+            ports.append((f"monitoring.{name}", monitoring.host, port))
+        return ports
 
     @property
     def layout(self) -> Layout:
@@ -294,8 +294,8 @@ def _with_next_line(value: object, key: str = "") -> str | None:
     else:
         parts = [(key, part) for part in value] if isinstance(value, list) else []
         names = []
-    found = (*names, *(_with_next_line(part, where) for where, part in parts))
-    return next((one for one in found if one is not None), None)
+    problems = (*names, *(_with_next_line(part, where) for where, part in parts))
+    return next((one for one in problems if one is not None), None)
 
 
 def _by_variable(refused: ConfigurationError) -> ConfigurationError:
@@ -308,8 +308,8 @@ def _by_variable(refused: ConfigurationError) -> ConfigurationError:
 
 def _table(raw: Mapping[str, Any], key: str) -> dict[str, Any]:
     """A table of the file, empty where something else stands: that is refused with its key."""
-    found = raw.get(key)
-    return found if isinstance(found, dict) else {}
+    table = raw.get(key)
+    return table if isinstance(table, dict) else {}
 
 
 def _told(text: str, key: str) -> object:

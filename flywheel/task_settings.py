@@ -105,23 +105,23 @@ class TaskSettings(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_model(cls, told: Any) -> Any:
-        kind = KINDS.get(str(told.get("kind", USUAL))) if isinstance(told, dict) else None
+    def _without_model(cls, table: Any) -> Any:
+        kind = KINDS.get(str(table.get("kind", USUAL))) if isinstance(table, dict) else None
         if kind is None or kind.models:
-            return told
-        if named := sorted(MODEL_KEYS & told.keys()):
+            return table
+        if named := sorted(MODEL_KEYS & table.keys()):
             raise Contradiction(
                 named[0], f"it has no meaning where kind is {kind.name}: {kind.note}"
             )
-        return {**told, "training": {"base_model": ""}}
+        return {**table, "training": {"base_model": ""}}
 
     @model_validator(mode="before")
     @classmethod
-    def _usual_variants(cls, told: Any) -> Any:
-        compression = told.get("compression", {}) if isinstance(told, dict) else None
-        if not isinstance(compression, dict) or told.get("model") != "llm":
-            return told
-        return {**told, "compression": {"variants": USUAL_VARIANTS["llm"], **compression}}
+    def _usual_variants(cls, table: Any) -> Any:
+        compression = table.get("compression", {}) if isinstance(table, dict) else None
+        if not isinstance(compression, dict) or table.get("model") != "llm":
+            return table
+        return {**table, "compression": {"variants": USUAL_VARIANTS["llm"], **compression}}
 
     @model_validator(mode="after")
     def _answers(self) -> Self:
@@ -142,8 +142,8 @@ class TaskSettings(Settings):
                 )
         both = [label for label in self.retired_labels if label in self.labels]
         if both or (self.retired_labels and not self.of_kind.has_labels):
-            found = f"it names {both}, which labels does too" if both else "there are no labels"
-            raise Contradiction("retired_labels", found)
+            problem = f"it names {both}, which labels does too" if both else "there are no labels"
+            raise Contradiction("retired_labels", problem)
         unknown = set(self.label_titles) - set(self.labels)
         if unknown:
             raise Contradiction("label_titles", f"it names {sorted(unknown)}, which are no labels")
@@ -155,10 +155,10 @@ class TaskSettings(Settings):
     def _of_model(self) -> Self:
         for key, reason in ignored_keys(self.model, self.of_kind).items():
             table, _, name = key.partition(".")
-            told = getattr(self, table)
-            names = [name] if name else list(told.model_fields_set)
+            values = getattr(self, table)
+            names = [name] if name else list(values.model_fields_set)
             for name in names:
-                if name in told.model_fields_set:
+                if name in values.model_fields_set:
                     raise Contradiction(f"{table}.{name}", reason)
         if problem := self.compression.misfit(self.model):
             raise Contradiction("compression.variants", problem)
@@ -172,10 +172,10 @@ def ignored_keys(model: ModelKind, kind: Kind) -> dict[str, str]:
             "lora": 'an encoder has no adapter: it is for model = "llm"',
             "prompt": 'an encoder is not asked in words: it is for model = "llm"',
         }
-    found = {
+    ignored = {
         f"training.{name}": "a language model is trained by [tasks.NAME.lora]: set it there"
         if name in LoraSettings.model_fields
         else "it is for encoders: a language model's training does not know it"
         for name in ENCODER_ONLY
     }
-    return found | dict(kind.ignored.get(model, {}))
+    return ignored | dict(kind.ignored.get(model, {}))

@@ -264,7 +264,7 @@ class _Loop:
             pause = min(_LONGEST_PAUSE, pause * 2)
 
     def _decide(self, messages: Sequence[Any], suspicious: bool) -> list[Record]:
-        """In the agent's thread: bytes in, the records to send out."""
+        """Turn bytes into the records to send, in the agent's thread."""
         events: list[Event] = []
         origin: dict[int, Any] = {}
         rejected: list[tuple[Any, EventError, str]] = []

@@ -117,12 +117,12 @@ def _logs(
                     for of_group in committed
                 )
             ]
-            found = _records(consumer, {place: logs[place] for place in open_places}, patience)
+            tails = _records(consumer, {place: logs[place] for place in open_places}, patience)
         finally:
             consumer.close()
     except (KafkaError, OSError) as error:
         raise BrokerError(f"Kafka at {kafka.servers} does not answer: {error}") from error
-    logs |= {place: logs[place]._replace(records=records) for place, records in found.items()}
+    logs |= {place: logs[place]._replace(records=records) for place, records in tails.items()}
     return {(place.topic, place.partition): log for place, log in logs.items()}
 
 
@@ -146,7 +146,7 @@ def _records(
             reading.remove(place)
             consumer.pause(place)
     return {
-        place: tuple(offset for offset in found if offset < logs[place].end)
-        for place, found in offsets.items()
+        place: tuple(offset for offset in numbers if offset < logs[place].end)
+        for place, numbers in offsets.items()
         if place not in reading
     }

@@ -141,17 +141,17 @@ class _Entry(NamedTuple):
 
 
 def _identities(kafka: KafkaSettings, topic: str) -> list[_Entry]:
-    found: list[_Entry] = []
+    entries: list[_Entry] = []
     for record in read_topic(kafka, topic):
         place = (record.topic, record.partition, record.offset)
         try:
             event = decode(record.value, dict(record.headers))
         except EventError:
-            found.append(_Entry(place, event_id_in(record.value), False))
+            entries.append(_Entry(place, event_id_in(record.value), False))
         else:
             asked = (event.task, event.sample_id) if isinstance(event, ReviewRequested) else None
-            found.append(_Entry(place, event.event_id, True, asked))
-    return found
+            entries.append(_Entry(place, event.event_id, True, asked))
+    return entries
 
 
 def _compare(

@@ -23,7 +23,7 @@ import structlog
 from flywheel.compression.config import Quantisation, Recipe
 from flywheel.compression.llm_quantize import copy_tokenizer, method_of, quantise_model
 from flywheel.compression.variants import VariantReport
-from flywheel.contracts.base_folder import MADE_FILE, Made, put_base
+from flywheel.contracts.base_folder import MADE_FILE, BaseOrigin, put_base
 from flywheel.contracts.chat import Chat
 from flywheel.contracts.dataset_folder import DatasetLine, read_part
 from flywheel.contracts.model_folder import (
@@ -144,8 +144,8 @@ class _Variant:
                 copy_tokenizer(source, self.folder)
             else:
                 lines = read_part(self.dataset, "train")
-                told = calibration_chats(source, lines, self.described.prompt)
-                quantise_model(source, self.folder, self.quantise, told)
+                chats = calibration_chats(source, lines, self.described.prompt)
+                quantise_model(source, self.folder, self.quantise, chats)
         return msgspec.structs.replace(self.described, base=None, steps=steps)
 
 
@@ -183,7 +183,7 @@ def quantised_base(base: BaseReference, quantise: Quantisation, bases: Path) -> 
     """``base`` quantised, made once and kept under ``bases``."""
     if quantise == "none":
         return base
-    wanted = Made(base.id, quantise)
+    wanted = BaseOrigin(base.id, quantise)
     for file in sorted(bases.glob(f"*/{MADE_FILE}")):
         if _made(file) == wanted:
             return read_base(file.parent).reference
@@ -242,12 +242,12 @@ def written_texts(model: Path) -> list[list[int]]:
 
 
 def _refuse_encoder_steps(name: str, recipe: Recipe) -> None:
-    told = {
+    wanted = {
         "distil_to": bool(recipe.distil_to),
         "prune_heads": recipe.prune_heads > 0,
         "prune_ffn": recipe.prune_ffn > 0,
     }
-    steps = [step for step, is_told in told.items() if is_told]
+    steps = [step for step, is_wanted in wanted.items() if is_wanted]
     if steps:
         raise ConfigurationError(
             "compression.variants",
@@ -256,8 +256,8 @@ def _refuse_encoder_steps(name: str, recipe: Recipe) -> None:
         )
 
 
-def _made(file: Path) -> Made | None:
+def _made(file: Path) -> BaseOrigin | None:
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Made)
+        return msgspec.json.decode(file.read_bytes(), type=BaseOrigin)
     except (OSError, msgspec.MsgspecError):
         return None

@@ -32,7 +32,7 @@ _INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
 _OLDER_TOKENIZERS = ("tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json")
 
 
-class Made(msgspec.Struct, frozen=True):
+class BaseOrigin(msgspec.Struct, frozen=True):
     """made.json: the id of the base that was quantised, and how."""
 
     source: str
@@ -43,7 +43,7 @@ def trained_on(bases: Path, base: str) -> str:
     """The base that an adapter on ``base`` was trained on: what ``base`` was quantised from, or
     itself."""
     try:
-        made = msgspec.json.decode((bases / base / MADE_FILE).read_bytes(), type=Made)
+        made = msgspec.json.decode((bases / base / MADE_FILE).read_bytes(), type=BaseOrigin)
     except (OSError, msgspec.MsgspecError):
         return base
     return made.source
@@ -59,8 +59,8 @@ def base_file_names(folder: Path) -> tuple[str, ...]:
         raise ArtefactError(f"{folder} holds no model: it has no {CONFIG_FILE}")
     if not weights:
         pickles = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))
-        told = f"only {pickles[0]}, which can run code when it is read; " if pickles else ""
-        raise ArtefactError(f"{folder} has no weights in safetensors: {told}convert them first")
+        pickled = f"only {pickles[0]}, which can run code when it is read; " if pickles else ""
+        raise ArtefactError(f"{folder} has no weights in safetensors: {pickled}convert them first")
     if len(weights) > 1 and not (folder / _INDEX_FILE).is_file():
         raise ArtefactError(f"{folder} has weights in {len(weights)} files, but no {_INDEX_FILE}")
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):

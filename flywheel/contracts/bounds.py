@@ -130,8 +130,8 @@ _BY_KIND: dict[str, Check] = {
 def _checks(struct: type[msgspec.Struct]) -> tuple[tuple[str, Check], ...]:
     """The fields of a struct type that need a check, and which."""
     hints = get_type_hints(struct, include_extras=True)
-    found = ((name, _check_of(hints[name])) for name in struct.__struct_fields__)
-    return tuple((name, check) for name, check in found if check is not None)
+    checks = ((name, _check_of(hints[name])) for name in struct.__struct_fields__)
+    return tuple((name, check) for name, check in checks if check is not None)
 
 
 def _check_of(hint: Any) -> Check | None:

@@ -50,7 +50,7 @@ class Chat:
 
     @classmethod
     def of_folder(cls, model: Path, prompt: Prompt) -> Chat:
-        """With the tokenizer of a model's folder. Raises ArtefactError when it cannot be read."""
+        """A chat by a model folder's tokenizer. Raises ArtefactError when that is unreadable."""
         from transformers import AutoTokenizer
 
         try:
@@ -111,9 +111,9 @@ class Chat:
         tokens: dict[str, int] = {}
         for label in labels:
             letter = self._prompt.answers.get(label, "")
-            found = {tuple(self._after(chat, letter)) for chat in chats} if letter else {()}
-            ids = found.pop()
-            if found or len(ids) != 1 or ids[0] in tokens.values():
+            continuations = {tuple(self._after(chat, letter)) for chat in chats} if letter else {()}
+            ids = continuations.pop()
+            if continuations or len(ids) != 1 or ids[0] in tokens.values():
                 raise ConfigurationError(
                     "prompt.answers",
                     f"{label!r} is answered with {letter!r}, not one token of its own after the "

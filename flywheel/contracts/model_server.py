@@ -158,12 +158,12 @@ def _read_classified(content: bytes, seconds: float) -> Prediction:
     if not answer.data:
         raise ValueError("there is no data in it")
     first = answer.data[0]
-    found = dict(zip(first.labels, first.probs, strict=True))
-    if not found:
+    scores = dict(zip(first.labels, first.probs, strict=True))
+    if not scores:
         raise ValueError("it is without a label")
-    label = max(found, key=found.__getitem__)
+    label = max(scores, key=scores.__getitem__)
     tokens = answer.usage.prompt_tokens if answer.usage else 0
-    return Prediction(label, found, found[label], tokens, 0, seconds, tokens_cut=first.tokens_cut)
+    return Prediction(label, scores, scores[label], tokens, 0, seconds, tokens_cut=first.tokens_cut)
 
 
 def _generate_body(release: str, text: str) -> bytes:

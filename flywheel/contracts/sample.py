@@ -124,8 +124,8 @@ def images(content: Content) -> tuple[ImagePart, ...]:
     """The images of an input, each once, in order."""
     if isinstance(content, str):
         return ()
-    found = (part for message in content for part in message.parts if isinstance(part, ImagePart))
-    return tuple(dict.fromkeys(found))
+    shown = (part for message in content for part in message.parts if isinstance(part, ImagePart))
+    return tuple(dict.fromkeys(shown))
 
 
 def shows_nothing(content: Content) -> bool:

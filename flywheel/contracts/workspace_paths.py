@@ -46,5 +46,5 @@ def _escaped(workspace: Path) -> str:
 
 
 def _table(raw: Mapping[str, Any], key: str) -> dict[str, Any]:
-    found = raw.get(key)
-    return found if isinstance(found, dict) else {}
+    table = raw.get(key)
+    return table if isinstance(table, dict) else {}

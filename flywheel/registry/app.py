@@ -89,8 +89,8 @@ def router(
         """What differs from release ``a`` to release ``b``."""
         check(task)
         with transactions() as tx:
-            found = [lineage(tx, task, release).release for release in (a, b)]
-        one, two = (read_files(release, hold) for release in found)
+            releases = [lineage(tx, task, release).release for release in (a, b)]
+        one, two = (read_files(release, hold) for release in releases)
         return json_answer(diff(one, two))
 
     @routes.get("/{task}/{release}", responses=known | answers(ReleaseView, "The release."))
@@ -98,14 +98,14 @@ def router(
         """One release with its dataset version, its ancestors and its history."""
         check(task)
         with transactions() as tx:
-            found = lineage(tx, task, release)
-            history = read_history(tx, found.release)
+            family = lineage(tx, task, release)
+            history = read_history(tx, family.release)
         return json_answer(
             ReleaseView(
-                release=found.release,
-                dataset=found.dataset,
-                ancestors=found.ancestors,
-                descendants=found.descendants,
+                release=family.release,
+                dataset=family.dataset,
+                ancestors=family.ancestors,
+                descendants=family.descendants,
                 history=history,
             )
         )

@@ -160,11 +160,11 @@ def _labels(one: Manifest | None, two: Manifest | None) -> dict[str, dict[str, P
     if one is None or two is None:
         return {}
     parts = sorted({*one.label_counts, *two.label_counts})
-    found = {
+    counted = {
         part: _differences(one.label_counts.get(part, {}), two.label_counts.get(part, {}), 0)
         for part in parts
     }
-    return {part: counts for part, counts in found.items() if counts}
+    return {part: counts for part, counts in counted.items() if counts}
 
 
 def _differences(

@@ -126,20 +126,20 @@ def _making(metrics: Mapping[str, Any]) -> str:
 
 def _comparison(metrics: Mapping[str, Any]) -> list[str]:
     """Every variant that was made beside the model as it was trained, and which was taken."""
-    found = metrics.get("comparison")
-    if not found:
+    comparison = metrics.get("comparison")
+    if not comparison:
         return []
-    rows = [_variant(row, chosen=row["name"] == found["chosen"]) for row in found["rows"]]
+    rows = [_variant(row, chosen=row["name"] == comparison["chosen"]) for row in comparison["rows"]]
     head = (
         *("Variant", "Size", "Accuracy", "Difference", "p50 / p95", "Answers/s", "Compute/answer"),
         *("Memory", "Verdict"),
     )
     return [
-        f"## Variants compared\n\nServed by the {found['engine']} engine on the machine that made "
-        f"this release, all on the same held-out samples. `{found['chosen']}` was taken: "
-        f"{found['reason']}. A loss of {percentage(found['margin'])}% is allowed; differences are "
-        f"to `{found['reference']}`, the model as it was trained, with {_intervals(found)}.\n\n"
-        + _table(head, rows)
+        f"## Variants compared\n\nServed by the {comparison['engine']} engine on the machine that "
+        f"made this release, all on the same held-out samples. `{comparison['chosen']}` was taken: "
+        f"{comparison['reason']}. A loss of {percentage(comparison['margin'])}% is allowed; "
+        f"differences are to `{comparison['reference']}`, the model as it was trained, with "
+        f"{_intervals(comparison)}.\n\n" + _table(head, rows)
     ]
 
 

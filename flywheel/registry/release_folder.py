@@ -114,9 +114,9 @@ def verify(path: Path, bases: Path | None = None) -> ModelDescription:
     parts = record.recipe.get(PARTS)
     if not isinstance(parts, dict):
         raise ArtefactError(f"{path / RECORD_FILE} does not say what its id was made of")
-    found = release_id(record.task, id_parts(description, record.dataset_version, parts))
-    if found != path.name:
-        raise ArtefactError(f"{path} holds what would be release {found}: it was changed")
+    release = release_id(record.task, id_parts(description, record.dataset_version, parts))
+    if release != path.name:
+        raise ArtefactError(f"{path} holds what would be release {release}: it was changed")
     if description.base is not None and bases is not None:
         read_base(bases / description.base.id)
     return description

@@ -124,8 +124,8 @@ class ReleaseFolders:
 
     def here(self) -> list[str]:
         """The ids of releases that lie on this machine."""
-        found = sorted(self._layout.releases.glob("[!.]*"))
-        return [folder.name for folder in found if folder.is_dir()]
+        folders = sorted(self._layout.releases.glob("[!.]*"))
+        return [folder.name for folder in folders if folder.is_dir()]
 
     def _folder(self, release: str) -> Path:
         return release_folder(self._layout.state, release)

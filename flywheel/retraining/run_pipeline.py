@@ -141,8 +141,8 @@ def _stage(turn: Turn, stage: str, pipeline: Pipeline, transactions: Transaction
 
 
 def _made_before(known: Release, turn: Turn) -> str:
-    """That a turn made what an earlier one did, which begins no rollout; empty where it was this
-    turn, before it was interrupted."""
+    """Words on a turn that made what an earlier one did, which begins no rollout; empty where it
+    was this turn, before it was interrupted."""
     by = known.recipe.get("imported", {}).get("request") or known.recipe.get("turn")
     if by == turn.turn_id:
         return ""

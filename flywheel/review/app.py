@@ -35,15 +35,15 @@ Annotator = Annotated[
 LONGEST_SECONDS = 86_400
 
 
-def _measured(told: object) -> float:
+def _measured(seconds: object) -> float:
     """Seconds as a client measured them, 0 where they can't be: a clock that was set back or a page
     left open over the weekend is no reason to refuse an answer."""
     if (
-        isinstance(told, int | float)
-        and not isinstance(told, bool)
-        and 0 <= told <= LONGEST_SECONDS
+        isinstance(seconds, int | float)
+        and not isinstance(seconds, bool)
+        and 0 <= seconds <= LONGEST_SECONDS
     ):
-        return float(told)
+        return float(seconds)
     return 0.0
 
 
@@ -230,8 +230,8 @@ class _Desk:
         _answers.labels(task, "repeated" if submitted.repeated else outcome).inc()
 
     def _task(self, task: str) -> tuple[Answers, ReviewSettings]:
-        found = self.tasks.get(task)
-        if found is None:
+        settings = self.tasks.get(task)
+        if settings is None:
             known = ", ".join(sorted(self.tasks)) or "none"
             raise NotFound(f"no task {task!r} (tasks: {known})")
-        return found
+        return settings

@@ -83,10 +83,10 @@ def router(
     def show_one(task: str, rollout_id: str) -> Response:
         settings = settings_of(task)
         with reading() as tx:
-            found = tx.rollouts.find(rollout_id)
-            if found is None or found.task != task:
+            rollout = tx.rollouts.find(rollout_id)
+            if rollout is None or rollout.task != task:
                 raise NotFound(f"no rollout {rollout_id!r} of task {task!r}")
-            return json_answer(rollout_view(tx, found, settings, clock()))
+            return json_answer(rollout_view(tx, rollout, settings, clock()))
 
     @api.post(
         "/{task}/commands",
@@ -114,10 +114,10 @@ def router(
     def outcome(task: str, command_id: str) -> Response:
         settings_of(task)
         with reading() as tx:
-            found = tx.commands.asked(command_id)
-        if found is None or found.command.task != task:
+            asked = tx.commands.asked(command_id)
+        if asked is None or asked.command.task != task:
             raise NotFound(f"no command {command_id!r} of task {task!r}")
-        return json_answer(found)
+        return json_answer(asked)
 
     return api
 

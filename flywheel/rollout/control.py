@@ -40,7 +40,7 @@ _share = Gauge("flywheel_rollout_challenger_share", "Live share of the challenge
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class LastLook:
     """What a tick found out of a rollout; ``servers`` None while they were not asked."""
 
     rollout_id: str
@@ -48,7 +48,7 @@ class Known:
     servers: Servers | None = None
 
 
-Latest = dict[str, Known]  # by task, of the tick before
+Latest = dict[str, LastLook]  # by task, of the tick before
 
 
 def on_release_registered(transactions: Transactions, event: ReleaseRegistered) -> None:
@@ -59,7 +59,7 @@ def on_release_registered(transactions: Transactions, event: ReleaseRegistered) 
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Look:
     """What a tick read: the running rollout with its evidence, and whether there is more to do.
 
     ``fresh``: the evidence was collected now, not by the tick before, whose ``servers`` those are.
@@ -92,17 +92,17 @@ def tick(
     latest = {} if latest is None else latest
     with reading() as tx:
         seen = _look(tx, task, latest)
-    found = seen.servers
-    if seen.rollout is not None and found is None:
+    readiness = seen.servers
+    if seen.rollout is not None and readiness is None:
         # Asked outside of any transaction: a server that hangs must not hold the database's lock.
-        found = _asked(servers, seen.rollout)
-        latest[task] = Known(seen.rollout.rollout_id, seen.facts, found)
+        readiness = _asked(servers, seen.rollout)
+        latest[task] = LastLook(seen.rollout.rollout_id, seen.facts, readiness)
     try:
         event = None
         if seen.commands or (seen.rollout is None and seen.waiting):
-            event = _commands_or_start(transactions, task, settings, seen, found, now)
-        if event is None and seen.rollout is not None and found is not None and seen.fresh:
-            event = _evaluate(transactions, seen.rollout, seen.facts, settings, found, now)
+            event = _commands_or_start(transactions, task, settings, seen, readiness, now)
+        if event is None and seen.rollout is not None and readiness is not None and seen.fresh:
+            event = _evaluate(transactions, seen.rollout, seen.facts, settings, readiness, now)
     except Conflict as error:
         _log.info("forestalled; the next tick decides anew", task=task, by=str(error))
         return None
@@ -113,7 +113,7 @@ def tick(
     return event
 
 
-def _look(tx: RolloutTransaction, task: str, latest: Latest) -> Seen:
+def _look(tx: RolloutTransaction, task: str, latest: Latest) -> Look:
     rollout = tx.rollouts.active(task)
     commands = bool(tx.commands.pending(task))
     known = latest.pop(task, None)
@@ -122,8 +122,8 @@ def _look(tx: RolloutTransaction, task: str, latest: Latest) -> Seen:
     )
     if fresh or known is None:
         facts = gather(tx.evidence, rollout) if rollout is not None else Facts()
-        known = Known("", facts)
-    return Seen(
+        known = LastLook("", facts)
+    return Look(
         rollout=rollout,
         facts=known.facts,
         servers=known.servers,
@@ -177,7 +177,7 @@ def _commands_or_start(
     transactions: Transactions,
     task: str,
     settings: RolloutSettings,
-    seen: Seen,
+    seen: Look,
     servers: Servers | None,
     now: datetime,
 ) -> RolloutChanged | None:

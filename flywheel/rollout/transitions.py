@@ -58,12 +58,12 @@ def begin(
 def past_the_gate(tx: RolloutTransaction, release: str) -> str:
     """Who put a release past its gate when it was registered, and why; empty where it passed, or
     where the registry does not know it."""
-    found = tx.releases.get(release)
-    if found is None or found.gate_passed or found.override is None:
+    registered = tx.releases.get(release)
+    if registered is None or registered.gate_passed or registered.override is None:
         return ""
     return (
-        f"put past the gate by {found.override.by}: {found.override.why} "
-        f"(the gate: {found.gate_reason})"
+        f"put past the gate by {registered.override.by}: {registered.override.why} "
+        f"(the gate: {registered.gate_reason})"
     )
 
 
@@ -84,8 +84,8 @@ def apply(
     by = CONTROLLER
     if after.state == "promoted" and not after.steps:
         by = tx.rollouts.transitions(after.rollout_id)[0].decided_by
-    found = findings(rollout, facts, decision.assessment, settings)
-    return record(tx, after, settings, now, by, found.kept())
+    decided = findings(rollout, facts, decision.assessment, settings)
+    return record(tx, after, settings, now, by, decided.kept())
 
 
 def moved(rollout: Rollout, state: str, reason: str, now: datetime) -> Rollout:

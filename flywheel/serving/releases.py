@@ -179,10 +179,10 @@ class ReleaseSet:
     def statuses(self) -> list[ReleaseStatus]:
         """Every release that is here or should be, by id."""
         with self._lock:
-            found = {release: held.status for release, held in self._held.items()}
+            statuses = {release: held.status for release, held in self._held.items()}
             for release in self._wanted():
-                found.setdefault(release, ReleaseStatus(release, "loading"))
-        return [found[release] for release in sorted(found)]
+                statuses.setdefault(release, ReleaseStatus(release, "loading"))
+        return [statuses[release] for release in sorted(statuses)]
 
     def problem(self) -> str | None:
         """Why this server cannot answer for some champion (for /healthz), or None."""

@@ -38,7 +38,7 @@ _coverage = Gauge(
 
 
 def no_features(_task: str, _sources: Sequence[str]) -> dict[str, dict[str, float]]:
-    """For a deployment without a feature store: nothing is known of any source."""
+    """What a deployment without a feature store knows of sources: nothing."""
     return {}
 
 

@@ -25,9 +25,9 @@ class StoredArtefacts:
     def put(self, path: Path) -> Address:
         """File by file, a folder's list last."""
         if not path.is_dir():
-            found = digest(path)
-            self._put_file(path, found)
-            return Address("file", found.sha256, found.bytes)
+            described = digest(path)
+            self._put_file(path, described)
+            return Address("file", described.sha256, described.bytes)
         listed = list_folder(path)
         for name, file in listed.files.items():
             self._put_file(path / name, file)

@@ -33,7 +33,6 @@ class SqlEvidence:
         self._work = work
 
     def arms(self, rollout_id: str) -> tuple[ArmSummary, ArmSummary]:
-        """(champion, challenger) on live traffic of this rollout."""
         counts = self._work.rows(_counts(rollout_id))
         audits = self._audits(rollout_id)
         return (
@@ -47,7 +46,7 @@ class SqlEvidence:
         One that nobody can label is left out: whether it can be is its own, not an arm's, and
         neither answer to it is the better one.
         """
-        found = self._work.rows(
+        rows = self._work.rows(
             select(
                 _scores.c.arm,
                 _scores.c.live,
@@ -63,7 +62,7 @@ class SqlEvidence:
         )
         answers: dict[tuple[str, str], Row[Any]] = {}
         # Live before shadow; of several of a kind, the first.
-        for row in sorted(found, key=lambda row: (not row.live, row.scored_at, row.scored_by)):
+        for row in sorted(rows, key=lambda row: (not row.live, row.scored_at, row.scored_by)):
             answers.setdefault((row.sample_id, row.arm), row)
         pairs = []
         for (sample_id, arm), champion in answers.items():
@@ -83,7 +82,6 @@ class SqlEvidence:
         ]
 
     def assignment(self, rollout_id: str, since: datetime) -> Assignment:
-        """What each arm got live of the requests that occurred at ``since`` or later."""
         by_unit = (
             select(_scores.c.arm, _scores.c.unit, func.count().label("requests"))
             .where(
@@ -94,7 +92,7 @@ class SqlEvidence:
             .group_by(_scores.c.arm, _scores.c.unit)
             .subquery()
         )
-        found = self._work.rows(
+        rows = self._work.rows(
             select(
                 by_unit.c.arm,
                 func.sum(by_unit.c.requests).label("requests"),
@@ -102,21 +100,21 @@ class SqlEvidence:
                 func.max(by_unit.c.requests).label("heaviest"),
             ).group_by(by_unit.c.arm)
         )
-        requests = {row.arm: int(row.requests) for row in found}
-        units = {row.arm: row.units for row in found}
+        requests = {row.arm: int(row.requests) for row in rows}
+        units = {row.arm: row.units for row in rows}
         return Assignment(
             champion_requests=requests.get("champion", 0),
             challenger_requests=requests.get("challenger", 0),
             champion_units=units.get("champion", 0),
             challenger_units=units.get("challenger", 0),
-            heaviest_requests=max((row.heaviest for row in found), default=0),
+            heaviest_requests=max((row.heaviest for row in rows), default=0),
         )
 
     def _audits(self, rollout_id: str) -> dict[str, tuple[int, int]]:
         """Arm → (audited, correct) of its live answers. What experts were asked because the model
         was unsure, and what users object to, is harder than the traffic is, and left out; one that
         nobody can label says nothing of either arm."""
-        found = self._work.rows(
+        rows = self._work.rows(
             select(
                 _scores.c.arm,
                 _scores.c.output,
@@ -133,7 +131,7 @@ class SqlEvidence:
             )
         )
         totals = {"champion": (0, 0), "challenger": (0, 0)}
-        for row in found:
+        for row in rows:
             if row.arm in totals:
                 audited, correct = totals[row.arm]
                 totals[row.arm] = (audited + 1, correct + _right(row))
@@ -213,7 +211,7 @@ class SqlAuditLog:
 
         One whose text is not known (yet) is left out: nobody can tell who decides about it.
         """
-        found = self._work.rows(
+        scored = self._work.rows(
             select(
                 _text.label("text"),
                 _scores.c.live,
@@ -237,8 +235,8 @@ class SqlAuditLog:
             .order_by(_truths.c.occurred_at, _truths.c.event_id)
         )
         # A sample that the release scored twice counts as it was answered live.
-        rows = {row.sample_id: row for row in found if row.text is not None}
-        rows |= {row.sample_id: row for row in found if row.text is not None and row.live}
+        rows = {row.sample_id: row for row in scored if row.text is not None}
+        rows |= {row.sample_id: row for row in scored if row.text is not None and row.live}
         return [
             AuditedPrediction(
                 sample_id=row.sample_id,

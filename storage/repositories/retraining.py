@@ -27,23 +27,19 @@ class SqlTurns:
         self._work = work
 
     def acquire(self, task: str, holder: str, now: datetime, seconds: float) -> bool:
-        """Take or renew the lease of a task; False while another holder's has not run out."""
         lease = {"task": task, "holder": holder, "expires_at": now + timedelta(seconds=seconds)}
         mine_or_over = or_(_leases.c.holder == holder, _leases.c.expires_at <= now)
         return self._work.put(_leases, [lease], ["task"], lambda _: mine_or_over) == 1
 
     def request(self, request: TurnRequest) -> None:
-        """Ask for a turn; the same id twice changes nothing."""
         values = msgspec.structs.asdict(request)
         values["who"] = values.pop("by")
         values["override"] = override_values(request.override)
         self._work.add(_requests, [values], ["request_id"])
 
     def take_request(self, task: str, first: str = "") -> TurnRequest | None:
-        """The oldest request that no turn has finished, or the one with the id ``first``; it stays
-        until ``finish_request``."""
         done = select(_finished.c.request_id)
-        found = self._work.row(
+        row = self._work.row(
             select(_requests)
             .where(_requests.c.task == task, _requests.c.request_id.not_in(done))
             .order_by(
@@ -53,15 +49,14 @@ class SqlTurns:
             )
             .limit(1)
         )
-        if found is None:
+        if row is None:
             return None
-        values = dict(found._mapping)
+        values = dict(row._mapping)
         values["by"] = values.pop("who")
         values["override"] = override_of(values["override"])
         return TurnRequest(**values)
 
     def finish_request(self, request_id: str) -> None:
-        """A turn has been made of this request, or has failed for good."""
         self._work.add(_finished, [{"request_id": request_id}], ["request_id"])
 
     def ahead(self, task: str, tasks: Collection[str], now: datetime) -> Ahead:
@@ -91,15 +86,13 @@ class SqlTurns:
         )
 
     def save(self, turn: Turn) -> None:
-        """Insert or replace."""
         self._work.put(_turns, [msgspec.structs.asdict(turn)], ["turn_id"])
 
     def history(self, task: str, limit: int = 50) -> list[Turn]:
-        """Newest first."""
-        found = self._work.rows(
+        rows = self._work.rows(
             select(_turns)
             .where(_turns.c.task == task)
             .order_by(_turns.c.started_at.desc(), _turns.c.turn_id.desc())
             .limit(limit)
         )
-        return [Turn(**row._mapping) for row in found]
+        return [Turn(**row._mapping) for row in rows]

@@ -41,23 +41,21 @@ class SqlDatasets:
         )
 
     def latest(self, task: str) -> DatasetVersioned | None:
-        """The newest version of a task."""
-        found = self._work.row(
+        row = self._work.row(
             select(_datasets)
             .where(_datasets.c.task == task)
             .order_by(_datasets.c.occurred_at.desc(), _datasets.c.event_id.desc())
             .limit(1)
         )
-        return None if found is None else DatasetVersioned(**found._mapping)
+        return None if row is None else DatasetVersioned(**row._mapping)
 
     def history(self, task: str) -> list[DatasetVersioned]:
-        """All versions of a task, oldest first."""
-        found = self._work.rows(
+        rows = self._work.rows(
             select(_datasets)
             .where(_datasets.c.task == task)
             .order_by(_datasets.c.occurred_at, _datasets.c.event_id)
         )
-        return [DatasetVersioned(**row._mapping) for row in found]
+        return [DatasetVersioned(**row._mapping) for row in rows]
 
 
 class SqlReleases:
@@ -67,7 +65,6 @@ class SqlReleases:
         self._work = work
 
     def add(self, release: Release) -> None:
-        """Record a release; the same id twice changes nothing."""
         values = msgspec.structs.asdict(release)
         values["override"] = override_values(release.override)
         self._work.add(_releases, [values], ["release"])
@@ -81,18 +78,16 @@ class SqlReleases:
         )
 
     def get(self, release: str) -> Release | None:
-        """One release, or None."""
-        found = self._work.row(select(_releases).where(_releases.c.release == release))
-        return None if found is None else _release(found)
+        row = self._work.row(select(_releases).where(_releases.c.release == release))
+        return None if row is None else _release(row)
 
     def history(self, task: str) -> list[Release]:
-        """All releases of a task, oldest first."""
-        found = self._work.rows(
+        rows = self._work.rows(
             select(_releases)
             .where(_releases.c.task == task)
             .order_by(_releases.c.created_at, _releases.c.release)
         )
-        return [_release(row) for row in found]
+        return [_release(row) for row in rows]
 
 
 def override_values(override: Override | None) -> dict[str, str] | None:

@@ -15,7 +15,7 @@ from flywheel.contracts.events import (
 from flywheel.contracts.labels import TRUSTED
 from flywheel.rollout.ports import EvidenceIntake
 from streams.agents.once import handled_once
-from streams.agents.protocols import Accept, Seen, Transactions
+from streams.agents.protocols import Accept, HandledEvents, Transactions
 from streams.boundary import Agent
 
 GROUP = "flywheel.evidence"
@@ -31,7 +31,7 @@ class EvidenceAgentTransaction(Protocol):
         ...
 
     @property
-    def seen(self) -> Seen:
+    def seen(self) -> HandledEvents:
         """Events handled before."""
         ...
 

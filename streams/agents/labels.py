@@ -9,7 +9,7 @@ from flywheel.contracts.events import Event, LabelRecorded, LabelSettled, Traffi
 from flywheel.datasets.ports import LabelIntake
 from streams.agents.inputs import with_other_inputs
 from streams.agents.once import handled_once
-from streams.agents.protocols import Accept, Seen, Transactions
+from streams.agents.protocols import Accept, HandledEvents, Transactions
 from streams.boundary import Agent
 
 GROUP = "flywheel.labels"
@@ -25,7 +25,7 @@ class LabelAgentTransaction(Protocol):
         ...
 
     @property
-    def seen(self) -> Seen:
+    def seen(self) -> HandledEvents:
         """Events handled before."""
         ...
 

@@ -7,7 +7,13 @@ from typing import Protocol, TypeVar
 
 from flywheel.contracts.events import Event
 from flywheel.errors import EventError
-from streams.agents.protocols import Accept, Seen, Transactions, first_of_each, reject_foreign
+from streams.agents.protocols import (
+    Accept,
+    HandledEvents,
+    Transactions,
+    first_of_each,
+    reject_foreign,
+)
 from streams.batches import Handle, RejectedEvents
 
 
@@ -15,7 +21,7 @@ class SeenTransaction(Protocol):
     """A transaction that knows which events were handled before."""
 
     @property
-    def seen(self) -> Seen:
+    def seen(self) -> HandledEvents:
         """Events handled before."""
         ...
 

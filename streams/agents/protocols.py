@@ -13,7 +13,7 @@ from streams.batches import RejectedEvents
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Seen(Protocol):
+class HandledEvents(Protocol):
     """Event ids whose effects are in the database, by consumer group."""
 
     def unseen(self, group: str, ids: Sequence[str]) -> set[str]:

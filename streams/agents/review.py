@@ -13,7 +13,7 @@ from flywheel.review.ports import ReviewIntake, ReviewTask
 from flywheel.triage.audit import AUDIT_PRIORITY
 from streams.agents.inputs import Inputs, with_other_inputs
 from streams.agents.once import handled_once
-from streams.agents.protocols import Accept, Seen, Transactions
+from streams.agents.protocols import Accept, HandledEvents, Transactions
 from streams.boundary import Agent
 
 GROUP = "flywheel.review"
@@ -51,7 +51,7 @@ class ReviewAgentTransaction(Protocol):
         ...
 
     @property
-    def seen(self) -> Seen:
+    def seen(self) -> HandledEvents:
         """Events handled before."""
         ...
 

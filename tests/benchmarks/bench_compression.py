@@ -35,7 +35,7 @@ from flywheel.demo.data import LABELS, load_demo_data
 from flywheel.kinds import Choice
 from flywheel.training.config import LoraSettings, TrainingSettings
 from flywheel.turn.compress import compare_variants
-from flywheel.turn.variants import Bench, make_variants
+from flywheel.turn.variants import VariantSetup, make_variants
 
 WORK = Path("build/bench/compression")
 SECONDS = 8.0
@@ -177,7 +177,7 @@ def trained(case: Case) -> Path:
     return folder
 
 
-def bench(case: Case) -> Bench:
+def bench(case: Case) -> VariantSetup:
     """What is compared for a case."""
     recipes: dict[str, dict[str, Any]] = {}
     if not case.llm:
@@ -194,7 +194,7 @@ def bench(case: Case) -> Bench:
             "measure_seconds": SECONDS,
         }
     )
-    return Bench(
+    return VariantSetup(
         trained=trained(case),
         dataset=dataset(case),
         settings=settings,

@@ -116,10 +116,10 @@ def _compress(folder: Path) -> None:
     from flywheel.compression.config import CompressionSettings
     from flywheel.training.config import TrainingSettings
     from flywheel.turn.compress import compare_variants, install
-    from flywheel.turn.variants import Bench
+    from flywheel.turn.variants import VariantSetup
 
     name = "int8-dynamic"
-    bench = Bench(
+    bench = VariantSetup(
         trained=minilm(),
         dataset=dataset(),
         settings=CompressionSettings(variants=(name,), pin=name, measure_seconds=0),

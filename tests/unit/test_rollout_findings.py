@@ -17,7 +17,7 @@ from flywheel.rollout.analysis.assess import assess
 from flywheel.rollout.analysis.evidence import Facts
 from flywheel.rollout.commands import ask
 from flywheel.rollout.config import RolloutSettings
-from flywheel.rollout.control import Known, Latest, gather, tick
+from flywheel.rollout.control import LastLook, Latest, gather, tick
 from flywheel.rollout.ports import Command, CommandKind, Rollout
 from flywheel.rollout.view import RolloutView, rollout_view
 
@@ -318,7 +318,7 @@ def test_what_was_collected_before_decides_nothing(world: World) -> None:
     with world.db.transaction() as tx:
         tx.commands.add(stale)
     with world.db.reading() as tx:
-        latest[TASK] = Known(running.rollout_id, gather(tx.evidence, running))
+        latest[TASK] = LastLook(running.rollout_id, gather(tx.evidence, running))
     world.db.state.pairs = []
     tick(world.db.transaction, world.db.reading, TASK, SETTINGS, Fleet(), world.now, latest)
     assert world.newest.state == "canary"
