@@ -37,10 +37,10 @@ def committed_offsets(
     """(topic, partition) → the offset up to which a group has acknowledged."""
     admin = admin_client(kafka)
     try:
-        found = _offsets(admin, group, time.monotonic() + patience)
+        committed = _offsets(admin, group, time.monotonic() + patience)
     finally:
         admin.close()
-    return {(p.topic, p.partition): o.offset for p, o in found.items() if o.offset >= 0}
+    return {(p.topic, p.partition): o.offset for p, o in committed.items() if o.offset >= 0}
 
 
 def _offsets(admin: Any, group: str, deadline: float) -> dict[Any, Any]:
@@ -49,10 +49,10 @@ def _offsets(admin: Any, group: str, deadline: float) -> dict[Any, Any]:
 
     while True:
         try:
-            found: dict[Any, Any] = admin.list_group_offsets(group).get(group, {})
+            offsets: dict[Any, Any] = admin.list_group_offsets(group).get(group, {})
         except KafkaError as error:
             if not error.retriable or time.monotonic() > deadline:
                 raise BrokerError(f"offsets of {group} cannot be read: {error}") from error
             time.sleep(0.2)
         else:
-            return found
+            return offsets
