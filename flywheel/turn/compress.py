@@ -21,7 +21,7 @@ from flywheel.contracts.model_folder import (
     write_description,
     write_json,
 )
-from flywheel.contracts.witness import TOLERANCE, read_witness
+from flywheel.contracts.witness import read_witness
 from flywheel.errors import ArtefactError, ConfigurationError, FlywheelError, PipelineError
 from flywheel.evaluation.evaluate import (
     METRICS_FILE,
@@ -34,6 +34,7 @@ from flywheel.kinds import Answers
 from flywheel.kinds.predictions import as_predictions, probabilities
 from flywheel.statistics.calibration import mean_nll
 from flywheel.turn.measure import Answer, ServedFolder
+from flywheel.turn.same_answers import Letters, check_served
 from flywheel.turn.variants import Trial, VariantSetup, fail, make_variants
 
 COMPARISON_FILE = "comparison.json"
@@ -131,7 +132,7 @@ def _predict_here(setup: VariantSetup, trial: Trial) -> None:
         # An answer does not depend on the threads that compute it.
         classifier = load_classifier(trial.folder, os.cpu_count() or 1)
         if trial.name == REFERENCE:
-            check_witness(setup.trained, "embedded", classifier.predict)
+            check_witness(setup.trained, classifier.predict)
         trial.answers = list(classifier.predict(setup.texts))
     except FlywheelError as error:
         fail(trial, error)
@@ -147,7 +148,7 @@ def _ask_served(setup: VariantSetup, trial: Trial) -> None:
     try:
         server.ready()
         if trial.name == REFERENCE:
-            check_witness(setup.trained, setup.engine, server.answers)
+            check_witness(setup.trained, server.answers)
         if not trial.answers:
             trial.answers = server.answers(setup.texts)
         _measure(setup, trial, server)
@@ -157,21 +158,11 @@ def _ask_served(setup: VariantSetup, trial: Trial) -> None:
         server.stop()
 
 
-def check_witness(
-    trained: Path, engine: str, ask: Callable[[Sequence[str]], Sequence[Answer]]
-) -> None:
-    """Raise PipelineError where the engine computes another network than the one trained."""
+def check_witness(trained: Path, ask: Callable[[Sequence[str]], Sequence[Answer]]) -> None:
+    """Raise ArtefactError where an engine computes another network than the one trained."""
     witness = read_witness(trained)
-    if witness is None:
-        return
-    apart = witness.apart(probabilities(ask(witness.texts)))
-    if not apart <= TOLERANCE:
-        raise PipelineError(
-            f"{engine} computes another model than transformers, which trained it: the "
-            f"probabilities of {len(witness.texts)} texts are {apart:.2f} apart on average, and "
-            f"{TOLERANCE} is what rounding does; use a base of another architecture"
-            + (', or set serving.vllm.dtype = "float32"' if engine == "vllm" else "")
-        )
+    if witness is not None:
+        check_served(Letters(witness), ask(witness.texts), "the trained model")
 
 
 def _require_served(setup: VariantSetup, trials: Sequence[Trial], chosen: Trial) -> None:

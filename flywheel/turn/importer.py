@@ -182,8 +182,8 @@ class WorkspaceImporter:
 
     def _put_bases(self, folder: Path) -> None:
         for base in sorted((folder / BASES).glob("*")):
-            told = read_base(base)
-            put = put_base(base, self._settings.layout.bases, name=told.name, method=told.method)
+            about = read_base(base)
+            put = put_base(base, self._settings.layout.bases, name=about.name, method=about.method)
             if put.id != base.name:
                 raise ArtefactError(f"base {base.name} is {put.id} by the files that serve")
 

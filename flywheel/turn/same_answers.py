@@ -174,7 +174,8 @@ def check_served(reference: Reference, answers: Sequence[Answer], source: str) -
     if problem is not None:
         raise ArtefactError(
             f"{source} would be served otherwise than transformers computes it: {problem}. The "
-            "engine computes another model, or (vLLM) serving.vllm.dtype is too coarse for it"
+            "engine computes another model: take a base of another architecture; or (vLLM) its "
+            'numbers are too coarse: set serving.vllm.dtype = "float32"'
         )
 
 
@@ -204,11 +205,11 @@ def _letters(network: Any, chat: Chat, about: ModelDescription) -> tuple[dict[st
     import torch
 
     letters = chat.trained_letters(about)
-    found = []
+    rows = []
     for text in TEXTS:
         ids, _ = chat.cut(text, about.max_tokens)
         with torch.inference_mode():
             logits = network(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].float()
-        rows = logits[list(letters.values())] / about.temperature
-        found.append(dict(zip(letters, rows.softmax(dim=0).tolist(), strict=True)))
-    return tuple(found)
+        scaled = logits[list(letters.values())] / about.temperature
+        rows.append(dict(zip(letters, scaled.softmax(dim=0).tolist(), strict=True)))
+    return tuple(rows)

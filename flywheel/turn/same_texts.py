@@ -72,6 +72,6 @@ def write(network: Any, chat: Chat, text: str, room: int, most: int) -> Written:
 
 def mean_apart(written: Sequence[Written], served: Sequence[str], chat: Chat) -> float | None:
     """``Written.apart`` as the mean over those that can be told; None where none can."""
-    found = [own.apart(other, chat) for own, other in zip(written, served, strict=True)]
-    told = [apart for apart in found if apart is not None]
-    return sum(told) / len(told) if told else None
+    pairs = zip(written, served, strict=True)
+    known = [apart for own, other in pairs if (apart := own.apart(other, chat)) is not None]
+    return sum(known) / len(known) if known else None

@@ -8,7 +8,7 @@ import pytest
 
 from flywheel.contracts.model_folder import write_json
 from flywheel.contracts.witness import TEXTS, TOLERANCE, WITNESS_FILE, Witness, read_witness
-from flywheel.errors import ArtefactError, PipelineError
+from flywheel.errors import ArtefactError
 from flywheel.turn.compress import check_witness
 
 OWN = {"a": 0.7, "b": 0.2, "c": 0.1}
@@ -23,9 +23,9 @@ def test_rounding_is_no_other_model_and_another_letter_is(tmp_path: Path) -> Non
     assert witness.apart([rounded] * len(TEXTS)) == pytest.approx(0.02)
     swapped = {"a": 0.2, "b": 0.7, "c": 0.1}
     assert witness.apart([OWN, *[swapped] * (len(TEXTS) - 1)]) > TOLERANCE
-    check_witness(tmp_path, "vllm", lambda texts: [rounded] * len(texts))
-    with pytest.raises(PipelineError, match="computes another model than transformers"):
-        check_witness(tmp_path, "vllm", lambda texts: [swapped] * len(texts))
+    check_witness(tmp_path, lambda texts: [rounded] * len(texts))
+    with pytest.raises(ArtefactError, match="would be served otherwise than transformers"):
+        check_witness(tmp_path, lambda texts: [swapped] * len(texts))
     (tmp_path / WITNESS_FILE).write_text("{")
     with pytest.raises(ArtefactError, match=r"witness\.json cannot be read"):
         read_witness(tmp_path)
