@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from flywheel.datasets.file_content import file_content
 from flywheel.datasets.file_formats import JSON_LINES, Format
 from flywheel.datasets.label_fields import turned
 from flywheel.datasets.labelled_file import (
     LabelledFile,
     Row,
     UnusableLines,
-    file_content,
     json_lines,
     label_problem,
 )

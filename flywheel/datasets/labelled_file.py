@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import json
@@ -17,6 +16,7 @@ from flywheel.contracts.answers import text_problem
 from flywheel.contracts.bounds import LONGEST_TEXT, sample_problem
 from flywheel.contracts.configuration import nearest
 from flywheel.contracts.sample import Content, as_text
+from flywheel.datasets.file_content import file_content
 from flywheel.datasets.file_formats import (
     ACCEPTED,
     CSV,
@@ -34,13 +34,6 @@ _DELIMITERS = (",", ";", "\t", "|")
 _LISTED = 20
 # As many letters of a line as show which one it is.
 _SHOWN = 60
-# What begins a file that is no text, and how people call it.
-_BINARY = {
-    b"PK\x03\x04": "a ZIP archive, or a workbook of a spreadsheet",
-    b"\x1f\x8b": "compressed with gzip",
-    b"PAR1": "a Parquet file",
-    b"\xd0\xcf\x11\xe0": "a workbook of a spreadsheet",
-}
 # Past the longest sample, for one that is too long to be told so. Python's own limit is below it.
 csv.field_size_limit(LONGEST_TEXT)
 
@@ -159,20 +152,6 @@ def read_labelled(
     return LabelledFile(
         read.format.name, read.unit, tuple(rows), {k: tuple(v) for k, v in left_out.items()}
     )
-
-
-def file_content(path: Path) -> bytes:
-    """The bytes of a file after its byte order mark. Raises RejectedEvent for what is no text."""
-    data = path.read_bytes()
-    for beginning, what in _BINARY.items():
-        if data.startswith(beginning):
-            raise RejectedEvent(f"{path} is {what}; what is taken is {ACCEPTED}")
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:2]:
-        raise RejectedEvent(f"{path} is UTF-16, not UTF-8: save it as UTF-8")
-    data = data.removeprefix(codecs.BOM_UTF8)
-    if not data.strip():
-        raise RejectedEvent(f"{path} is empty: nothing was brought in")
-    return data
 
 
 def _objects(

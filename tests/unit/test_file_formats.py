@@ -339,6 +339,14 @@ BATCH_IN = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "
         (json.dumps({"data": [{"text": "a"}]}, indent=1), "one JSON object, with data"),
         ("__label__other a\n__label__billing b\n", "2 of 2 lines"),
         ("PK\x03\x04rest", "a ZIP archive, or a workbook of a spreadsheet"),
+        ("BZh91AY", "compressed with bzip2"),
+        ("%PDF-1.7\n", "a PDF"),
+        ("ARROW1\x00\x00", "an Arrow file"),
+        ("SQLite format 3\x00", "a database of SQLite"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "a pointer of Git LFS"),
+        ("\ufeff\n<!DOCTYPE HTML>\n<html>text,label", "a web page"),
+        ('<?xml version="1.0"?>\n<Workbook/>\n', "is XML"),
+        ("sep=;\ntext;label\na;other\n", "a line that is for Excel alone"),
     ],
 )
 def test_every_other_shape_is_named_with_what_is_taken(

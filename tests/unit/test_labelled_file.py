@@ -151,6 +151,7 @@ def test_a_first_line_too_long_for_a_header_is_named(tmp_path: Path) -> None:
         ("[\n]\n", "f.json", "is a JSON array; what is taken is"),
         ("a,b\n1,2\n", "f.csv", "a,b is no header that names text and label"),
         ('{"text": "a"}'.encode("utf-16"), "f.jsonl", "is UTF-16, not UTF-8"),
+        ('{"text": "a"}'.encode("utf-32"), "f.jsonl", "is UTF-32, not UTF-8"),
     ],
 )
 def test_a_file_that_is_something_else_is_named(
