@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from console_inputs import SHAPE_TASK, TALK_TASK, shape_settings, shapes, talk_settings, talks
 from console_places import browser_binary
 from console_seed import TASK, console_settings, opened, pause, release_id, seed
 from console_site import Site, serving
@@ -136,6 +137,8 @@ STATES = {
     "review, many labels": State("wide", f"/review/{WIDE}", shown),
     "review, label looked for": State("wide", f"/review/{WIDE}", pressed("/", "c", "a")),
     "review, no such label": State("wide", f"/review/{WIDE}", pressed("/", "q", "q")),
+    "review, conversation": State("talks", f"/review/{TALK_TASK}", pressed("2")),
+    "review, image": State("shapes", f"/review/{SHAPE_TASK}", pressed("1")),
     "rollout": State("full", ROLLOUT),
     "rollout, promoting": State("full", ROLLOUT, commanded("promote")),
     "rollout, rolling back": State("full", ROLLOUT, commanded("rollback")),
@@ -177,6 +180,10 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Site]]
         releases, place = folder("releases"), folder("wide")
         many = story(lambda database: wide(database, releases))
         found["wide"] = stack.enter_context(serving(place, many, wide_settings(place)))
+        place = folder("talks")
+        found["talks"] = stack.enter_context(serving(place, story(talks), talk_settings(place)))
+        place = folder("shapes")
+        found["shapes"] = stack.enter_context(serving(place, story(shapes), shape_settings(place)))
         locked = folder("locked")
         settings = console_settings(locked, console={"api_keys": ["a-long-console-key-1"]})
         found["locked"] = stack.enter_context(serving(locked, None, settings))

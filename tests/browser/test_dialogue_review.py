@@ -6,21 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from console_inputs import input_settings, waiting
+from console_inputs import TALK_TASK as TASK
+from console_inputs import talk_settings, talks
 from console_places import needs_chromium
 from console_seed import opened
 from console_site import Site, expert_context, serving, watched_page
 from playwright.sync_api import Browser, Page, expect
-
-from flywheel.contracts.sample import Message, TextPart
-
-TASK = "support"
-TALK = (
-    Message("system", (TextPart("You help customers of a lamp shop."),)),
-    Message("user", (TextPart("Where is\nmy <b>lamp</b>?"),)),
-    Message("assistant", (TextPart("Which one do you mean?"),)),
-    Message("user", (TextPart("أين هو؟"),)),
-)
 
 pytestmark = needs_chromium
 
@@ -28,13 +19,8 @@ pytestmark = needs_chromium
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     story = tmp_path / "story.db"
-    scores = {"refund": 0.3, "delivery": 0.7}
-    seed = waiting(TASK, [TALK, "Hello?"], prediction="delivery", scores=scores, release="r1")
-    opened(f"sqlite:///{story}", seed).dispose()
-    settings = input_settings(
-        tmp_path, TASK, kind="dialogue", title="What is it about?", labels=("refund", "delivery")
-    )
-    with serving(tmp_path, story, settings) as site:
+    opened(f"sqlite:///{story}", talks).dispose()
+    with serving(tmp_path, story, talk_settings(tmp_path)) as site:
         yield site
 
 

@@ -7,26 +7,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from console_inputs import input_settings, waiting
+from console_inputs import PARTS, PICTURES, shape_settings, shapes
+from console_inputs import SHAPE_TASK as TASK
 from console_places import needs_chromium
 from console_seed import opened
 from console_site import Site, expert_context, serving, watched_page
-from images import picture
 from playwright.sync_api import Browser, Page, expect
 
-from flywheel.contracts.sample import Message, TextPart
-from flywheel.kinds.images import image_of
-from flywheel.settings import ConsoleSettings
-from storage.objects import open_artefacts
-
-TASK = "shapes"
 KEY = "key-of-this-console"
-FIRST, SECOND = (picture("image/png", (640, 400), colour) for colour in ("teal", "tomato"))
-PARTS = [image_of(data).part for data in (FIRST, SECOND)]
-CONTENTS = [
-    (Message("user", (PARTS[0], TextPart("from the <i>north</i> gate"))),),
-    (Message("user", (PARTS[1],)),),
-]
 
 pytestmark = needs_chromium
 
@@ -34,13 +22,8 @@ pytestmark = needs_chromium
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     story = tmp_path / "story.db"
-    opened(f"sqlite:///{story}", waiting(TASK, CONTENTS)).dispose()
-    settings = input_settings(
-        tmp_path, TASK, kind="image-classification", labels=("disc", "square"), training=None
-    )
-    for data in (FIRST, SECOND):
-        open_artefacts(settings).put_bytes(data)
-    with serving(tmp_path, story, settings) as site:
+    opened(f"sqlite:///{story}", shapes).dispose()
+    with serving(tmp_path, story, shape_settings(tmp_path)) as site:
         yield site
 
 
@@ -74,7 +57,7 @@ def test_an_image_is_that_of_its_sample_and_nothing_else(site: Site) -> None:
         return httpx.get(where, params={"sample": sample}, trust_env=False)
 
     found = ask(PARTS[0].sha256)
-    assert found.content == FIRST
+    assert found.content == PICTURES[0]
     assert found.headers["content-type"] == "image/png"
     assert found.headers["x-content-type-options"] == "nosniff"
     assert found.headers["content-security-policy"] == "default-src 'none'; sandbox"
@@ -87,15 +70,10 @@ def test_an_image_is_that_of_its_sample_and_nothing_else(site: Site) -> None:
 
 def test_who_may_not_see_the_page_gets_no_image(tmp_path: Path) -> None:
     story = tmp_path / "story.db"
-    opened(f"sqlite:///{story}", waiting(TASK, CONTENTS)).dispose()
-    settings = input_settings(
-        tmp_path, TASK, kind="image-classification", labels=("disc", "square"), training=None
-    )
-    console = ConsoleSettings.model_validate({"api_keys": (KEY,)})
-    settings = settings.model_copy(update={"console": console})
-    open_artefacts(settings).put_bytes(FIRST)
+    opened(f"sqlite:///{story}", shapes).dispose()
+    settings = shape_settings(tmp_path, console={"api_keys": (KEY,)})
     with serving(tmp_path, story, settings) as site:
         where = f"{site.url}/review/{TASK}/images/{PARTS[0].sha256}?sample=s0"
         assert httpx.get(where, trust_env=False).status_code == 401
         signed = {"Authorization": f"Bearer {KEY}"}
-        assert httpx.get(where, headers=signed, trust_env=False).content == FIRST
+        assert httpx.get(where, headers=signed, trust_env=False).content == PICTURES[0]

@@ -8,16 +8,20 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from images import data_url, picture
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from new_database import new_database
 
 from flywheel.cli import cli
+from flywheel.contracts.artefacts import Address
 from flywheel.contracts.codec import decode
 from flywheel.contracts.events import LabelRecorded, TrafficRecorded
+from flywheel.contracts.sample import images
 from flywheel.contracts.stores import LabelledSample
 from flywheel.errors import EventError, FlywheelError
 from flywheel.ops import ingest
 from flywheel.settings import KafkaSettings, load_settings
+from storage.objects import open_artefacts
 from streams.agents import labels
 from streams.dead_letters import read_topic
 
@@ -255,3 +259,65 @@ def test_a_sample_that_an_earlier_version_brought_in_keeps_its_id(
     CliRunner().invoke(cli, base, catch_exceptions=False)
     (after,) = handle_all(workspace, "cli-earlier")
     assert (after.sample_id, after.label) == (before.sample_id, "outage")
+
+
+def test_conversations_come_in_as_they_were_held(workspace: Path) -> None:
+    rename_task(workspace, "cli-talk")
+    toml = workspace / "flywheel.toml"
+    toml.write_text(toml.read_text("utf-8").replace("labels =", 'kind = "dialogue"\nlabels ='))
+    said = [
+        {"role": "user", "content": "It is down"},
+        {"role": "assistant", "content": "Since when?"},
+        {"role": "user", "content": "Today"},
+    ]
+    file = workspace / "talks.jsonl"
+    rows = [
+        {"messages": said, "label": "outage"},
+        {"messages": [*said[:2], {"role": "user", "content": " TODAY "}], "label": "outage"},
+        {"messages": said[:1], "label": "billing"},
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    done = CliRunner().invoke(
+        cli, ["-w", str(workspace), "ingest", str(file), "--no-wait"], catch_exceptions=False
+    )
+    assert "2 labelled samples" in done.output, "the same conversation is one sample"
+    events = sent(workspace, "flywheel.traffic", "cli-talk")
+    contents = [event.content for event in events if isinstance(event, TrafficRecorded)]
+    assert [len(content) if isinstance(content, tuple) else content for content in contents] == [
+        3,
+        "It is down",
+    ]
+    given = sent(workspace, "flywheel.labels", "cli-talk")
+    assert [event.value for event in given if isinstance(event, LabelRecorded)] == [
+        *("outage", "billing")
+    ]
+
+
+def test_images_are_in_the_store_before_their_samples_are_known(workspace: Path) -> None:
+    toml = workspace / "flywheel.toml"
+    head, _, _ = toml.read_text("utf-8").partition("[tasks")
+    toml.write_text(
+        f'{head}[tasks.cli-shapes]\nkind = "image-classification"\nlabels = ["disc", "square"]\n'
+    )
+    (workspace / "pictures").mkdir()
+    (workspace / "pictures" / "one.webp").write_bytes(one := picture("image/webp"))
+    file = workspace / "shapes.jsonl"
+    rows = [
+        {"image": "pictures/one.webp", "label": "disc"},
+        {"image": data_url(two := picture()), "text": "north", "label": "square"},
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    base = ["-w", str(workspace), "ingest", str(file), "--no-wait"]
+    done = CliRunner().invoke(cli, base, catch_exceptions=False)
+    assert "2 labelled samples" in done.output
+    store = open_artefacts(load_settings(workspace, {}))
+    kept = [
+        store.read(Address("file", image.sha256))
+        for event in sent(workspace, "flywheel.traffic", "cli-shapes")
+        if isinstance(event, TrafficRecorded)
+        for image in images(event.content)
+    ]
+    assert kept == [one, two]
+    (workspace / "pictures" / "one.webp").write_bytes(b"no image")
+    with pytest.raises(FlywheelError, match=r"'pictures/one.webp': it is no image"):
+        CliRunner().invoke(cli, base, catch_exceptions=False)
