@@ -131,7 +131,6 @@ class Pages:
             depth=depth,
             answers=settings.answers,
             input_part=settings.of_kind.input_part,
-            note=settings.of_kind.note,
             titles=settings.label_titles,
             question=settings.title or "Which label is right?",
             longest=LONGEST_TEXT,
@@ -289,6 +288,7 @@ class Pages:
         return {
             "task": task,
             "here": here,
+            "note": self._task(task).of_kind.note,
             "tasks": {name: one.title or name for name, one in self.settings.tasks.items()},
             "switch": lambda name: f"/?task={name}" if here == "overview" else f"/{here}/{name}",
             "signed_in": self.keyring.required and bool(session_token(request.headers)),

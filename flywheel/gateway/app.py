@@ -27,7 +27,7 @@ from flywheel.gateway.capture import Capture
 from flywheel.gateway.config import GatewayLimits
 from flywheel.gateway.forward import ModelServers
 from flywheel.gateway.limits import SourceLimits
-from flywheel.gateway.metrics import count_refused
+from flywheel.gateway.metrics import count_refused, observe
 from flywheel.gateway.openapi import openapi
 from flywheel.gateway.parameters import check_parameters
 from flywheel.gateway.requests import (
@@ -242,6 +242,7 @@ class _Endpoints:
         await self._keep(prompt.images)
         self._capture.record(accepted(ask))
         await self._capture.durable()
+        observe(body.task, None, 202, time.perf_counter() - received, 0.0)
         content = _encode({"sample_id": ask.sample_id})
         headers = {SAMPLE_HEADER: header_value(ask.sample_id)}
         return Response(content, 202, headers=headers, media_type="application/json")

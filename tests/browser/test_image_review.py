@@ -77,3 +77,9 @@ def test_who_may_not_see_the_page_gets_no_image(tmp_path: Path) -> None:
         assert httpx.get(where, trust_env=False).status_code == 401
         signed = {"Authorization": f"Bearer {KEY}"}
         assert httpx.get(where, headers=signed, trust_env=False).content == PICTURES[0]
+
+
+def test_every_page_of_the_task_says_that_people_label(page: Page) -> None:
+    for path in ("/", f"/rollout/{TASK}", f"/releases/{TASK}"):
+        page.goto(path)
+        expect(page.locator("main .of-kind")).to_contain_text("people and rules label every sample")
