@@ -135,10 +135,18 @@ def _read(path: Path) -> Page:
     return page
 
 
+def not_in_navigation(configuration: str, known: Mapping[str, str]) -> list[str]:
+    """Pages that are not in the navigation; decisions are found by their list."""
+    pages = [place for place in known.values() if place.endswith(".md")]
+    return [place for place in pages if f'"{place}"' not in configuration and place[:5] != "adr/0"]
+
+
 def main() -> int:
     """Exit status 0 when the site was built and nothing is wrong with it."""
     shutil.rmtree(BUILD, ignore_errors=True)
     problems = gather(ROOT, BUILD / "pages")
+    lost = not_in_navigation((ROOT / "zensical.toml").read_text("utf-8"), places(ROOT))
+    problems += [f"zensical.toml: {place} is not in nav" for place in lost]
     if not problems:
         generator = Path(sys.executable).with_name("zensical")
         done = subprocess.run([generator, "build", "--strict"], cwd=ROOT, check=False)

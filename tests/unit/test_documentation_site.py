@@ -78,3 +78,11 @@ def test_a_style_sheet_fetches_nothing_from_elsewhere(site: ModuleType, tmp_path
     (tmp_path / "far.css").write_text('@font-face { src: url("https://a.example/f.woff2") }')
     [problem] = site.problems_of(tmp_path)
     assert problem.startswith("far.css: fetches")
+
+
+def test_every_page_is_in_the_navigation(site: ModuleType) -> None:
+    known = site.places(ROOT)
+    assert site.not_in_navigation((ROOT / "zensical.toml").read_text("utf-8"), known) == []
+    assert site.not_in_navigation("", {"docs/a.md": "a.md", "docs/adr/0001.md": "adr/0001.md"}) == [
+        "a.md"
+    ]
