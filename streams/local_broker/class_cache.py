@@ -83,9 +83,11 @@ def _key(java: Path, jars: Sequence[Path]) -> str | None:
     version = re.search(r'^JAVA_VERSION="(\d+)', release, re.MULTILINE)
     if version is None or int(version[1]) < _FIRST_JAVA:
         return None
-    files = [home / "lib" / "modules", home / "lib" / "server" / "libjvm.so", *jars]
-    stats = [(path, path.stat()) for path in files if path.exists()]
-    compared = [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+    # A Java may lie elsewhere, with another environment; a jar may not.
+    own = [(name, home / name) for name in ("lib/modules", "lib/server/libjvm.so")]
+    named = [(name, path.stat()) for name, path in own if path.exists()]
+    named += [(str(path), path.stat()) for path in jars]
+    compared = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in named]
     about = json.dumps([release, compared, JVM_FLAGS])
     return hashlib.sha256(about.encode()).hexdigest()[:16]
 

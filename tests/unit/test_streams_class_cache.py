@@ -94,6 +94,15 @@ def test_other_jars_and_another_java_have_their_own(
     assert None not in found
 
 
+def test_a_copy_of_java_elsewhere_takes_the_same(
+    java: Path, jars: list[Path], tmp_path: Path
+) -> None:
+    trainer = Trainer()
+    elsewhere = a_java(tmp_path / "environment", "25.0.2")
+    assert cached(java, jars, trainer) == cached(elsewhere, jars, trainer) is not None
+    assert trainer.runs == 1
+
+
 def test_those_of_earlier_versions_go(java: Path, jars: list[Path]) -> None:
     trainer = Trainer()
     for number in range(6):
