@@ -16,7 +16,11 @@ _SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///)(?!/|:memory:|file:)(.+)", re.
 def from_workspace(raw: Mapping[str, Any], workspace: Path) -> None:
     """Make the relative paths in what was read of the file absolute. What is of the wrong type
     stays: it is refused with its key."""
-    _change(raw, "database_url", lambda url: _SQLITE_FILE.sub(rf"\1{_escaped(workspace)}/\2", url))
+    _change(
+        raw,
+        "database_url",
+        lambda url: _SQLITE_FILE.sub(lambda part: part[1] + _below(workspace, part[2]), url),
+    )
     for table, key in ((raw, "dvc_remote_url"), (_table(raw, "artefacts"), "url")):
         _change(table, key, lambda url: url if "://" in url else _joined(workspace, url))
     for key in _FILES:
@@ -29,7 +33,7 @@ def from_workspace(raw: Mapping[str, Any], workspace: Path) -> None:
     )
     for name in _table(raw, "tasks"):
         training = _table(_table(_table(raw, "tasks"), name), "training")
-        _change(training, "base_model", lambda path: os.path.join(workspace, path))
+        _change(training, "base_model", lambda path: _below(workspace, path))
 
 
 def _change(table: dict[str, Any] | Mapping[str, Any], key: str, change: Any) -> None:
@@ -38,11 +42,12 @@ def _change(table: dict[str, Any] | Mapping[str, Any], key: str, change: Any) ->
 
 
 def _joined(workspace: Path, path: str) -> str:
-    return os.path.normpath(os.path.join(workspace, os.path.expanduser(path)))
+    return os.path.normpath(_below(workspace, path))
 
 
-def _escaped(workspace: Path) -> str:
-    return str(workspace).replace("\\", r"\\")
+def _below(workspace: Path, path: str) -> str:
+    """Else as it was written: the pipeline compares a base model's path with an earlier one."""
+    return os.path.join(workspace, os.path.expanduser(path))
 
 
 def _table(raw: Mapping[str, Any], key: str) -> dict[str, Any]:

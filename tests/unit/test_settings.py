@@ -193,6 +193,21 @@ def test_a_relative_base_model_is_looked_for_in_the_workspace(tmp_path: Path) ->
     assert task.training.base_model == str(tmp_path / "models/base")
 
 
+def test_every_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    text = 'database_url = "sqlite:///~/x.db"\ndvc_remote_url = "~/remote"\n'
+    text += f'{TASK.replace("/models/base", "~/base")}\n[artefacts]\nurl = "~/store"\n'
+    text += '[kafka]\nbootstrap_servers = "k:1"\nssl_cafile = "~/ca.pem"\n'
+    text += '[serving.vllm]\npython = "~/vllm/bin/python"\n'
+    found = load(tmp_path, text)
+    assert found.task("species").training.base_model == "/home/ada/base"
+    assert found.database_url == "sqlite:////home/ada/x.db"
+    assert found.dvc_remote_url == "/home/ada/remote"
+    assert found.artefacts.url == "/home/ada/store"
+    assert str(found.kafka.ssl_cafile) == "/home/ada/ca.pem"
+    assert str(found.serving.vllm.python) == "/home/ada/vllm/bin/python"
+
+
 @pytest.mark.parametrize("name", ["n" * 257, "a\\u0007b"], ids=["long", "control character"])
 def test_a_rule_is_named_as_an_annotator_can_be(tmp_path: Path, name: str) -> None:
     rule = f'[[tasks.species.triage.rules]]\nname = "{name}"\npattern = "x"\n'
