@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -52,11 +52,7 @@ class Kind:
 
     def answers(self, labels: Sequence[str]) -> Answers:
         """The answers of a task with these labels."""
-        return self._answers(tuple(labels))
-
-    @property
-    def _answers(self) -> Callable[[tuple[str, ...]], Answers]:
-        return Choice if self.has_labels else lambda _labels: FreeText()
+        return Choice(labels) if self.has_labels else FreeText()
 
     @property
     def output(self) -> Output:
