@@ -30,7 +30,7 @@ class Format:
     reader: Callable[[Sequence[Item], Answers], Reader]
 
 
-class Refused(NamedTuple):
+class RefusedShape(NamedTuple):
     """A shape that holds no labelled samples, and why."""
 
     fits: Callable[[Item], bool]
@@ -170,24 +170,24 @@ OTHER_NAMES = {
     "label-studio-min": "label-studio",
     "openai-chat": "openai",
 }
-REFUSED: tuple[Refused, ...] = (
-    Refused(
+REFUSED: tuple[RefusedShape, ...] = (
+    RefusedShape(
         lambda item: "custom_id" in item and "response" in item,
         "the output of an OpenAI batch: it holds answers without the questions they answer",
     ),
-    Refused(
+    RefusedShape(
         lambda item: "custom_id" in item and "body" in item,
         "the input of an OpenAI batch: it holds questions without answers",
     ),
-    Refused(
+    RefusedShape(
         lambda item: isinstance(item.get("conversations"), list),
         'a file of dialogues ("conversations")',
     ),
-    Refused(
+    RefusedShape(
         lambda item: "fields" in item and "responses" in item,
         "an export of Argilla's records",
     ),
-    Refused(
+    RefusedShape(
         lambda item: isinstance(item.get("entities"), list),
         "a file of labelled spans, which label parts of a text",
     ),

@@ -174,7 +174,7 @@ def _objects(
             raise RejectedEvent(
                 f"{path} is one JSON object, with {shown}; what is taken is {ACCEPTED}"
             )
-        return _Objects(asked or _told(path, rows), rows, "line", count)
+        return _Objects(asked or _format_of_lines(path, rows), rows, "line", count)
     raise RejectedEvent(
         f"{path}, line 1: {_short(first.decode('utf-8', 'replace'))} is no header that names "
         f"text and label; what is taken is {ACCEPTED}"
@@ -202,7 +202,7 @@ def _of_array(
     return _Objects(format_, items, "item", len(array))
 
 
-def _told(path: Path, items: Sequence[tuple[int, Item]]) -> Format:
+def _format_of_lines(path: Path, items: Sequence[tuple[int, Item]]) -> Format:
     """The format of JSON lines by the first of them. Raises RejectedEvent for a known one that
     holds no samples, and where no line is of any."""
     if not items:

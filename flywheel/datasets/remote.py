@@ -93,7 +93,7 @@ def outside(root: Path) -> str | None:
 
 
 @dataclass(frozen=True)
-class _Noted:
+class _Remotes:
     """The remotes in the repository's own configuration, folders as absolute paths."""
 
     default: str | None
@@ -101,7 +101,7 @@ class _Noted:
     outside: str | None
 
 
-def _noted(repo: Repo) -> _Noted:
+def _noted(repo: Repo) -> _Remotes:
     from dvc.config_schema import RelPath
 
     config = repo.config.load_one("repo")
@@ -114,7 +114,7 @@ def _noted(repo: Repo) -> _Noted:
         and Path(local) != Path(repo.root_dir) / DVC_REMOTE
         and config["core"].get("remote") == LOCAL
     )
-    return _Noted(config["core"].get("remote"), urls, str(local) if mistaken else None)
+    return _Remotes(config["core"].get("remote"), urls, str(local) if mistaken else None)
 
 
 def _bring(stores: Stores, former: Stores | None, versions: Collection[str]) -> set[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from flywheel.errors import RequestError
-from flywheel.gateway.requests import Wanted, without_nulls
+from flywheel.gateway.requests import AnswerOptions, without_nulls
 from flywheel.kinds import Answers
 
 MOST_TOP_LOGPROBS = 20
@@ -88,7 +88,7 @@ _STREAM_OPTIONS = frozenset({"include_usage", "include_obfuscation"})
 _LONGEST = frozenset({"max_tokens", "max_completion_tokens"})
 
 
-def check_parameters(answers: Answers, body: bytes) -> Wanted:
+def check_parameters(answers: Answers, body: bytes) -> AnswerOptions:
     """What is wanted beside the answer.
 
     Raises RequestError, naming the field, where a request asks a task with such ``answers`` for
@@ -99,7 +99,7 @@ def check_parameters(answers: Answers, body: bytes) -> Wanted:
     top = _scored(fields) if answers.scored else None
     for name, value in fields.items():
         _refuse_unless_so(name, value, answers.of_task)
-    return Wanted(top, usage)
+    return AnswerOptions(top, usage)
 
 
 def _scored(fields: dict[str, Any]) -> int | None:

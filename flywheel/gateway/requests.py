@@ -75,7 +75,7 @@ class FeedbackRequest(msgspec.Struct, forbid_unknown_fields=True):
     annotator: str = ""
 
 
-class Wanted(NamedTuple):
+class AnswerOptions(NamedTuple):
     """What a chat request wants beside the answer: the best labels' log-probabilities, how many
     (None: not even the answer's own), and the usage at the end of a stream."""
 
@@ -83,7 +83,7 @@ class Wanted(NamedTuple):
     stream_usage: bool = False
 
 
-PLAIN = Wanted()
+PLAIN = AnswerOptions()
 
 
 class ClassifyResponse(msgspec.Struct):
@@ -167,7 +167,7 @@ def chat_response(
     sample_id: str,
     release: str,
     prediction: Prediction,
-    wanted: Wanted = PLAIN,
+    wanted: AnswerOptions = PLAIN,
 ) -> dict[str, object]:
     """OpenAI's chat completion with the label, or the text, as its content.
 
@@ -199,7 +199,7 @@ def chat_chunks(
     sample_id: str,
     release: str,
     prediction: Prediction,
-    wanted: Wanted = PLAIN,
+    wanted: AnswerOptions = PLAIN,
 ) -> bytes:
     """The same as server-sent events, for clients that ask for a stream."""
     base: dict[str, object] = {

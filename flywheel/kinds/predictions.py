@@ -11,7 +11,7 @@ from flywheel.contracts.answers import same_text
 from flywheel.contracts.dataset_folder import DatasetLine
 
 
-class Spoken(Protocol):
+class WrittenAnswer(Protocol):
     """A generated answer."""
 
     @property
@@ -26,7 +26,7 @@ class Spoken(Protocol):
 
 
 # A probability for every label, or what was generated.
-Answer: TypeAlias = dict[str, float] | Spoken
+Answer: TypeAlias = dict[str, float] | WrittenAnswer
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -54,10 +54,10 @@ class TakenBack(msgspec.Struct, frozen=True, kw_only=True):
 
 def queued(sample: ReviewTask) -> QueuedSample:
     """How a sample is shown."""
-    told = msgspec.structs.asdict(sample)
-    content = told.pop("content")
-    told["reason"] = before_answering(sample.reason, audit=sample.audit)
-    return QueuedSample(text=as_text(content), messages=not_plain(content), **told)
+    fields = msgspec.structs.asdict(sample)
+    content = fields.pop("content")
+    fields["reason"] = before_answering(sample.reason, audit=sample.audit)
+    return QueuedSample(text=as_text(content), messages=not_plain(content), **fields)
 
 
 def hand(claimed: Claimed) -> Hand:

@@ -120,7 +120,7 @@ def test_token_f1_is_between_nothing_and_a_match(one: str, other: str) -> None:
 
 
 @dataclass
-class Spoken:
+class WrittenAnswer:
     text: str
     confidence: float
 
@@ -132,9 +132,9 @@ def test_a_generator_is_evaluated_and_its_answers_are_kept(tmp_path: Path) -> No
     ]
     (tmp_path / "holdout.jsonl").write_bytes(encode_lines(lines))
 
-    def generate(texts: object) -> list[Spoken]:
+    def generate(texts: object) -> list[WrittenAnswer]:
         assert isinstance(texts, list)
-        return [Spoken(f"answer {int(text.split()[1]) % 2}", 0.5) for text in texts]
+        return [WrittenAnswer(f"answer {int(text.split()[1]) % 2}", 0.5) for text in texts]
 
     out = tmp_path / "evaluation"
     metrics = evaluate(generate, tmp_path / "holdout.jsonl", FreeText(), out, latency_requests=3)

@@ -6,9 +6,9 @@ document.documentElement.append(probe);
 
 export function colour(name, alpha = 1) {
   probe.style.color = `var(--${name})`;
-  const found = getComputedStyle(probe).color;
-  if (alpha === 1) return found;
-  const [r, g, b] = found.match(/[\d.]+/g);
+  const colour = getComputedStyle(probe).color;
+  if (alpha === 1) return colour;
+  const [r, g, b] = colour.match(/[\d.]+/g);
   return `rgba(${r}, ${g}, ${b}, ${alpha})`;
 }
 

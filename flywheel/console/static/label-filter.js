@@ -33,10 +33,10 @@ function distance(typed, text) {
 // that it is called. Of equals the one that comes first in the task.
 export function matching(query, texts) {
   const typed = words(query).join(" ");
-  const found = [];
+  const matches = [];
   texts.forEach((names, index) => {
     const near = names.map((name) => distance(typed, name)).filter((one) => one !== null);
-    if (near.length) found.push([Math.min(...near), index]);
+    if (near.length) matches.push([Math.min(...near), index]);
   });
-  return found.sort((a, b) => a[0] - b[0] || a[1] - b[1]).map(([, index]) => index);
+  return matches.sort((a, b) => a[0] - b[0] || a[1] - b[1]).map(([, index]) => index);
 }

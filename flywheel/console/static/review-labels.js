@@ -79,7 +79,7 @@ export class LabelAnswer {
     this.filter.addEventListener("keydown", (event) => {
       if (composing(event)) return;
       const act = {
-        Enter: () => { if (!event.repeat && this.filter.value) this.choose(this.found[this.pointed]); },
+        Enter: () => { if (!event.repeat && this.filter.value) this.choose(this.matches[this.pointed]); },
         Escape: () => {
           this.clear();
           document.getElementById("sample-text").focus({ preventScroll: true });
@@ -96,26 +96,26 @@ export class LabelAnswer {
 
   narrow() {
     const every = this.choices.map((_, index) => index);
-    this.found = this.filter.value.trim() ? matching(this.filter.value, this.texts) : every;
-    const shown = new Set(this.found);
+    this.matches = this.filter.value.trim() ? matching(this.filter.value, this.texts) : every;
+    const shown = new Set(this.matches);
     this.choices.forEach((choice, index) => { choice.hidden = !shown.has(index); });
-    this.tiles.append(...this.found.map((index) => this.choices[index]));
+    this.tiles.append(...this.matches.map((index) => this.choices[index]));
     this.none.hidden = shown.size > 0;
     this.tiles.scrollTop = 0;
     this.point(0);
     if (!this.filter.value.trim()) return;
-    const first = this.found.length ? `, first ${this.texts[this.found[0]][1]}` : "";
-    this.say(`${this.found.length} of ${this.choices.length} labels match${first}`);
+    const first = this.matches.length ? `, first ${this.texts[this.matches[0]][1]}` : "";
+    this.say(`${this.matches.length} of ${this.choices.length} labels match${first}`);
   }
 
   // The match that Enter takes.
   point(position) {
-    this.pointed = Math.min(Math.max(position, 0), Math.max(this.found.length - 1, 0));
+    this.pointed = Math.min(Math.max(position, 0), Math.max(this.matches.length - 1, 0));
     const typed = this.filter.value.trim();
     this.choices.forEach((choice, index) => {
-      choice.classList.toggle("pointed", Boolean(typed) && this.found[this.pointed] === index);
+      choice.classList.toggle("pointed", Boolean(typed) && this.matches[this.pointed] === index);
     });
-    if (typed) this.choices[this.found[this.pointed]]?.scrollIntoView({ block: "nearest" });
+    if (typed) this.choices[this.matches[this.pointed]]?.scrollIntoView({ block: "nearest" });
   }
 
   clear() {
