@@ -6,9 +6,9 @@ document.documentElement.append(probe);
 
 export function colour(name, alpha = 1) {
   probe.style.color = `var(--${name})`;
-  const colour = getComputedStyle(probe).color;
-  if (alpha === 1) return colour;
-  const [r, g, b] = colour.match(/[\d.]+/g);
+  const computed = getComputedStyle(probe).color;
+  if (alpha === 1) return computed;
+  const [r, g, b] = computed.match(/[\d.]+/g);
   return `rgba(${r}, ${g}, ${b}, ${alpha})`;
 }
 
