@@ -206,7 +206,7 @@ def load_settings(workspace: Path, environ: Mapping[str, str] | None = None) -> 
 def parse_settings(
     text: str, workspace: Path, environ: Mapping[str, str] | None = None
 ) -> FlywheelSettings:
-    """As ``load_settings``, of a ``flywheel.toml`` that is not written yet."""
+    """Do as ``load_settings`` does, with a ``flywheel.toml`` that is not written yet."""
     return _valid(_parsed(text, workspace.expanduser().resolve(), environ))
 
 

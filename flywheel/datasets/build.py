@@ -197,7 +197,7 @@ def _draw_holdout(
 
 
 def _one_a_text(samples: Iterable[LabelledSample]) -> list[LabelledSample]:
-    """Of samples with the same text, the one whose label is most trusted, then the newest."""
+    """One sample of each text: the one whose label is most trusted, then the newest."""
     best: dict[str, LabelledSample] = {}
     for sample in sorted(samples, key=lambda s: (s.settled_at, s.event_id, s.sample_id)):
         content = fingerprint(sample.content)

@@ -26,7 +26,7 @@ KeepImage = Callable[[bytes], object]
 
 
 def _forget(_data: bytes) -> None:
-    """For whoever only wants to know what a file says."""
+    """Keep nothing, for whoever only wants to know what a file says."""
 
 
 def read_inputs(

@@ -17,7 +17,7 @@ def json_answer(value: Any, status: int = 200) -> Response:
 
 
 def answers(kind: type[Any], description: str, status: int = 200) -> dict[int | str, Any]:
-    """For a route's ``responses``: with this status it answers with such a struct."""
+    """A route's ``responses`` that say: with this status it answers with such a struct."""
     schema = {"$ref": _REFERENCE.format(name=kind.__name__)}
     content = {"application/json": {"schema": schema}}
     return {status: {"description": description, "content": content}}

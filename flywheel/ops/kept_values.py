@@ -12,7 +12,7 @@ from flywheel.settings import FlywheelSettings
 def kept_values(
     there: FlywheelSettings, asked: FlywheelSettings, task: str, keys: Iterable[str]
 ) -> Iterator[str]:
-    """Of each key that differs, such as "labels" or "gateway.port": what it is, and what was asked.
+    """What each key that differs, such as "labels" or "gateway.port", is, and what was asked.
 
     ``task`` is in both. Keys of a task are relative to its table.
     """

@@ -139,7 +139,7 @@ def _predict_here(setup: VariantSetup, trial: Trial) -> None:
 
 
 def _ask_served(setup: VariantSetup, trial: Trial) -> None:
-    """With vLLM one at a time: each takes gigabytes and every core."""
+    """Ask one server at a time: with vLLM each takes gigabytes and every core."""
     if setup.in_process(trial.name):
         _predict_here(setup, trial)
     if trial.failure or not setup.served(trial.name):

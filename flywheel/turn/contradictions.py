@@ -66,7 +66,7 @@ def contradictions(settings: FlywheelSettings, tx: Transaction) -> Iterator[Conf
 
 
 def departed(settings: FlywheelSettings, tx: Transaction) -> list[str]:
-    """Of each task that serves and is in flywheel.toml no longer, what that means."""
+    """What it means for each task that serves that it is in flywheel.toml no longer."""
     return [
         f"task {task} is in flywheel.toml no longer, though {release} serves it: its requests are "
         "answered 404, and what is still under way of it becomes dead letters"

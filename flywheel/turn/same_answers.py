@@ -81,7 +81,7 @@ class Reference(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Letters:
-    """Of a language model that answers with labels: their probabilities."""
+    """The labels' probabilities of a language model that answers with those."""
 
     witness: Witness
 
@@ -103,14 +103,14 @@ class Letters:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Of a language model that answers with text: what it writes."""
+    """What a language model writes that answers with text."""
 
     texts: tuple[str, ...]
     written: tuple[Written, ...]
     chat: Chat
 
     def problem(self, answers: Sequence[Answer]) -> str | None:
-        """Where it parts from what transformers writes, the two tokens must be about as likely."""
+        """The two tokens where it parts from what transformers writes must be about as likely."""
         served = [one.text for one in answers if isinstance(one, Generated)]
         apart = mean_apart(self.written, served, self.chat)
         if apart is None or apart <= ROUNDED:

@@ -29,7 +29,7 @@ class HeldEntry:
 
     @property
     def path(self) -> Path:
-        """Of the entry."""
+        """Where the entry lies."""
         return self._path
 
     def release(self) -> None:

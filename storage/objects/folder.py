@@ -45,7 +45,7 @@ class FolderBlobs:
             part.write_bytes(data)
 
     def write_file(self, key: str, file: Path) -> None:
-        """By a hard link, where the disk allows it."""
+        """Keep it by a hard link, where the disk allows it."""
         target = self._folder / key
         # Whatever lies there damaged is replaced.
         if target.exists() and (target.samefile(file) or digest(target) == digest(file)):
@@ -63,7 +63,7 @@ class FolderBlobs:
             raise self._away(error) from error
 
     def copy(self, key: str, file: Path) -> None:
-        """By a hard link, where the disk allows it."""
+        """Copy by a hard link, where the disk allows it."""
         try:
             link_or_copy(self._folder / key, file)
         except FileNotFoundError:

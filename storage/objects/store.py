@@ -36,7 +36,7 @@ class StoredArtefacts:
         return address
 
     def put_bytes(self, data: bytes) -> Address:
-        """As a file."""
+        """Keep them as a file."""
         address = Address("file", hashlib.sha256(data).hexdigest(), len(data))
         if self._blobs.size(_key(address)) != len(data):
             self._blobs.write(_key(address), data)
@@ -54,7 +54,7 @@ class StoredArtefacts:
         return data
 
     def fetch(self, address: Address) -> Held:
-        """From the cache, or into it."""
+        """Take it from the cache, or into it."""
         if address.kind == "file":
             size = address.size or self._blobs.size(_key(address)) or 0
             expected = FileDigest(bytes=size, sha256=address.sha256)

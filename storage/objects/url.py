@@ -53,12 +53,12 @@ class UrlBlobs:
                 return None
 
     def write(self, key: str, data: bytes) -> None:
-        """In one request."""
+        """Send it in one request."""
         with self._reached():
             self._files.pipe_file(self._at(key), data)
 
     def write_file(self, key: str, file: Path) -> None:
-        """In parts where it is large, which show as one object at the end."""
+        """Send it in parts where it is large, which show as one object at the end."""
         if self.size(key) == file.stat().st_size:
             return
         with self._reached():

@@ -22,12 +22,12 @@ class SqlDrawSalts:
         self._work = work
 
     def triage(self) -> str:
-        """For the draws of triage: audits, and which unsure samples go to review."""
+        """The salt of triage's draws: audits, and which unsure samples go to review."""
         return self._salt("triage")
 
     def dataset(self, task: str) -> str:
-        """For a task's split into training, calibration and holdout. Empty for a task that had a
-        dataset before there were salts: its holdout has to stay what it was."""
+        """The salt of a task's split into training, calibration and holdout. It is empty for a task
+        that had a dataset before there were salts: its holdout has to stay what it was."""
         return self._salt(f"dataset:{task}")
 
     def _salt(self, purpose: str) -> str:

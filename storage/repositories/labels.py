@@ -179,7 +179,7 @@ def labelled_sample(word: Row[Any], content: Content, split: Split | None) -> La
 
 
 def _by_task(events: Iterable[E]) -> list[tuple[str, list[E]]]:
-    """By task, in one order everywhere: transactions lock clocks in it and can't deadlock."""
+    """Events by task, in one order everywhere: transactions lock clocks in it, without deadlock."""
     tasks: dict[str, list[E]] = defaultdict(list)
     for event in events:
         tasks[event.task].append(event)

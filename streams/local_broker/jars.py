@@ -39,7 +39,7 @@ class Product:
 
     @property
     def folder(self) -> str:
-        """Of this version, in the cache."""
+        """The folder of this version in the cache."""
         return f"{self.name.split()[-1].lower()}-{self.version}"
 
 
