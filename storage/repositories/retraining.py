@@ -60,8 +60,6 @@ class SqlTurns:
         self._work.add(_finished, [{"request_id": request_id}], ["request_id"])
 
     def ahead(self, task: str, tasks: Collection[str], now: datetime) -> Ahead:
-        """What a turn of ``task`` that is asked for now has before it; the trainer makes those of
-        ``tasks``."""
         live = select(_leases.c.task).where(_leases.c.expires_at > now).limit(1)
         running = self._work.row(
             select(_turns)

@@ -142,7 +142,6 @@ class SqlCommands:
         self._work.add(_commands, [values], ["command_id"])
 
     def pending(self, task: str) -> list[Command]:
-        """The commands that are not yet carried out, oldest first."""
         done = select(_outcomes.c.command_id)
         rows = self._work.rows(
             select(_commands)

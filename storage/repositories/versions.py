@@ -70,7 +70,6 @@ class SqlReleases:
         self._work.add(_releases, [values], ["release"])
 
     def keep(self, kept: KeptRelease) -> None:
-        """Record where a release is kept from now on; one that is not known changes nothing."""
         self._work.run(
             update(_releases)
             .where(_releases.c.release == kept.release)
