@@ -158,12 +158,12 @@ def _read_classified(content: bytes, seconds: float) -> Prediction:
     if not answer.data:
         raise ValueError("there is no data in it")
     first = answer.data[0]
-    scores = dict(zip(first.labels, first.probs, strict=True))
-    if not scores:
+    by_label = dict(zip(first.labels, first.probs, strict=True))
+    if not by_label:
         raise ValueError("it is without a label")
-    label = max(scores, key=scores.__getitem__)
+    label = max(by_label, key=by_label.__getitem__)
     tokens = answer.usage.prompt_tokens if answer.usage else 0
-    return Prediction(label, scores, scores[label], tokens, 0, seconds, tokens_cut=first.tokens_cut)
+    return Prediction(label, by_label, by_label[label], tokens, 0, seconds, tokens_cut=first.tokens_cut)
 
 
 def _generate_body(release: str, text: str) -> bytes:
