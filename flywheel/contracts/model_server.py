@@ -163,7 +163,9 @@ def _read_classified(content: bytes, seconds: float) -> Prediction:
         raise ValueError("it is without a label")
     label = max(by_label, key=by_label.__getitem__)
     tokens = answer.usage.prompt_tokens if answer.usage else 0
-    return Prediction(label, by_label, by_label[label], tokens, 0, seconds, tokens_cut=first.tokens_cut)
+    return Prediction(
+        label, by_label, by_label[label], tokens, 0, seconds, tokens_cut=first.tokens_cut
+    )
 
 
 def _generate_body(release: str, text: str) -> bytes:
