@@ -100,7 +100,7 @@ def test_the_key_that_ends_a_composition_chooses_nothing(
     page.goto(REVIEW)
     shows(page, "w-00")
     page.keyboard.press("/")
-    page.keyboard.type("sum")
+    page.keyboard.type("refund")
     enter = {"key": "Enter", "bubbles": True, "cancelable": True}
     sent = page.locator("#filter").evaluate(
         "(box, init) => box.dispatchEvent(new KeyboardEvent('keydown', init))",

@@ -251,7 +251,7 @@ def test_a_sample_that_an_earlier_version_brought_in_keeps_its_id(
     base = ["-w", str(workspace), "ingest", str(file), "--no-wait"]
     file.write_text("text,label\nIt is Down,billing\n", "utf-8")
     with monkeypatch.context() as earlier:
-        earlier.setattr(ingest, "normalised", str)
+        earlier.setattr(ingest, "fingerprint", str)
         CliRunner().invoke(cli, base, catch_exceptions=False)
     (before,) = handle_all(workspace, "cli-earlier")
     acknowledge(kafka)
