@@ -24,7 +24,7 @@ from flywheel.contracts.model_folder import read_description
 from flywheel.contracts.release import Release
 from flywheel.errors import ArtefactError
 from flywheel.evaluation.metrics import measure
-from flywheel.kinds import Choice
+from flywheel.kinds import Choice, FreeText
 from flywheel.registry.archive import export_release
 from flywheel.registry.release_folder import assemble, verify_release
 from flywheel.serving.engine import Generated
@@ -219,7 +219,7 @@ def test_a_model_that_writes_is_brought_in_as_transformers_computes_it(
     here = Workspace(tmp_path / "here", WRITES)
     release = assemble(
         make_writer(tmp_path / "writer"),
-        metrics=measure([], (), 0.95),
+        metrics=measure([], FreeText(), 0.95),
         manifest=read_manifest(make_dataset(tmp_path / "data")),
         to_root=here.settings.state / RELEASES,
         created_at=utc_now(),
