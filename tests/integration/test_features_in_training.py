@@ -107,6 +107,7 @@ def settings(tmp_path: Path) -> FlywheelSettings:
 def prepare(settings: FlywheelSettings, watermark: str | None, **dataset: object) -> None:
     told = settings.task("questions").dataset.model_dump(mode="json") | dataset
     params = {
+        "kind": "classification",
         "watermark": watermark,
         "labels": ["NUM", "LOC"],
         "parent_dataset": None,

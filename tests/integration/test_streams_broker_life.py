@@ -112,8 +112,10 @@ def took(runtime: Runtime, folder: Path) -> bool:
     logs.write_text("rootLogger.level = off\n")
     command = runtime.command(logs, "kafka.tools.StorageTool", "random-uuid")
     loaded = folder / "loaded.log"
+    # After the flags that turn logging off.
+    command.insert(command.index("-cp"), f"-Xlog:class+load:file={loaded}")
     done = subprocess.run(
-        [command[0], f"-Xlog:class+load:file={loaded}", *command[1:]],
+        command,
         capture_output=True,
         text=True,
         check=True,

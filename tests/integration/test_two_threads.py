@@ -18,6 +18,7 @@ from vllm_models import bert_release
 from flywheel.contracts.model_folder import Method
 from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
+from flywheel.kinds import Choice
 
 LABELS = tuple(TOPICS)
 METHODS: tuple[Method, ...] = ("none", "int8-dynamic")
@@ -53,7 +54,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[float
     build_dataset(
         labelled(60, holdout=12),
         DatasetSettings(),
-        LABELS,
+        Choice(LABELS),
         task="topics",
         watermark="e000059",
         parent=None,
