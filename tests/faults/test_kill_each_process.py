@@ -108,6 +108,7 @@ class Work:
         self.console = f"http://127.0.0.1:{settings.console.port}"
         self._http = httpx.Client(timeout=20, trust_env=False)
         self._end = threading.Event()
+        self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Any:
@@ -118,6 +119,7 @@ class Work:
         self._end.set()
         self._thread.join(120)
         assert not self._thread.is_alive(), "what was begun never ended"
+        assert self._failure is None, repr(self._failure)
         self._http.close()
 
     def one(self) -> None:
@@ -133,8 +135,11 @@ class Work:
             time.sleep(0.2)
 
     def _run(self) -> None:
-        while not self._end.is_set():
-            self.one()
+        try:
+            while not self._end.is_set():
+                self.one()
+        except Exception as error:  # noqa: BLE001 - said at the end, in the test's own thread
+            self._failure = error
 
 
 class Clients(Work):
