@@ -15,14 +15,15 @@ from flywheel.contracts.codec import decode
 from flywheel.contracts.dataset_folder import read_manifest, read_part
 from flywheel.contracts.events import LabelRecorded, ReleaseRegistered, Split, TrafficRecorded
 from flywheel.contracts.ids import new_id, utc_now
+from flywheel.contracts.layout import PREDICTIONS_FILE
 from flywheel.contracts.model_folder import WEIGHTS_FILE, read_description
 from flywheel.contracts.release import Release
 from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
-from flywheel.evaluation.evaluate import write_predictions
+from flywheel.evaluation.answered import write_predictions
 from flywheel.kinds import Choice
 from flywheel.processes.trainer import Trainer, gather
-from flywheel.registry.release_folder import PREDICTIONS_FILE, assemble
+from flywheel.registry.release_folder import assemble
 from flywheel.retraining.ports import Turn
 from flywheel.retraining.run_pipeline import make_turn
 from flywheel.retraining.trigger import decide

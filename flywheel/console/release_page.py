@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import msgspec
 
+from flywheel.contracts.layout import PREDICTIONS_FILE
 from flywheel.contracts.release import Release
 from flywheel.errors import ArtefactError
 from flywheel.registry.diff import HeldOutAnswer
-from flywheel.registry.release_folder import PREDICTIONS_FILE
 
 Counts = Mapping[str, Mapping[str, int]]
 Table = Mapping[tuple[str, str], Sequence[str]]

@@ -8,6 +8,9 @@ from pathlib import Path
 CONFIG_FILE = "flywheel.toml"
 PARAMS_FILE = "params.yaml"
 DVC_LOCK_FILE = "dvc.lock"
+# What a model answered to each held-out sample, and how good that is: in evaluations and releases.
+PREDICTIONS_FILE = "predictions.jsonl"
+METRICS_FILE = "metrics.json"
 # Neither configuration nor versioned; git ignores it.
 STATE_FOLDER = ".flywheel"
 # Below the state folder, and in whatever holds releases as it does: an import, an exported archive.

@@ -10,11 +10,12 @@ from typing import Any
 import msgspec
 
 from flywheel.contracts.dataset_folder import Manifest, read_manifest
+from flywheel.contracts.layout import PREDICTIONS_FILE
 from flywheel.contracts.model_folder import ModelDescription, read_description
 from flywheel.contracts.release import Release
 from flywheel.errors import ArtefactError
 from flywheel.kinds.predictions import is_right
-from flywheel.registry.release_folder import PARTS, PREDICTIONS_FILE, SERVED
+from flywheel.registry.release_folder import PARTS, SERVED
 
 INTERVALS = ("accuracy", "macro_f1", "ece", "brier", "nll", "chrf", "token_f1")
 MACHINE = ("latency_p50_ms", "latency_p95_ms", "texts_per_second")

@@ -15,7 +15,7 @@ import msgspec
 from flywheel import __version__
 from flywheel.contracts.bounds import release_problem
 from flywheel.contracts.dataset_folder import MANIFEST_FILE, Manifest
-from flywheel.contracts.layout import BASES, RELEASES
+from flywheel.contracts.layout import BASES, METRICS_FILE, RELEASES
 from flywheel.contracts.model_folder import (
     COMPRESSION_REPORT,
     RELEASE_FILE,
@@ -30,8 +30,6 @@ from flywheel.contracts.release import Override, Release, release_id
 from flywheel.errors import ArtefactError
 from flywheel.registry.model_card import model_card
 
-METRICS_FILE = "metrics.json"
-PREDICTIONS_FILE = "predictions.jsonl"
 CARD_FILE = "MODEL_CARD.md"
 RECORD_FILE = "record.json"
 # Where a release's recipe keeps the parts of its id that its folder does not hold, and how it is

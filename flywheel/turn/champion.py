@@ -8,10 +8,10 @@ from pathlib import Path
 import structlog
 
 from flywheel.contracts.dataset_folder import DatasetLine
+from flywheel.contracts.layout import PREDICTIONS_FILE
 from flywheel.errors import ArtefactError, FlywheelError
-from flywheel.evaluation.evaluate import read_predictions, write_predictions
+from flywheel.evaluation.answered import read_predictions, write_predictions
 from flywheel.kinds.predictions import Prediction, as_predictions
-from flywheel.registry.release_folder import PREDICTIONS_FILE
 from flywheel.settings import FlywheelSettings
 from flywheel.turn.served import Serve, served_folder
 

@@ -15,6 +15,7 @@ import structlog
 
 from flywheel.compression.calibrate import fit_temperature
 from flywheel.compression.compare import REFERENCE, Comparison, Evidence, compare
+from flywheel.contracts.layout import METRICS_FILE, PREDICTIONS_FILE
 from flywheel.contracts.model_folder import (
     COMPRESSION_REPORT,
     read_description,
@@ -23,12 +24,7 @@ from flywheel.contracts.model_folder import (
 )
 from flywheel.contracts.witness import read_witness
 from flywheel.errors import ArtefactError, ConfigurationError, FlywheelError, PipelineError
-from flywheel.evaluation.evaluate import (
-    METRICS_FILE,
-    PREDICTIONS_FILE,
-    read_predictions,
-    write_predictions,
-)
+from flywheel.evaluation.answered import read_predictions, write_predictions
 from flywheel.evaluation.metrics import measure
 from flywheel.kinds import Answers
 from flywheel.kinds.predictions import as_predictions, probabilities

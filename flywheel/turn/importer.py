@@ -14,20 +14,19 @@ import structlog
 from flywheel.contracts.base_folder import put_base
 from flywheel.contracts.dataset_folder import DatasetLine, Manifest, read_manifest, read_part
 from flywheel.contracts.ids import utc_now
-from flywheel.contracts.layout import BASES
+from flywheel.contracts.layout import BASES, PREDICTIONS_FILE
 from flywheel.contracts.model_folder import read_base, read_description
 from flywheel.contracts.model_server import PROBE
 from flywheel.contracts.release import Release, registered_already
 from flywheel.datasets.build import build_dataset
 from flywheel.errors import ArtefactError
-from flywheel.evaluation.evaluate import write_predictions
+from flywheel.evaluation.answered import write_predictions
 from flywheel.evaluation.gate import GateDecision
 from flywheel.evaluation.gate import decide as gate
 from flywheel.evaluation.metrics import measure
 from flywheel.kinds.predictions import Prediction, as_predictions
 from flywheel.registry.release_folder import (
     PARTS,
-    PREDICTIONS_FILE,
     RECORD_FILE,
     SERVED,
     assemble,

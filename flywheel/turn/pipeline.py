@@ -13,6 +13,7 @@ import structlog
 from flywheel.contracts.dataset_folder import read_manifest, read_part
 from flywheel.contracts.events import DatasetVersioned
 from flywheel.contracts.ids import new_id, utc_now
+from flywheel.contracts.layout import METRICS_FILE, PREDICTIONS_FILE
 from flywheel.contracts.release import Override, Release
 from flywheel.datasets.workspace import (
     commit_dataset,
@@ -21,11 +22,11 @@ from flywheel.datasets.workspace import (
     settle_remote,
 )
 from flywheel.errors import FlywheelError, PipelineError, StageKilled
+from flywheel.evaluation.answered import read_predictions
 from flywheel.evaluation.config import GateSettings
-from flywheel.evaluation.evaluate import read_predictions
 from flywheel.evaluation.gate import GateDecision
 from flywheel.evaluation.gate import decide as gate
-from flywheel.registry.release_folder import METRICS_FILE, PREDICTIONS_FILE, assemble
+from flywheel.registry.release_folder import assemble
 from flywheel.retraining.ports import GateRefusal, Turn, TurnRequest
 from flywheel.settings import FlywheelSettings
 from flywheel.triage.policy import audited_error

@@ -14,8 +14,9 @@ from flywheel.contracts.events import (
     TrafficRecorded,
 )
 from flywheel.contracts.ids import new_id
+from flywheel.contracts.layout import PREDICTIONS_FILE
 from flywheel.contracts.release import Release
-from flywheel.evaluation.evaluate import PREDICTIONS_FILE, write_predictions
+from flywheel.evaluation.answered import write_predictions
 from flywheel.evaluation.metrics import measure
 from flywheel.kinds import Choice
 from flywheel.kinds.predictions import Prediction

@@ -14,11 +14,12 @@ from tiny_encoder import make_encoder
 
 from flywheel.contracts.dataset_folder import read_manifest, read_part
 from flywheel.contracts.ids import new_id, utc_now
+from flywheel.contracts.layout import PREDICTIONS_FILE
 from flywheel.contracts.model_folder import read_description
 from flywheel.errors import ConfigurationError
-from flywheel.evaluation.evaluate import read_predictions
+from flywheel.evaluation.answered import read_predictions
 from flywheel.ops.workspace import make_repository
-from flywheel.registry.release_folder import PREDICTIONS_FILE, SERVED
+from flywheel.registry.release_folder import SERVED
 from flywheel.retraining.ports import Turn, TurnRequest
 from flywheel.rollout.ports import Command, Rollout
 from flywheel.serving.runtime import load_classifier

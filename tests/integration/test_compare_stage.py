@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from click.testing import CliRunner
+from holdout_metrics import holdout_metrics
 from tiny_encoder import TOPICS, labelled, make_encoder
 
 from flywheel.cli.compress import compress
@@ -24,7 +25,7 @@ from flywheel.contracts.model_folder import read_description, write_description
 from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
 from flywheel.errors import ArtefactError, ConfigurationError, PipelineError
-from flywheel.evaluation.evaluate import evaluate, read_predictions
+from flywheel.evaluation.answered import read_predictions
 from flywheel.kinds import Choice
 from flywheel.ops.template import flywheel_toml
 from flywheel.registry.release_folder import assemble
@@ -126,12 +127,11 @@ def test_metrics_come_from_what_the_chosen_one_answered_and_would_answer(
         tmp_path / "comparison", Choice(LABELS), tmp_path / "kept", confidence=0.95
     )
     assert "latency_p50_ms" not in kept
-    fresh = evaluate(
+    fresh = holdout_metrics(
         load_classifier(tmp_path / "compressed", 1).predict,
-        root / "data/holdout.jsonl",
+        root / "data",
         Choice(LABELS),
         tmp_path / "fresh",
-        latency_requests=1,
     )
     assert kept["accuracy"] == fresh["accuracy"]
     assert kept["nll"] == pytest.approx(fresh["nll"], abs=1e-3)

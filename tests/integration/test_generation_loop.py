@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from gateway_harness import eventually, model_server, split_event
 from generation_harness import TASK, Gateway, Geographer, gateway, question, truth
+from holdout_metrics import holdout_metrics
 from new_database import new_database
 
 from flywheel.contracts.answers import same_text
@@ -25,12 +26,13 @@ from flywheel.contracts.events import (
     TrafficRecorded,
 )
 from flywheel.contracts.ids import utc_now
+from flywheel.contracts.layout import PREDICTIONS_FILE
 from flywheel.contracts.sample import as_text
 from flywheel.contracts.stores import AuditedPrediction
 from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
+from flywheel.evaluation.answered import read_predictions
 from flywheel.evaluation.config import GateSettings
-from flywheel.evaluation.evaluate import PREDICTIONS_FILE, evaluate, read_predictions
 from flywheel.evaluation.gate import decide as pass_gate
 from flywheel.kinds import FreeText
 from flywheel.review.claim import claim_next
@@ -191,10 +193,7 @@ def _learn(loop: Loop, folder: Path) -> None:
     evaluated = {}
     for release in (WEAK, GOOD):
         out = folder / release
-        metrics = evaluate(
-            Geographer(release).generate, folder / "data" / "holdout.jsonl", FreeText(), out,
-            latency_requests=5,
-        )  # fmt: skip
+        metrics = holdout_metrics(Geographer(release).generate, folder / "data", FreeText(), out)
         evaluated[release] = read_predictions(out / PREDICTIONS_FILE)
         assert metrics["accuracy_low"] < metrics["accuracy"] < metrics["accuracy_high"]
     decision = pass_gate(evaluated[WEAK], evaluated[GOOD], GateSettings())

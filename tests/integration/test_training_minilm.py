@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
+from holdout_metrics import holdout_metrics
 
 from flywheel.compression.config import STANDARD
 from flywheel.compression.variants import Tools, make_variant
@@ -15,7 +16,6 @@ from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
 from flywheel.demo.data import LABELS, load_demo_data
 from flywheel.errors import ArtefactError
-from flywheel.evaluation.evaluate import evaluate
 from flywheel.kinds import Choice
 from flywheel.serving.runtime import load_classifier
 from flywheel.training.config import TrainingSettings
@@ -63,12 +63,8 @@ def test_sixty_questions_teach_minilm_most_of_six_classes(tmp_path: Path) -> Non
         made = make_variant(
             name, STANDARD[name], tmp_path / "trained", tmp_path / "data", folder, tools=tools
         )
-        metrics = evaluate(
-            load_classifier(folder, 1).predict,
-            tmp_path / "data/holdout.jsonl",
-            Choice(labels),
-            tmp_path / "evaluation" / name,
-            latency_requests=10,
+        metrics = holdout_metrics(
+            load_classifier(folder, 1).predict, tmp_path / "data", Choice(labels)
         )
         accuracy[name] = metrics["accuracy"]
         if name != "none":

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
+from holdout_metrics import holdout_metrics
 from tiny_encoder import TOPICS, labelled, make_encoder
 
 from flywheel.compression.config import CompressionSettings
@@ -31,7 +32,7 @@ from flywheel.contracts.witness import WITNESS_FILE, read_witness
 from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
 from flywheel.errors import ArtefactError, ConfigurationError, PipelineError
-from flywheel.evaluation.evaluate import evaluate, read_predictions
+from flywheel.evaluation.answered import read_predictions
 from flywheel.kinds import Choice
 from flywheel.registry.release_folder import assemble, verify
 from flywheel.serving.encoder import integer_products_exact, integer_products_pay
@@ -100,12 +101,11 @@ def reports(loop: Path) -> tuple[TrainingReport, CompressionReport]:
 
 
 def release(loop: Path, root: Path, **given: object) -> Release:
-    metrics = evaluate(
+    metrics = holdout_metrics(
         load_classifier(loop / "compressed", 1).predict,
-        loop / "data/holdout.jsonl",
+        loop / "data",
         Choice(LABELS),
         root / "evaluation",
-        latency_requests=5,
     )
     fields: dict[str, object] = {
         "metrics": metrics,
@@ -265,12 +265,8 @@ def test_an_encoder_that_pools_its_first_token_is_served_as_trained(tmp_path: Pa
     report = train(tmp_path / "data", recipe(tmp_path), LABELS, tmp_path / "trained")
     assert report.pooling == "first_token"
     compress(tmp_path, "int8-dynamic", tmp_path / "s")
-    metrics = evaluate(
-        load_classifier(tmp_path / "s", 1).predict,
-        tmp_path / "data/holdout.jsonl",
-        Choice(LABELS),
-        tmp_path / "evaluation",
-        latency_requests=1,
+    metrics = holdout_metrics(
+        load_classifier(tmp_path / "s", 1).predict, tmp_path / "data", Choice(LABELS)
     )
     assert metrics["accuracy"] > 0.6
 
@@ -355,11 +351,21 @@ def test_a_release_cannot_be_renamed(loop: Path, tmp_path: Path) -> None:
         verify(renamed)
 
 
-def test_evaluation_needs_a_holdout(loop: Path, tmp_path: Path) -> None:
+def test_variants_are_compared_on_a_holdout_and_without_one_it_is_said(
+    loop: Path, tmp_path: Path
+) -> None:
     (tmp_path / "holdout.jsonl").write_bytes(b"")
-    classifier = load_classifier(loop / "compressed", 1)
+    setup = VariantSetup(
+        trained=loop / "trained",
+        dataset=tmp_path,
+        settings=CompressionSettings(),
+        training=TrainingSettings(base_model="base"),
+        engine="embedded",
+        scratch=tmp_path,
+        bases=tmp_path,
+    )
     with pytest.raises(PipelineError, match="holdout_share"):
-        evaluate(classifier.predict, tmp_path / "holdout.jsonl", Choice(LABELS), tmp_path / "e")
+        _ = setup.holdout
 
 
 def test_the_manifest_survives_the_release(loop: Path, tmp_path: Path) -> None:

@@ -10,15 +10,15 @@ from typing import Any
 import msgspec
 from registry_files import LABELS, make_release, manifest
 
-from flywheel.contracts.layout import RELEASES
+from flywheel.contracts.layout import PREDICTIONS_FILE, RELEASES
 from flywheel.contracts.release import Release
 from flywheel.errors import ArtefactError
-from flywheel.evaluation.evaluate import write_predictions
+from flywheel.evaluation.answered import write_predictions
 from flywheel.evaluation.metrics import measure
 from flywheel.kinds import Choice
 from flywheel.kinds.predictions import Prediction
 from flywheel.registry.diff import diff, read_files
-from flywheel.registry.release_folder import PREDICTIONS_FILE, sweep
+from flywheel.registry.release_folder import sweep
 
 
 def prediction(sample: int, label: str, answer: str) -> Prediction:
