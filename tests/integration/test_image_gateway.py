@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from gateway_harness import TASK, Gateway, eventually, started_gateway
 from images import data_url, picture, png_of
+from named_commands import ROOT, in_document
 
 from flywheel.contracts.events import TrafficRecorded
 from flywheel.contracts.sample import ImagePart, Message, TextPart
@@ -48,6 +53,24 @@ def asked(url: str, *texts: str) -> dict[str, object]:
         *({"type": "text", "text": text} for text in texts),
     ]
     return {"task": TASK, "messages": [{"role": "user", "content": parts}]}
+
+
+def test_the_request_that_a_document_shows_is_taken(gate: Gateway, store: Store) -> None:
+    [shown] = [
+        named.text
+        for named in in_document(ROOT / "docs" / "dialogues-and-images.md")
+        if named.text.startswith("curl ")
+    ]
+    words = shlex.split(shown)
+    assert urlsplit(words[1]).path == "/v1/samples"
+    body = json.loads(words[-1]) | {"task": TASK}
+    [image, _] = body["messages"][0]["content"]
+    image["image_url"]["url"] = image["image_url"]["url"].replace(
+        "…", base64.b64encode(PICTURE).decode()
+    )
+    response = gate.http.post("/v1/samples", json=body)
+    assert response.status_code == 202, response.text
+    assert list(store.values()) == [PICTURE]
 
 
 @pytest.mark.parametrize("data", [PICTURE, LARGE])
