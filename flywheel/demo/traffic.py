@@ -14,11 +14,15 @@ from flywheel.demo.data import Question
 from flywheel.errors import Unavailable
 
 USERS = 400
+# So many wait for an answer at most; then the next one asks when somebody has got theirs. A machine
+# that answers more slowly than it is asked would have a longer and longer queue otherwise.
+MOST_WAITING = 24
 
 
 @dataclass
 class Traffic:
-    """Sends questions at ``rate`` a second, each with an id of its own; 0 pauses.
+    """Sends questions at ``rate`` a second, or as fast as they are answered where that is slower,
+    each with an id of its own; 0 pauses.
 
     ``answered`` maps the id of every request that got an answer to its question's true label;
     ``failures`` holds every attempt that failed, also where a second one was answered.
@@ -48,6 +52,10 @@ class Traffic:
                 continue
             due = max(due + 1 / self.rate, loop.time() - 1)
             await asyncio.sleep(max(0.0, due - loop.time()))
+            while len(self._running) >= MOST_WAITING:
+                await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+            if self.rate <= 0:
+                continue
             question = self.questions[self.sent % len(self.questions)]
             user = f"user-{chance.randrange(USERS)}"
             task = asyncio.create_task(self._ask(question, user))

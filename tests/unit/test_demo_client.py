@@ -14,6 +14,8 @@ import httpx
 import pytest
 
 from flywheel.demo.client import Client
+from flywheel.demo.data import Question
+from flywheel.demo.traffic import MOST_WAITING, Traffic
 from flywheel.errors import Unavailable
 
 
@@ -79,3 +81,34 @@ def test_nobody_there_is_given_up_in_the_end() -> None:
         unused.bind(("127.0.0.1", 0))
         with pytest.raises(Unavailable, match="ConnectError"):
             asyncio.run(run(f"http://127.0.0.1:{unused.getsockname()[1]}"))
+
+
+async def test_a_slow_server_is_asked_no_more_than_so_many_at_a_time() -> None:
+    waiting, most, asked = 0, 0, 0
+    full, many, answer = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slow(_: httpx.Request) -> httpx.Response:
+        nonlocal waiting, most, asked
+        waiting, asked = waiting + 1, asked + 1
+        most = max(most, waiting)
+        if waiting == MOST_WAITING:
+            full.set()
+        if asked == 3 * MOST_WAITING:
+            many.set()
+        await answer.wait()
+        waiting -= 1
+        return httpx.Response(200, json={"label": "a"})
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(slow)) as http:
+        client = Client(http, "http://gateway", "http://console")
+        traffic = Traffic(client, "t", [Question("Who?", "a")], rate=10_000.0)
+        sending = asyncio.create_task(traffic.run())
+        await full.wait()
+        await asyncio.sleep(0.2)
+        assert (traffic.sent, most) == (MOST_WAITING, MOST_WAITING)
+        answer.set()
+        await many.wait()
+        await traffic.drain()
+        sending.cancel()
+    assert most == MOST_WAITING
+    assert traffic.failures == []
