@@ -24,7 +24,8 @@ class Pace:
 
 # vLLM on two cores: an encoder answers about 100 texts a second when nothing else runs.
 VLLM_PACE = Pace(labelling=14.0, training=2.0, comparing=12.0, answers=7.0, answers_comparing=6.0)
-# A language model with an adapter answers about sixteen; in a rollout every text is asked twice.
+# A language model with an adapter answers about five with AVX2 alone, sixteen with VNNI; in a
+# rollout every text is asked twice.
 LLM_PACE = Pace(labelling=6.0, training=0.5, comparing=4.0, answers=5.0, answers_comparing=3.0)
 
 
