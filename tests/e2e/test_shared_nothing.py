@@ -64,7 +64,7 @@ steps = [0.5]
 min_requests = 1000
 auto_promote = false
 # A busy machine is no harm that the challenger does.
-latency_margin = 20.0
+latency_margin = 1000.0
 error_margin = 0.9
 """
 # Each with the arguments it is started by.
