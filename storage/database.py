@@ -31,6 +31,9 @@ from storage.repositories.review import SqlReviewIntake
 from storage.repositories.rollouts import SqlChallengers, SqlCommands, SqlRollouts
 from storage.repositories.sessions import SqlEndedSessions
 from storage.repositories.versions import SqlDatasets, SqlReleases
+from storage.totals import Progress
+from storage.totals import missing as missing_totals
+from storage.totals import rebuild as rebuild_totals
 from storage.work import Work
 
 
@@ -85,13 +88,22 @@ class Database:
         self._engine = make_engine(url)
         self._reading = read_only_engine(self._engine)
 
-    def migrate(self) -> None:
-        """Bring the schema up to date; safe when several processes do so at once.
+    def migrate(self, progress: Progress | None = None) -> None:
+        """Bring the schema up to date, and count what it keeps totals of and did not before; safe
+        when several processes do so at once.
 
         Raises StorageError when the database cannot be reached.
         """
         with errors_translated():
             upgrade(self._engine)
+        with self.work(read_only=True) as work:
+            wanted = missing_totals(work)
+        if wanted:
+            rebuild_totals(self.work, wanted, progress)
+
+    def recount(self, progress: Progress | None = None) -> None:
+        """Make every total anew from the rows; agents may go on meanwhile."""
+        rebuild_totals(self.work, progress=progress)
 
     def analyse(self) -> None:
         """Let SQLite count what its tables hold, which decides how it answers; PostgreSQL does so

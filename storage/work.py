@@ -80,11 +80,45 @@ class Work:
         )
         return self._write(statement, values)
 
+    def increment(
+        self,
+        table: Table,
+        values: Sequence[Values],
+        key: Sequence[str],
+        least: Sequence[str] = (),
+        most: Sequence[str] = (),
+    ) -> int:
+        """Add to the numbers of the rows with these keys; a row that is not there begins at 0.
+
+        Of the columns ``least`` and ``most`` the smaller and the larger value stays.
+        """
+        if not values:
+            return 0
+        statement = self._insert(table)
+        new = statement.excluded
+        smaller, larger = (func.min, func.max) if self.sqlite else (func.least, func.greatest)
+        set_: dict[str, Any] = {}
+        for name in values[0]:
+            if name in least:
+                set_[name] = smaller(table.c[name], new[name])
+            elif name in most:
+                set_[name] = larger(table.c[name], new[name])
+            elif name not in key:
+                set_[name] = table.c[name] + new[name]
+        statement = statement.on_conflict_do_update(index_elements=list(key), set_=set_)
+        return self._write(statement, values)
+
     def chunks(self, ids: Iterable[str]) -> Iterator[list[str]]:
         """``ids`` without repeats, in parts that fit one statement."""
         unique = list(dict.fromkeys(ids))
         for start in range(0, len(unique), _CHUNK):
             yield unique[start : start + _CHUNK]
+
+    def hold(self, tables: Sequence[str]) -> None:
+        """Let nobody else write to these tables until the transaction ends. On SQLite nobody
+        does anyway."""
+        if not self.sqlite:
+            self.connection.exec_driver_sql(f"LOCK TABLE {', '.join(tables)} IN SHARE ROW EXCLUSIVE MODE")
 
     def tick(self, clocks: Table, task: str) -> int:
         """Move a task's clock on and keep it locked until the transaction ends.
@@ -127,11 +161,6 @@ def arrived(moment: datetime) -> datetime:
 def later(table: Table) -> Callable[[Any], ColumnElement[bool]]:
     """Whether a new row's event came after the stored row's, by time, then by id."""
     return lambda new: _after(new, table.c)
-
-
-def earlier(table: Table) -> Callable[[Any], ColumnElement[bool]]:
-    """Whether a new row's event came before the stored row's, by time, then by id."""
-    return lambda new: _after(table.c, new)
 
 
 def _after(one: _Columns, other: _Columns) -> ColumnElement[bool]:

@@ -11,7 +11,7 @@ from flywheel.contracts.events import (
     ShadowRecorded,
     TrafficRecorded,
 )
-from flywheel.contracts.stores import AuditedPrediction
+from flywheel.contracts.stores import AuditChanges, AuditedPrediction
 from flywheel.errors import StorageError
 from flywheel.kinds.predictions import is_right
 
@@ -27,10 +27,21 @@ class MemoryAuditLog:
     def record(self, events: Sequence[Event]) -> None:
         self.events.extend(events)
 
-    def audits(self, task: str, release: str) -> list[AuditedPrediction]:
+    def changed(self, task: str, release: str, after: int = 0) -> AuditChanges:
+        """Everything again whenever any event has come."""
         self.reads += 1
         if self.broken:
             raise StorageError("the database is locked")
+        audits = self._audits(task, release) if len(self.events) > after else []
+        kept = {audit.sample_id for audit in audits}
+        gone = {e.sample_id for e in self.events if isinstance(e, LabelSettled) and e.task == task}
+        return AuditChanges(
+            seq=len(self.events),
+            audits=audits,
+            gone=sorted(gone - kept) if len(self.events) > after else [],
+        )
+
+    def _audits(self, task: str, release: str) -> list[AuditedPrediction]:
         mine = [event for event in self.events if event.task == task]
         texts: dict[str, str] = {}
         for event in mine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -9,21 +10,50 @@ from typing import Any
 from flywheel.console.ports import ConsoleTransaction
 from flywheel.console.words import aware
 from flywheel.contracts.release import Release
+from flywheel.contracts.traffic_series import SIZES
 from flywheel.retraining.ports import Turn
 from flywheel.rollout.ports import Rollout, Transition
 from flywheel.settings import TaskSettings
-from flywheel.triage.policy import AutoLabelPolicy, certify, policy_of
+from flywheel.triage.config import TriageSettings
+from flywheel.triage.policy import AutoLabelPolicy, CertifiedPolicy, certify
+from flywheel.triage.ports import AuditReader
 
 STAGES = ("build", "train", "compress", "evaluate")
-_BUCKETS = (1, 5, 10, 30, 60, 300, 900, 3600, 6 * 3600, 24 * 3600)
 _POINTS = 240
 _RATE_SECONDS = 10
 
 
+class ChampionPolicies:
+    """What each task's champion may label by itself, for readers in several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[str, CertifiedPolicy]] = {}
+
+    def of(
+        self, log: AuditReader, task: str, champion: str | None, settings: TriageSettings
+    ) -> AutoLabelPolicy:
+        """The policy of a task's champion; without one, that nothing is accepted."""
+        if champion is None:
+            return certify([], settings)
+        with self._lock:
+            release, certified = self._known.get(task, ("", None))
+            if certified is None or release != champion:
+                certified = CertifiedPolicy(task, champion, settings)
+                self._known[task] = champion, certified
+            return certified.read(log)
+
+
 def overview(
-    tx: ConsoleTransaction, task: str, settings: TaskSettings, now: datetime
+    tx: ConsoleTransaction,
+    task: str,
+    settings: TaskSettings,
+    now: datetime,
+    policies: ChampionPolicies | None = None,
 ) -> dict[str, Any]:
-    """Everything the overview page shows, times in seconds since 1970, shares in [0, 1]."""
+    """Everything the overview page shows, times in seconds since 1970, shares in [0, 1].
+
+    ``policies`` is the caller's, kept from one look to the next."""
     releases = tx.releases.history(task)
     rollouts = tx.rollouts.history(task)
     champion = tx.rollouts.champion(task)
@@ -32,11 +62,8 @@ def overview(
     labels = tx.labels.counts(task)
     datasets = tx.datasets.history(task)
     active = tx.rollouts.active(task)
-    policy = (
-        policy_of(tx.audits, task, champion, settings.triage)
-        if champion
-        else certify([], settings.triage)
-    )
+    known = policies or ChampionPolicies()
+    policy = known.of(tx.audits, task, champion, settings.triage)
     return {
         "task": task,
         "now": now.timestamp(),
@@ -87,7 +114,7 @@ def _traffic(
 ) -> dict[str, Any]:
     first, last = counts["first"], counts["last"]
     lived = now.timestamp() - _stamp(first) if first else 0.0
-    bucket = next((size for size in _BUCKETS if lived / size <= _POINTS), _BUCKETS[-1])
+    bucket = next((size for size in SIZES if lived / size <= _POINTS), SIZES[-1])
     rows = tx.overview.traffic_series(task, bucket, _POINTS)
     newest = tx.overview.traffic_series(task, 1, _RATE_SECONDS)
     edge = now.timestamp() - _RATE_SECONDS

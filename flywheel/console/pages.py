@@ -66,6 +66,8 @@ class Pages:
     mistakes: Mistakes
     image_bytes: Callable[[ImagePart], bytes]
     recent: Recent[dict[str, Any]] = field(default_factory=Recent)
+    judged: RunningJudged = field(default_factory=RunningJudged)
+    policies: ChampionPolicies = field(default_factory=ChampionPolicies)
 
     def routes(self) -> APIRouter:
         """All pages, the overview's JSON, signing in and out."""
@@ -115,7 +117,7 @@ class Pages:
 
         def read() -> dict[str, Any]:
             with self.reading() as tx:
-                return overview(tx, task, settings, self.now())
+                return overview(tx, task, settings, self.now(), self.policies)
 
         return {**self.recent.get(task, read), "unanswered": self.unanswered(task)}
 
@@ -167,7 +169,9 @@ class Pages:
         all goes on after the newest ``?skip=``."""
         settings = self._task(task)
         with self.reading() as tx:
-            page = rollout_page(tx, task, settings.rollout, rollout, self.now(), skip)
+            page = rollout_page(
+                tx, task, settings.rollout, rollout, self.now(), skip, self.judged
+            )
             frame = self._frame(tx, request, task, "rollout")
         return self._page("rollout.html", frame, unanswered=self.unanswered(task), **page)
 

@@ -16,6 +16,7 @@ from flywheel.rollout.analysis.evidence import Check
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.plan import final_share
 from flywheel.rollout.ports import CommandRecord, Rollout, Transition
+from flywheel.rollout.judged import RunningJudged
 from flywheel.rollout.view import SHOWN, RolloutView, TaskView, rollout_view, task_view
 
 WIDTH = 100.0  # of an axis: positions are percentages of whatever it measures on screen
@@ -84,13 +85,14 @@ def rollout_page(
     rollout_id: str,
     now: datetime,
     skip: int = 0,
+    judged: RunningJudged | None = None,
 ) -> dict[str, Any]:
     """What the page shows: the running rollout, else the latest one, else the one asked for; below
-    it those of the past, without the newest ``skip``.
+    it those of the past, without the newest ``skip``. ``judged`` as of ``task_view``.
 
     Raises NotFound for a ``rollout_id`` that the task does not have.
     """
-    view = task_view(tx, task, settings, now, skip)
+    view = task_view(tx, task, settings, now, skip, judged)
     past = tx.rollouts.history(task, 1)
     shown = view.active
     if rollout_id and (shown is None or shown.rollout.rollout_id != rollout_id):

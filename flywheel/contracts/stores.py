@@ -136,9 +136,19 @@ class AuditedPrediction(msgspec.Struct, frozen=True, kw_only=True):
     correct: bool
 
 
+class AuditChanges(msgspec.Struct, frozen=True, kw_only=True):
+    """What has changed of a release's audits: those that are new or different, and the samples that
+    are none any more. ``seq`` is where to go on."""
+
+    seq: int
+    audits: list[AuditedPrediction]
+    gone: list[str]
+
+
 class AuditLog(Protocol):
     """Read by triage and the console: how a release did on uniformly random audits."""
 
-    def audits(self, task: str, release: str) -> list[AuditedPrediction]:
-        """Uniformly audited samples that ``release`` scored, live or shadow, oldest label first."""
+    def changed(self, task: str, release: str, after: int = 0) -> AuditChanges:
+        """What changed after ``after``, the ``seq`` of an earlier answer, of the uniformly audited
+        samples that ``release`` scored, live or shadow."""
         ...

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
 
 from flywheel.contracts.events import TrafficRecorded
-from flywheel.contracts.ids import new_id, utc_now
+from flywheel.contracts.ids import id_within, new_id, utc_now
 from flywheel.contracts.model_server import Call, FailsAtText, Prediction
 from flywheel.contracts.sample import Content, as_text
 from flywheel.contracts.split import TrafficSplit
@@ -25,7 +24,6 @@ from flywheel.gateway.splits import Splits
 
 # What events and metrics say of an answer that nobody waited for; no caller gets this status.
 CALLER_GONE = 499
-_EVENT_IDS = uuid.UUID("0d5ad0b7-6e0c-5c49-8c0c-8e6b7a1f4c21")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ class Answered:
 
 def traffic_event_id(task: str, sample_id: str) -> str:
     """The id of the one event that an answered sample counts by, however often it is asked."""
-    return str(uuid.uuid5(_EVENT_IDS, f"{task}\x1f{sample_id}"))
+    return id_within(sample_id, task)
 
 
 class Answers:

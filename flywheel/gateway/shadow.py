@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from typing import NamedTuple
 
 import structlog
 from prometheus_client import Counter
 
 from flywheel.contracts.events import Arm, ShadowRecorded
-from flywheel.contracts.ids import utc_now
+from flywheel.contracts.ids import id_within, utc_now
 from flywheel.contracts.model_server import Call
 from flywheel.errors import FlywheelError, RequestError
 from flywheel.gateway.capture import Capture
@@ -20,7 +19,6 @@ from flywheel.gateway.forward import ModelServers
 _log = structlog.get_logger(__name__)
 _scored = Counter("flywheel_gateway_shadow_scored_total", "Copies that the other arm scored.")
 _dropped = Counter("flywheel_gateway_shadow_dropped_total", "Copies dropped: no time for them.")
-_EVENT_IDS = uuid.UUID("7c1f9d0e-5b0c-5d0a-9f3a-2f6c1f0d9b11")
 
 
 class Copy(NamedTuple):
@@ -117,9 +115,8 @@ def _recorded(
     error: str | None = None,
     tokens_cut: int = 0,
 ) -> ShadowRecorded:
-    name = "\x1f".join((copy.task, copy.sample_id, copy.release, copy.rollout_id))
     return ShadowRecorded(
-        event_id=str(uuid.uuid5(_EVENT_IDS, name)),
+        event_id=id_within(copy.sample_id, "shadow", copy.task, copy.release, copy.rollout_id),
         occurred_at=utc_now(),
         task=copy.task,
         sample_id=copy.sample_id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from flywheel.contracts.stores import AuditedPrediction
+from flywheel.contracts.stores import AuditChanges
 from flywheel.monitoring.health import HealthServer
 from flywheel.processes.process import begin
 from flywheel.settings import FlywheelSettings
@@ -25,10 +25,10 @@ class AuditReader:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def audits(self, task: str, release: str) -> list[AuditedPrediction]:
-        """Uniformly audited samples that ``release`` scored, oldest label first."""
+    def changed(self, task: str, release: str, after: int = 0) -> AuditChanges:
+        """What changed after ``after`` of the audits of a release."""
         with self._database.transaction(read_only=True) as tx:
-            return tx.audits.audits(task, release)
+            return tx.audits.changed(task, release, after)
 
 
 def run_worker_process(settings: FlywheelSettings) -> int:

@@ -17,6 +17,7 @@ from flywheel.errors import ArtefactError, ArtefactStoreError, Conflict, NotFoun
 from flywheel.monitoring.answers import answers, json_answer
 from flywheel.rollout.commands import ask
 from flywheel.rollout.config import RolloutSettings
+from flywheel.rollout.judged import RunningJudged
 from flywheel.rollout.ports import Command, CommandKind, CommandRecord
 from flywheel.rollout.view import RolloutView, TaskView, Viewing, rollout_view, task_view
 
@@ -66,6 +67,7 @@ def router(
     no restore can be asked for here.
     """
     api = APIRouter(prefix="/api/rollouts", tags=["rollouts"])
+    judged = RunningJudged()
 
     def settings_of(task: str) -> RolloutSettings:
         try:
@@ -77,7 +79,7 @@ def router(
     def show(task: str, skip: Annotated[int, Query(ge=0, le=10**9)] = 0) -> Response:
         settings = settings_of(task)
         with reading() as tx:
-            return json_answer(task_view(tx, task, settings, clock(), skip))
+            return json_answer(task_view(tx, task, settings, clock(), skip, judged))
 
     @api.get("/{task}/{rollout_id}", responses=answers(RolloutView, "One rollout."))
     def show_one(task: str, rollout_id: str) -> Response:
@@ -86,7 +88,7 @@ def router(
             rollout = tx.rollouts.find(rollout_id)
             if rollout is None or rollout.task != task:
                 raise NotFound(f"no rollout {rollout_id!r} of task {task!r}")
-            return json_answer(rollout_view(tx, rollout, settings, clock()))
+            return json_answer(rollout_view(tx, rollout, settings, clock(), judged))
 
     @api.post(
         "/{task}/commands",

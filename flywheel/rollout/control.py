@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 from prometheus_client import Counter, Gauge
@@ -25,14 +25,11 @@ from flywheel.rollout.analysis.evidence import Facts
 from flywheel.rollout.commands import carry_out
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.decide import CONTROLLER, Servers, decide
-from flywheel.rollout.ports import Assignment, Evidence, Rollout, RolloutTransaction
+from flywheel.rollout.judged import JudgedSamples
+from flywheel.rollout.ports import SETTLE, Assignment, Evidence, Rollout, RolloutTransaction
 from flywheel.rollout.servers import ModelServers
 
 Transactions = Callable[[], AbstractContextManager[RolloutTransaction]]
-
-# Requests routed by the split before last may still arrive so long after a step began; they are
-# left out of the step's own counts.
-SETTLE = timedelta(seconds=3)
 
 _log = structlog.get_logger(__name__)
 _changes = Counter("flywheel_rollout_transitions_total", "Transitions.", ["task", "state"])
@@ -41,10 +38,12 @@ _share = Gauge("flywheel_rollout_challenger_share", "Live share of the challenge
 
 @dataclass(frozen=True, slots=True)
 class LastLook:
-    """What a tick found out of a rollout; ``servers`` None while they were not asked."""
+    """What a tick found out of a rollout; ``servers`` None while they were not asked. The next one
+    reads on from what was ``judged``."""
 
     rollout_id: str
     facts: Facts
+    judged: JudgedSamples
     servers: Servers | None = None
 
 
@@ -67,6 +66,7 @@ class Look:
 
     rollout: Rollout | None
     facts: Facts
+    judged: JudgedSamples
     servers: Servers | None
     fresh: bool
     commands: bool
@@ -96,7 +96,7 @@ def tick(
     if seen.rollout is not None and readiness is None:
         # Asked outside of any transaction: a server that hangs must not hold the database's lock.
         readiness = _asked(servers, seen.rollout)
-        latest[task] = LastLook(seen.rollout.rollout_id, seen.facts, readiness)
+        latest[task] = LastLook(seen.rollout.rollout_id, seen.facts, seen.judged, readiness)
     try:
         event = None
         if seen.commands or (seen.rollout is None and seen.waiting):
@@ -117,16 +117,19 @@ def _look(tx: RolloutTransaction, task: str, latest: Latest) -> Look:
     rollout = tx.rollouts.active(task)
     commands = bool(tx.commands.pending(task))
     known = latest.pop(task, None)
-    fresh = not (
-        commands and rollout is not None and known and known.rollout_id == rollout.rollout_id
-    )
-    if fresh or known is None:
-        facts = gather(tx.evidence, rollout) if rollout is not None else Facts()
-        known = LastLook("", facts)
+    if rollout is None or known is None or known.rollout_id != rollout.rollout_id:
+        known = None
+    judged = known.judged if known else JudgedSamples(rollout.rollout_id if rollout else "")
+    # A person's command does not wait for evidence: what the tick before found out will do.
+    fresh = known is None or not commands
+    facts = Facts() if known is None else known.facts
+    if fresh:
+        facts = Facts() if rollout is None else gather(tx.evidence, rollout, judged)
     return Look(
         rollout=rollout,
-        facts=known.facts,
-        servers=known.servers,
+        facts=facts,
+        judged=judged,
+        servers=None if fresh or known is None else known.servers,
         fresh=fresh,
         commands=commands,
         waiting=bool(tx.challengers.waiting(task)),
@@ -152,9 +155,13 @@ def announce(
     return event
 
 
-def gather(evidence: Evidence, rollout: Rollout) -> Facts:
-    """What is known of a rollout now."""
-    champion, challenger = evidence.arms(rollout.rollout_id)
+def gather(
+    evidence: Evidence, rollout: Rollout, judged: JudgedSamples | None = None
+) -> Facts:
+    """What is known of a rollout now. ``judged`` is the caller's, kept from look to look."""
+    judged = judged or JudgedSamples(rollout.rollout_id)
+    judged.read(evidence)
+    champion, challenger = judged.with_audits(*evidence.arms(rollout.rollout_id))
     since = step = of_step(evidence, rollout)
     # Whoever resumed it has seen the assignment until then.
     if rollout.resumed_at is not None and rollout.resumed_at > rollout.step_started_at:
@@ -162,7 +169,7 @@ def gather(evidence: Evidence, rollout: Rollout) -> Facts:
     return Facts(
         champion=champion,
         challenger=challenger,
-        pairs=tuple(evidence.pairs(rollout.rollout_id)),
+        pairs=judged.pairs,
         assignment=since,
         step=step,
     )
@@ -223,7 +230,9 @@ def _evaluate(
     now: datetime,
 ) -> RolloutChanged | None:
     current = transitions.with_readiness(rollout, servers, now)
-    decision = decide(current, facts, settings, now, servers)
+    decision = decide(current, facts, settings, now, servers, shown=False)
+    if decision.changes(current):
+        decision = decide(current, facts, settings, now, servers)
     watched = transitions.with_looks(current, decision)
     if not decision.changes(current) and watched == rollout:
         return None

@@ -77,9 +77,14 @@ def decide(
     settings: RolloutSettings,
     now: datetime,
     servers: Servers | None = None,
+    *,
+    shown: bool = True,
 ) -> Decision:
-    """The decision for an active rollout. ``servers`` None means that they were not asked."""
-    seen = assess(rollout, facts, settings)
+    """The decision for an active rollout. ``servers`` None means that they were not asked.
+
+    It is the same whether or not it is ``shown``; only then its checks have all that people see.
+    """
+    seen = assess(rollout, facts, settings, shown=shown)
     harm = seen.failed("harm")
     if harm:
         reason = "; ".join(check.words for check in harm)

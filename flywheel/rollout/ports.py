@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
 import msgspec
 
-from flywheel.contracts.events import LabelRecorded, LabelSettled, ShadowRecorded, TrafficRecorded
+from flywheel.contracts.events import Event
 from flywheel.contracts.publishing import Outbox
 from flywheel.contracts.release import Override, Release
 from flywheel.contracts.split import RolloutState
 
 CommandKind = Literal["pause", "resume", "promote", "rollback", "start", "restore"]
+# Requests routed by the split before last may still arrive so long after a step began; they are
+# left out of the step's own counts.
+SETTLE = timedelta(seconds=3)
 REFUSED, WITHDRAWN = "refused: ", "withdrawn: "
 
 
@@ -33,7 +36,7 @@ class StepCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ArmSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """Live traffic of one arm in one rollout. ``latencies_ms`` are the newest 2,000 or fewer.
+    """Live traffic of one arm in one rollout.
 
     ``latency_buckets`` are (``latency_bucket`` of the latency, how many), over *all* live answers
     of the rollout that were no errors: tests that hold at any look need the whole, not a window.
@@ -46,7 +49,6 @@ class ArmSummary(msgspec.Struct, frozen=True, kw_only=True):
     errors: int = 0
     audited: int = 0
     correct: int = 0
-    latencies_ms: tuple[float, ...] = ()
     latency_buckets: tuple[tuple[int, int], ...] = ()
     shadow_requests: int = 0
     shadow_errors: int = 0
@@ -86,31 +88,46 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
     labelled_at: datetime
 
 
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """One audited sample of a rollout, and whether each arm was right; None: it did not answer.
+
+    An arm that answered live and in shadow counts as it answered live; ``champion_live`` and
+    ``challenger_live`` are None where it was in shadow alone. ``seq`` rises with every change; one
+    that is ``gone`` was judged once and has no label any more.
+    """
+
+    sample_id: str
+    seq: int
+    gone: bool
+    champion: bool | None
+    champion_live: bool | None
+    challenger: bool | None
+    challenger_live: bool | None
+    inclusion_probability: float
+    event_id: str
+    labelled_at: datetime
+
+
 class EvidenceIntake(Protocol):
     """Written by the evidence agent alone. Idempotent; any order of events will do."""
 
-    def record_traffic(self, events: Sequence[TrafficRecorded]) -> None:
-        """Keep what each live request says of its release and arm (one row a sample, release)."""
-        ...
-
-    def record_shadow(self, events: Sequence[ShadowRecorded]) -> None:
-        """Keep what the other arm would have answered (one row a sample, release)."""
-        ...
-
-    def record_labels(self, events: Sequence[LabelRecorded | LabelSettled]) -> None:
-        """Keep the true label of each sample: settled by experts, or a user's or an outcome."""
+    def record(self, events: Sequence[Event]) -> None:
+        """Keep what each live request says of its release and arm, what the other arm would have
+        answered (one row a sample, release), and the true label of each sample: settled by
+        experts, or a user's or an outcome. Other events are passed over."""
         ...
 
 
 class Evidence(Protocol):
-    """Read by the controller and the console."""
+    """Read by the controller and the console. What it costs does not grow with the traffic."""
 
     def arms(self, rollout_id: str) -> tuple[ArmSummary, ArmSummary]:
-        """(champion, challenger) on live traffic of this rollout."""
+        """(champion, challenger) on the traffic of this rollout, without what audits found."""
         ...
 
-    def pairs(self, rollout_id: str) -> list[Pair]:
-        """Audited samples scored by both arms in this rollout, in the order they were labelled."""
+    def judged(self, rollout_id: str, after: int = 0) -> list[Judged]:
+        """The audited samples that an arm of this rollout answered and whose row changed after
+        ``after``, a ``seq`` that was read before; in no order."""
         ...
 
     def assignment(self, rollout_id: str, since: datetime) -> Assignment:

@@ -17,6 +17,7 @@ from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.control import gather
 from flywheel.rollout.decide import Decision, decide
 from flywheel.rollout.findings import ArmView, Findings, PairedView, decided_on, findings
+from flywheel.rollout.judged import RunningJudged
 from flywheel.rollout.plan import split_of
 from flywheel.rollout.ports import Command, CommandRecord, Rollout, RolloutTransaction, Transition
 
@@ -86,15 +87,21 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def task_view(
-    tx: RolloutTransaction, task: str, settings: RolloutSettings, now: datetime, skip: int = 0
+    tx: RolloutTransaction,
+    task: str,
+    settings: RolloutSettings,
+    now: datetime,
+    skip: int = 0,
+    judged: RunningJudged | None = None,
 ) -> TaskView:
-    """Read the whole state of a task; of its history what comes after the newest ``skip``."""
+    """Read the whole state of a task; of its history what comes after the newest ``skip``.
+    ``judged`` is the caller's, kept from view to view."""
     active = tx.rollouts.active(task)
     champion = tx.rollouts.champion(task)
     waiting = tuple(release for release in tx.challengers.waiting(task) if release != champion)
     history = tx.rollouts.history(task, SHOWN + 1, skip)
     split = None if champion is None else TrafficSplit(task=task, champion=champion)
-    view = rollout_view(tx, active, settings, now) if active else None
+    view = rollout_view(tx, active, settings, now, judged) if active else None
     if waiting:
         idle = f"a rollout of {waiting[-1]} begins"
     elif champion is None:
@@ -117,7 +124,11 @@ def task_view(
 
 
 def rollout_view(
-    tx: RolloutTransaction, rollout: Rollout, settings: RolloutSettings, now: datetime
+    tx: RolloutTransaction,
+    rollout: Rollout,
+    settings: RolloutSettings,
+    now: datetime,
+    judged: RunningJudged | None = None,
 ) -> RolloutView:
     """One rollout with its evidence: as it is now, or as it was when it was decided."""
     transitions = tuple(tx.rollouts.transitions(rollout.rollout_id))
@@ -125,7 +136,8 @@ def rollout_view(
     change: Transition | None = None
     units: UnitsView | None = None
     if rollout.ended_at is None:
-        facts = gather(tx.evidence, rollout)
+        with (judged or RunningJudged()).of(rollout) as samples:
+            facts = gather(tx.evidence, rollout, samples)
         decision = decide(rollout, facts, settings, now)
         shown = findings(rollout, facts, decision.assessment, settings)
         units = units_view(rollout, facts.step, settings)

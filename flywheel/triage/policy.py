@@ -27,7 +27,9 @@ How it holds, and what it leans on:
   made in all stayed within the limit.
 - Free text has no scores, so nothing is recalibrated; it counts as right when it equals the
   experts' text once normalised (``contracts.answers``).
-- The latest audits alone may also withdraw a policy: old good ones must not hide a drift.
+- The newest audits count, at most ``known_audits.NEWEST``: older ones say little of today's
+  traffic. Which those are depends on when they were labelled, never on what they say.
+- The latest of them alone may also withdraw a policy: old good ones must not hide a drift.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ from flywheel.statistics.proportions import (
 )
 from flywheel.triage.calibration import fit_temperature
 from flywheel.triage.config import TriageSettings
+from flywheel.triage.known_audits import KnownAudits
 from flywheel.triage.ports import AuditReader
 from flywheel.triage.rules import Rules
 
@@ -99,19 +102,26 @@ class _Ranked:
         return self.weight**2 / self.weight_squared
 
 
-def decided_by_release(
-    audits: Sequence[AuditedPrediction], rules: Rules
-) -> list[AuditedPrediction]:
-    """The audits that say something of a release's own labels: not those of samples that a rule
-    decides, which it mostly finds easy."""
-    return [audit for audit in audits if not rules.matches(audit.text)]
+class CertifiedPolicy:
+    """What one release may label by itself in a task: certified anew when its audits change."""
+
+    def __init__(self, task: str, release: str, settings: TriageSettings) -> None:
+        self._known = KnownAudits(task, release, Rules(settings.rules))
+        self._settings = settings
+        self._policy: AutoLabelPolicy | None = None
+
+    def read(self, log: AuditReader) -> AutoLabelPolicy:
+        """The policy by the audits so far. Raises StorageError when they cannot be read."""
+        if self._known.read(log) or self._policy is None:
+            self._policy = certify(self._known.newest, self._settings)
+        return self._policy
 
 
 def policy_of(
     log: AuditReader, task: str, release: str, settings: TriageSettings
 ) -> AutoLabelPolicy:
     """What a release may label by itself in a task, by its audits so far."""
-    return certify(decided_by_release(log.audits(task, release), Rules(settings.rules)), settings)
+    return CertifiedPolicy(task, release, settings).read(log)
 
 
 def audited_error(
@@ -130,7 +140,7 @@ def certify(audits: Sequence[AuditedPrediction], settings: TriageSettings) -> Au
     """The most accepting policy whose error is bounded, or one that accepts nothing and says why.
 
     ``audits`` are uniformly audited answers of one release that no rule decides
-    (``decided_by_release``), oldest label first.
+    (``KnownAudits``), oldest label first.
     """
     temperature = fit_temperature(audits)
     least = least_count(settings.auto_label_error, settings.auto_label_risk)

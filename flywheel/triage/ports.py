@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from flywheel.contracts.stores import AuditedPrediction
+from flywheel.contracts.stores import AuditChanges
 
 
 class AuditReader(Protocol):
     """Reads audits in a transaction of its own (``AuditLog`` within one fits as well)."""
 
-    def audits(self, task: str, release: str) -> list[AuditedPrediction]:
-        """Uniformly audited samples that ``release`` scored, oldest label first."""
+    def changed(self, task: str, release: str, after: int = 0) -> AuditChanges:
+        """What changed after ``after`` of the audits of a release."""
         ...
 
 

@@ -14,7 +14,7 @@ from flywheel.errors import FlywheelError
 from flywheel.kinds import Answers
 from flywheel.triage.config import TriageSettings
 from flywheel.triage.decide import Decision, TaskTriage, decide, reject_unusable, triaged
-from flywheel.triage.policy import AutoLabelPolicy, policy_of
+from flywheel.triage.policy import AutoLabelPolicy, CertifiedPolicy
 from flywheel.triage.ports import AuditReader, SourceFeatures
 
 REFRESH_SECONDS = 5.0
@@ -44,6 +44,7 @@ def no_features(_task: str, _sources: Sequence[str]) -> dict[str, dict[str, floa
 
 @dataclass(slots=True)
 class _Certified:
+    certified: CertifiedPolicy
     policy: AutoLabelPolicy
     at: float
 
@@ -65,8 +66,9 @@ class Policies:
         known = self._known.get((name, release))
         if known is not None and now - known.at < self._interval:
             return known.policy
-        policy = policy_of(self._audits, name, release, task.settings)
-        self._known[name, release] = _Certified(policy, now)
+        certified = known.certified if known else CertifiedPolicy(name, release, task.settings)
+        policy = certified.read(self._audits)
+        self._known[name, release] = _Certified(certified, policy, now)
         accepting = policy.threshold is not None
         _bound.labels(name, release).set(policy.bound if accepting else 1.0)
         _coverage.labels(name, release).set(policy.coverage)

@@ -12,18 +12,15 @@ from flywheel.contracts.events import LabelSettled
 from flywheel.contracts.ids import utc_now
 from flywheel.errors import Conflict
 from flywheel.review.ports import Answer, QueueDepth, Resettle, ReviewTask, Undone
-from storage.repositories.review import (
+from storage.repositories.review import queue_order, review_task, state_at
+from storage.repositories.review_states import (
     answers,
     claims,
-    is_settled,
-    is_withdrawn,
     outcomes,
     queue_depth,
-    queue_order,
-    review_task,
+    restate,
     same_sample,
     says_something,
-    state_at,
     tasks,
 )
 from storage.work import Work
@@ -70,7 +67,7 @@ class SqlReviewDesk:
         row = self._work.row(
             select(tasks, state_at(utc_now())).where(_of_sample(tasks, task, sample_id))
         )
-        return None if row is None else review_task(row, row.state)
+        return None if row is None else review_task(row, row.state_now)
 
     def answers(self, task: str, sample_id: str) -> list[Answer]:
         self._lock(task, sample_id)
@@ -108,6 +105,7 @@ class SqlReviewDesk:
             )
         )
         self._record(task, settled)
+        restate(self._work, task, [answer.sample_id])
 
     def undo(
         self, task: str, annotator: str, now: datetime, lease_seconds: float, resettle: Resettle
@@ -128,6 +126,7 @@ class SqlReviewDesk:
         self._work.run(delete(answers).where(answers.c.id == latest.id))
         settled = resettle(before, taken_back, [one for one in given if one != taken_back])
         self._record(task, settled)
+        restate(self._work, task, [latest.sample_id])
         sample = self.find(task, latest.sample_id) or before
         if sample.state not in ("settled", "withdrawn"):
             self._hold(task, [latest.sample_id], annotator, now + timedelta(seconds=lease_seconds))
@@ -164,8 +163,7 @@ class SqlReviewDesk:
                 tasks.c.task == task,
                 claims.c.annotator == annotator,
                 claims.c.expires_at > now,
-                ~is_settled,
-                ~is_withdrawn,
+                tasks.c.closed.is_(False),
             )
             .order_by(*queue_order)
             .limit(limit)
@@ -192,8 +190,6 @@ class SqlReviewDesk:
             .where(
                 tasks.c.task == task,
                 tasks.c.closed.is_(False),
-                ~is_settled,
-                ~is_withdrawn,
                 ~mine,
                 ~exists().where(same_sample(answers, tasks), answers.c.annotator == annotator),
                 held_by_others < _answers_missing(answers_needed),

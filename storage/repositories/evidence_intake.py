@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from flywheel.contracts.events import LabelRecorded, LabelSettled, ShadowRecorded, TrafficRecorded
+from sqlalchemy import select
+
+from flywheel.contracts.events import (
+    Event,
+    LabelRecorded,
+    LabelSettled,
+    ShadowRecorded,
+    TrafficRecorded,
+)
 from flywheel.contracts.labels import TRUSTED, rank
+from flywheel.errors import StorageError
 from flywheel.statistics.buckets import latency_bucket
+from storage.repositories.judged import judge
+from storage.repositories.rollout_totals import count
 from storage.tables.columns import table_of
 from storage.tables.evidence import ScoreRow, TruthRow
-from storage.work import Work, arrived, earlier, later
+from storage.work import Work, arrived, later
 
 _scores = table_of(ScoreRow)
 _truths = table_of(TruthRow)
@@ -22,30 +34,83 @@ class SqlEvidenceIntake:
     def __init__(self, work: Work) -> None:
         self._work = work
 
-    def record_traffic(self, events: Sequence[TrafficRecorded]) -> None:
-        """Keep what each live request says of its release and arm (one row a sample, release).
+    def record(self, events: Sequence[Event]) -> None:
+        """Keep what each answer says of its release and arm (one row a sample, release), and the
+        true label of each sample.
 
         A request that was repeated under the same sample id counts as it went at first: a
         failure is not undone by trying again. A failure while no model server answered anything
         says nothing of the arm, and an answer that nobody waited for is given again to who repeats
         the request: neither is kept.
         """
-        kept = [e for e in events if e.release is not None and not (e.outage or e.abandoned)]
-        self._put_scores([_live_values(e) for e in kept])
+        rows = [_live_values(e) for e in events if isinstance(e, TrafficRecorded) and _kept(e)]
+        rows += [_shadow_values(e) for e in events if isinstance(e, ShadowRecorded)]
+        labels = [
+            _truth_values(e)
+            for e in events
+            if isinstance(e, LabelRecorded | LabelSettled) and _trusted(e)
+        ]
+        labels.sort(key=lambda row: (row["task"], row["sample_id"], row["source"]))
+        self._work.put(_truths, labels, ["task", "sample_id", "source"], later(_truths))
+        answered = self._put_scores(rows)
+        for task in sorted({row["task"] for row in (*labels, *answered)}):
+            labelled = {row["sample_id"] for row in labels if row["task"] == task}
+            scored = {row["sample_id"] for row in answered if row["task"] == task}
+            judge(self._work, task, labelled, labelled=True)
+            judge(self._work, task, scored - labelled, labelled=False)
 
-    def record_shadow(self, events: Sequence[ShadowRecorded]) -> None:
-        self._put_scores([_shadow_values(e) for e in events])
-
-    def record_labels(self, events: Sequence[LabelRecorded | LabelSettled]) -> None:
-        rows = [_truth_values(e) for e in events if _trusted(e)]
-        rows.sort(key=lambda row: (row["task"], row["sample_id"], row["source"]))
-        self._work.put(_truths, rows, ["task", "sample_id", "source"], later(_truths))
-
-    def _put_scores(self, rows: list[dict[str, Any]]) -> None:
+    def _put_scores(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Keep the earliest answer of each kind, and count it; returns those that were written."""
+        first: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for row in rows:
+            known = first.setdefault(_key(row), row)
+            if _when(row) < _when(known):
+                first[_key(row)] = row
+        stored = {_key(row): row for row in self._stored(first.values())}
         # In one order everywhere, so that two batches at once can't lock each other out.
-        rows.sort(key=lambda row: (row["task"], row["sample_id"], row["release"]))
-        key = ["task", "sample_id", "release", "live"]
-        self._work.put(_scores, rows, key, earlier(_scores))
+        new = [first[key] for key in sorted(first.keys() - stored.keys())]
+        earlier_ones = [
+            first[key] for key in sorted(first.keys() & stored.keys())
+            if _when(first[key]) < _when(stored[key])
+        ]  # fmt: skip
+        if self._work.add(_scores, new, _KEY) < len(new):
+            raise StorageError("another worker has just kept the same answers")
+        self._work.put(_scores, earlier_ones, _KEY)
+        written = new + earlier_ones
+        count(self._work, written, [stored[_key(row)] for row in earlier_ones])
+        return written
+
+    def _stored(self, rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """The stored answers of the same samples. On PostgreSQL they stay as they are until the
+        transaction ends."""
+        samples: dict[str, list[str]] = defaultdict(list)
+        for row in rows:
+            samples[row["task"]].append(row["sample_id"])
+        found: list[Mapping[str, Any]] = []
+        for task in sorted(samples):
+            for part in self._work.chunks(sorted(samples[task])):
+                known = select(_scores).where(
+                    _scores.c.task == task, _scores.c.sample_id.in_(part)
+                )
+                if not self._work.sqlite:
+                    known = known.with_for_update()
+                found += [row._mapping for row in self._work.rows(known)]
+        return found
+
+
+_KEY = ["task", "sample_id", "release", "live"]
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["task"], row["sample_id"], row["release"], row["live"]
+
+
+def _when(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["occurred_at"], row["event_id"]
+
+
+def _kept(event: TrafficRecorded) -> bool:
+    return event.release is not None and not (event.outage or event.abandoned)
 
 
 def _trusted(event: LabelRecorded | LabelSettled) -> bool:

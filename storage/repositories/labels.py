@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Row, case, func, or_, select
+from sqlalchemy import Row, func, or_, select
 
 from flywheel.contracts.events import Event, LabelRecorded, LabelSettled, Split, TrafficRecorded
 from flywheel.contracts.labels import AUTOMATIC, SETTLES_ALONE, rank
 from flywheel.contracts.sample import Content, encode_messages
 from flywheel.contracts.stores import LabelCounts, LabelledSample, SeedLabel
+from flywheel.errors import StorageError
+from storage.repositories import traffic_totals
 from storage.repositories.settled import (
     by_sample,
     clocks,
@@ -25,6 +28,7 @@ from storage.repositories.settled import (
     traffic,
     winner,
 )
+from storage.repositories.settled_totals import count_sent, new_labels, totals
 from storage.work import Work, arrived
 
 E = TypeVar("E", bound=Event)
@@ -54,8 +58,16 @@ class SqlLabelIntake:
     def record_samples(self, events: Sequence[TrafficRecorded]) -> None:
         for task, batch in _by_task(events):
             seq = self._work.tick(clocks, task)
-            self._work.add(traffic, [_traffic_values(e, seq) for e in batch], ["event_id"])
-            resettle(self._work, task, seq, [e.sample_id for e in batch])
+            rows = self._unknown([_traffic_values(e, seq) for e in batch])
+            if not rows:
+                continue
+            sample_ids = [row["sample_id"] for row in rows]
+            known = self._through_gateway(task, sample_ids)
+            if self._work.add(traffic, rows, ["event_id"]) < len(rows):
+                raise StorageError("another worker has just kept the same events")
+            traffic_totals.count(self._work, task, rows, known)
+            count_sent(self._work, task, rows)
+            resettle(self._work, task, seq, sample_ids)
 
     def record_labels(self, events: Sequence[LabelRecorded]) -> None:
         for task, batch in _by_task(events):
@@ -69,6 +81,27 @@ class SqlLabelIntake:
             seq = self._work.tick(clocks, task)
             self._work.add(labels, [_settlement_values(e, seq) for e in batch], ["event_id"])
             resettle(self._work, task, seq, [e.sample_id for e in batch])
+
+
+    def _unknown(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those of ``rows`` whose event is not there yet, each once."""
+        new = {row["event_id"]: row for row in reversed(rows)}
+        for part in self._work.chunks(list(new)):
+            there = select(traffic.c.event_id).where(traffic.c.event_id.in_(part))
+            for row in self._work.rows(there):
+                new.pop(row.event_id, None)
+        return list(reversed(new.values()))
+
+    def _through_gateway(self, task: str, sample_ids: Sequence[str]) -> set[str]:
+        known: set[str] = set()
+        for part in self._work.chunks(sample_ids):
+            rows = self._work.rows(
+                select(traffic.c.task, traffic.c.sample_id).where(
+                    traffic.c.sample_id.in_(part), traffic.c.origin == traffic_totals.GATEWAY
+                )
+            )
+            known.update(row.sample_id for row in rows if row.task == task)
+        return known
 
 
 class SqlLabels:
@@ -129,23 +162,41 @@ class SqlLabels:
         return seeds
 
     def counts(self, task: str, after: str | None = None) -> LabelCounts:
-        where = [settled.c.task == task]
-        if after is not None:
-            where.append(settled.c.seq > _tick(after))
-        kind = case(
-            (settled.c.split == "holdout", "holdout"),
-            (settled.c.source == "expert", "expert"),
-            (settled.c.source.in_(sorted(AUTOMATIC)), "auto"),
-            (settled.c.source == "seed", "seed"),
-            else_="other",
-        ).label("kind")
-        rows = self._work.rows(
-            select(kind, func.count().label("n"), func.max(settled.c.occurred_at).label("latest"))
-            .where(*where)
-            .group_by(kind)
+        if after is not None and not self._counts_from(task, after):
+            rows = self._work.rows(
+                select(settled.c.source, settled.c.split, func.count().label("samples"))
+                .where(settled.c.task == task, settled.c.seq > _tick(after))
+                .group_by(settled.c.source, settled.c.split)
+            )
+        else:
+            table = totals if after is None else new_labels
+            rows = self._work.rows(
+                select(table.c.source, table.c.split, table.c.samples).where(table.c.task == task)
+            )
+        counted: Counter[str] = Counter()
+        for row in rows:
+            counted[_kind(row.source, row.split)] += row.samples
+        del counted[""]
+        latest = self._latest(task, after) if counted.total() else None
+        return LabelCounts(**counted, latest=latest)
+
+    def _counts_from(self, task: str, watermark: str) -> bool:
+        """Whether labels are counted from this watermark on."""
+        row = self._work.row(
+            select(new_labels.c.watermark)
+            .where(new_labels.c.task == task, new_labels.c.watermark == watermark)
+            .limit(1)
         )
-        latest = max((row.latest for row in rows), default=None)
-        return LabelCounts(**{row.kind: row.n for row in rows}, latest=latest)
+        return row is not None
+
+    def _latest(self, task: str, after: str | None) -> datetime | None:
+        """When the latest of these labels was given: found from the newest of all backwards, and
+        most often at once."""
+        newest = select(settled.c.occurred_at).where(settled.c.task == task)
+        if after is not None:
+            newest = newest.where(settled.c.seq > _tick(after))
+        row = self._work.row(newest.order_by(settled.c.occurred_at.desc()).limit(1))
+        return None if row is None else row.occurred_at
 
     def _inputs(self, task: str, tick: int, sample_ids: list[str]) -> dict[str, Content]:
         sent = self._work.rows(
@@ -160,6 +211,15 @@ class SqlLabels:
         )
         events = by_sample(row for row in sent if row.task == task and row.seq <= tick)
         return {sample_id: input_of(first(rows)) for sample_id, rows in events.items()}
+
+
+def _kind(source: str, split: str | None) -> str:
+    """As what ``LabelCounts`` counts a settled label; empty for none."""
+    if split == "holdout":
+        return "holdout"
+    if source in AUTOMATIC:
+        return "auto"
+    return source if source in ("expert", "seed", "") else "other"
 
 
 def labelled_sample(word: Row[Any], content: Content, split: Split | None) -> LabelledSample:

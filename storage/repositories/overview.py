@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Row, case, func, select
+from sqlalchemy import func, select
 
 from flywheel.contracts.labels import AUTOMATIC
 from storage.features.history import SourceHistory
-from storage.repositories.settled import settled, traffic
+from storage.repositories.settled import traffic
+from storage.repositories.settled_totals import sources as by_source
+from storage.repositories.settled_totals import totals, values
+from storage.repositories.traffic_totals import buckets, samples
+from storage.repositories.traffic_totals import totals as requests
 from storage.work import Work
-
-_failed = case((traffic.c.error.is_not(None) | (traffic.c.status >= 500), 1), else_=0)
 
 
 class Overview:
@@ -24,21 +25,11 @@ class Overview:
 
     def traffic_counts(self, task: str) -> dict[str, Any]:
         """``requests``, ``failed``, ``releases`` (release → requests), ``first`` and ``last``."""
-        rows = self._work.rows(
-            select(
-                traffic.c.release,
-                func.count().label("requests"),
-                func.sum(_failed).label("failed"),
-                func.min(traffic.c.occurred_at).label("first"),
-                func.max(traffic.c.occurred_at).label("last"),
-            )
-            .where(traffic.c.task == task, traffic.c.origin == "gateway")
-            .group_by(traffic.c.release)
-        )
+        rows = self._work.rows(select(requests).where(requests.c.task == task))
         return {
             "requests": sum(row.requests for row in rows),
             "failed": sum(row.failed for row in rows),
-            "releases": {row.release: row.requests for row in rows if row.release is not None},
+            "releases": {row.release: row.requests for row in rows if row.release},
             "first": min((row.first for row in rows), default=None),
             "last": max((row.last for row in rows), default=None),
         }
@@ -47,61 +38,50 @@ class Overview:
         self, task: str, bucket_seconds: int, limit: int
     ) -> list[tuple[int, int, int, int, int]]:
         """(start in epoch seconds, requests, champion, challenger, errors) of the newest ``limit``
-        buckets up to the last request, oldest first; a bucket without requests is left out."""
-        served = [traffic.c.task == task, traffic.c.origin == "gateway"]
-        newest = self._work.row(select(func.max(traffic.c.occurred_at)).where(*served))
+        buckets up to the last request, oldest first; a bucket without requests is left out.
+
+        ``bucket_seconds`` is one of ``contracts.traffic_series.SIZES``."""
+        mine = (buckets.c.task == task, buckets.c.size == bucket_seconds)
+        newest = self._work.row(select(func.max(buckets.c.start)).where(*mine))
         if newest is None or newest[0] is None:
             return []
-        since = newest[0] - timedelta(seconds=bucket_seconds * limit)
-        seconds = self._work.epoch(traffic.c.occurred_at)
-        bucket = (seconds - seconds % bucket_seconds).label("bucket")
-        challenger = func.sum(case((traffic.c.arm == "challenger", 1), else_=0))
+        since = newest[0] - bucket_seconds * (limit - 1)
         rows = self._work.rows(
-            select(bucket, func.count(), challenger, func.sum(_failed))
-            .where(*served, traffic.c.occurred_at > since)
-            .group_by(bucket)
-            .order_by(bucket.desc())
-            .limit(limit)
+            select(buckets).where(*mine, buckets.c.start >= since).order_by(buckets.c.start)
         )
-        return [(ts, n, n - c, c, errors) for ts, n, c, errors in reversed(rows)]
+        return [
+            (row.start, row.requests, row.requests - row.challenger, row.challenger, row.failed)
+            for row in rows
+        ]
 
     def coverage(self, task: str) -> dict[str, int]:
         """Samples from the gateway by whose label settled them: ``auto`` (rules too), ``expert``,
         ``other``, ``none``."""
-        samples = self._work.row(
-            select(func.count(traffic.c.sample_id.distinct()).label("n")).where(
-                traffic.c.task == task, traffic.c.origin == "gateway"
+        row = self._work.row(select(samples.c.samples).where(samples.c.task == task))
+        counts = {"auto": 0, "expert": 0, "other": 0}
+        for settled in self._work.rows(
+            select(totals.c.source, totals.c.samples).where(
+                totals.c.task == task, totals.c.through_gateway.is_(True)
             )
-        )
-        kind = case(
-            (settled.c.source == "expert", "expert"),
-            (settled.c.source.in_(sorted(AUTOMATIC)), "auto"),
-            else_="other",
-        ).label("kind")
-        rows = self._work.rows(
-            select(kind, func.count().label("n"))
-            .where(settled.c.task == task, settled.c.through_gateway.is_(True))
-            .group_by(kind)
-        )
-        counts = {"auto": 0, "expert": 0, "other": 0} | {row.kind: row.n for row in rows}
-        none = (samples.n if samples else 0) - sum(counts.values())
-        return counts | {"none": none}
+        ):
+            kind = "auto" if settled.source in AUTOMATIC else settled.source
+            counts[kind if kind in counts else "other"] += settled.samples
+        return counts | {"none": (row.samples if row else 0) - sum(counts.values())}
 
     def settled_values(self, task: str) -> dict[str, tuple[int, int]]:
         """Settled value → samples that somebody gave it to train on, and held-out samples; those
         labelled automatically are neither."""
-        held = settled.c.split == "holdout"
-        given = ~settled.c.source.in_(sorted(AUTOMATIC)) & func.coalesce(~held, True)
-        rows = self._work.rows(
-            select(
-                settled.c.value,
-                func.sum(case((given, 1), else_=0)).label("train"),
-                func.sum(case((held, 1), else_=0)).label("holdout"),
-            )
-            .where(settled.c.task == task)
-            .group_by(settled.c.value)
-        )
-        return {row.value: (row.train, row.holdout) for row in rows}
+        found: dict[str, tuple[int, int]] = {}
+        for row in self._work.rows(
+            select(values).where(values.c.task == task, values.c.samples > 0)
+        ):
+            train, holdout = found.get(row.value, (0, 0))
+            if row.split == "holdout":
+                holdout += row.samples
+            elif row.source not in AUTOMATIC:
+                train += row.samples
+            found[row.value] = train, holdout
+        return found
 
     def texts(self, task: str, sample_ids: Sequence[str]) -> dict[str, str]:
         rows = self._work.rows(
@@ -115,35 +95,21 @@ class Overview:
         self, task: str, sources: Sequence[str] | None = None
     ) -> list[SourceHistory]:
         """What is known of each source (None: of all): the rows of the feature view."""
-        sent, labelled = [traffic.c.task == task], [settled.c.task == task]
+        known = select(by_source).where(by_source.c.task == task)
         if sources is not None:
-            sent.append(traffic.c.source.in_(sources))
-            labelled.append(settled.c.sent_by.in_(sources))
-        expert = settled.c.source == "expert"
-        wrong = expert & (settled.c.value != settled.c.answered)
-        judged = self._work.rows(
-            select(
-                settled.c.sent_by,
-                func.sum(case((expert, 1), else_=0)).label("experts"),
-                func.sum(case((wrong, 1), else_=0)).label("corrections"),
-                func.max(settled.c.occurred_at).label("latest"),
+            known = known.where(by_source.c.source.in_(sources))
+        rows = self._work.rows(known.order_by(by_source.c.source))
+        return [
+            SourceHistory(
+                source=row.source,
+                samples=row.samples,
+                mean_confidence=row.confidence / row.confidences if row.confidences else 0.0,
+                expert_labels=row.experts,
+                corrections=row.corrections,
+                latest=row.latest,
             )
-            .where(*labelled)
-            .group_by(settled.c.sent_by)
-        )
-        known = {row.sent_by: row for row in judged}
-        requests = self._work.rows(
-            select(
-                traffic.c.source,
-                func.count().label("samples"),
-                func.avg(traffic.c.confidence).label("confidence"),
-                func.max(traffic.c.occurred_at).label("latest"),
-            )
-            .where(*sent)
-            .group_by(traffic.c.source)
-        )
-        histories = [_history(row, known.get(row.source)) for row in requests]
-        return sorted(histories, key=lambda history: history.source)
+            for row in rows
+        ]
 
     def senders(self, task: str, sample_ids: Sequence[str]) -> dict[str, list[str]]:
         """Sample id → the sources that sent it to a task, in alphabetical order."""
@@ -158,15 +124,3 @@ class Overview:
                 if row.task == task:
                     senders.setdefault(row.sample_id, set()).add(row.source)
         return {sample_id: sorted(sources) for sample_id, sources in senders.items()}
-
-
-def _history(requests: Row[Any], judged: Row[Any] | None) -> SourceHistory:
-    latest = [requests.latest] + ([judged.latest] if judged is not None else [])
-    return SourceHistory(
-        source=requests.source,
-        samples=requests.samples,
-        mean_confidence=float(requests.confidence or 0.0),
-        expert_labels=judged.experts if judged is not None else 0,
-        corrections=judged.corrections if judged is not None else 0,
-        latest=max(latest),
-    )

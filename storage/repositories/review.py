@@ -2,50 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    FromClause,
-    Row,
-    and_,
-    case,
-    exists,
-    func,
-    or_,
-    select,
-    tuple_,
-    update,
-)
+from sqlalchemy import ColumnElement, Row, case, exists, func, select, update
 
 from flywheel.contracts.events import ReviewRequested
-from flywheel.contracts.ids import utc_now
 from flywheel.contracts.sample import decode_content, encode_messages
-from flywheel.review.ports import QueueDepth, ReviewTask
-from storage.tables.columns import table_of
-from storage.tables.review import (
-    ReviewAnswerRow,
-    ReviewClaimRow,
-    ReviewEndedRolloutRow,
-    ReviewLiftRow,
-    ReviewOutcomeRow,
-    ReviewTaskRow,
-    ReviewWithdrawalRow,
+from flywheel.errors import StorageError
+from flywheel.review.ports import ReviewTask
+from storage.repositories.review_states import (
+    add,
+    claims,
+    restate,
+    same_sample,
+    tasks,
+    withdrawals,
 )
+from storage.tables.columns import table_of
+from storage.tables.review import ReviewEndedRolloutRow, ReviewLiftRow
 from storage.work import Work, arrived
 
-tasks = table_of(ReviewTaskRow)
-claims = table_of(ReviewClaimRow)
-answers = table_of(ReviewAnswerRow)
-outcomes = table_of(ReviewOutcomeRow)
-_withdrawals = table_of(ReviewWithdrawalRow)
 _lifts = table_of(ReviewLiftRow)
 _ended = table_of(ReviewEndedRolloutRow)
 queue_order = (tasks.c.precedence, tasks.c.requested_at, tasks.c.sample_id)
-_CLOSED_AFTER = timedelta(hours=1)
-_FRONT = 500
 
 
 class SqlReviewIntake:
@@ -59,11 +41,26 @@ class SqlReviewIntake:
         names = sorted({request.task for request in requests})
         for task in names:
             rows += self._rows(task, [request for request in requests if request.task == task])
-        new = self._work.add(tasks, rows, ["task", "sample_id"])
+        queued = 0
         for task in names:
-            self._close_front(task)
-        self._reopen()
-        return new
+            queued += self._queue(task, [row for row in rows if row["task"] == task])
+        return queued
+
+    def _queue(self, task: str, rows: Sequence[dict[str, Any]]) -> int:
+        new = {row["sample_id"]: row for row in reversed(rows)}
+        for part in self._work.chunks(list(new)):
+            there = select(tasks.c.sample_id).where(
+                tasks.c.task == task, tasks.c.sample_id.in_(part)
+            )
+            for row in self._work.rows(there):
+                del new[row.sample_id]
+        fresh = list(reversed(new.values()))
+        if self._work.add(tasks, fresh, ["task", "sample_id"]) < len(fresh):
+            raise StorageError("another worker has just queued the same samples")
+        add(self._work, task, Counter({"open": len(fresh)}))
+        # What was said of them before they were queued holds.
+        restate(self._work, task, new)
+        return len(fresh)
 
     def withdraw(self, task: str, sample_ids: Sequence[str]) -> int:
         rows = [{"task": task, "sample_id": i} for i in dict.fromkeys(sample_ids)]
@@ -71,11 +68,12 @@ class SqlReviewIntake:
         for part in self._work.chunks(sample_ids):
             row = self._work.row(
                 select(func.count()).where(
-                    tasks.c.task == task, tasks.c.sample_id.in_(part), ~is_settled, ~is_withdrawn
+                    tasks.c.task == task, tasks.c.sample_id.in_(part), tasks.c.closed.is_(False)
                 )
             )
             queued += int(row[0]) if row else 0
-        self._work.add(_withdrawals, rows, ["task", "sample_id"])
+        self._work.add(withdrawals, rows, ["task", "sample_id"])
+        restate(self._work, task, sample_ids)
         return queued
 
     def raise_priority(self, task: str, release: str, priority: float) -> int:
@@ -127,38 +125,6 @@ class SqlReviewIntake:
             rows.append(_task_values(request, max(own, lift)))
         return rows
 
-    def _close_front(self, task: str) -> None:
-        """Close what is done at the front of the queue, where it is in the way of claims."""
-        long_ago = utc_now() - _CLOSED_AFTER
-        front = (
-            select(tasks.c.task, tasks.c.sample_id)
-            .where(tasks.c.task == task, tasks.c.closed.is_(False))
-            .order_by(*queue_order)
-            .limit(_FRONT)
-            .subquery()
-        )
-        done = or_(
-            exists().where(same_sample(outcomes, front), outcomes.c.settled_at < long_ago),
-            exists().where(same_sample(_withdrawals, front)),
-        )
-        fronts = [row.sample_id for row in self._work.rows(select(front).where(done))]
-        if fronts:
-            self._work.run(
-                update(tasks)
-                .where(tasks.c.task == task, tasks.c.sample_id.in_(fronts))
-                .values(closed=True)
-            )
-
-    def _reopen(self) -> None:
-        """An expert took back an old answer: the sample waits again."""
-        undone = tasks.c.closed.is_(True) & ~is_settled & ~is_withdrawn
-        key = tuple_(tasks.c.task, tasks.c.sample_id)
-        held = select(claims.c.task, claims.c.sample_id)
-        rows = self._work.rows(select(tasks.c.task, tasks.c.sample_id).where(key.in_(held), undone))
-        if rows:
-            keys = [(row.task, row.sample_id) for row in rows]
-            self._work.run(update(tasks).where(key.in_(keys)).values(closed=False))
-
     def _ended(self, task: str, rollout_ids: set[str]) -> dict[str, float]:
         if not rollout_ids:
             return {}
@@ -176,55 +142,23 @@ class SqlReviewIntake:
         return {row.release: row.priority for row in rows}
 
 
-def same_sample(one: FromClause, other: FromClause) -> ColumnElement[bool]:
-    """Whether rows of two tables are about the same sample of the same task."""
-    return and_(one.c.task == other.c.task, one.c.sample_id == other.c.sample_id)
-
-
-is_settled: ColumnElement[bool] = exists().where(same_sample(outcomes, tasks))
-is_withdrawn: ColumnElement[bool] = exists().where(same_sample(_withdrawals, tasks))
-# Not a skip.
-says_something: ColumnElement[bool] = or_(answers.c.value.is_not(None), answers.c.unlabelable)
-is_answered: ColumnElement[bool] = exists().where(same_sample(answers, tasks), says_something)
-
-
 def state_at(now: datetime) -> ColumnElement[str]:
     """The state of a queued sample at a moment, from what the console has recorded of it."""
     is_claimed = exists().where(same_sample(claims, tasks), claims.c.expires_at > now)
     return case(
-        (is_settled, "settled"),
-        (is_withdrawn, "withdrawn"),
+        (tasks.c.state == "unlabelable", "settled"),
+        (tasks.c.closed, tasks.c.state),
         (is_claimed, "claimed"),
-        (is_answered, "submitted"),
+        (tasks.c.state == "answered", "submitted"),
         else_="open",
-    ).label("state")
-
-
-def queue_depth(work: Work, task: str, now: datetime) -> QueueDepth:
-    """Counts by state, and since when the oldest open sample waits."""
-    states = (
-        select(state_at(now), tasks.c.requested_at).where(tasks.c.task == task).subquery("states")
-    )
-    rows = work.rows(
-        select(
-            states.c.state,
-            func.count().label("n"),
-            func.min(states.c.requested_at).label("oldest"),
-        ).group_by(states.c.state)
-    )
-    counts = {row.state: row.n for row in rows}
-    given_up = work.row(
-        select(func.count()).where(outcomes.c.task == task, outcomes.c.value.is_(None))
-    )
-    counts["unlabelable"] = int(given_up[0]) if given_up else 0
-    oldest = next((row.oldest for row in rows if row.state == "open"), None)
-    return QueueDepth(**counts, oldest_open=oldest)
+    ).label("state_now")
 
 
 def review_task(row: Row[Any], state: Any) -> ReviewTask:
     """A row of the task table, with its state."""
     values = dict(row._mapping)
-    del values["event_id"], values["closed"]
+    for name in ("event_id", "closed", "state_now"):
+        values.pop(name, None)
     values["content"] = decode_content(values.pop("text"), values.pop("messages"))
     values["priority"] = -values.pop("precedence")
     values["state"] = state
@@ -250,5 +184,6 @@ def _task_values(request: ReviewRequested, priority: float) -> dict[str, Any]:
         "source": request.source,
         "tokens_cut": request.tokens_cut,
         "closed": False,
+        "state": "open",
         "requested_at": arrived(request.occurred_at),
     }

@@ -11,6 +11,7 @@ from sqlalchemy import Row, delete, or_, select, update
 from flywheel.contracts.answers import same_text
 from flywheel.contracts.events import Split
 from flywheel.contracts.sample import Content, decode_content
+from storage.repositories.settled_totals import count_settled, date_labelled
 from storage.tables.columns import table_of
 from storage.tables.labels import LabelClockRow, LabelRow, SettledLabelRow, TrafficRow
 from storage.work import Work
@@ -96,7 +97,8 @@ def _resettle(work: Work, task: str, seq: int, words: Rows) -> bool:
     events = by_sample(_of_task(task, known))
     held = work.rows(select(settled).where(settled.c.task == task, settled.c.sample_id.in_(ids)))
     present = {row.sample_id: row for row in held}
-    rows, gone = [], []
+    date_labelled(work, task, words, events)
+    rows, gone, replaced = [], [], []
     for sample_id, said in words.items():
         word = winner(said) if sample_id in events else None
         before = present.get(sample_id)
@@ -106,11 +108,14 @@ def _resettle(work: Work, task: str, seq: int, words: Rows) -> bool:
                 getattr(before, name) != row[name] for name in row if name != "seq"
             ):
                 rows.append(row)
+                replaced += [before] if before is not None else []
         elif before is not None:
             gone.append(sample_id)
+            replaced.append(before)
     work.put(settled, rows, ["task", "sample_id"])
     if gone:
         work.run(delete(settled).where(settled.c.task == task, settled.c.sample_id.in_(gone)))
+    count_settled(work, task, rows, [row._mapping for row in replaced])
     return bool(rows or gone)
 
 

@@ -17,6 +17,17 @@ _datasets = table_of(DatasetRow)
 _releases = table_of(ReleaseRow)
 
 
+def newest_watermark(work: Work, task: str) -> str | None:
+    """The upper end of a task's newest dataset; None without any."""
+    row = work.row(
+        select(_datasets.c.watermark)
+        .where(_datasets.c.task == task)
+        .order_by(_datasets.c.occurred_at.desc(), _datasets.c.event_id.desc())
+        .limit(1)
+    )
+    return None if row is None else str(row.watermark)
+
+
 class SqlDatasets:
     """``contracts.stores.DatasetStore``."""
 

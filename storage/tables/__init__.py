@@ -5,7 +5,17 @@ from __future__ import annotations
 from sqlalchemy import MetaData
 from sqlmodel import SQLModel
 
-from storage.tables import console, draws, evidence, labels, messaging, review, rollouts, training
+from storage.tables import (
+    console,
+    draws,
+    evidence,
+    labels,
+    messaging,
+    review,
+    rollouts,
+    totals,
+    training,
+)
 
 __all__ = [
     "console",
@@ -16,6 +26,7 @@ __all__ = [
     "metadata",
     "review",
     "rollouts",
+    "totals",
     "training",
 ]
 

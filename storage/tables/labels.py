@@ -123,3 +123,94 @@ class LabelClockRow(SQLModel, table=True):
     task: str = Field(primary_key=True)
     ticks: int = Field(sa_type=BigInteger)
     settled_at: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class TrafficTotalRow(SQLModel, table=True):
+    """How many requests came through the gateway for a release (empty: none answered), how many of
+    them failed, and when the first and the last came."""
+
+    __tablename__ = "traffic_totals"
+
+    task: str = Field(primary_key=True)
+    release: str = Field(primary_key=True)
+    requests: int = Field(sa_type=BigInteger)
+    failed: int = Field(sa_type=BigInteger)
+    first: datetime = Field(sa_type=UtcDateTime)
+    last: datetime = Field(sa_type=UtcDateTime)
+
+
+class TrafficBucketRow(SQLModel, table=True):
+    """Requests through the gateway in the ``size`` seconds from ``start`` on (since 1970). Of each
+    size only the newest buckets are kept (``contracts.traffic_series``)."""
+
+    __tablename__ = "traffic_buckets"
+
+    task: str = Field(primary_key=True)
+    size: int = Field(primary_key=True)
+    start: int = Field(primary_key=True, sa_type=BigInteger)
+    requests: int = Field(sa_type=BigInteger)
+    challenger: int = Field(sa_type=BigInteger)
+    failed: int = Field(sa_type=BigInteger)
+
+
+class SampleTotalRow(SQLModel, table=True):
+    """How many samples came through the gateway: each is counted once."""
+
+    __tablename__ = "sample_totals"
+
+    task: str = Field(primary_key=True)
+    samples: int = Field(sa_type=BigInteger)
+
+
+class SettledTotalRow(SQLModel, table=True):
+    """How many samples have a settled label of this source and part (empty: none), and whether
+    they came through the gateway."""
+
+    __tablename__ = "settled_totals"
+
+    task: str = Field(primary_key=True)
+    source: str = Field(primary_key=True)
+    split: str = Field(primary_key=True)
+    through_gateway: bool = Field(primary_key=True)
+    samples: int = Field(sa_type=BigInteger)
+
+
+class SettledValueRow(SQLModel, table=True):
+    """How many samples of a source and part have this settled label."""
+
+    __tablename__ = "settled_values"
+
+    task: str = Field(primary_key=True)
+    value: str = Field(primary_key=True)
+    source: str = Field(primary_key=True)
+    split: str = Field(primary_key=True)
+    samples: int = Field(sa_type=BigInteger)
+
+
+class NewLabelTotalRow(SQLModel, table=True):
+    """How many settled labels of a source and part changed after a watermark: that of the newest
+    dataset when they were last counted."""
+
+    __tablename__ = "new_label_totals"
+
+    task: str = Field(primary_key=True)
+    watermark: str = Field(primary_key=True)
+    source: str = Field(primary_key=True)
+    split: str = Field(primary_key=True)
+    samples: int = Field(sa_type=BigInteger)
+
+
+class SourceTotalRow(SQLModel, table=True):
+    """What a source sent and how often experts corrected what it was answered. ``confidences`` of
+    its samples have one, which add up to ``confidence``."""
+
+    __tablename__ = "source_totals"
+
+    task: str = Field(primary_key=True)
+    source: str = Field(primary_key=True)
+    samples: int = Field(sa_type=BigInteger)
+    confidences: int = Field(sa_type=BigInteger)
+    confidence: float
+    experts: int = Field(sa_type=BigInteger)
+    corrections: int = Field(sa_type=BigInteger)
+    latest: datetime = Field(sa_type=UtcDateTime)

@@ -15,17 +15,19 @@ from storage.tables.columns import UtcDateTime
 
 
 class ReviewTaskRow(SQLModel, table=True):
-    """A queued sample, as the review agent knows it; its state follows from the other tables.
+    """A queued sample. What it asks is the review agent's; ``state`` follows from the other tables,
+    and whoever changes those brings it up to date in the same transaction.
 
     ``messages`` is the input, as JSON, where it is more than ``text``.
     ``precedence`` is minus the priority, so that one plain index holds the order of the queue.
-    ``closed`` says that it was settled or withdrawn a while ago, so that those who look for an
-    open one need not pass all that ever were; it lags behind, and decides nothing.
+    ``state`` is ``open``, ``answered``, ``settled``, ``unlabelable`` or ``withdrawn``; ``closed``
+    that it is one of the last three, so that those who look for one to answer pass none of them.
     """
 
     __tablename__ = "review_tasks"
     __table_args__: ClassVar[Any] = (
         Index("ix_review_tasks_order", "task", "closed", "precedence", "requested_at", "sample_id"),
+        Index("ix_review_tasks_age", "task", "state", "requested_at"),
         Index("ix_review_tasks_release", "release"),
         Index("ix_review_tasks_rollout", "rollout_id"),
     )
@@ -47,6 +49,7 @@ class ReviewTaskRow(SQLModel, table=True):
     source: str
     tokens_cut: int = Field(sa_column_kwargs={"server_default": "0"})
     closed: bool
+    state: str = Field(sa_column_kwargs={"server_default": "open"})
     requested_at: datetime = Field(sa_type=UtcDateTime)
 
 
@@ -83,7 +86,10 @@ class ReviewClaimRow(SQLModel, table=True):
     """An annotator holds a sample until a moment: the console's."""
 
     __tablename__ = "review_claims"
-    __table_args__: ClassVar[Any] = (Index("ix_review_claims_annotator", "annotator"),)
+    __table_args__: ClassVar[Any] = (
+        Index("ix_review_claims_annotator", "annotator"),
+        Index("ix_review_claims_expiry", "task", "expires_at"),
+    )
 
     task: str = Field(primary_key=True)
     sample_id: str = Field(primary_key=True)
@@ -136,3 +142,13 @@ class ReviewOutcomeRow(SQLModel, table=True):
     event_id: str
     value: str | None = None
     settled_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class ReviewTotalRow(SQLModel, table=True):
+    """How many samples of a task's queue are in a state."""
+
+    __tablename__ = "review_totals"
+
+    task: str = Field(primary_key=True)
+    state: str = Field(primary_key=True)
+    samples: int = Field(sa_type=BigInteger)

@@ -5,14 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from flywheel.contracts.events import (
-    Event,
-    LabelRecorded,
-    LabelSettled,
-    ShadowRecorded,
-    TrafficRecorded,
-)
-from flywheel.contracts.labels import TRUSTED
+from flywheel.contracts.events import Event
 from flywheel.rollout.ports import EvidenceIntake
 from streams.agents.once import handled_once
 from streams.agents.protocols import Accept, HandledEvents, Transactions
@@ -43,16 +36,4 @@ def agent(db: Transactions[EvidenceAgentTransaction], accept: Accept | None = No
 
 
 def _record(tx: EvidenceAgentTransaction, events: Sequence[Event]) -> None:
-    intake = tx.evidence_intake
-    if traffic := [event for event in events if isinstance(event, TrafficRecorded)]:
-        intake.record_traffic(traffic)
-    if shadow := [event for event in events if isinstance(event, ShadowRecorded)]:
-        intake.record_shadow(shadow)
-    truths = [
-        event
-        for event in events
-        if isinstance(event, LabelSettled)
-        or (isinstance(event, LabelRecorded) and event.source in TRUSTED)
-    ]
-    if truths:
-        intake.record_labels(truths)
+    tx.evidence_intake.record(events)

@@ -27,6 +27,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from audits import NoAudits
 from rich.console import Console
 from rich.table import Table
 
@@ -45,13 +46,6 @@ LABELS = ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")
 OUT = ("flywheel.review", "flywheel.labels")
 BATCH = 2000
 SETTINGS = TriageSettings(audit_rate=0.5, uncertain_share=0.5)
-
-
-class NoAudits:
-    """A release that nothing is known of: nothing is labelled automatically."""
-
-    def audits(self, task: str, release: str) -> list[Any]:
-        return []
 
 
 def triager() -> Triager:

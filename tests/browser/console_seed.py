@@ -255,9 +255,9 @@ def _traffic(
         tx.label_intake.record_samples(traffic)
         tx.label_intake.record_labels(labels)
         tx.label_intake.record_settlements(settled)
-        tx.evidence_intake.record_traffic(traffic)
-        tx.evidence_intake.record_shadow(shadows)
-        tx.evidence_intake.record_labels(settled)
+        tx.evidence_intake.record(traffic)
+        tx.evidence_intake.record(shadows)
+        tx.evidence_intake.record(settled)
         tx.intake.open(reviews)
         by_sample = {event.sample_id: event for event in settled}
         for answer in answers:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from audits import audits_of
 import pytest
 from storage_events import TASK, label, settled, shadow, traffic
 
+from rollout_evidence import arms_of, pairs_of
 from storage.database import Database
 
 TEXT = {"output": "On its WAY", "scores": {}, "confidence": 0.8}
@@ -18,13 +20,13 @@ def test_an_arm_is_right_whatever_the_spelling(database: Database, truth: str, r
     with database.transaction() as tx:
         served = traffic("s", **(CHAMPION | TEXT))
         tx.label_intake.record_samples([served])
-        tx.evidence_intake.record_traffic([served])
-        tx.evidence_intake.record_shadow([shadow("s", **(TEXT | {"output": "Lost"}))])
-        tx.evidence_intake.record_labels([settled("s", truth)])
+        tx.evidence_intake.record([served])
+        tx.evidence_intake.record([shadow("s", **(TEXT | {"output": "Lost"}))])
+        tx.evidence_intake.record([settled("s", truth)])
     with database.transaction(read_only=True) as tx:
-        [pair] = tx.evidence.pairs("rollout")
-        champion, _ = tx.evidence.arms("rollout")
-        [audit] = tx.audits.audits(TASK, "r1")
+        [pair] = pairs_of(tx.evidence, "rollout")
+        champion, _ = arms_of(tx.evidence, "rollout")
+        [audit] = audits_of(tx.audits, TASK, "r1")
     assert (pair.champion_correct, pair.challenger_correct) == (right, False)
     assert (champion.audited, champion.correct) == (1, int(right))
     assert audit.correct is right
@@ -34,12 +36,12 @@ def test_a_label_is_right_to_the_letter(database: Database) -> None:
     with database.transaction() as tx:
         served = traffic("s", output="a", **CHAMPION)
         tx.label_intake.record_samples([served])
-        tx.evidence_intake.record_traffic([served])
-        tx.evidence_intake.record_shadow([shadow("s", output="A", scores={"A": 1.0})])
-        tx.evidence_intake.record_labels([settled("s", "A")])
+        tx.evidence_intake.record([served])
+        tx.evidence_intake.record([shadow("s", output="A", scores={"A": 1.0})])
+        tx.evidence_intake.record([settled("s", "A")])
     with database.transaction(read_only=True) as tx:
-        [pair] = tx.evidence.pairs("rollout")
-        [audit] = tx.audits.audits(TASK, "r1")
+        [pair] = pairs_of(tx.evidence, "rollout")
+        [audit] = audits_of(tx.audits, TASK, "r1")
     assert (pair.champion_correct, pair.challenger_correct) == (False, True)
     assert not audit.correct
 

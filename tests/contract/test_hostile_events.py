@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from audits import NoAudits
 import pytest
 from hostile_records import SOUND, document, named
 from hypothesis import HealthCheck, given, settings
@@ -36,11 +37,6 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=5,
 )
-
-
-class NoAudits:
-    def audits(self, task: str, release: str) -> list[Any]:
-        return []
 
 
 @pytest.fixture

@@ -7,12 +7,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from audits import audits_of
 import msgspec
 import pytest
 from fastapi import FastAPI
 from review_databases import Client, ReviewDatabase, opened
 from storage_events import TASK, at, label, request, settled, shadow, traffic
 
+from rollout_evidence import arms_of, pairs_of
 from flywheel.contracts.codec import decode, encode
 from flywheel.contracts.events import Event, LabelRecorded, LabelSettled
 from flywheel.kinds import Choice, FreeText
@@ -163,7 +165,7 @@ def test_an_audit_that_nobody_can_label_counts_as_wrong(database: Database) -> N
     tell(database, *events)
     settings = TriageSettings(auto_label_error=0.1)
     with database.transaction() as tx:
-        audits = tx.audits.audits(TASK, "r1")
+        audits = audits_of(tx.audits, TASK, "r1")
         policy = policy_of(tx.audits, TASK, "r1", settings)
     assert len(audits) == 100
     assert sum(audit.label is None for audit in audits) == 20
@@ -187,8 +189,8 @@ def test_it_says_nothing_of_either_arm_of_a_rollout(database: Database) -> None:
         settled("t", "a", 3),
     )
     with database.transaction() as tx:
-        assert [pair.sample_id for pair in tx.evidence.pairs("rollout")] == ["t"]
-        arm, _ = tx.evidence.arms("rollout")
+        assert [pair.sample_id for pair in pairs_of(tx.evidence, "rollout")] == ["t"]
+        arm, _ = arms_of(tx.evidence, "rollout")
     assert (arm.audited, arm.correct) == (1, 1)
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from rollout_evidence import pairs_of
 from flywheel.contracts.codec import decode
 from flywheel.contracts.events import (
     Arm,
@@ -105,9 +106,7 @@ class World:
             if self.chance.random() < 0.5:
                 labels.append(self.settled(sample, truth))
         with self.database.transaction("worker") as tx:
-            tx.evidence_intake.record_traffic(live)
-            tx.evidence_intake.record_shadow(shadows)
-            tx.evidence_intake.record_labels(labels)
+            tx.evidence_intake.record([*live, *shadows, *labels])
 
     def served(
         self, split: RolloutChanged, sample: str, arm: Arm, release: str, output: str
@@ -208,7 +207,7 @@ def test_late_labels_count_and_undone_ones_do_not(database: Database) -> None:
     with world.transaction() as tx:
         rollout = tx.rollouts.active(TASK)
         assert rollout is not None
-        before = tx.evidence.pairs(rollout.rollout_id)
+        before = pairs_of(tx.evidence, rollout.rollout_id)
         known = {pair.sample_id for pair in before}
     world.now += timedelta(hours=3)
     late = next(f"s{i}" for i in range(1, 41) if f"s{i}" not in known)
@@ -224,9 +223,9 @@ def test_late_labels_count_and_undone_ones_do_not(database: Database) -> None:
         audit=True,
     )
     with world.database.transaction("worker") as tx:
-        tx.evidence_intake.record_labels([world.settled(late, "a"), undone])
+        tx.evidence_intake.record([world.settled(late, "a"), undone])
     with world.transaction() as tx:
-        after = [pair.sample_id for pair in tx.evidence.pairs(rollout.rollout_id)]
+        after = [pair.sample_id for pair in pairs_of(tx.evidence, rollout.rollout_id)]
     assert after == [pair.sample_id for pair in before[1:]] + [late]
 
 

@@ -40,7 +40,7 @@ def record(database: Database, *events: Event) -> None:
                 tx.label_intake.record_settlements([event])
             else:
                 tx.label_intake.record_labels([event])  # type: ignore[list-item]
-            tx.evidence_intake.record_labels([event])  # type: ignore[list-item]
+            tx.evidence_intake.record([event])  # type: ignore[list-item]
 
 
 def settled_label(database: Database) -> tuple[str | None, str | None]:
@@ -105,7 +105,7 @@ def test_everything_that_times_put_in_order_is_no_later_than_its_arrival(
     before = datetime.now(UTC)
     with database.transaction() as tx:
         tx.label_intake.record_samples([dated(traffic("s"), ahead)])
-        tx.evidence_intake.record_traffic([dated(traffic("s"), ahead)])
+        tx.evidence_intake.record([dated(traffic("s"), ahead)])
         tx.intake.open([dated(request("s"), ahead)])
         tx.challengers.enqueue(TASK, "r1", before + ahead, gate_passed=True)
         tx.challengers.enqueue(TASK, "r2", datetime.now(UTC), gate_passed=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from audits import audits_of
 import pytest
 from memory_audits import MemoryAuditLog
 from storage_events import TASK, at, request, settled, shadow, traffic
@@ -16,7 +17,7 @@ from flywheel.contracts.events import (
     ShadowRecorded,
     TrafficRecorded,
 )
-from flywheel.contracts.stores import AuditedPrediction
+from flywheel.contracts.stores import AuditChanges, AuditedPrediction
 from flywheel.kinds import Choice
 from flywheel.settings import TaskSettings
 from flywheel.training.config import TrainingSettings
@@ -36,17 +37,17 @@ class SqlAuditReader:
             for event in events:
                 if isinstance(event, TrafficRecorded):
                     tx.label_intake.record_samples([event])
-                    tx.evidence_intake.record_traffic([event])
+                    tx.evidence_intake.record([event])
                 elif isinstance(event, ShadowRecorded):
-                    tx.evidence_intake.record_shadow([event])
+                    tx.evidence_intake.record([event])
                 elif isinstance(event, ReviewRequested):
                     tx.intake.open([event])
                 elif isinstance(event, LabelSettled):
-                    tx.evidence_intake.record_labels([event])
+                    tx.evidence_intake.record([event])
 
-    def audits(self, task: str, release: str) -> list[AuditedPrediction]:
+    def changed(self, task: str, release: str, after: int = 0) -> AuditChanges:
         with self._database.transaction(read_only=True) as tx:
-            return tx.audits.audits(task, release)
+            return tx.audits.changed(task, release, after)
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])
@@ -67,7 +68,7 @@ def test_an_audit_has_what_was_asked_said_and_settled(
             settled("s1", "a", 3),
         ]
     )  # fmt: skip
-    assert log.audits(TASK, "r1") == [
+    assert audits_of(log, TASK, "r1") == [
         AuditedPrediction(
             sample_id="s1",
             text="Where is Rome?",
@@ -102,22 +103,22 @@ def test_audits_are_of_one_task_and_release_live_before_shadow_oldest_label_firs
             settled("s1", "b", task="other"),
         ]
     )
-    found = log.audits(TASK, "r1")
+    found = audits_of(log, TASK, "r1")
     assert [(a.sample_id, a.prediction, a.label, a.text) for a in found] == [
         ("s2", "a", "a", "text of s2"),
         ("s1", "a", "a", "text of s1"),
     ]
-    assert [(a.sample_id, a.label) for a in log.audits("other", "r1")] == [("s1", "b")]
-    assert log.audits(TASK, "unknown") == []
+    assert [(a.sample_id, a.label) for a in audits_of(log, "other", "r1")] == [("s1", "b")]
+    assert audits_of(log, TASK, "unknown") == []
 
 
 def test_an_audit_whose_text_is_not_there_yet_waits_for_it(
     log: MemoryAuditLog | SqlAuditReader,
 ) -> None:
     log.record([shadow("s1", release="r1"), settled("s1", "a")])
-    assert log.audits(TASK, "r1") == []
+    assert audits_of(log, TASK, "r1") == []
     log.record([traffic("s1", release="r2")])
-    assert [audit.text for audit in log.audits(TASK, "r1")] == ["text of s1"]
+    assert [audit.text for audit in audits_of(log, TASK, "r1")] == ["text of s1"]
 
 
 # 200 audits that a rule decides, all right, after 10 of the model's own, all wrong.

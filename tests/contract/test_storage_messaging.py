@@ -93,7 +93,7 @@ def test_two_workers_may_handle_the_same_events_at_once(database: Database) -> N
             with database.transaction() as tx:
                 tx.seen.unseen("labels", ids)
                 tx.label_intake.record_samples(events[::order])
-                tx.evidence_intake.record_traffic(events[::order])
+                tx.evidence_intake.record(events[::order])
                 tx.seen.add("labels", ids[::order])
         except BaseException as error:  # noqa: BLE001
             failures.append(error)

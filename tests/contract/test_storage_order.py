@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from audits import audits_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from storage_events import TASK, at, label, request, settled, shadow, traffic
 
+from rollout_evidence import arms_of, pairs_of
 from flywheel.contracts.events import (
     Event,
     LabelRecorded,
@@ -118,22 +120,18 @@ def take_in(tx: Transaction, batch: Sequence[Event]) -> None:
     tx.label_intake.record_samples([e for e in batch if isinstance(e, TrafficRecorded)])
     tx.label_intake.record_labels([e for e in batch if isinstance(e, LabelRecorded)])
     tx.label_intake.record_settlements([e for e in batch if isinstance(e, LabelSettled)])
-    tx.evidence_intake.record_traffic([e for e in batch if isinstance(e, TrafficRecorded)])
-    tx.evidence_intake.record_shadow([e for e in batch if isinstance(e, ShadowRecorded)])
-    tx.evidence_intake.record_labels(
-        [e for e in batch if isinstance(e, LabelRecorded | LabelSettled)]
-    )
+    tx.evidence_intake.record(batch)
 
 
 def state(tx: Transaction) -> list[Any]:
-    champion, challenger = tx.evidence.arms("rollout")
+    champion, challenger = arms_of(tx.evidence, "rollout")
     return [
         tx.labels.settled(TASK, "999999999999"),
         tx.labels.counts(TASK),
         (champion, challenger),
-        tx.evidence.pairs("rollout"),
+        pairs_of(tx.evidence, "rollout"),
         tx.evidence.assignment("rollout", at(1)),
-        [tx.audits.audits(TASK, release) for release in ("r1", "r2")],
+        [audits_of(tx.audits, TASK, release) for release in ("r1", "r2")],
         tx.overview.traffic_counts(TASK),
         tx.overview.traffic_series(TASK, 1, 10),
         tx.overview.coverage(TASK),

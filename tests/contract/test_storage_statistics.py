@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import event
 from storage_events import settled, shadow, traffic
 
+from rollout_evidence import pairs_of
 from flywheel.processes.gauges import Upkeep
 from storage.database import Database
 from storage.repositories.evidence import SqlEvidence
@@ -19,9 +20,9 @@ def fill(database: Database) -> None:
     """A rollout that both arms scored, of which few samples are audited."""
     names = [f"s{number}" for number in range(SAMPLES)]
     with database.transaction() as tx:
-        tx.evidence_intake.record_traffic([traffic(name, **CHAMPION) for name in names])
-        tx.evidence_intake.record_shadow([shadow(name) for name in names])
-        tx.evidence_intake.record_labels([settled(name, "a") for name in names[::AUDITED_EACH]])
+        tx.evidence_intake.record([traffic(name, **CHAMPION) for name in names])
+        tx.evidence_intake.record([shadow(name) for name in names])
+        tx.evidence_intake.record([settled(name, "a") for name in names[::AUDITED_EACH]])
 
 
 def first_table(database: Database) -> str:
@@ -44,7 +45,7 @@ def test_the_few_audits_lead_to_the_pairs(database: Database) -> None:
     fill(database)
     Upkeep(database).refresh()
     with database.transaction(read_only=True) as tx:
-        assert len(tx.evidence.pairs("rollout")) == SAMPLES / AUDITED_EACH
+        assert len(pairs_of(tx.evidence, "rollout")) == SAMPLES / AUDITED_EACH
     with database.work(read_only=True) as work:
         if not work.sqlite:
             return  # PostgreSQL's autovacuum counts by itself

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from audits import audits_of
 import pytest
 from storage_events import at, label, request, shadow, traffic
 
+from rollout_evidence import pairs_of
 from flywheel.contracts.codec import decode
 from flywheel.contracts.events import Event, RolloutChanged
 from flywheel.contracts.ids import new_id
@@ -68,7 +70,7 @@ class Loop:
 
     def audits(self, task: str) -> list[tuple[str, str, str]]:
         with self.database.transaction(read_only=True) as tx:
-            found = tx.audits.audits(task, f"r-{task}")
+            found = audits_of(tx.audits, task, f"r-{task}")
         return [(audit.sample_id, audit.prediction, audit.label) for audit in found]
 
     def _later(self) -> datetime:
@@ -159,7 +161,7 @@ def test_a_rollout_of_one_neither_lifts_nor_compares_samples_of_the_other(loop: 
     loop.answer(URGENCY, "low", "plain")
     with loop.database.transaction(read_only=True) as tx:
         for task, champion_right in ((TOPIC, False), (URGENCY, True)):
-            [pair] = tx.evidence.pairs(f"of {task}")
+            [pair] = pairs_of(tx.evidence, f"of {task}")
             assert (pair.champion_correct, pair.challenger_correct) == (
                 champion_right,
                 not champion_right,

@@ -13,11 +13,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from audits import audits_of
 import msgspec
 import pytest
 from alembic.command import downgrade, upgrade
 from sqlalchemy import MetaData, column, create_engine, func, select, table, update
 
+from rollout_evidence import arms_of, pairs_of
 from flywheel.contracts.events import LabelRecorded
 from flywheel.kinds import FreeText
 from flywheel.review.config import ReviewSettings
@@ -92,7 +94,7 @@ def _read(database: Database) -> dict[str, Any]:
                 "watermark": watermark,
                 "settled": tx.labels.settled(task, watermark),
                 "counts": tx.labels.counts(task),
-                "audits": tx.audits.audits(task, f"r-{task}"),
+                "audits": audits_of(tx.audits, task, f"r-{task}"),
                 "coverage": tx.overview.coverage(task),
                 "datasets": tx.datasets.history(task),
                 "releases": tx.releases.history(task),
@@ -103,8 +105,8 @@ def _read(database: Database) -> dict[str, Any]:
         task_of = {sample: TASKS[sample.startswith("u")] for sample in QUEUED}
         found["queue"] = {s: tx.desk.find(task, s) for s, task in task_of.items()}
         found["answers"] = {s: tx.desk.answers(task, s) for s, task in task_of.items()}
-        found["arms"] = tx.evidence.arms("ro-topic")
-        found["pairs"] = tx.evidence.pairs("ro-topic")
+        found["arms"] = arms_of(tx.evidence, "ro-topic")
+        found["pairs"] = pairs_of(tx.evidence, "ro-topic")
         found["transitions"] = tx.rollouts.transitions("ro-topic")
     found["unsent"] = {
         owner: [

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from audits import audits_of
 import pytest
 from gateway_harness import eventually, model_server, split_event
 from generation_harness import TASK, Gateway, Geographer, gateway, question, truth
@@ -28,7 +29,7 @@ from flywheel.contracts.events import (
 from flywheel.contracts.ids import utc_now
 from flywheel.contracts.layout import PREDICTIONS_FILE
 from flywheel.contracts.sample import as_text
-from flywheel.contracts.stores import AuditedPrediction
+from flywheel.contracts.stores import AuditChanges
 from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
 from flywheel.evaluation.answered import read_predictions
@@ -79,9 +80,9 @@ class Loop:
         ]
         self.seen = 0
 
-    def audits(self, task: str, release: str) -> list[AuditedPrediction]:
+    def changed(self, task: str, release: str, after: int = 0) -> AuditChanges:
         with self.database.transaction(read_only=True) as tx:
-            return tx.audits.audits(task, release)
+            return tx.audits.changed(task, release, after)
 
     def deliver(self, events: Sequence[Event]) -> None:
         for handle in self.agents * 2:
@@ -160,7 +161,7 @@ def _label_traffic(loop: Loop) -> None:
     kinds = {type(event) for event in made}
     assert kinds == {ReviewRequested}, "nothing is certified before experts have answered"
     assert loop.answer_all() == len(made)
-    audits = loop.audits(TASK, WEAK)
+    audits = audits_of(loop, TASK, WEAK)
     right = sum(audit.correct for audit in audits)
     assert 60 < len(audits) < 120
     assert right / len(audits) == pytest.approx(0.65, abs=0.2), "whatever the spelling"

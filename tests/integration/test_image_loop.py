@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from audits import NoAudits
 import pytest
 from gateway_harness import eventually, started_gateway
 from images import data_url, picture
@@ -92,11 +93,6 @@ class Loop:
         rows = self.database.outbox_rows("console")
         said = [decode(record.value, dict(record.headers)) for _, record in rows.unsent(100)]
         labels.agent(self.database).handle(said)
-
-
-class NoAudits:
-    def audits(self, task: str, release: str) -> list:
-        return []
 
 
 def test_images_become_a_dataset_that_dvc_keeps_and_that_is_exported(tmp_path: Path) -> None:

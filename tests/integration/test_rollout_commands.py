@@ -240,7 +240,7 @@ def test_one_caller_is_said_with_the_way_out(workspace: Workspace) -> None:
     with workspace.database.transaction("controller") as tx:
         tx.rollouts.save(msgspec.structs.replace(seen, step_started_at=began), None)
     with workspace.database.transaction("worker") as tx:
-        tx.evidence_intake.record_traffic(
+        tx.evidence_intake.record(
             [
                 TrafficRecorded(
                     event_id=new_id(),

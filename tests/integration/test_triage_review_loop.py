@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from audits import audits_of
 import pytest
 from new_database import new_database
 
 from flywheel.contracts.codec import decode
 from flywheel.contracts.events import Event, LabelRecorded, TrafficRecorded
 from flywheel.contracts.ids import new_id, utc_now
-from flywheel.contracts.stores import AuditedPrediction
+from flywheel.contracts.stores import AuditChanges
 from flywheel.kinds import Choice
 from flywheel.review.claim import claim_next
 from flywheel.review.config import ReviewSettings
@@ -39,9 +40,9 @@ class Audits:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def audits(self, task: str, release: str) -> list[AuditedPrediction]:
+    def changed(self, task: str, release: str, after: int = 0) -> AuditChanges:
         with self._database.transaction(read_only=True) as tx:
-            return tx.audits.audits(task, release)
+            return tx.audits.changed(task, release, after)
 
 
 class Loop:
@@ -136,7 +137,7 @@ def test_audits_answered_by_experts_open_and_close_automatic_labels(loop: Loop) 
     assert automatic(first) == 0, "nothing is certified before experts have answered"
     answered = loop.answer_all()
     assert answered == len(first)
-    assert 60 <= len(Audits(loop.database).audits(TASK, "r1")) <= answered
+    assert 60 <= len(audits_of(Audits(loop.database), TASK, "r1")) <= answered
 
     second = loop.serve(300, accuracy=0.99, seed=2)
     assert automatic(second) > 100, "certified by the audits of the first"
@@ -151,14 +152,14 @@ def test_an_undone_answer_is_no_evidence_until_it_is_given_again(loop: Loop) -> 
     loop.serve(60, accuracy=1.0, seed=7)
     loop.answer_all()
     audits = Audits(loop.database)
-    before = len(audits.audits(TASK, "r1"))
+    before = len(audits_of(audits, TASK, "r1"))
     undone = 0
-    while before == len(audits.audits(TASK, "r1")):
+    while before == len(audits_of(audits, TASK, "r1")):
         with loop.database.transaction("console") as tx:
             item = undo(tx, TASK, Choice(LABELS), "ada", datetime.now(UTC), REVIEW)
         assert item is not None
         undone += 1
         loop.relay()
-    assert len(audits.audits(TASK, "r1")) == before - 1
+    assert len(audits_of(audits, TASK, "r1")) == before - 1
     assert loop.answer_all() == undone
-    assert len(audits.audits(TASK, "r1")) == before
+    assert len(audits_of(audits, TASK, "r1")) == before

@@ -18,6 +18,7 @@ from flywheel.rollout.ports import (
     Assignment,
     Command,
     CommandRecord,
+    Judged,
     Pair,
     Rollout,
     Transition,
@@ -46,8 +47,47 @@ class State:
         self.taken: set[str] = set()
         self.sent: list[RolloutChanged] = []
         self.arms: tuple[ArmSummary, ArmSummary] = (ArmSummary(), ArmSummary())
-        self.pairs: list[Pair] = []
+        self.judged: dict[str, Judged] = {}
         self.assignment = Assignment()
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """Audited samples that both arms answered."""
+        return [
+            Pair(
+                sample_id=row.sample_id,
+                champion_correct=bool(row.champion),
+                challenger_correct=bool(row.challenger),
+                inclusion_probability=row.inclusion_probability,
+                labelled_at=row.labelled_at,
+            )
+            for row in self.judged.values()
+            if not row.gone
+        ]
+
+    @pairs.setter
+    def pairs(self, pairs: Sequence[Pair]) -> None:
+        """From now on these and no others."""
+        seq = max((row.seq for row in self.judged.values()), default=0) + 1
+        gone = {
+            name: msgspec.structs.replace(row, gone=True, seq=seq)
+            for name, row in self.judged.items()
+        }
+        self.judged = gone | {
+            pair.sample_id: Judged(
+                sample_id=pair.sample_id,
+                seq=seq,
+                gone=False,
+                champion=pair.champion_correct,
+                champion_live=None,
+                challenger=pair.challenger_correct,
+                challenger_live=None,
+                inclusion_probability=pair.inclusion_probability,
+                event_id=pair.sample_id,
+                labelled_at=pair.labelled_at,
+            )
+            for pair in pairs
+        }
 
     def copy(self) -> State:
         """Containers of its own; what they hold is immutable."""
@@ -167,8 +207,8 @@ class _Evidence:
     def arms(self, rollout_id: str) -> tuple[ArmSummary, ArmSummary]:
         return self._state.arms
 
-    def pairs(self, rollout_id: str) -> list[Pair]:
-        return list(self._state.pairs)
+    def judged(self, rollout_id: str, after: int = 0) -> list[Judged]:
+        return [row for row in self._state.judged.values() if row.seq > after]
 
     def assignment(self, rollout_id: str, since: datetime) -> Assignment:
         return self._state.assignment

@@ -86,7 +86,7 @@ class World:
         with self.database.transaction("worker") as tx:
             running = tx.rollouts.active(TASK)
             assert running is not None
-            tx.evidence_intake.record_traffic(
+            tx.evidence_intake.record(
                 [
                     TrafficRecorded(
                         event_id=new_id(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from audits import NoAudits
 import pytest
 
 from flywheel.contracts.answers import LONGEST_TEXT
@@ -128,10 +129,6 @@ def test_a_text_that_says_the_same_counts_as_right_for_the_certificate() -> None
 
 
 def test_scores_are_foreign_to_a_task_of_free_text() -> None:
-    class NoAudits:
-        def audits(self, _task: str, _release: str) -> list[AuditedPrediction]:
-            return []
-
     triager = Triager(
         {"replies": (FreeText(), TriageSettings(audit_rate=1.0))}, NoAudits(), salt="salt"
     )

@@ -187,7 +187,7 @@ def event(sample: str, *texts: str) -> TrafficRecorded:
 
 
 class NoAudits:
-    def audits(self, task: str, release: str) -> list[Any]:
+    def changed(self, task: str, release: str, after: int = 0) -> Any:
         raise AssertionError("no release is asked about")
 
 

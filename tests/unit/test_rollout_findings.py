@@ -318,7 +318,9 @@ def test_what_was_collected_before_decides_nothing(world: World) -> None:
     with world.db.transaction() as tx:
         tx.commands.add(stale)
     with world.db.reading() as tx:
-        latest[TASK] = LastLook(running.rollout_id, gather(tx.evidence, running))
+        latest[TASK] = LastLook(
+            running.rollout_id, gather(tx.evidence, running), JudgedSamples(running.rollout_id)
+        )
     world.db.state.pairs = []
     tick(world.db.transaction, world.db.reading, TASK, SETTINGS, Fleet(), world.now, latest)
     assert world.newest.state == "canary"

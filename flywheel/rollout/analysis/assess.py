@@ -19,12 +19,15 @@ from flywheel.statistics.betting import PairedEvidence
 STRICT = ("harm", "accuracy")
 
 
-def assess(rollout: Rollout, facts: Facts, settings: RolloutSettings) -> Assessment:
-    """Every check there is for this rollout, whatever its state."""
+def assess(
+    rollout: Rollout, facts: Facts, settings: RolloutSettings, *, shown: bool = True
+) -> Assessment:
+    """Every check there is for this rollout, whatever its state; with the intervals that decide
+    nothing, where it is ``shown``: they cost ten times the rest."""
     paired = PairedEvidence(*differences(facts.pairs))
     sizes = look_sizes(settings)
-    harm = harm_checks(facts, paired, settings)
-    promotion = promotion_checks(facts, paired, settings)
+    harm = harm_checks(facts, paired, settings, shown=shown)
+    promotion = promotion_checks(facts, paired, settings, shown=shown)
     worries = _worries(facts, paired, settings) or _beyond((*promotion, *harm))
     return Assessment(
         checks=(

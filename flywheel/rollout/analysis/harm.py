@@ -34,14 +34,15 @@ CHECKS = 3
 
 
 def harm_checks(
-    facts: Facts, paired: PairedEvidence, settings: RolloutSettings
+    facts: Facts, paired: PairedEvidence, settings: RolloutSettings, *, shown: bool = True
 ) -> tuple[Check, ...]:
-    """Accuracy, errors and latency, each at its share of ``harm_alpha``."""
+    """Accuracy, errors and latency, each at its share of ``harm_alpha``. Intervals, which decide
+    nothing, are worked out for what is ``shown``."""
     alpha = settings.harm_alpha / CHECKS
     return (
-        _accuracy(paired, settings, alpha),
-        _errors(facts.champion, facts.challenger, settings, alpha),
-        _latency(facts.champion, facts.challenger, settings, alpha),
+        _accuracy(paired, settings, alpha, shown),
+        _errors(facts.champion, facts.challenger, settings, alpha, shown),
+        _latency(facts.champion, facts.challenger, settings, alpha, shown),
     )
 
 
@@ -51,14 +52,15 @@ def _outcome(proven: bool, n: int) -> Outcome:
     return "passed" if n else "waiting"
 
 
-def _accuracy(paired: PairedEvidence, settings: RolloutSettings, alpha: float) -> Check:
+def _accuracy(
+    paired: PairedEvidence, settings: RolloutSettings, alpha: float, shown: bool
+) -> Check:
     margin = settings.harm_margin
     proven = paired.harm(-margin) >= math.log(1 / alpha)
-    low, high = paired.interval(alpha)
-    figures = (
-        f"{points(paired.mean)} on {paired.n} audited samples that both scored "
-        f"({points(low)} to {points(high)})"
-    )
+    low, high = paired.interval(alpha) if shown else (None, None)
+    figures = f"{points(paired.mean)} on {paired.n} audited samples that both scored"
+    if low is not None and high is not None:
+        figures += f" ({points(low)} to {points(high)})"
     limit = "the champion's" if not margin else f"{percentage(margin)} points below the champion's"
     words = (
         f"accuracy is proven worse than {limit}: {figures}"
@@ -80,7 +82,11 @@ def _accuracy(paired: PairedEvidence, settings: RolloutSettings, alpha: float) -
 
 
 def _errors(
-    champion: ArmSummary, challenger: ArmSummary, settings: RolloutSettings, alpha: float
+    champion: ArmSummary,
+    challenger: ArmSummary,
+    settings: RolloutSettings,
+    alpha: float,
+    shown: bool,
 ) -> Check:
     margin, need = settings.error_margin, math.log(1 / alpha)
     counts = columns([step.answered for step in steps_of(champion, challenger)])
@@ -88,9 +94,10 @@ def _errors(
     proven, low, high = False, -1.0, 1.0
     if rise is not None:
         higher = partial(_evidence, log_e_in_steps, counts, above=True)
-        lower = partial(_evidence, log_e_by_step, counts, above=False)
         proven = bool(higher(np.array([margin]))[0] >= need)
-        low, high = bounds(higher, lower, rise, need)
+        if shown:
+            lower = partial(_evidence, log_e_by_step, counts, above=False)
+            low, high = bounds(higher, lower, rise, need)
     x0, n0, x1, n1 = (int(column.sum()) for column in counts)
     figures = f"{x1} of {n1} requests failed, {x0} of {n0} with the champion"
     if rise is not None:
@@ -132,13 +139,17 @@ def columns(steps: Sequence[tuple[Counts, Counts]]) -> tuple[Any, Any, Any, Any]
 
 
 def _latency(
-    champion: ArmSummary, challenger: ArmSummary, settings: RolloutSettings, alpha: float
+    champion: ArmSummary,
+    challenger: ArmSummary,
+    settings: RolloutSettings,
+    alpha: float,
+    shown: bool,
 ) -> Check:
     margin = settings.latency_margin
     pairs = latency.by_step(champion, challenger)
     old, new = quantiles.alike(pairs)
     proven = quantiles.log_e_slower(pairs, margin) >= math.log(1 / alpha)
-    low, high = quantiles.ratio_interval(pairs, alpha)
+    low, high = quantiles.ratio_interval(pairs, alpha) if shown else (None, None)
     p95_old, p95_new = old.quantile(0.95), new.quantile(0.95)
     words = "both arms must have answered before latencies compare"
     if p95_old is not None and p95_new is not None:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from flywheel.rollout.analysis.steps import steps_of
 from flywheel.rollout.ports import ArmSummary
-from flywheel.statistics.buckets import latency_bucket
 from flywheel.statistics.quantiles import Latencies
 
 
 def of_arm(arm: ArmSummary) -> Latencies:
-    """All latencies of an arm; from the newest ones where storage counted no buckets."""
-    if arm.latency_buckets:
-        return Latencies(dict(arm.latency_buckets))
-    return Latencies(Counter(latency_bucket(value) for value in arm.latencies_ms))
+    """All latencies of an arm."""
+    return Latencies(dict(arm.latency_buckets))
 
 
 def by_step(champion: ArmSummary, challenger: ArmSummary) -> list[tuple[Latencies, Latencies]]:

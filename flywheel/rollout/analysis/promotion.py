@@ -32,25 +32,28 @@ from flywheel.statistics.rates import bounds, log_e_by_step, weighted_difference
 
 
 def promotion_checks(
-    facts: Facts, paired: PairedEvidence, settings: RolloutSettings
+    facts: Facts, paired: PairedEvidence, settings: RolloutSettings, *, shown: bool = True
 ) -> tuple[Check, ...]:
-    """Accuracy, errors and latency as proofs of non-inferiority."""
+    """Accuracy, errors and latency as proofs of non-inferiority. Intervals, which decide nothing,
+    are worked out for what is ``shown``."""
     return (
-        _accuracy(paired, settings),
-        _errors(facts.champion, facts.challenger, settings),
-        _latency(facts.champion, facts.challenger, settings),
+        _accuracy(paired, settings, shown),
+        _errors(facts.champion, facts.challenger, settings, shown),
+        _latency(facts.champion, facts.challenger, settings, shown),
     )
 
 
-def _accuracy(paired: PairedEvidence, settings: RolloutSettings) -> Check:
+def _accuracy(paired: PairedEvidence, settings: RolloutSettings, shown: bool) -> Check:
     margin, sizes = settings.accuracy_margin, look_sizes(settings)
     reached = [size for size in sizes if size <= paired.n]
     upcoming = next((size for size in sizes if size > paired.n), None)
     proven_at, proof = _proven_at(paired, reached, settings)
     a, b = int((paired.d > 0).sum()), int((paired.d < 0).sum())
     alpha = settings.promote_alpha / settings.looks
-    low, high = lower_bound(a, b, paired.n, alpha), upper_bound(a, b, paired.n, alpha)
-    figures = f"{points(paired.mean)} (at least {points(low)}) on {paired.n} audited samples"
+    low = lower_bound(a, b, paired.n, alpha) if shown else None
+    high = upper_bound(a, b, paired.n, alpha) if shown else None
+    least = "" if low is None else f" (at least {points(low)})"
+    figures = f"{points(paired.mean)}{least} on {paired.n} audited samples"
     if proven_at is not None:
         words = (
             f"accuracy is proven within {percentage(margin)} points of the champion's, at the look "
@@ -104,7 +107,9 @@ def _proof(look: PairedEvidence, margin: float, alpha: float) -> str:
     return f"exact p = {p:.2g}, allowed {alpha:.2g}" if p <= alpha else ""
 
 
-def _errors(champion: ArmSummary, challenger: ArmSummary, settings: RolloutSettings) -> Check:
+def _errors(
+    champion: ArmSummary, challenger: ArmSummary, settings: RolloutSettings, shown: bool
+) -> Check:
     need, margin = math.log(1 / settings.promote_alpha), settings.error_margin
     limit = percentage(margin)
     steps = steps_of(champion, challenger)
@@ -115,7 +120,8 @@ def _errors(champion: ArmSummary, challenger: ArmSummary, settings: RolloutSetti
     if rise is not None:
         lower = partial(_log_e_errors, steps, above=False)
         proven = bool(lower(np.array([margin]))[0] >= need)
-        low, high = bounds(partial(_log_e_errors, steps, above=True), lower, rise, need)
+        if shown:
+            low, high = bounds(partial(_log_e_errors, steps, above=True), lower, rise, need)
     figures = f"{x1} of {n1} answers failed, {x0} of {n0} with the champion"
     if rise is not None:
         figures += f" ({points(rise)} within each step)"
@@ -151,12 +157,14 @@ def _log_e_errors(
     return value
 
 
-def _latency(champion: ArmSummary, challenger: ArmSummary, settings: RolloutSettings) -> Check:
+def _latency(
+    champion: ArmSummary, challenger: ArmSummary, settings: RolloutSettings, shown: bool
+) -> Check:
     alpha, margin = settings.promote_alpha, settings.latency_margin
     pairs = latency.by_step(champion, challenger)
     old, new = quantiles.alike(pairs)
     proven = quantiles.log_e_not_slower(pairs, margin) >= math.log(1 / alpha)
-    low, high = quantiles.ratio_interval(pairs, alpha)
+    low, high = quantiles.ratio_interval(pairs, alpha) if shown else (None, None)
     p95_old, p95_new = old.quantile(0.95), new.quantile(0.95)
     words = "both arms must have answered before latencies compare"
     if p95_old is not None and p95_new is not None:

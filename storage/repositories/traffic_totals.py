@@ -1,0 +1,170 @@
+"""What traffic comes to, kept as it comes in: the label agent's.
+
+``rebuild`` makes it from the rows of ``traffic``, and says the same however they came in.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import and_, case, delete, func, insert, literal, select
+
+from flywheel.contracts.traffic_series import KEPT, SIZES, start_of
+from storage.repositories.settled import traffic
+from storage.tables.columns import table_of
+from storage.tables.labels import SampleTotalRow, TrafficBucketRow, TrafficTotalRow
+from storage.work import Values, Work
+
+totals = table_of(TrafficTotalRow)
+buckets = table_of(TrafficBucketRow)
+samples = table_of(SampleTotalRow)
+
+GATEWAY = "gateway"
+_failed = case((traffic.c.error.is_not(None) | (traffic.c.status >= 500), 1), else_=0)
+_served = traffic.c.origin == GATEWAY
+
+
+def count(work: Work, task: str, rows: Sequence[Values], known_samples: set[str]) -> None:
+    """Count rows of ``traffic`` that were added, each once; ``known_samples`` came through the
+    gateway before."""
+    served = [row for row in rows if row["origin"] == GATEWAY]
+    if not served:
+        return
+    _count_releases(work, task, served)
+    _count_buckets(work, task, served)
+    new = {row["sample_id"] for row in served} - known_samples
+    if new:
+        work.increment(samples, [{"task": task, "samples": len(new)}], ["task"])
+
+
+def rebuild(work: Work, task: str) -> None:
+    """Count a task's traffic anew."""
+    for table in (totals, buckets, samples):
+        work.run(delete(table).where(table.c.task == task))
+    mine = and_(traffic.c.task == task, _served)
+    release = func.coalesce(traffic.c.release, "")
+    by_release = (
+        select(
+            traffic.c.task,
+            release,
+            func.count(),
+            func.sum(_failed),
+            func.min(traffic.c.occurred_at),
+            func.max(traffic.c.occurred_at),
+        )
+        .where(mine)
+        .group_by(traffic.c.task, release)
+    )
+    work.run(insert(totals).from_select([c.name for c in totals.c], by_release))
+    distinct = select(traffic.c.task, func.count(traffic.c.sample_id.distinct()))
+    counted = distinct.where(mine).group_by(traffic.c.task)
+    work.run(insert(samples).from_select([c.name for c in samples.c], counted))
+    newest = work.row(select(func.max(traffic.c.occurred_at)).where(mine))
+    if newest is None or newest[0] is None:
+        return
+    challenger = case((traffic.c.arm == "challenger", 1), else_=0)
+    seconds = work.epoch(traffic.c.occurred_at)
+    for size in SIZES:
+        start = seconds - seconds % size
+        series = (
+            select(
+                traffic.c.task,
+                literal(size),
+                start,
+                func.count(),
+                func.sum(challenger),
+                func.sum(_failed),
+            )
+            .where(mine, traffic.c.occurred_at >= _moment(_oldest(newest[0].timestamp(), size)))
+            .group_by(traffic.c.task, start)
+        )
+        work.run(insert(buckets).from_select([c.name for c in buckets.c], series))
+
+
+def _count_releases(work: Work, task: str, rows: Sequence[Values]) -> None:
+    of_release: dict[str, list[Values]] = {}
+    for row in rows:
+        of_release.setdefault(row["release"] or "", []).append(row)
+    work.increment(
+        totals,
+        [
+            {
+                "task": task,
+                "release": release,
+                "requests": len(own),
+                "failed": sum(map(_has_failed, own)),
+                "first": min(row["occurred_at"] for row in own),
+                "last": max(row["occurred_at"] for row in own),
+            }
+            for release, own in sorted(of_release.items())
+        ],
+        ["task", "release"],
+        least=("first",),
+        most=("last",),
+    )
+
+
+def _count_buckets(work: Work, task: str, rows: Sequence[Values]) -> None:
+    seconds: dict[int, Counter[str]] = defaultdict(Counter)
+    for row in rows:
+        counts = seconds[start_of(row["occurred_at"].timestamp(), 1)]
+        counts["requests"] += 1
+        counts["challenger"] += row["arm"] == "challenger"
+        counts["failed"] += _has_failed(row)
+    found: dict[tuple[int, int], Counter[str]] = defaultdict(Counter)
+    for second, counts in seconds.items():
+        for size in SIZES:
+            found[size, start_of(second, size)].update(counts)
+    newest = _newest(work, task)
+    kept = {size: _oldest(max(newest.get(size, 0), _last(found, size)), size) for size in SIZES}
+    work.increment(
+        buckets,
+        [
+            {
+                "task": task,
+                "size": size,
+                "start": start,
+                "requests": counts["requests"],
+                "challenger": counts["challenger"],
+                "failed": counts["failed"],
+            }
+            for (size, start), counts in sorted(found.items())
+            if start >= kept[size]
+        ],
+        ["task", "size", "start"],
+    )
+    for size in SIZES:
+        work.run(
+            delete(buckets).where(
+                buckets.c.task == task, buckets.c.size == size, buckets.c.start < kept[size]
+            )
+        )
+
+
+def _newest(work: Work, task: str) -> dict[int, int]:
+    rows = work.rows(
+        select(buckets.c.size, func.max(buckets.c.start).label("start"))
+        .where(buckets.c.task == task)
+        .group_by(buckets.c.size)
+    )
+    return {row.size: row.start for row in rows}
+
+
+def _last(found: Mapping[tuple[int, int], Any], size: int) -> int:
+    return max((start for known, start in found if known == size), default=0)
+
+
+def _oldest(newest: float, size: int) -> int:
+    """The start of the oldest bucket of a size that is kept."""
+    return max(0, start_of(newest, size) - (KEPT - 1) * size)
+
+
+def _moment(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _has_failed(row: Values) -> bool:
+    return row["error"] is not None or row["status"] >= 500
