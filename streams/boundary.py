@@ -27,7 +27,7 @@ from streams.dead_letters import letter_of, letter_of_refused, record_of_letter
 from streams.groups import await_groups
 from streams.publisher import is_refusal
 from streams.quiet import quieten
-from streams.worker_app import build_app
+from streams.worker_app import batches_of, build_app
 
 if TYPE_CHECKING:
     from flywheel.settings import KafkaSettings
@@ -37,7 +37,7 @@ __all__ = ["EXIT_FORCED", "EXIT_HOPELESS", "Agent", "RejectedEvents", "run_worke
 EXIT_HOPELESS = 70  # what happened cannot be mended here: let the supervisor start anew
 EXIT_FORCED = 75  # stopping took too long; what was not acknowledged will be delivered again
 
-_BATCH = 2000
+_BATCHES = 4  # of one partition each, as they were fetched
 _WITHIN_SECONDS = 0.05
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
@@ -172,9 +172,7 @@ class _Loop:
         # One thread: batches of a group never overlap, so their order is the log's.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=agent.group)
         self.app = app
-        topic = self.app.topic(
-            *agent.topics, key_serializer="raw", value_serializer="raw", internal=True
-        )
+        topic = batches_of(self.app, agent.topics)
         self.app.agent(topic, name=agent.group, concurrency=1)(self._consume)
 
     async def finish(self) -> None:
@@ -211,13 +209,13 @@ class _Loop:
             _lag.labels(self.agent.group, topic).set(lag)
 
     async def _consume(self, stream: Any) -> None:
-        async for batch in stream.noack_take(_BATCH, within=_WITHIN_SECONDS):
+        async for batch in stream.noack_take(_BATCHES, within=_WITHIN_SECONDS):
             if self._stopping:
                 continue  # not acknowledged: it is delivered again after the restart
             self._idle.clear()
             began = time.perf_counter()
             try:
-                await self._process(batch)
+                handled = await self._process(batch)
             except asyncio.CancelledError:
                 raise
             except BaseException as error:  # noqa: BLE001 - the process's boundary
@@ -225,10 +223,11 @@ class _Loop:
             finally:
                 self._idle.set()
             _seconds.labels(self.agent.group).observe(time.perf_counter() - began)
-            _handled.labels(self.agent.group).inc(len(batch))
+            _handled.labels(self.agent.group).inc(handled)
 
-    async def _process(self, batch: Sequence[Any]) -> None:
-        messages = [event.message for event in batch]
+    async def _process(self, batch: Sequence[Any]) -> int:
+        """Handle, send, acknowledge; the number of records."""
+        messages = [record for event in batch for record in event.message.value]
         records = await self._patiently(self._decide, messages)
         pending = records
         while pending:
@@ -236,6 +235,7 @@ class _Loop:
         for event in batch:
             event.ack()
         _sent.labels(self.agent.group).inc(len(records))
+        return len(messages)
 
     async def _patiently(
         self, decide: Callable[[Sequence[Any], bool], list[Record]], messages: Sequence[Any]

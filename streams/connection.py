@@ -65,10 +65,12 @@ def faust(kafka: KafkaSettings) -> dict[str, Any]:
     """Arguments of a Faust app: broker URLs and credentials."""
     from yarl import URL
 
+    from streams.transport import SCHEME
+
     arguments: dict[str, Any] = {
         "consumer_metadata_max_age_ms": METADATA_SECONDS * 1000,
         "producer_metadata_max_age_ms": METADATA_SECONDS * 1000,
-        "broker": [URL(f"aiokafka://{server.strip()}") for server in kafka.servers.split(",")],
+        "broker": [URL(f"{SCHEME}://{server.strip()}") for server in kafka.servers.split(",")],
     }
     if credentials := _faust_credentials(kafka):
         arguments["broker_credentials"] = credentials

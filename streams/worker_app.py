@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from streams import connection
@@ -11,6 +12,10 @@ from streams.topics import LARGEST_RECORD_BYTES
 
 if TYPE_CHECKING:
     from flywheel.settings import KafkaSettings
+
+
+# Fetched and not yet handled, each of up to ``transport.MOST_RECORDS`` records.
+_BATCHES_AHEAD = 8
 
 
 def build_app(kafka: KafkaSettings, group: str, session_seconds: float = 10.0) -> Any:
@@ -22,7 +27,10 @@ def build_app(kafka: KafkaSettings, group: str, session_seconds: float = 10.0) -
     """
     import faust
 
+    from streams.transport import register
+
     read_any_header()
+    register()
     return faust.App(
         group,
         **connection.faust(kafka),
@@ -36,7 +44,7 @@ def build_app(kafka: KafkaSettings, group: str, session_seconds: float = 10.0) -
         autodiscover=False,
         topic_allow_declare=False,
         topic_disable_leader=True,
-        stream_buffer_maxsize=16384,
+        stream_buffer_maxsize=_BATCHES_AHEAD,
         stream_wait_empty=False,
         broker_commit_interval=1.0,
         broker_session_timeout=session_seconds,
@@ -46,3 +54,10 @@ def build_app(kafka: KafkaSettings, group: str, session_seconds: float = 10.0) -
         producer_max_request_size=LARGEST_RECORD_BYTES,
         consumer_auto_offset_reset="earliest",
     )
+
+
+def batches_of(app: Any, topics: Sequence[str]) -> Any:
+    """The topics as an agent of this app reads them: each event's message holds a batch."""
+    from streams.transport import BatchSchema
+
+    return app.topic(*topics, schema=BatchSchema(), internal=True)
