@@ -15,7 +15,7 @@ from flywheel.datasets.ports import LabelIntake
 from flywheel.retraining.ports import TurnStore
 from flywheel.review.ports import People, ReviewDesk, ReviewIntake
 from flywheel.rollout.ports import Challengers, CommandStore, Evidence, EvidenceIntake, RolloutStore
-from storage.engine import analyse, errors_translated, make_engine, read_only_engine
+from storage.engine import alone, analyse, errors_translated, make_engine, read_only_engine
 from storage.migrations.upgrade import upgrade
 from storage.repositories.balance import SqlBalance
 from storage.repositories.desk import SqlReviewDesk
@@ -31,7 +31,7 @@ from storage.repositories.review import SqlReviewIntake
 from storage.repositories.rollouts import SqlChallengers, SqlCommands, SqlRollouts
 from storage.repositories.sessions import SqlEndedSessions
 from storage.repositories.versions import SqlDatasets, SqlReleases
-from storage.totals import Progress
+from storage.totals import Progress, Total
 from storage.totals import missing as missing_totals
 from storage.totals import rebuild as rebuild_totals
 from storage.work import Work
@@ -96,14 +96,20 @@ class Database:
         """
         with errors_translated():
             upgrade(self._engine)
-        with self.work(read_only=True) as work:
-            wanted = missing_totals(work)
-        if wanted:
+        if not self._missing():
+            return
+        with errors_translated(), alone(self._engine):
+            wanted = self._missing()
             rebuild_totals(self.work, wanted, progress)
+
+    def _missing(self) -> list[Total]:
+        with self.work(read_only=True) as work:
+            return missing_totals(work)
 
     def recount(self, progress: Progress | None = None) -> None:
         """Make every total anew from the rows; agents may go on meanwhile."""
-        rebuild_totals(self.work, progress=progress)
+        with errors_translated(), alone(self._engine):
+            rebuild_totals(self.work, progress=progress)
 
     def analyse(self) -> None:
         """Let SQLite count what its tables hold, which decides how it answers; PostgreSQL does so

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from flywheel.contracts.private_files import private_folder
 from flywheel.contracts.release import KeptRelease
 from flywheel.settings import FlywheelSettings
+from storage import counting
 from storage.database import Database
 
 
@@ -17,7 +18,8 @@ def open_database(settings: FlywheelSettings) -> Iterator[Database]:
     private_folder(settings.state)
     database = Database(settings.database)
     try:
-        database.migrate()
+        with counting.shown() as progress:
+            database.migrate(progress)
         yield database
     finally:
         database.dispose()

@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "rollout": ("rollout", "rollout", "Watch a rollout, and decide in its place."),
     "releases": ("releases", "releases", "Releases: compare, restore, export, import."),
     "datasets": ("operate", "datasets", "List dataset versions; check one out, or export it."),
+    "database": ("database", "database", "Count anew what pages and decisions read."),
     "compress": ("compress", "compress", "Compare compressed variants of a model."),
     "stage": ("processes", "stage", "Run one stage of the pipeline (DVC calls this)."),
 }
