@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import structlog
 
@@ -18,11 +19,8 @@ _log = structlog.get_logger(__name__)
 @contextmanager
 def shown() -> Iterator[Progress]:
     """A bar on a terminal, a line now and then in a log; nothing where nothing is counted."""
-    if sys.stderr.isatty():
-        with _bars() as bars:
-            yield bars
-    else:
-        yield _Lines()
+    with ExitStack() as stack:
+        yield _Bars(stack) if sys.stderr.isatty() else _Lines()
 
 
 class _Lines:
@@ -36,18 +34,20 @@ class _Lines:
             _log.info("counting what the database keeps", kind=kind, done=done, parts=parts)
 
 
-@contextmanager
-def _bars() -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.progress import Progress as Bars
-    from rich.progress import TaskID
+class _Bars:
+    """Made when there is something to show."""
 
-    started: dict[str, TaskID] = {}
-    with Bars(console=Console(stderr=True)) as bars:
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._bars: Any = None
+        self._started: dict[str, Any] = {}
 
-        def show(kind: str, done: int, parts: int) -> None:
-            if kind not in started:
-                started[kind] = bars.add_task(f"counting {kind}", total=max(1, parts))
-            bars.update(started[kind], completed=done if parts else 1)
+    def __call__(self, kind: str, done: int, parts: int) -> None:
+        if self._bars is None:
+            from rich.console import Console
+            from rich.progress import Progress as Bars
 
-        yield show
+            self._bars = self._stack.enter_context(Bars(console=Console(stderr=True)))
+        if kind not in self._started:
+            self._started[kind] = self._bars.add_task(f"counting {kind}", total=max(1, parts))
+        self._bars.update(self._started[kind], completed=done if parts else 1)

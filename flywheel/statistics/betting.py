@@ -10,8 +10,8 @@ no factor's mean is above 1. So is the average of K_t over a fixed grid of c ("d
 Waudby-Smith & Ramdas 2023, "Estimating means of bounded random variables by betting", JRSS B 86,
 section 5 and its appendix on dKelly). By Ville's inequality the chance that it *ever* reaches
 1/alpha is at most alpha: one may look after every pair, and stop because of what one saw. Turning
-signs around tests E[d] < m. The boundaries that are not yet refuted, alpha/2 from either side,
-are a confidence sequence for E[d].
+signs around tests E[d] < m. The last boundary that is refuted at alpha, from either side, is a
+bound on E[d] that holds at all looks.
 
 Unequal inclusion probabilities p_i (an audit rate that was changed, strata): w_i = min(p) / p_i.
 Under sampling with p, E[w (d − m)] is E[d − m] over all traffic times a positive constant, so the
@@ -113,11 +113,12 @@ class PairedEvidence:
         return PairedEvidence(self.d[:size], w / w.max(), (size,))
 
     def interval(self, alpha: float) -> tuple[float, float]:
-        """Confidence sequence for E[d] at the present look: it holds at all looks together with
-        probability 1 − ``alpha``."""
+        """Bounds on E[d] at the present look, each of which holds at all looks together with
+        probability 1 − ``alpha``: the boundaries at which a bet has won 1/``alpha``, so that one of
+        them lies beyond a margin exactly where the test of that margin says so."""
         if not self.n:
             return -1.0, 1.0
-        need = math.log(2 / alpha)
+        need = math.log(1 / alpha)
         low = _largest(lambda m: bool(self._above(m).max() >= need), self.mean)
         high = -_largest(lambda m: bool(self._below(-m).max() >= need), -self.mean)
         return min(low, high), max(low, high)

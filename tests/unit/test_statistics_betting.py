@@ -53,7 +53,7 @@ def test_harm_is_proven_exactly_when_the_sequence_once_excluded_the_boundary(
     d: list[int], boundary: float
 ) -> None:
     seen = PairedEvidence(np.array(d, float))
-    _, high = seen.interval(0.1)
+    _, high = seen.interval(0.05)
     if high < boundary - 1e-3:
         assert seen.harm(boundary) >= math.log(1 / 0.05)
     if high > boundary + 1e-3:
