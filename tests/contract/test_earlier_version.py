@@ -15,8 +15,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from audits import audits_of
 from dataset_workspace import files
 from new_database import new_database
+from rollout_evidence import arms_of, pairs_of
 
 from flywheel.contracts.codec import decode, encode
 from flywheel.contracts.events import (
@@ -26,6 +28,7 @@ from flywheel.contracts.events import (
     LabelSettled,
     ReleaseRegistered,
     ReviewRequested,
+    RolloutChanged,
     TrafficRecorded,
 )
 from flywheel.datasets.build import build_dataset
@@ -36,7 +39,7 @@ from flywheel.kinds import of
 from flywheel.registry.release_folder import verify_release
 from flywheel.serving.runtime import load_classifier
 from flywheel.settings import FlywheelSettings, load_settings
-from storage.database import Database
+from storage.database import Database, Transaction
 from storage.workspace import open_database
 
 EARLIER = Path(__file__).parent / "earlier"
@@ -106,6 +109,22 @@ def test_what_a_record_said_it_says_still() -> None:
         assert now == said
 
 
+def totals(tx: Transaction, known: list[Event]) -> list[Any]:
+    """What is kept beside the rows."""
+    rollouts = sorted({e.rollout_id for e in known if isinstance(e, RolloutChanged)})
+    releases = sorted({e.release for e in known if isinstance(e, ReleaseRegistered)})
+    return [
+        tx.overview.traffic_counts(TASK),
+        tx.overview.traffic_series(TASK, 10, 100),
+        tx.overview.coverage(TASK),
+        tx.overview.settled_values(TASK),
+        tx.overview.source_history(TASK),
+        tx.labels.counts(TASK),
+        [(arms_of(tx.evidence, one), pairs_of(tx.evidence, one)) for one in rollouts],
+        [audits_of(tx.audits, TASK, release) for release in releases],
+    ]
+
+
 def test_the_log_fills_a_database_of_today_as_it_filled_its_own(
     tmp_path: Path, database: Database
 ) -> None:
@@ -117,11 +136,15 @@ def test_the_log_fills_a_database_of_today_as_it_filled_its_own(
         tx.label_intake.record_settlements([e for e in known if isinstance(e, LabelSettled)])
         asked = [e for e in known if isinstance(e, ReviewRequested)]
         assert tx.intake.open(asked) == len(asked)
+        tx.evidence_intake.record(known)
         made = tx.labels.settled(TASK, str(tx.labels.watermark(TASK)))
+        counted = totals(tx, known)
         queued = {e.sample_id: tx.desk.find(TASK, e.sample_id) for e in asked}
     with database.transaction(read_only=True) as tx:
         held = tx.labels.settled(TASK, str(tx.labels.watermark(TASK)))
         waiting = {sample: tx.desk.find(TASK, sample) for sample in queued}
+        # Of what was there before anything was counted, when it was opened.
+        assert totals(tx, known) == counted
     again.dispose()
     assert len(held) > 100
     assert made == held
