@@ -86,11 +86,14 @@ class PairedEvidence:
         share = w / w.sum() if self.n else w
         # Of the weighted mean (Hájek); a cheap measure for step criteria, no part of a proof.
         self.standard_error = float(np.sqrt(np.sum((share * (d - self.mean)) ** 2)))
-        kinds, kind = np.unique(np.stack([d, w], axis=1), axis=0, return_inverse=True)
-        self._values, self._weights = kinds[:, 0], kinds[:, 1]
-        seen = np.cumsum(np.eye(len(kinds))[kind.reshape(-1)], axis=0)
+        weights, of_weight = np.unique(w, return_inverse=True)
+        kind = of_weight.reshape(-1) * 3 + d.astype(int) + 1
+        kinds = np.unique(kind)
+        self._values, self._weights = kinds % 3 - 1.0, weights[kinds // 3]
         looks = np.union1d(checkpoints(self.n), np.array(scheduled, int))
-        self._counts = seen[looks - 1] if self.n else np.zeros((0, len(kinds)))
+        self._counts = np.zeros((len(looks), len(kinds)))
+        for column, one in enumerate(kinds):
+            self._counts[:, column] = np.cumsum(kind == one)[looks - 1]
 
     def _above(self, boundary: float) -> Array:
         return log_capital(self._counts, self._values, self._weights, boundary)

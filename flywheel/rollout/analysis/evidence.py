@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -21,7 +21,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     champion: ArmSummary = ArmSummary()
     challenger: ArmSummary = ArmSummary()
-    pairs: tuple[Pair, ...] = ()
+    pairs: Sequence[Pair] = ()
     assignment: Assignment = Assignment()
     step: Assignment = Assignment()
 
@@ -71,7 +71,17 @@ class Assessment(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(check for check in self.of(kind) if check.outcome != "passed")
 
 
-def differences(pairs: Sequence[Pair]) -> tuple[Array, Array]:
+@runtime_checkable
+class Figured(Protocol):
+    """Pairs that come with the figures that tests of them need."""
+
+    d: Array
+    inclusion: Array
+
+
+def differences(pairs: Sequence[Pair] | Figured) -> tuple[Array, Array]:
     """(d, w) of audited pairs in their order: differences in {−1, 0, 1}, weights in (0, 1]."""
+    if isinstance(pairs, Figured):
+        return pairs.d, relative_weights(pairs.inclusion)
     d = np.array([int(p.challenger_correct) - int(p.champion_correct) for p in pairs], float)
     return d, relative_weights(np.array([p.inclusion_probability for p in pairs], float))
