@@ -43,6 +43,7 @@ from numpy.typing import NDArray
 from flywheel.contracts.percentages import percentage
 from flywheel.contracts.stores import AuditedPrediction
 from flywheel.statistics.proportions import (
+    bounded,
     chance_of_as_many,
     error_bound,
     error_bounds,
@@ -58,6 +59,8 @@ from flywheel.triage.rules import Rules
 START = 0.5
 # How many of the latest accepted audits are looked at for drift.
 RECENT = 50
+# How many of the latest audits the temperature is fitted on, which is one number.
+FITTED = 500
 
 _Floats = NDArray[np.float64]
 
@@ -142,7 +145,7 @@ def certify(audits: Sequence[AuditedPrediction], settings: TriageSettings) -> Au
     ``audits`` are uniformly audited answers of one release that no rule decides
     (``KnownAudits``), oldest label first.
     """
-    temperature = fit_temperature(audits)
+    temperature = fit_temperature(audits[-FITTED:])
     least = least_count(settings.auto_label_error, settings.auto_label_risk)
     needed = max(settings.min_audits, least)
     if len(audits) < needed:
@@ -186,10 +189,20 @@ def _loosest(ranked: _Ranked, start: int, settings: TriageSettings) -> int:
     # Audits of equal confidence are accepted together, so only the last of them is a threshold.
     last = np.append(ranked.confidence[:-1] > ranked.confidence[1:], True)
     candidates = np.flatnonzero(last[start - 1 :]) + start - 1
-    bounds = _bounds(ranked, candidates, settings.auto_label_risk)
-    failed = np.flatnonzero(bounds > settings.auto_label_error)
+    failed = np.flatnonzero(~_bounded(ranked, candidates, settings))
     passed = candidates[: int(failed[0])] if len(failed) else candidates
     return int(passed[-1]) + 1 if len(passed) else 0
+
+
+def _bounded(
+    ranked: _Ranked, at: NDArray[np.intp], settings: TriageSettings
+) -> NDArray[np.bool_]:
+    limit, risk = settings.auto_label_error, settings.auto_label_risk
+    effective = ranked.effective[at]
+    rate = ranked.weighted_errors[at] / ranked.weight[at]
+    return bounded(ranked.errors[at], ranked.count[at], limit, risk) & bounded(
+        rate * effective, effective, limit, risk
+    )
 
 
 def _bounds(ranked: _Ranked, at: NDArray[np.intp], risk: float) -> _Floats:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import beta, binom
 
 from flywheel.statistics.proportions import (
+    bounded,
     chance_of_as_many,
     error_bound,
     error_bounds,
@@ -24,6 +25,17 @@ def test_the_bound_is_below_the_rate_as_rarely_as_it_says(count: int) -> None:
     bounds = error_bounds(np.arange(count + 1.0), np.full(count + 1, float(count)), 0.1)
     for rate in np.linspace(0.01, 0.99, 99):
         assert binom.pmf(np.flatnonzero(bounds < rate), count, rate).sum() <= 0.1 + 1e-9
+
+
+@settings(deadline=None)
+@given(st.floats(0, 300), st.floats(0, 300), st.floats(0.01, 0.5), st.floats(0.01, 0.4))
+def test_bounded_says_what_the_bound_says(
+    errors: float, right: float, limit: float, risk: float
+) -> None:
+    count = np.array([errors + right])
+    bound = float(error_bounds(np.array([errors]), count, risk)[0])
+    if abs(bound - limit) > 1e-9:
+        assert bounded(np.array([errors]), count, limit, risk)[0] == (bound <= limit)
 
 
 def test_as_many_errors_are_counted_with_the_number_itself() -> None:
