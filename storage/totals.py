@@ -89,9 +89,7 @@ TOTALS: Sequence[Total] = (
         _tasks_of_review,
         review_states.rebuild,
     ),
-    Total(
-        "audits", 1, ("evidence_scores", "evidence_truths"), _tasks_of_evidence, judged.rebuild
-    ),
+    Total("audits", 1, ("evidence_scores", "evidence_truths"), _tasks_of_evidence, judged.rebuild),
 )
 
 Works = Callable[[], AbstractContextManager[Work]]
@@ -103,7 +101,9 @@ def missing(work: Work) -> list[Total]:
     return [total for total in TOTALS if known.get(total.name) != total.version]
 
 
-def rebuild(works: Works, wanted: Sequence[Total] = TOTALS, progress: Progress | None = None) -> None:
+def rebuild(
+    works: Works, wanted: Sequence[Total] = TOTALS, progress: Progress | None = None
+) -> None:
     """Count anew, while agents may go on: what they write waits for the part that it belongs to."""
     for total in wanted:
         with works() as work:

@@ -118,7 +118,9 @@ class Work:
         """Let nobody else write to these tables until the transaction ends. On SQLite nobody
         does anyway."""
         if not self.sqlite:
-            self.connection.exec_driver_sql(f"LOCK TABLE {', '.join(tables)} IN SHARE ROW EXCLUSIVE MODE")
+            self.connection.exec_driver_sql(
+                f"LOCK TABLE {', '.join(tables)} IN SHARE ROW EXCLUSIVE MODE"
+            )
 
     def tick(self, clocks: Table, task: str) -> int:
         """Move a task's clock on and keep it locked until the transaction ends.

@@ -23,7 +23,7 @@ from flywheel.console.access import (
     session_token,
 )
 from flywheel.console.loop import edges, nodes
-from flywheel.console.overview import STAGES, overview
+from flywheel.console.overview import STAGES, ChampionPolicies, overview
 from flywheel.console.ports import ConsoleTransaction, Transactions
 from flywheel.console.recent import Recent
 from flywheel.console.release_page import Mistakes, confusions, heat
@@ -35,6 +35,7 @@ from flywheel.errors import NotFound, TooManyRequests
 from flywheel.registry.history import ALL, current_status, read_history
 from flywheel.registry.lineage import lineage
 from flywheel.registry.served import served_at
+from flywheel.rollout.judged import RunningJudged
 from flywheel.settings import FlywheelSettings
 
 _METRICS = {
@@ -169,9 +170,7 @@ class Pages:
         all goes on after the newest ``?skip=``."""
         settings = self._task(task)
         with self.reading() as tx:
-            page = rollout_page(
-                tx, task, settings.rollout, rollout, self.now(), skip, self.judged
-            )
+            page = rollout_page(tx, task, settings.rollout, rollout, self.now(), skip, self.judged)
             frame = self._frame(tx, request, task, "rollout")
         return self._page("rollout.html", frame, unanswered=self.unanswered(task), **page)
 

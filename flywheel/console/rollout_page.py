@@ -14,9 +14,9 @@ from flywheel.console.words import share as share_words
 from flywheel.errors import NotFound
 from flywheel.rollout.analysis.evidence import Check
 from flywheel.rollout.config import RolloutSettings
+from flywheel.rollout.judged import RunningJudged
 from flywheel.rollout.plan import final_share
 from flywheel.rollout.ports import CommandRecord, Rollout, Transition
-from flywheel.rollout.judged import RunningJudged
 from flywheel.rollout.view import SHOWN, RolloutView, TaskView, rollout_view, task_view
 
 WIDTH = 100.0  # of an axis: positions are percentages of whatever it measures on screen

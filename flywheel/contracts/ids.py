@@ -8,7 +8,6 @@ from uuid import UUID, uuid5
 
 import uuid_utils
 
-
 _NAMESPACE = UUID("0d5ad0b7-6e0c-5c49-8c0c-8e6b7a1f4c21")
 
 

@@ -155,9 +155,7 @@ def announce(
     return event
 
 
-def gather(
-    evidence: Evidence, rollout: Rollout, judged: JudgedSamples | None = None
-) -> Facts:
+def gather(evidence: Evidence, rollout: Rollout, judged: JudgedSamples | None = None) -> Facts:
     """What is known of a rollout now. ``judged`` is the caller's, kept from look to look."""
     judged = judged or JudgedSamples(rollout.rollout_id)
     judged.read(evidence)

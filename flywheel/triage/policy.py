@@ -194,9 +194,7 @@ def _loosest(ranked: _Ranked, start: int, settings: TriageSettings) -> int:
     return int(passed[-1]) + 1 if len(passed) else 0
 
 
-def _bounded(
-    ranked: _Ranked, at: NDArray[np.intp], settings: TriageSettings
-) -> NDArray[np.bool_]:
+def _bounded(ranked: _Ranked, at: NDArray[np.intp], settings: TriageSettings) -> NDArray[np.bool_]:
     limit, risk = settings.auto_label_error, settings.auto_label_risk
     effective = ranked.effective[at]
     rate = ranked.weighted_errors[at] / ranked.weight[at]

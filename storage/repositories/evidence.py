@@ -148,7 +148,8 @@ def _window_of(rollout_id: str, since: datetime) -> Select[Any]:
         .group_by(_scores.c.rollout_id, _scores.c.arm, _scores.c.unit)
         .subquery()
     )
-    return window_from_units(by_unit, (rollout_id, since))
+    found: Select[Any] = window_from_units(by_unit, (rollout_id, since))
+    return found
 
 
 class SqlAuditLog:

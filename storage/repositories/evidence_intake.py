@@ -89,12 +89,10 @@ class SqlEvidenceIntake:
         found: list[Mapping[str, Any]] = []
         for task in sorted(samples):
             for part in self._work.chunks(sorted(samples[task])):
-                known = select(_scores).where(
-                    _scores.c.task == task, _scores.c.sample_id.in_(part)
-                )
+                known = select(_scores).where(_scores.c.task == task, _scores.c.sample_id.in_(part))
                 if not self._work.sqlite:
                     known = known.with_for_update()
-                found += [row._mapping for row in self._work.rows(known)]
+                found += [dict(row._mapping) for row in self._work.rows(known)]
         return found
 
 

@@ -82,7 +82,6 @@ class SqlLabelIntake:
             self._work.add(labels, [_settlement_values(e, seq) for e in batch], ["event_id"])
             resettle(self._work, task, seq, [e.sample_id for e in batch])
 
-
     def _unknown(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Those of ``rows`` whose event is not there yet, each once."""
         new = {row["event_id"]: row for row in reversed(rows)}

@@ -6,7 +6,18 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, FromClause, and_, case, delete, exists, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
 
 from flywheel.review.ports import QueueDepth
 from storage.tables.columns import table_of
@@ -65,9 +76,7 @@ def restate(work: Work, task: str, sample_ids: Iterable[str]) -> None:
         now = work.rows(select(tasks.c.sample_id, _state.label("state")).where(*mine))
         for state in sorted({row.state for row in now}):
             changed = [
-                row.sample_id
-                for row in now
-                if row.state == state and known[row.sample_id] != state
+                row.sample_id for row in now if row.state == state and known[row.sample_id] != state
             ]
             if changed:
                 moved[state] += len(changed)

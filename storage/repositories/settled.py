@@ -115,7 +115,7 @@ def _resettle(work: Work, task: str, seq: int, words: Rows) -> bool:
     work.put(settled, rows, ["task", "sample_id"])
     if gone:
         work.run(delete(settled).where(settled.c.task == task, settled.c.sample_id.in_(gone)))
-    count_settled(work, task, rows, [row._mapping for row in replaced])
+    count_settled(work, task, rows, [dict(row._mapping) for row in replaced])
     return bool(rows or gone)
 
 

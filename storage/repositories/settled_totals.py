@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Row, and_, case, delete, func, insert, literal, select
 
+from flywheel.contracts.bounds import LONGEST_NAME
 from storage.repositories.versions import newest_watermark
 from storage.tables.columns import table_of
 from storage.tables.labels import (
@@ -51,7 +52,8 @@ def count_settled(
     for row, sign in signed:
         source, split = row["source"], row["split"] or ""
         samples[source, split, row["through_gateway"]] += sign
-        of_value[row["value"], source, split] += sign
+        if len(row["value"]) <= LONGEST_NAME:
+            of_value[row["value"], source, split] += sign
         if source == "expert":
             experts[row["sent_by"]] += sign
             corrections[row["sent_by"]] += sign * (row["answered"] not in (None, row["value"]))
@@ -77,7 +79,9 @@ def count_sent(work: Work, task: str, rows: Sequence[Values]) -> None:
     """Count rows of ``traffic`` that were added, by who sent them."""
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
-        source = found.setdefault(row["source"], {"samples": 0, "confidences": 0, "confidence": 0.0})
+        source = found.setdefault(
+            row["source"], {"samples": 0, "confidences": 0, "confidence": 0.0}
+        )
         source["samples"] += 1
         source["latest"] = max(source.get("latest", row["occurred_at"]), row["occurred_at"])
         if row["confidence"] is not None:
@@ -97,7 +101,7 @@ def date_labelled(
     for sample_id, sent in events.items():
         said = [word.occurred_at for word in words.get(sample_id, ()) if word.settles]
         for event in sent if said else ():
-            latest[event.source] = max(said + [latest.get(event.source, said[0])])
+            latest[event.source] = max(*said, latest.get(event.source, said[0]))
     _increment_sources(work, task, {source: {"latest": at} for source, at in latest.items()})
 
 
@@ -107,16 +111,16 @@ def _increment_sources(work: Work, task: str, found: Mapping[str, Mapping[str, A
     dated: list[Values] = []
     undated: list[Values] = []
     for source, change in sorted(found.items()):
-        row = {"task": task, "source": source} | blank | dict(change)
+        row: Values = {"task": task, "source": source} | blank | dict(change)
         (dated if "latest" in change else undated).append(row)
     work.increment(sources, dated, _SOURCE_KEY, most=("latest",))
-    for row in undated:  # whose sample was sent, so that the source is there
+    for known in undated:  # whose sample was sent, so that the source is there
         work.run(
             sources.update()
-            .where(sources.c.task == task, sources.c.source == row["source"])
+            .where(sources.c.task == task, sources.c.source == known["source"])
             .values(
-                experts=sources.c.experts + row["experts"],
-                corrections=sources.c.corrections + row["corrections"],
+                experts=sources.c.experts + known["experts"],
+                corrections=sources.c.corrections + known["corrections"],
             )
         )
 
@@ -169,6 +173,8 @@ def rebuild(work: Work, task: str) -> None:
         (values, (_settled.c.task, _settled.c.value, *shared)),
     ):
         counted = select(*key, func.count()).where(_settled.c.task == task).group_by(*key)
+        if table is values:
+            counted = counted.where(func.length(_settled.c.value) <= LONGEST_NAME)
         work.run(insert(table).from_select([c.name for c in table.c], counted))
     _rebuild_sources(work, task)
     watermark = newest_watermark(work, task)

@@ -23,7 +23,6 @@ class ScoreRow(SQLModel, table=True):
     __tablename__ = "evidence_scores"
     __table_args__: ClassVar[Any] = (
         Index("ix_evidence_scores_rollout", "rollout_id", "arm", "live", "occurred_at"),
-        Index("ix_evidence_scores_release", "release"),
     )
 
     task: str = Field(primary_key=True)
@@ -50,8 +49,6 @@ class TruthRow(SQLModel, table=True):
     ``unlabelable``)."""
 
     __tablename__ = "evidence_truths"
-    __table_args__: ClassVar[Any] = (Index("ix_evidence_truths_audit", "task", "audit"),)
-
     task: str = Field(primary_key=True)
     sample_id: str = Field(primary_key=True)
     source: str = Field(primary_key=True)

@@ -22,7 +22,6 @@ class TrafficRow(SQLModel, table=True):
     __table_args__: ClassVar[Any] = (
         Index("ix_traffic_sample", "sample_id"),
         Index("ix_traffic_task_time", "task", "occurred_at"),
-        Index("ix_traffic_source", "source"),
     )
 
     event_id: str = Field(primary_key=True)
@@ -176,7 +175,8 @@ class SettledTotalRow(SQLModel, table=True):
 
 
 class SettledValueRow(SQLModel, table=True):
-    """How many samples of a source and part have this settled label."""
+    """How many samples of a source and part have this settled label; a text longer than a label may
+    be is not counted."""
 
     __tablename__ = "settled_values"
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from audits import audits_of
 import pytest
+from audits import audits_of
+from rollout_evidence import arms_of, pairs_of
 from storage_events import TASK, label, settled, shadow, traffic
 
-from rollout_evidence import arms_of, pairs_of
 from storage.database import Database
 
 TEXT = {"output": "On its WAY", "scores": {}, "confidence": 0.8}

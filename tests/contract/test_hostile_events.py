@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from audits import NoAudits
 import pytest
+from audits import NoAudits
 from hostile_records import SOUND, document, named
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -7,14 +7,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from audits import audits_of
 import msgspec
 import pytest
+from audits import audits_of
 from fastapi import FastAPI
 from review_databases import Client, ReviewDatabase, opened
+from rollout_evidence import arms_of, pairs_of
 from storage_events import TASK, at, label, request, settled, shadow, traffic
 
-from rollout_evidence import arms_of, pairs_of
 from flywheel.contracts.codec import decode, encode
 from flywheel.contracts.events import Event, LabelRecorded, LabelSettled
 from flywheel.kinds import Choice, FreeText

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
-
 from rollout_evidence import pairs_of
+
 from flywheel.contracts.codec import decode
 from flywheel.contracts.events import (
     Arm,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from audits import audits_of
 import pytest
+from audits import audits_of
 from memory_audits import MemoryAuditLog
 from storage_events import TASK, at, request, settled, shadow, traffic
 

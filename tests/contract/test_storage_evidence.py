@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from rollout_evidence import arms_of, pairs_of
 from storage_events import at, label, settled, shadow, traffic
 
-from rollout_evidence import arms_of, pairs_of
 from flywheel.rollout.ports import ArmSummary, Assignment, Pair, StepCounts
 from flywheel.statistics.buckets import latency_bucket
 from storage.database import Database

@@ -140,8 +140,6 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, int], dict
 def test_no_reader_pays_for_history(both: tuple[dict[str, int], dict[str, int]]) -> None:
     short, long = both
     grown = {
-        name: (short[name], long[name])
-        for name in short
-        if long[name] > 1.5 * short[name] + 30
+        name: (short[name], long[name]) for name in short if long[name] > 1.5 * short[name] + 30
     }
     assert not grown

@@ -9,15 +9,14 @@ from typing import Any, NamedTuple
 from audits import audits_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rollout_evidence import arms_of, pairs_of
 from storage_events import TASK, at, label, request, settled, shadow, traffic
 
-from rollout_evidence import arms_of, pairs_of
 from flywheel.contracts.events import (
     Event,
     LabelRecorded,
     LabelSettled,
     ReviewRequested,
-    ShadowRecorded,
     TrafficRecorded,
 )
 from storage.database import Database, Transaction

@@ -77,9 +77,7 @@ def test_counted_as_they_come_or_all_at_once(
 
 @_several
 @given(both=deliveries(queue_events()))
-def test_the_queue_is_counted_as_it_stands(
-    database: Database, both: list[list[list[Any]]]
-) -> None:
+def test_the_queue_is_counted_as_it_stands(database: Database, both: list[list[list[Any]]]) -> None:
     with undone(database) as (work, tx):
         for batch in both[0]:
             for word in batch:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from audits import audits_of
 import pytest
+from audits import audits_of
+from rollout_evidence import pairs_of
 from storage_events import at, label, request, shadow, traffic
 
-from rollout_evidence import pairs_of
 from flywheel.contracts.codec import decode
 from flywheel.contracts.events import Event, RolloutChanged
 from flywheel.contracts.ids import new_id

@@ -13,13 +13,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from audits import audits_of
 import msgspec
 import pytest
 from alembic.command import downgrade, upgrade
+from audits import audits_of
+from rollout_evidence import arms_of, pairs_of
 from sqlalchemy import MetaData, column, create_engine, func, select, table, update
 
-from rollout_evidence import arms_of, pairs_of
 from flywheel.contracts.events import LabelRecorded
 from flywheel.kinds import FreeText
 from flywheel.review.config import ReviewSettings

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from audits import audits_of
 import pytest
+from audits import audits_of
 from gateway_harness import eventually, model_server, split_event
 from generation_harness import TASK, Gateway, Geographer, gateway, question, truth
 from holdout_metrics import holdout_metrics

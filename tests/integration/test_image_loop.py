@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from audits import NoAudits
 import pytest
+from audits import NoAudits
 from gateway_harness import eventually, started_gateway
 from images import data_url, picture
 from new_database import new_database

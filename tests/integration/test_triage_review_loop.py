@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from audits import audits_of
 import pytest
+from audits import audits_of
 from new_database import new_database
 
 from flywheel.contracts.codec import decode

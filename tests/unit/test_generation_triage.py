@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from audits import NoAudits
 import pytest
+from audits import NoAudits
 
 from flywheel.contracts.answers import LONGEST_TEXT
 from flywheel.contracts.events import LabelRecorded, ReviewRequested, TrafficRecorded

@@ -18,6 +18,7 @@ from flywheel.rollout.analysis.evidence import Facts
 from flywheel.rollout.commands import ask
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.control import LastLook, Latest, gather, tick
+from flywheel.rollout.judged import JudgedSamples
 from flywheel.rollout.ports import Command, CommandKind, Rollout
 from flywheel.rollout.view import RolloutView, rollout_view
 
