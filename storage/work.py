@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     ColumnElement,
     Connection,
@@ -135,6 +136,10 @@ class Work:
         self.connection.execute(statement)
         ticks = self.connection.execute(select(clocks.c.ticks).where(clocks.c.task == task))
         return int(ticks.scalar_one())
+
+    def whole(self, number: ColumnElement[Any]) -> ColumnElement[int]:
+        """A number that is not negative without its fraction, as ``int`` has it."""
+        return cast(number if self.sqlite else func.floor(number), BigInteger)
 
     def epoch(self, moment: ColumnElement[Any]) -> ColumnElement[int]:
         """Whole seconds since 1970 of a stored moment."""

@@ -10,8 +10,8 @@ from sqlalchemy import func, select
 from flywheel.contracts.labels import AUTOMATIC
 from storage.features.history import SourceHistory
 from storage.repositories.settled import traffic
+from storage.repositories.settled_totals import BILLION, totals, values
 from storage.repositories.settled_totals import sources as by_source
-from storage.repositories.settled_totals import totals, values
 from storage.repositories.traffic_totals import buckets, samples
 from storage.repositories.traffic_totals import totals as requests
 from storage.work import Work
@@ -103,7 +103,9 @@ class Overview:
             SourceHistory(
                 source=row.source,
                 samples=row.samples,
-                mean_confidence=row.confidence / row.confidences if row.confidences else 0.0,
+                mean_confidence=row.confidence / row.confidences / BILLION
+                if row.confidences
+                else 0.0,
                 expert_labels=row.experts,
                 corrections=row.corrections,
                 latest=row.latest,

@@ -118,20 +118,26 @@ def queue_depth(work: Work, task: str, now: datetime) -> QueueDepth:
     """Counts by state, and since when the oldest open sample waits."""
     rows = work.rows(select(totals.c.state, totals.c.samples).where(totals.c.task == task))
     counts = Counter({row.state: row.samples for row in rows})
-    is_claimed = exists().where(same_sample(claims, tasks), claims.c.expires_at > now)
-    held = select(claims.c.sample_id).where(claims.c.task == task, claims.c.expires_at > now)
+    # Not one statement: a database would rather walk through the queue than look up who holds what.
     claimed = work.rows(
-        select(tasks.c.state, func.count().label("samples"))
-        .where(tasks.c.task == task, tasks.c.closed.is_(False), tasks.c.sample_id.in_(held))
-        .group_by(tasks.c.state)
+        select(claims.c.sample_id)
+        .where(claims.c.task == task, claims.c.expires_at > now)
+        .distinct()
     )
-    of_state = Counter({row.state: row.samples for row in claimed})
-    oldest = work.row(
-        select(tasks.c.requested_at)
-        .where(tasks.c.task == task, tasks.c.state == "open", ~is_claimed)
+    held = {row.sample_id for row in claimed}
+    of_state: Counter[str] = Counter()
+    for part in work.chunks(sorted(held)):
+        known = select(tasks.c.sample_id, tasks.c.state, tasks.c.closed).where(
+            tasks.c.task == task, tasks.c.sample_id.in_(part)
+        )
+        of_state.update(row.state for row in work.rows(known) if not row.closed)
+    waiting = work.rows(
+        select(tasks.c.sample_id, tasks.c.requested_at)
+        .where(tasks.c.task == task, tasks.c.state == "open")
         .order_by(tasks.c.requested_at)
-        .limit(1)
+        .limit(of_state["open"] + 1)
     )
+    oldest = next((row.requested_at for row in waiting if row.sample_id not in held), None)
     return QueueDepth(
         open=counts["open"] - of_state["open"],
         claimed=of_state.total(),
@@ -139,7 +145,7 @@ def queue_depth(work: Work, task: str, now: datetime) -> QueueDepth:
         settled=counts["settled"] + counts["unlabelable"],
         withdrawn=counts["withdrawn"],
         unlabelable=counts["unlabelable"],
-        oldest_open=None if oldest is None else oldest.requested_at,
+        oldest_open=oldest,
     )
 
 

@@ -34,6 +34,7 @@ _settled = table_of(SettledLabelRow)
 _traffic = table_of(TrafficRow)
 _labels = table_of(LabelRow)
 
+BILLION = 1_000_000_000
 _TOTAL_KEY = ["task", "source", "split", "through_gateway"]
 _VALUE_KEY = ["task", "value", "source", "split"]
 _NEW_KEY = ["task", "watermark", "source", "split"]
@@ -79,14 +80,12 @@ def count_sent(work: Work, task: str, rows: Sequence[Values]) -> None:
     """Count rows of ``traffic`` that were added, by who sent them."""
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
-        source = found.setdefault(
-            row["source"], {"samples": 0, "confidences": 0, "confidence": 0.0}
-        )
+        source = found.setdefault(row["source"], {"samples": 0, "confidences": 0, "confidence": 0})
         source["samples"] += 1
         source["latest"] = max(source.get("latest", row["occurred_at"]), row["occurred_at"])
         if row["confidence"] is not None:
             source["confidences"] += 1
-            source["confidence"] += row["confidence"]
+            source["confidence"] += int(row["confidence"] * BILLION + 0.5)
     _increment_sources(work, task, found)
 
 
@@ -106,8 +105,7 @@ def date_labelled(
 
 
 def _increment_sources(work: Work, task: str, found: Mapping[str, Mapping[str, Any]]) -> None:
-    blank = dict.fromkeys(("samples", "confidences", "experts", "corrections"), 0)
-    blank |= {"confidence": 0.0}  # type: ignore[dict-item]
+    blank = dict.fromkeys(("samples", "confidences", "confidence", "experts", "corrections"), 0)
     dated: list[Values] = []
     undated: list[Values] = []
     for source, change in sorted(found.items()):
@@ -183,12 +181,13 @@ def rebuild(work: Work, task: str) -> None:
 
 
 def _rebuild_sources(work: Work, task: str) -> None:
+    billionths = work.whole(_traffic.c.confidence * BILLION + 0.5)
     sent = work.rows(
         select(
             _traffic.c.source,
             func.count().label("samples"),
             func.count(_traffic.c.confidence).label("confidences"),
-            func.coalesce(func.sum(_traffic.c.confidence), 0.0).label("confidence"),
+            func.coalesce(func.sum(billionths), 0).label("confidence"),
             func.max(_traffic.c.occurred_at).label("latest"),
         )
         .where(_traffic.c.task == task)
@@ -223,7 +222,7 @@ def _rebuild_sources(work: Work, task: str) -> None:
             row.source: {
                 "samples": row.samples,
                 "confidences": row.confidences,
-                "confidence": float(row.confidence),
+                "confidence": int(row.confidence),
                 "experts": corrected[row.source].experts if row.source in corrected else 0,
                 "corrections": corrected[row.source].corrections if row.source in corrected else 0,
                 "latest": max(row.latest, labelled.get(row.source, row.latest)),

@@ -202,7 +202,8 @@ class NewLabelTotalRow(SQLModel, table=True):
 
 class SourceTotalRow(SQLModel, table=True):
     """What a source sent and how often experts corrected what it was answered. ``confidences`` of
-    its samples have one, which add up to ``confidence``."""
+    its samples have one, which add up to ``confidence``, in billionths: whole numbers come to the
+    same in any order."""
 
     __tablename__ = "source_totals"
 
@@ -210,7 +211,7 @@ class SourceTotalRow(SQLModel, table=True):
     source: str = Field(primary_key=True)
     samples: int = Field(sa_type=BigInteger)
     confidences: int = Field(sa_type=BigInteger)
-    confidence: float
+    confidence: int = Field(sa_type=BigInteger)
     experts: int = Field(sa_type=BigInteger)
     corrections: int = Field(sa_type=BigInteger)
     latest: datetime = Field(sa_type=UtcDateTime)

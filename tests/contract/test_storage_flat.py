@@ -88,7 +88,7 @@ class Readers:
             "judged": lambda tx: self.judged.read(tx.evidence),
             "audits": lambda tx: self.audits.read(tx.audits),
             "traffic": lambda tx: tx.overview.traffic_counts(TASK),
-            "series": lambda tx: tx.overview.traffic_series(TASK, 10, 240),
+            "series": lambda tx: tx.overview.traffic_series(TASK, 10, 30),
             "coverage": lambda tx: tx.overview.coverage(TASK),
             "values": lambda tx: tx.overview.settled_values(TASK),
             "sources": lambda tx: tx.overview.source_history(TASK),

@@ -147,7 +147,7 @@ def upgrade() -> None:  # noqa: PLR0915, RUF100
         sa.Column("source", sa.String(), nullable=False),
         sa.Column("samples", sa.BigInteger(), nullable=False),
         sa.Column("confidences", sa.BigInteger(), nullable=False),
-        sa.Column("confidence", sa.Float(), nullable=False),
+        sa.Column("confidence", sa.BigInteger(), nullable=False),
         sa.Column("experts", sa.BigInteger(), nullable=False),
         sa.Column("corrections", sa.BigInteger(), nullable=False),
         sa.Column("latest", sa.DateTime(timezone=True), nullable=False),
