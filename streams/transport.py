@@ -21,14 +21,14 @@ SCHEME = "flywheel"
 MOST_RECORDS = 2000
 
 
-class BatchSchema(faust.Schema):
+class BatchSchema(faust.Schema):  # type: ignore[misc]
     """Records go to the agent as they were fetched."""
 
-    def loads_key(self, app: Any, message: Any, **_: Any) -> Any:
+    def loads_key(self, _app: Any, _message: Any, **_: Any) -> Any:
         """No batch has a key."""
         return None
 
-    def loads_value(self, app: Any, message: Any, **_: Any) -> Any:
+    def loads_value(self, _app: Any, message: Any, **_: Any) -> Any:
         """The records."""
         return message.value
 
@@ -44,7 +44,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._done: dict[TP, int] = {}
 
-    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109
         """Fetch from the server; each batch with its partition."""
         records, active = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
