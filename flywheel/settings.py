@@ -25,6 +25,7 @@ from flywheel.process_settings import (
     MonitoringSettings,
     ServingSettings,
 )
+from flywheel.retention.config import RetentionSettings
 from flywheel.task_settings import TaskSettings
 
 __all__ = [
@@ -71,6 +72,7 @@ class FlywheelSettings(Settings):
     console: ConsoleSettings = ConsoleSettings()
     serving: ServingSettings = ServingSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
+    retention: RetentionSettings = RetentionSettings()
     tasks: dict[str, TaskSettings] = Field(min_length=1)
 
     @field_validator("dvc_remote_url")

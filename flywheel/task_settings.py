@@ -16,6 +16,7 @@ from flywheel.evaluation.config import GateSettings
 from flywheel.kinds import KINDS, LETTERS, USUAL, Answers, Kind, KindName, TaskKind
 from flywheel.kinds import of as kind_of
 from flywheel.kinds.kind import MODEL_KEYS
+from flywheel.retention.config import TaskRetentionSettings
 from flywheel.retraining.config import RetrainingSettings
 from flywheel.review.config import ReviewSettings
 from flywheel.rollout.config import RolloutSettings
@@ -69,6 +70,7 @@ class TaskSettings(Settings):
     compression: CompressionSettings = CompressionSettings()
     gate: GateSettings = GateSettings()
     rollout: RolloutSettings = RolloutSettings()
+    retention: TaskRetentionSettings = TaskRetentionSettings()
 
     @property
     def of_kind(self) -> Kind:

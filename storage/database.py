@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from sqlalchemy.engine import make_url
 
@@ -12,20 +12,26 @@ from flywheel.contracts.ids import utc_now
 from flywheel.contracts.publishing import Outbox
 from flywheel.contracts.stores import AuditLog, DatasetStore, LabelStore, ReleaseStore
 from flywheel.datasets.ports import LabelIntake
+from flywheel.retention.ports import Expiry
 from flywheel.retraining.ports import TurnStore
 from flywheel.review.ports import People, ReviewDesk, ReviewIntake
 from flywheel.rollout.ports import Challengers, CommandStore, Evidence, EvidenceIntake, RolloutStore
 from storage.engine import alone, analyse, errors_translated, make_engine, read_only_engine
+from storage.exclusive import held_alone
 from storage.migrations.upgrade import upgrade
+from storage.repositories.archived import SqlArchiveFiles
 from storage.repositories.balance import SqlBalance
 from storage.repositories.desk import SqlReviewDesk
 from storage.repositories.draws import SqlDrawSalts
+from storage.repositories.erasure import SqlErasures
 from storage.repositories.evidence import SqlAuditLog, SqlEvidence
 from storage.repositories.evidence_intake import SqlEvidenceIntake
+from storage.repositories.expiry import SqlExpiry
 from storage.repositories.labels import SqlLabelIntake, SqlLabels
 from storage.repositories.messaging import SqlOutbox, SqlSeen, mark_sent, unsent
 from storage.repositories.overview import Overview
 from storage.repositories.people import SqlPeople
+from storage.repositories.pruned import SqlPrunedReleases
 from storage.repositories.retraining import SqlTurns
 from storage.repositories.review import SqlReviewIntake
 from storage.repositories.rollouts import SqlChallengers, SqlCommands, SqlRollouts
@@ -61,6 +67,10 @@ class Transaction:
         self.sessions = SqlEndedSessions(work)
         self.balance = SqlBalance(work)
         self.draws = SqlDrawSalts(work)
+        self.expiry: Expiry = SqlExpiry(work)
+        self.erasures = SqlErasures(work)
+        self.archived = SqlArchiveFiles(work)
+        self.pruned = SqlPrunedReleases(work)
 
 
 class OutboxRows:
@@ -132,6 +142,10 @@ class Database:
     def outbox_rows(self, owner: str) -> OutboxRows:
         """The outbox of one owner, for its relay."""
         return OutboxRows(self, owner)
+
+    def alone(self, name: str, *, wait: bool = False) -> AbstractContextManager[bool]:
+        """Whether this process alone does what ``name`` says, for as long as the block lasts."""
+        return held_alone(self._engine, name, wait=wait)
 
     def dispose(self) -> None:
         """Close every connection."""

@@ -14,6 +14,7 @@ from typing import Protocol
 from sqlalchemy import select, union
 
 from storage.repositories import (
+    gone,
     judged,
     review_states,
     rollout_totals,
@@ -45,7 +46,8 @@ class Progress(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """One kind: what it is counted from, part by part, each in a transaction of its own."""
+    """One kind: what it is counted from, part by part, each in a transaction of its own. What rows
+    that are gone came to is added (``repositories.gone``)."""
 
     name: str
     version: int
@@ -107,11 +109,12 @@ def rebuild(
     """Count anew, while agents may go on: what they write waits for the part that it belongs to."""
     for total in wanted:
         with works() as work:
-            parts = total.parts(work)
+            parts = sorted({*total.parts(work), *gone.parts(work, total.name)})
         for part in _shown(parts, total.name, progress):
             with works() as work:
                 work.hold(total.tables)
                 total.rebuild(work, part)
+                gone.restore(work, total.name, part)
         with works() as work:
             row = {"name": total.name, "version": total.version}
             work.put(_kept, [row], ["name"])

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from flywheel.contracts.private_files import private_folder
 from flywheel.contracts.release import KeptRelease
+from flywheel.errors import ArtefactError
 from flywheel.settings import FlywheelSettings
 from storage import counting
 from storage.database import Database
@@ -26,11 +27,17 @@ def open_database(settings: FlywheelSettings) -> Iterator[Database]:
 
 
 def kept_in(database: Database) -> Callable[[str], KeptRelease | None]:
-    """Where a release is kept, as the database has it; None where it does not say."""
+    """Where a release is kept, as the database has it; None where it does not say. Asking raises
+    ArtefactError for one that was pruned."""
 
     def kept(release: str) -> KeptRelease | None:
         with database.transaction(read_only=True) as tx:
-            record = tx.releases.get(release)
+            record, pruned = tx.releases.get(release), tx.pruned.get(release)
+        if pruned is not None:
+            raise ArtefactError(
+                f"release {release} was pruned on {pruned.at:%Y-%m-%d} ({pruned.why}): its bytes "
+                "are gone for good; `flywheel releases list` has those that are left"
+            )
         return None if record is None else record.kept
 
     return kept

@@ -38,6 +38,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "releases": ("releases", "releases", "Releases: compare, restore, export, import."),
     "datasets": ("operate", "datasets", "List dataset versions; check one out, or export it."),
     "database": ("database", "database", "Count anew what pages and decisions read."),
+    "retention": ("keeping", "retention", "What is kept no longer: see it, or remove it."),
+    "archive": ("keeping", "archive", "List and ask what was archived before it went."),
+    "erase": ("keeping", "erase", "Remove a user's or a sample's data for good."),
     "compress": ("compress", "compress", "Compare compressed variants of a model."),
     "stage": ("processes", "stage", "Run one stage of the pipeline (DVC calls this)."),
 }

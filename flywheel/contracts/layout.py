@@ -129,9 +129,14 @@ class Layout:
         """The traffic splits as the gateway saw them last."""
         return self.state / "gateway-splits.json"
 
+    @property
+    def spills(self) -> Path:
+        """The spill logs of all gateways of this workspace."""
+        return self.state / "spill"
+
     def spill(self, port: int) -> Path:
         """The spill log of the gateway on this port."""
-        return self.state / "spill" / f"gateway-{port}"
+        return self.spills / f"gateway-{port}"
 
     def serving_cache(self, port: int) -> Path:
         """What the model server on this port prepared of the releases it loads."""

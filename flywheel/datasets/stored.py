@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,13 @@ class Stores:
                 continue
             if _md5(content).hexdigest() == name.removesuffix(FOLDER):
                 return {row["relpath"]: row["md5"] for row in msgspec.json.decode(content)}
+        return None
+
+    def read(self, name: str) -> bytes | None:
+        """The bytes of an object; None when no store has it."""
+        for store in (self.cache, self.remote):
+            with suppress(OSError), store.fs.open(store.oid_to_path(name), "rb") as file:
+                return bytes(file.read())
         return None
 
     def lacking(self, store: Any, names: Iterable[str]) -> list[str]:
@@ -124,6 +132,18 @@ def holds(store: Any, name: str, size: int | None = None) -> bool:
 def is_folder(store: Any) -> bool:
     """Whether a store is a folder of this machine."""
     return bool(store.fs.protocol == "local")
+
+
+def stored_before(store: Any, name: str, before: float) -> bool:
+    """Whether an object was stored before a moment (seconds since 1970), as its store says; False
+    where it does not."""
+    try:
+        known = store.fs.info(store.oid_to_path(name))
+    except FileNotFoundError:
+        return False
+    moment = known.get("mtime", known.get("LastModified"))
+    seconds = moment.timestamp() if isinstance(moment, datetime) else moment
+    return isinstance(seconds, int | float) and seconds < before
 
 
 def discard(store: Any, name: str) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flywheel.contracts.dataset_folder import Manifest, read_manifest
+import msgspec
+
+from flywheel.contracts.dataset_folder import PARTS, Manifest, read_manifest
 from flywheel.contracts.layout import (
     CONFIG_FILE,
     DVC_LOCK_FILE,
@@ -20,7 +23,14 @@ from flywheel.contracts.layout import (
 from flywheel.datasets import git
 from flywheel.datasets.dvc_repository import environment, opened
 from flywheel.datasets.remote import LOCAL, settle, write
-from flywheel.datasets.stored import Stores, discard, failures, keep, keep_in_cache
+from flywheel.datasets.stored import (
+    Stores,
+    discard,
+    failures,
+    keep,
+    keep_in_cache,
+    stored_before,
+)
 from flywheel.datasets.versions import (
     DatasetCommit,
     committed_outputs,
@@ -61,6 +71,7 @@ class Lacking:
     gone: int
 
 
+_PARTS = {f"{part}.jsonl" for part in PARTS}
 _STAGES = ("build", "train", "compress", "evaluate")
 
 
@@ -235,6 +246,51 @@ def prune(root: Path, task: str, version: str, reason: str) -> int:
                 discard(stores.remote, name)
                 discard(stores.cache, name)
     return len(going)
+
+
+def versions_with(root: Path, task: str, sample_ids: Collection[str]) -> list[str]:
+    """The versions of a task's dataset whose bytes are kept and that hold any of these samples,
+    oldest first. Raises WorkspaceError when a store cannot be read."""
+    found = []
+    with opened(root) as repo:
+        stores = Stores.of(repo)
+        with failures(stores):
+            for one in versions(root, task):
+                listed = stores.listing(one.dvc_hash) if one.pruned is None else None
+                parts = [name for path, name in (listed or {}).items() if path in _PARTS]
+                if any(_holds_sample(stores, name, sample_ids) for name in parts):
+                    found.append(one.version)
+    return found
+
+
+def _holds_sample(stores: Stores, name: str, sample_ids: Collection[str]) -> bool:
+    lines = (stores.read(name) or b"").splitlines()
+    return any(msgspec.json.decode(line, type=_OfSample).sample_id in sample_ids for line in lines)
+
+
+class _OfSample(msgspec.Struct):
+    sample_id: str
+
+
+def sweep_cache(root: Path, before: float) -> int:
+    """Take from DVC's cache and remote the objects that were stored before a moment (seconds since
+    1970) and that nothing names: no version that is kept, not the last commit, nothing in the
+    workspace. Returns how many went. Raises WorkspaceError when a store cannot be read."""
+    with opened(root) as repo:
+        stores = Stores.of(repo)
+        with failures(stores):
+            named = {one.dvc_hash for one in versions(root) if one.pruned is None}
+            named |= set(committed_outputs(root).values())
+            named |= {
+                out.hash_info.value for out in repo.index.outs if out.use_cache and out.hash_info
+            }
+            needed = {name for one in named for name in stores.objects(one) or (one,)}
+            return sum(
+                stored_before(store, name, before) and discard(store, name) is None
+                for store in (stores.remote, stores.cache)
+                for name in [*store.all()]
+                if name not in needed
+            )
 
 
 def _kept(root: Path, task: str, version: str) -> DatasetCommit:

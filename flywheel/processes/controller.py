@@ -7,6 +7,7 @@ from flywheel.contracts.ids import utc_now
 from flywheel.monitoring.health import HealthServer
 from flywheel.processes.answering import Answering
 from flywheel.processes.gauges import DatabaseGauges, Upkeep
+from flywheel.processes.keeping import RowRetention
 from flywheel.processes.process import begin, loop, stop_signal
 from flywheel.rollout.control import Latest, announce, on_release_registered, tick
 from flywheel.rollout.servers import PolledServers
@@ -52,6 +53,7 @@ def run_controller(settings: FlywheelSettings) -> int:
             PolledServers(probes(settings.serving.endpoints, generate=False)),
         )
         latest: Latest = {}
+        retention = RowRetention(settings, database)
         gauges, upkeep = DatabaseGauges(database, settings.tasks), Upkeep(database)
 
         def step() -> None:
@@ -79,9 +81,11 @@ def run_controller(settings: FlywheelSettings) -> int:
         relay.start()
         releases.start()
         answering.start()
+        retention.start()
         try:
             loop(stopping, TICK_SECONDS, step)
         finally:
+            retention.stop()
             answering.stop()
             releases.stop()
             relay.stop()

@@ -14,6 +14,7 @@ from flywheel.contracts.ids import utc_now
 from flywheel.errors import FlywheelError
 from flywheel.monitoring.health import HealthServer
 from flywheel.monitoring.threads import LastingThread
+from flywheel.processes.keeping import Pruning
 from flywheel.processes.process import begin, loop, stop_signal
 from flywheel.registry.release_folder import sweep
 from flywheel.retraining.ports import RetrainingTransaction
@@ -75,6 +76,7 @@ class Trainer:
         self._holder = f"{socket.gethostname()}:{os.getpid()}"
         self._pipeline = WorkspacePipeline(settings, database, stopping)
         self._importer = WorkspaceImporter(settings, database)
+        self._pruning = Pruning(settings, database)
 
     def transactions(self) -> AbstractContextManager[RetrainingTransaction]:
         """One transaction of the trainer."""
@@ -103,6 +105,9 @@ class Trainer:
                 facts = gather(tx, task)
             start = decide(facts, of_task.retraining, utc_now())
             if start is None:
+                if self._pruning.due(task):
+                    with self._leased(task):
+                        self._pruning.step(task)
                 continue
             with self._leased(task):
                 # Of a trainer that was killed; whoever holds the task's lease may remove it.

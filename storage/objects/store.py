@@ -32,31 +32,31 @@ class StoredArtefacts:
         for name, file in listed.files.items():
             self._put_file(path / name, file)
         address = listed.address
-        self._blobs.write(_key(address), listed.encoded())
+        self._blobs.write(key_of(address), listed.encoded())
         return address
 
     def put_bytes(self, data: bytes) -> Address:
         """Keep them as a file."""
         address = Address("file", hashlib.sha256(data).hexdigest(), len(data))
-        if self._blobs.size(_key(address)) != len(data):
-            self._blobs.write(_key(address), data)
+        if self._blobs.size(key_of(address)) != len(data):
+            self._blobs.write(key_of(address), data)
         return address
 
     def has(self, address: Address) -> bool:
         """Whether the file, or the folder's list, is there."""
-        return self._blobs.size(_key(address)) is not None
+        return self._blobs.size(key_of(address)) is not None
 
     def read(self, address: Address) -> bytes:
         """A file's bytes; of a folder those of its list."""
-        data = self._blobs.read(_key(address))
+        data = self._blobs.read(key_of(address))
         if hashlib.sha256(data).hexdigest() != address.sha256:
-            raise self._damaged(_key(address))
+            raise self._damaged(key_of(address))
         return data
 
     def fetch(self, address: Address) -> Held:
         """Take it from the cache, or into it."""
         if address.kind == "file":
-            size = address.size or self._blobs.size(_key(address)) or 0
+            size = address.size or self._blobs.size(key_of(address)) or 0
             expected = FileDigest(bytes=size, sha256=address.sha256)
             return self._cache.hold(address.sha256, size, lambda path: self._copy(expected, path))
         return self._cache.hold(
@@ -71,13 +71,13 @@ class StoredArtefacts:
             self._copy(file, target)
 
     def _copy(self, expected: FileDigest, target: Path) -> None:
-        key = _file_key(expected.sha256)
+        key = file_key(expected.sha256)
         self._blobs.copy(key, target)
         if digest(target).sha256 != expected.sha256:
             raise self._damaged(key)
 
     def _put_file(self, path: Path, expected: FileDigest) -> None:
-        key = _file_key(expected.sha256)
+        key = file_key(expected.sha256)
         before = path.stat()
         self._blobs.write_file(key, path)
         after = path.stat()
@@ -92,11 +92,13 @@ class StoredArtefacts:
         )
 
 
-def _key(address: Address) -> str:
+def key_of(address: Address) -> str:
+    """Where a store has an artefact: a file, or a folder's list."""
     if address.kind == "file":
-        return _file_key(address.sha256)
+        return file_key(address.sha256)
     return f"folders/{address.sha256[:2]}/{address.sha256}.json"
 
 
-def _file_key(sha256: str) -> str:
+def file_key(sha256: str) -> str:
+    """Where a store has a file."""
     return f"files/{sha256[:2]}/{sha256}"

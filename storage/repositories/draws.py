@@ -30,6 +30,10 @@ class SqlDrawSalts:
         that had a dataset before there were salts: its holdout has to stay what it was."""
         return self._salt(f"dataset:{task}")
 
+    def erasure(self) -> str:
+        """The salt of what stands for an erased sample or user; 64 hexadecimal digits."""
+        return self._salt("erasure")
+
     def _salt(self, purpose: str) -> str:
         # Of several that ask at once, the first to commit makes it and the others read it.
         row = {"purpose": purpose, "salt": secrets.token_hex(_BYTES)}

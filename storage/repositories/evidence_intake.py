@@ -17,13 +17,16 @@ from flywheel.contracts.events import (
 )
 from flywheel.contracts.labels import TRUSTED, rank
 from flywheel.errors import StorageError
+from flywheel.retention.ports import Kind
 from flywheel.statistics.buckets import latency_bucket
+from storage.repositories.admission import admitted
 from storage.repositories.judged import judge
 from storage.repositories.rollout_totals import count
 from storage.tables.columns import table_of
 from storage.tables.evidence import ScoreRow, TruthRow
 from storage.work import Work, arrived, later
 
+_KINDS: tuple[Kind, ...] = ("evidence", "automatic", "labelled")
 _scores = table_of(ScoreRow)
 _truths = table_of(TruthRow)
 
@@ -43,6 +46,7 @@ class SqlEvidenceIntake:
         says nothing of the arm, and an answer that nobody waited for is given again to who repeats
         the request: neither is kept.
         """
+        events = admitted(self._work, events, _KINDS)
         rows = [_live_values(e) for e in events if isinstance(e, TrafficRecorded) and _kept(e)]
         rows += [_shadow_values(e) for e in events if isinstance(e, ShadowRecorded)]
         labels = [

@@ -14,7 +14,9 @@ from flywheel.contracts.labels import AUTOMATIC, SETTLES_ALONE, rank
 from flywheel.contracts.sample import Content, encode_messages
 from flywheel.contracts.stores import LabelCounts, LabelledSample, SeedLabel
 from flywheel.errors import StorageError
+from flywheel.retention.ports import Kind
 from storage.repositories import traffic_totals
+from storage.repositories.admission import admitted
 from storage.repositories.settled import (
     by_sample,
     clocks,
@@ -32,6 +34,7 @@ from storage.repositories.settled_totals import count_sent, new_labels, totals
 from storage.work import Work, arrived
 
 E = TypeVar("E", bound=Event)
+_KINDS: tuple[Kind, ...] = ("traffic", "automatic", "labelled")
 
 
 class SqlLabelIntake:
@@ -56,7 +59,7 @@ class SqlLabelIntake:
         return {one: input_of(first(known[one])) for one in samples if one in known}
 
     def record_samples(self, events: Sequence[TrafficRecorded]) -> None:
-        for task, batch in _by_task(events):
+        for task, batch in _by_task(admitted(self._work, events, _KINDS)):
             seq = self._work.tick(clocks, task)
             rows = self._unknown([_traffic_values(e, seq) for e in batch])
             if not rows:
@@ -70,14 +73,14 @@ class SqlLabelIntake:
             resettle(self._work, task, seq, sample_ids)
 
     def record_labels(self, events: Sequence[LabelRecorded]) -> None:
-        for task, batch in _by_task(events):
+        for task, batch in _by_task(admitted(self._work, events, _KINDS)):
             seq = self._work.tick(clocks, task)
             self._work.add(labels, [_label_values(e, seq) for e in batch], ["event_id"])
             resettle(self._work, task, seq, [e.sample_id for e in batch])
 
     def record_settlements(self, events: Sequence[LabelSettled]) -> None:
         """Keep what experts agreed; the latest settlement of a sample counts, one may withdraw."""
-        for task, batch in _by_task(events):
+        for task, batch in _by_task(admitted(self._work, events, _KINDS)):
             seq = self._work.tick(clocks, task)
             self._work.add(labels, [_settlement_values(e, seq) for e in batch], ["event_id"])
             resettle(self._work, task, seq, [e.sample_id for e in batch])

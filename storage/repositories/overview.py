@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 
 from flywheel.contracts.labels import AUTOMATIC
 from storage.features.history import SourceHistory
+from storage.repositories import gone
 from storage.repositories.settled import traffic
 from storage.repositories.settled_totals import BILLION, totals, values
 from storage.repositories.settled_totals import sources as by_source
@@ -66,6 +67,11 @@ class Overview:
         ):
             kind = "auto" if settled.source in AUTOMATIC else settled.source
             counts[kind if kind in counts else "other"] += settled.samples
+        # Of samples that are gone it stays known whose label had settled them.
+        for left in gone.kept(self._work, totals, task):
+            if left["through_gateway"]:
+                kind = "auto" if left["source"] in AUTOMATIC else left["source"]
+                counts[kind if kind in counts else "other"] += left["samples"]
         return counts | {"none": (row.samples if row else 0) - sum(counts.values())}
 
     def settled_values(self, task: str) -> dict[str, tuple[int, int]]:

@@ -13,6 +13,7 @@ from flywheel.contracts.events import ReviewRequested
 from flywheel.contracts.sample import decode_content, encode_messages
 from flywheel.errors import StorageError
 from flywheel.review.ports import ReviewTask
+from storage.repositories.admission import admitted
 from storage.repositories.review_states import (
     add,
     claims,
@@ -37,6 +38,7 @@ class SqlReviewIntake:
         self._work = work
 
     def open(self, requests: Sequence[ReviewRequested]) -> int:
+        requests = admitted(self._work, requests, ("review",))
         rows: list[dict[str, Any]] = []
         names = sorted({request.task for request in requests})
         for task in names:

@@ -36,6 +36,9 @@ ARMS = ("champion", "challenger")
 # In place of a share that was not recorded: no part of a key may be missing.
 NO_SHARE = -1.0
 
+_TOTAL_KEY = ["rollout_id", "share", "arm", "live"]
+_LATENCY_KEY = ["rollout_id", "share", "arm", "bucket"]
+
 _Window = tuple[str, datetime]
 _Unit = tuple[str, str]  # arm, unit
 
@@ -49,9 +52,24 @@ def timed(table: Any) -> ColumnElement[bool]:
 def count(work: Work, added: Sequence[Values], removed: Sequence[Values]) -> None:
     """Count rows of ``evidence_scores`` that were written, and those that they replaced."""
     signed = [(row, 1) for row in added] + [(row, -1) for row in removed]
-    of_arms = [(row, sign) for row, sign in signed if row["rollout_id"] and row["arm"] in ARMS]
+    of_arms = _of_arms(signed)
     if not of_arms:
         return
+    counted, spread = by_step(of_arms)
+    # In one order everywhere, so that two batches at once can't lock each other out.
+    work.increment(totals, counted, _TOTAL_KEY)
+    work.increment(latencies, spread, _LATENCY_KEY)
+    live = [(row, sign) for row, sign in of_arms if row["live"]]
+    for window in _open_windows(work, {row["rollout_id"] for row, _ in live}):
+        _count_window(work, window, live)
+
+
+def by_step(
+    signed: Sequence[tuple[Values, int]],
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of ``evidence_scores``, each with what it counts for, as rows of ``rollout_totals`` and
+    of ``rollout_latencies``."""
+    of_arms = _of_arms(signed)
     requests: Counter[tuple[Any, ...]] = Counter()
     failed: Counter[tuple[Any, ...]] = Counter()
     buckets: Counter[tuple[Any, ...]] = Counter()
@@ -62,25 +80,18 @@ def count(work: Work, added: Sequence[Values], removed: Sequence[Values]) -> Non
         failed[*place, row["live"]] += sign * row["failed"]
         if row["live"] and not row["failed"] and not row["cached"]:
             buckets[*place, row["latency_bucket"]] += sign
-    # In one order everywhere, so that two batches at once can't lock each other out.
-    total_key = ["rollout_id", "share", "arm", "live"]
-    work.increment(
-        totals,
-        [
-            dict(zip(total_key, key, strict=True), requests=n, failed=failed[key])
-            for key, n in sorted(requests.items())
-        ],
-        total_key,
-    )
-    bucket_key = ["rollout_id", "share", "arm", "bucket"]
-    work.increment(
-        latencies,
-        [dict(zip(bucket_key, key, strict=True), answers=n) for key, n in sorted(buckets.items())],
-        bucket_key,
-    )
-    live = [(row, sign) for row, sign in of_arms if row["live"]]
-    for window in _open_windows(work, {row["rollout_id"] for row, _ in live}):
-        _count_window(work, window, live)
+    counted = [
+        dict(zip(_TOTAL_KEY, key, strict=True), requests=n, failed=failed[key])
+        for key, n in sorted(requests.items())
+    ]
+    spread = [
+        dict(zip(_LATENCY_KEY, key, strict=True), answers=n) for key, n in sorted(buckets.items())
+    ]
+    return counted, spread
+
+
+def _of_arms(signed: Sequence[tuple[Values, int]]) -> list[tuple[Values, int]]:
+    return [(row, sign) for row, sign in signed if row["rollout_id"] and row["arm"] in ARMS]
 
 
 def rebuild(work: Work, rollout_id: str) -> None:

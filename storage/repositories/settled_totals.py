@@ -78,6 +78,11 @@ def count_settled(
 
 def count_sent(work: Work, task: str, rows: Sequence[Values]) -> None:
     """Count rows of ``traffic`` that were added, by who sent them."""
+    _increment_sources(work, task, by_source(rows))
+
+
+def by_source(rows: Sequence[Values]) -> dict[str, dict[str, Any]]:
+    """Source → what rows of ``traffic`` add to its row of ``source_totals``."""
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
         source = found.setdefault(row["source"], {"samples": 0, "confidences": 0, "confidence": 0})
@@ -86,7 +91,7 @@ def count_sent(work: Work, task: str, rows: Sequence[Values]) -> None:
         if row["confidence"] is not None:
             source["confidences"] += 1
             source["confidence"] += int(row["confidence"] * BILLION + 0.5)
-    _increment_sources(work, task, found)
+    return found
 
 
 def date_labelled(

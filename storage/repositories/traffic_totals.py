@@ -33,8 +33,11 @@ def count(work: Work, task: str, rows: Sequence[Values], known_samples: set[str]
     served = [row for row in rows if row["origin"] == GATEWAY]
     if not served:
         return
-    _count_releases(work, task, served)
-    _count_buckets(work, task, served)
+    work.increment(
+        totals, by_release(task, served), ["task", "release"], least=("first",), most=("last",)
+    )
+    work.increment(buckets, by_bucket(work, task, served), ["task", "size", "start"])
+    forget_old(work, task)
     new = {row["sample_id"] for row in served} - known_samples
     if new:
         work.increment(samples, [{"task": task, "samples": len(new)}], ["task"])
@@ -84,30 +87,27 @@ def rebuild(work: Work, task: str) -> None:
         work.run(insert(buckets).from_select([c.name for c in buckets.c], series))
 
 
-def _count_releases(work: Work, task: str, rows: Sequence[Values]) -> None:
+def by_release(task: str, rows: Sequence[Values]) -> list[dict[str, Any]]:
+    """Rows of ``traffic`` that came through the gateway, as rows of ``traffic_totals``."""
     of_release: dict[str, list[Values]] = {}
     for row in rows:
         of_release.setdefault(row["release"] or "", []).append(row)
-    work.increment(
-        totals,
-        [
-            {
-                "task": task,
-                "release": release,
-                "requests": len(own),
-                "failed": sum(map(_has_failed, own)),
-                "first": min(row["occurred_at"] for row in own),
-                "last": max(row["occurred_at"] for row in own),
-            }
-            for release, own in sorted(of_release.items())
-        ],
-        ["task", "release"],
-        least=("first",),
-        most=("last",),
-    )
+    return [
+        {
+            "task": task,
+            "release": release,
+            "requests": len(own),
+            "failed": sum(map(_has_failed, own)),
+            "first": min(row["occurred_at"] for row in own),
+            "last": max(row["occurred_at"] for row in own),
+        }
+        for release, own in sorted(of_release.items())
+    ]
 
 
-def _count_buckets(work: Work, task: str, rows: Sequence[Values]) -> None:
+def by_bucket(work: Work, task: str, rows: Sequence[Values]) -> list[dict[str, Any]]:
+    """Rows of ``traffic`` that came through the gateway, as rows of ``traffic_buckets``: of each
+    size those that are kept."""
     seconds: dict[int, Counter[str]] = defaultdict(Counter)
     for row in rows:
         counts = seconds[start_of(row["occurred_at"].timestamp(), 1)]
@@ -120,26 +120,28 @@ def _count_buckets(work: Work, task: str, rows: Sequence[Values]) -> None:
             found[size, start_of(second, size)].update(counts)
     newest = _newest(work, task)
     kept = {size: _oldest(max(newest.get(size, 0), _last(found, size)), size) for size in SIZES}
-    work.increment(
-        buckets,
-        [
-            {
-                "task": task,
-                "size": size,
-                "start": start,
-                "requests": counts["requests"],
-                "challenger": counts["challenger"],
-                "failed": counts["failed"],
-            }
-            for (size, start), counts in sorted(found.items())
-            if start >= kept[size]
-        ],
-        ["task", "size", "start"],
-    )
-    for size in SIZES:
+    return [
+        {
+            "task": task,
+            "size": size,
+            "start": start,
+            "requests": counts["requests"],
+            "challenger": counts["challenger"],
+            "failed": counts["failed"],
+        }
+        for (size, start), counts in sorted(found.items())
+        if start >= kept[size]
+    ]
+
+
+def forget_old(work: Work, task: str) -> None:
+    """Of each size keep the newest buckets alone."""
+    for size, newest in _newest(work, task).items():
         work.run(
             delete(buckets).where(
-                buckets.c.task == task, buckets.c.size == size, buckets.c.start < kept[size]
+                buckets.c.task == task,
+                buckets.c.size == size,
+                buckets.c.start < _oldest(newest, size),
             )
         )
 

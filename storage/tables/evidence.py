@@ -23,6 +23,7 @@ class ScoreRow(SQLModel, table=True):
     __tablename__ = "evidence_scores"
     __table_args__: ClassVar[Any] = (
         Index("ix_evidence_scores_rollout", "rollout_id", "arm", "live", "occurred_at"),
+        Index("ix_evidence_scores_time", "task", "occurred_at"),
     )
 
     task: str = Field(primary_key=True)

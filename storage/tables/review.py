@@ -29,6 +29,7 @@ class ReviewTaskRow(SQLModel, table=True):
         Index("ix_review_tasks_order", "task", "closed", "precedence", "requested_at", "sample_id"),
         Index("ix_review_tasks_age", "task", "state", "requested_at"),
         Index("ix_review_tasks_release", "release"),
+        Index("ix_review_tasks_time", "task", "requested_at"),
         Index("ix_review_tasks_rollout", "rollout_id"),
     )
 

@@ -1,0 +1,1 @@
+"""How long data is kept: what goes when, and what never does."""

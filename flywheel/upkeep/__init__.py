@@ -1,0 +1,1 @@
+"""What is looked after while everything runs: data that is kept no longer, data that is erased."""

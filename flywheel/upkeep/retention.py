@@ -1,0 +1,152 @@
+"""Retention of a workspace, wired: rows by day, images, releases and dataset versions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
+
+import msgspec
+import structlog
+
+from flywheel.retention.config import RetentionSettings
+from flywheel.retention.sweep import cutoffs, plan, sweep
+from flywheel.settings import FlywheelSettings
+from flywheel.upkeep.pruning import prunable, prune_cache, prune_task
+from storage.archive import RowArchive
+from storage.database import Database
+from storage.objects import open_blobs
+from storage.objects.blobs import Blobs
+from storage.objects.store import file_key
+
+# The name under which one process at a time removes anything, by retention or by an erasure.
+REMOVING = "removing"
+_log = structlog.get_logger(__name__)
+
+
+class Planned(msgspec.Struct, frozen=True, kw_only=True):
+    """What would go of a task: rows by kind (requests, answers of releases, queued samples) and
+    what is older than which moment, releases, dataset versions."""
+
+    task: str
+    before: dict[str, datetime]
+    rows: dict[str, int]
+    releases: list[str]
+    datasets: list[str]
+
+
+def settings_of(settings: FlywheelSettings, task: str) -> RetentionSettings:
+    """How long data of a task is kept."""
+    return settings.task(task).retention.within(settings.retention)
+
+
+def planned(settings: FlywheelSettings, database: Database, now: datetime) -> list[Planned]:
+    """What retention would remove now, task by task. Reads only."""
+    return [_planned(settings, database, task, now) for task in settings.tasks]
+
+
+def _planned(settings: FlywheelSettings, database: Database, task: str, now: datetime) -> Planned:
+    before = cutoffs(settings_of(settings, task), now)
+    releases, datasets = prunable(settings, database, task, settings_of(settings, task), now)
+    return Planned(
+        task=task,
+        before={**before},
+        rows=dict(plan(lambda: database.transaction(read_only=True), task, before)),
+        releases=releases,
+        datasets=datasets,
+    )
+
+
+def remove_rows(
+    settings: FlywheelSettings,
+    database: Database,
+    now: datetime,
+    stopping: Callable[[], bool] = lambda: False,
+) -> dict[str, Counter[str]] | None:
+    """Remove the rows that are too old, and images that no sample shows any more; task → table →
+    rows that went. None where another process is at it."""
+    with database.alone(REMOVING) as mine:
+        if not mine:
+            return None
+        blobs = open_blobs(settings)
+        archive = RowArchive(database, blobs)
+        archive.recover(now)
+        went: dict[str, Counter[str]] = {}
+        for task in settings.tasks:
+            of_task = settings_of(settings, task)
+            went[task] = sweep(
+                database.transaction,
+                lambda: database.transaction(read_only=True),
+                task,
+                cutoffs(of_task, now),
+                archive if of_task.archive else None,
+                stopping,
+            )
+            if went[task]:
+                _log.info("rows removed", task=task, **went[task])
+            if stopping():
+                return went
+        remove_images(database, blobs)
+        return went
+
+
+def remove_images(database: Database, blobs: Blobs) -> int:
+    """Remove the images that removed samples showed and no other does; how many."""
+    removed = 0
+    while True:
+        with database.transaction(read_only=True) as tx:
+            left = tx.erasures.left_images()
+            shown = tx.erasures.shown(left) if left else set()
+        if not left:
+            return removed
+        for digest in left:
+            if digest not in shown:
+                removed += _remove_image(database, blobs, digest)
+        with database.transaction() as tx:
+            tx.erasures.images_done(left)
+
+
+def _remove_image(database: Database, blobs: Blobs, digest: str) -> bool:
+    key = file_key(digest)
+    if blobs.size(key) is None:
+        return False
+    data = blobs.read(key)
+    blobs.remove(key)
+    # Somebody may have sent it meanwhile, and found that it was there.
+    with database.transaction(read_only=True) as tx:
+        if digest in tx.erasures.shown([digest]):
+            blobs.write(key, data)
+            return False
+    return True
+
+
+class Removed(msgspec.Struct, frozen=True, kw_only=True):
+    """What went of a task: rows by table, releases, dataset versions."""
+
+    task: str
+    rows: dict[str, int]
+    releases: list[str]
+    datasets: list[str]
+
+    def went(self) -> dict[str, int]:
+        """All of it, counted."""
+        more = {"releases": len(self.releases), "dataset versions": len(self.datasets)}
+        return self.rows | {name: count for name, count in more.items() if count}
+
+
+def remove_all(
+    settings: FlywheelSettings, database: Database, now: datetime
+) -> list[Removed] | None:
+    """Remove all that is kept no longer: rows, images, and what lies in this workspace. None where
+    another process is at it."""
+    rows = remove_rows(settings, database, now)
+    if rows is None:
+        return None
+    removed = []
+    for task in settings.tasks:
+        releases, datasets = prune_task(settings, database, task, settings_of(settings, task), now)
+        removed.append(
+            Removed(task=task, rows=dict(rows[task]), releases=releases, datasets=datasets)
+        )
+    prune_cache(settings, settings.retention.datasets, now)
+    return removed

@@ -1,0 +1,156 @@
+"""Old releases, dataset versions and what DVC caches: taken away by policy, and said so."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from dataset_workspace import build, make
+from registry_files import make_release
+from registry_workspace import TASK, Workspace
+
+from flywheel.cli import main
+from flywheel.contracts.artefacts import Address
+from flywheel.contracts.ids import utc_now
+from flywheel.contracts.release import Release
+from flywheel.datasets.workspace import (
+    checkout,
+    commit_dataset,
+    lacking_bytes,
+    prune,
+    sweep_cache,
+    versions_with,
+)
+from flywheel.errors import ArtefactError
+from flywheel.retention.config import RetentionSettings
+from flywheel.retraining.ports import Turn
+from flywheel.turn.artefacts import open_release_folders
+from flywheel.upkeep.pruning import prune_task
+from storage.objects import open_artefacts
+
+# DVC's own dependency warns of its future.
+pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")
+KEPT = RetentionSettings(releases=30)
+
+
+class Served(Workspace):
+    """Three releases that served one after the other, long ago, kept in the store."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.now = utc_now()
+        self.folders = open_release_folders(self.settings, self.database)
+        days = (300, 200, 100)
+        self.releases = [self.add(f"n{n}", ago, fill=n) for n, ago in enumerate(days)]
+
+    def add(self, name: str, days: int, fill: int) -> Release:
+        at = self.now - timedelta(days=days)
+        made = make_release(self.settings.state, name=name, fill=fill, created_at=at)
+        kept = self.folders.publish(made)
+        with self.database.transaction() as tx:
+            tx.releases.add(kept)
+            tx.rollouts.set_champion(TASK, kept.release, at)
+        return kept
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    made = Served(tmp_path / "workspace")
+    yield made
+    made.close()
+
+
+def pruned(served: Served, kept: RetentionSettings = KEPT) -> list[str]:
+    return prune_task(served.settings, served.database, TASK, kept, served.now)[0]
+
+
+def test_an_old_release_goes_and_what_others_share_with_it_stays(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, champion = served.releases
+    assert pruned(served, RetentionSettings(releases=150)) == [first.release], "served 200 days ago"
+    store = open_artefacts(served.settings)
+    assert first.address is not None
+    assert not store.has(Address.parse(first.address))
+    assert served.folders.here() == sorted([second.release, champion.release])
+    for left in (second, champion):
+        assert left.address is not None
+        with store.fetch(Address.parse(left.address)) as folder:
+            assert any(folder.iterdir())
+        served.folders.verified(left.release)
+    with pytest.raises(ArtefactError, match=r"was pruned on .* \(not needed for 150 days"):
+        served.folders.hold(first.release)
+    with pytest.raises(SystemExit):
+        who = ("--by", "ada", "--why", "it was better")
+        main(["-w", str(served.settings.workspace), "releases", "restore", first.release, *who])
+    assert "was pruned on" in capsys.readouterr().err
+
+
+def test_nothing_goes_while_a_turn_runs(served: Served) -> None:
+
+    turn = Turn(
+        turn_id="t", task=TASK, state="running", stage="build", reason="x", started_at=served.now
+    )
+    with served.database.transaction() as tx:
+        tx.turns.save(turn)
+    assert pruned(served) == []
+
+
+def test_ended_midway_it_goes_on(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flywheel.upkeep import pruning
+
+    first, second, _ = served.releases
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(pruning, "release_folder", killed)
+        pruned(served)
+    pruned(served)
+    assert first.release not in served.folders.here()
+    assert second.release not in served.folders.here()
+    with served.database.transaction(read_only=True) as tx:
+        assert all(one.done for one in tx.pruned.history(TASK))
+
+
+def test_what_nothing_names_leaves_the_cache_and_what_is_kept_stays(tmp_path: Path) -> None:
+    root = make(tmp_path / "workspace")
+    first = build(root, 40, None)
+    commit_dataset(root, "mail", first)
+    second = build(root, 60, first.version)
+    commit_dataset(root, "mail", second)
+    # A build that no version was made of: an ended turn's.
+    build(root, 50, second.version)
+    build(root, 60, first.version)
+    before = sum(1 for path in (root / ".dvc/cache/files").rglob("*") if path.is_file())
+    assert sweep_cache(root, time.time() - 3600) == 0, "young ones stay"
+    assert sweep_cache(root, time.time() + 60) > 0
+    after = sum(1 for path in (root / ".dvc/cache/files").rglob("*") if path.is_file())
+    assert after < before
+    assert lacking_bytes(root) == []
+    for version in (first, second):
+        assert checkout(root, "mail", version.version, tmp_path / version.version) == version
+
+
+def test_versions_that_hold_a_sample_are_named(tmp_path: Path) -> None:
+    root = make(tmp_path / "workspace")
+    first = build(root, 40, None)
+    commit_dataset(root, "mail", first)
+    second = build(root, 60, first.version)
+    commit_dataset(root, "mail", second)
+    lines = (root / "data/mail/train.jsonl").read_text("utf-8").splitlines()
+    ids = [line.split('"sample_id":"')[1].split('"')[0] for line in lines]
+    earlier = tmp_path / "earlier"
+    checkout(root, "mail", first.version, earlier)
+    old = "".join(path.read_text("utf-8") for path in earlier.glob("*.jsonl"))
+    new = next(one for one in ids if f'"{one}"' not in old)
+    assert versions_with(root, "mail", {new}) == [second.version]
+    assert versions_with(root, "mail", {"nobody"}) == []
+    both = next(one for one in ids if f'"{one}"' in old)
+    assert versions_with(root, "mail", {both}) == [first.version, second.version]
+    prune(root, "mail", first.version, "test")
+    assert versions_with(root, "mail", {both}) == [second.version]
