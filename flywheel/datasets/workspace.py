@@ -285,12 +285,15 @@ def sweep_cache(root: Path, before: float) -> int:
                 out.hash_info.value for out in repo.index.outs if out.use_cache and out.hash_info
             }
             needed = {name for one in named for name in stores.objects(one) or (one,)}
-            return sum(
-                stored_before(store, name, before) and discard(store, name) is None
+            going = [
+                (store, name)
                 for store in (stores.remote, stores.cache)
                 for name in [*store.all()]
-                if name not in needed
-            )
+                if name not in needed and stored_before(store, name, before)
+            ]
+            for store, name in going:
+                discard(store, name)
+    return len(going)
 
 
 def _kept(root: Path, task: str, version: str) -> DatasetCommit:

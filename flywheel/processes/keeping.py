@@ -57,6 +57,8 @@ class RowRetention:
                 self._told[task] = tx.erasures.judged_tick(task)
         went = remove_rows(self._settings, self._database, utc_now(), self._stopping.is_set)
         for task, tables in (went or {}).items():
+            if tables:
+                _log.info("rows removed", task=task, **tables)
             for table, rows in tables.items():
                 _removed.labels(task, table).inc(rows)
 
@@ -90,5 +92,8 @@ class Pruning:
         """Do it now. Raises FlywheelError as the stores do."""
         self._done_at[task] = time.monotonic()
         now = utc_now()
-        prune_task(self._settings, self._database, task, settings_of(self._settings, task), now)
+        kept = settings_of(self._settings, task)
+        releases, datasets = prune_task(self._settings, self._database, task, kept, now)
+        if releases or datasets:
+            _log.info("pruned", task=task, releases=releases, datasets=datasets)
         prune_cache(self._settings, self._settings.retention.datasets, now)

@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any
 
 import msgspec
-import structlog
 
 from flywheel.contracts.codec import Record
 from flywheel.contracts.events import EVENTS, TOPICS
@@ -22,8 +21,6 @@ from flywheel.upkeep.retention import REMOVING, remove_images
 from storage.archive import RowArchive
 from storage.database import Database
 from storage.objects import open_blobs
-
-_log = structlog.get_logger(__name__)
 
 
 class _About(msgspec.Struct):
@@ -77,7 +74,6 @@ def erase(
         )
         with database.transaction() as tx:
             tx.erasures.finish(done)
-    _log.info("erased", erasure=done.erasure_id, kind=kind, by=by, **done.counts)
     return done
 
 

@@ -6,13 +6,11 @@ import shutil
 from collections.abc import Iterable
 from datetime import datetime
 
-import structlog
-
 from flywheel.contracts.artefacts import Address, FolderList
 from flywheel.datasets.versions import pruned as pruned_datasets
 from flywheel.datasets.workspace import prune as prune_dataset
 from flywheel.datasets.workspace import sweep_cache
-from flywheel.errors import ArtefactError, Conflict, NotFound
+from flywheel.errors import Conflict, NotFound
 from flywheel.registry.release_folder import release_folder
 from flywheel.retention.config import RetentionSettings
 from flywheel.retention.releases import (
@@ -26,8 +24,6 @@ from storage.database import Database
 from storage.objects import open_blobs
 from storage.objects.blobs import Blobs
 from storage.objects.store import file_key, key_of
-
-_log = structlog.get_logger(__name__)
 
 
 def prunable(
@@ -72,7 +68,7 @@ def prune_task(
     with database.transaction(read_only=True) as tx:
         left = [one.release for one in tx.pruned.history(task) if not one.done]
     for release in left:
-        _remove_release(settings, database, task, release)
+        _remove_release(settings, database, release)
     went = [version for version in datasets if _prune_dataset(settings, task, version, retention)]
     return releases, went
 
@@ -85,8 +81,7 @@ def _prune_dataset(
     reason = f"retention: older than {retention.datasets} days"
     try:
         prune_dataset(settings.workspace, task, version, reason)
-    except (Conflict, NotFound) as error:  # the workspace holds it, or another host made it
-        _log.info("dataset not pruned", task=task, version=version, reason=str(error))
+    except (Conflict, NotFound):  # the workspace holds it, or another host made it
         return False
     return True
 
@@ -99,9 +94,7 @@ def prune_cache(settings: FlywheelSettings, days: int, now: datetime) -> int:
     return sweep_cache(settings.workspace, now.timestamp() - days * 86_400)
 
 
-def _remove_release(
-    settings: FlywheelSettings, database: Database, task: str, release: str
-) -> None:
+def _remove_release(settings: FlywheelSettings, database: Database, release: str) -> None:
     with database.transaction(read_only=True) as tx:
         record = tx.releases.get(release)
         kept = [use for name in settings.tasks for use in tx.pruned.uses(name)]
@@ -117,7 +110,6 @@ def _remove_release(
     settings.layout.held_out_answers(release).unlink(missing_ok=True)
     with database.transaction() as tx:
         tx.pruned.done(release)
-    _log.info("release pruned", task=task, release=release)
 
 
 def _remove_folder(blobs: Blobs, address: Address, kept: Iterable[ReleaseUse]) -> None:
@@ -144,8 +136,4 @@ def _remove_folder(blobs: Blobs, address: Address, kept: Iterable[ReleaseUse]) -
 def _list(blobs: Blobs, address: Address) -> FolderList | None:
     if address.kind != "folder" or blobs.size(key_of(address)) is None:
         return None
-    try:
-        return FolderList.decoded(blobs.read(key_of(address)))
-    except ArtefactError as error:
-        _log.warning("a folder's list cannot be read", address=str(address), reason=str(error))
-        raise
+    return FolderList.decoded(blobs.read(key_of(address)))

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from datetime import datetime
 
 import msgspec
-import structlog
 
 from flywheel.retention.config import RetentionSettings
 from flywheel.retention.sweep import cutoffs, plan, sweep
@@ -21,7 +20,6 @@ from storage.objects.store import file_key
 
 # The name under which one process at a time removes anything, by retention or by an erasure.
 REMOVING = "removing"
-_log = structlog.get_logger(__name__)
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,10 +46,11 @@ def planned(settings: FlywheelSettings, database: Database, now: datetime) -> li
 def _planned(settings: FlywheelSettings, database: Database, task: str, now: datetime) -> Planned:
     before = cutoffs(settings_of(settings, task), now)
     releases, datasets = prunable(settings, database, task, settings_of(settings, task), now)
+    counted = plan(lambda: database.transaction(read_only=True), task, before)
     return Planned(
         task=task,
-        before={**before},
-        rows=dict(plan(lambda: database.transaction(read_only=True), task, before)),
+        before={str(kind): moment for kind, moment in before.items()},
+        rows={str(kind): count for kind, count in counted.items()},
         releases=releases,
         datasets=datasets,
     )
@@ -82,8 +81,6 @@ def remove_rows(
                 archive if of_task.archive else None,
                 stopping,
             )
-            if went[task]:
-                _log.info("rows removed", task=task, **went[task])
             if stopping():
                 return went
         remove_images(database, blobs)

@@ -74,7 +74,7 @@ class SqlExpiry:
         for table in (traffic, labels, judged.truths, judged.scores, *_QUEUE) if whole else ():
             found[table.name] += self._of_samples(table, task, whole)
         table = _WALKS[walk][0]
-        found[table.name] += [row._mapping for row in self._stored(walk, due, whole=False)]
+        found[table.name] += [dict(row._mapping) for row in self._stored(walk, due, whole=False)]
         if walk == "review":
             ids = [one.sample_id for one in due]
             for beside in (answers, outcomes):
@@ -134,7 +134,7 @@ class SqlExpiry:
         found: list[Mapping[str, Any]] = []
         for part in self._work.chunks(sample_ids):
             rows = self._work.rows(select(table).where(table.c.sample_id.in_(part)))
-            found += [row._mapping for row in rows if row.task == task]
+            found += [dict(row._mapping) for row in rows if row.task == task]
         return found
 
     def _due(

@@ -56,7 +56,7 @@ def whole_samples(work: Work, task: str, sample_ids: Sequence[str]) -> Counter[s
 
 def requests(work: Work, task: str, rows: Sequence[Row[Any]]) -> int:
     """Rows of ``traffic``."""
-    sent = [row._mapping for row in rows]
+    sent = _values(rows)
     for start in range(0, len(sent), _PAIRS):
         ids = [row["event_id"] for row in sent[start : start + _PAIRS]]
         work.run(delete(traffic).where(traffic.c.event_id.in_(ids)))
@@ -81,7 +81,7 @@ def requests(work: Work, task: str, rows: Sequence[Row[Any]]) -> int:
 def scores(work: Work, rows: Sequence[Row[Any]]) -> int:
     """Rows of ``evidence_scores``. What a running rollout has of them is forgotten in its windows,
     and goes on to count in its totals."""
-    said = [row._mapping for row in rows]
+    said = _values(rows)
     key = tuple_(*(judged.scores.c[name] for name in ("task", "sample_id", "release", "live")))
     keys = [(row["task"], row["sample_id"], row["release"], row["live"]) for row in said]
     for start in range(0, len(keys), _PAIRS):
@@ -112,7 +112,7 @@ def queued(work: Work, task: str, sample_ids: Sequence[str]) -> Counter[str]:
     # What was never finished is not to be done any more.
     unfinished = Counter(row.state for row in rows if not row.closed)
     add_to_queue(work, task, Counter({state: -n for state, n in unfinished.items()}))
-    leave_images(work, [row._mapping for row in rows])
+    leave_images(work, _values(rows))
     return +went
 
 
@@ -130,7 +130,7 @@ def leave_images(work: Work, rows: Iterable[Values]) -> None:
 def _labels(work: Work, task: str, sample_ids: Sequence[str]) -> Counter[str]:
     """Labels and what follows from them. Labels that are settled count as long as they are there;
     how their source did, and whose label covered how much traffic, stays known."""
-    held = [row._mapping for row in _of(work, settled, task, sample_ids)]
+    held = _values(_of(work, settled, task, sample_ids))
     said = _of(work, labels, task, sample_ids)
     sent = _of(work, traffic, task, sample_ids)
     went = Counter(
@@ -173,14 +173,14 @@ def _of_sources(
     changes: dict[str, dict[str, Any]] = {}
     for word in said:
         for source in senders.get(word.sample_id, ()) if word.settles else ():
-            row = changes.setdefault(source, _no_source(task, source, word.occurred_at))
-            row["latest"] = max(row["latest"], word.occurred_at)
+            change = changes.setdefault(source, _no_source(task, source, word.occurred_at))
+            change["latest"] = max(change["latest"], word.occurred_at)
     for one in held:
         if one["source"] == "expert":
             source = one["sent_by"]
-            row = changes.setdefault(source, _no_source(task, source, one["occurred_at"]))
-            row["experts"] += 1
-            row["corrections"] += one["answered"] not in (None, one["value"])
+            change = changes.setdefault(source, _no_source(task, source, one["occurred_at"]))
+            change["experts"] += 1
+            change["corrections"] += one["answered"] not in (None, one["value"])
     return [changes[source] for source in sorted(changes)]
 
 
@@ -202,6 +202,10 @@ def _judged(work: Work, task: str, sample_ids: Sequence[str]) -> Counter[str]:
             values = {"gone": True, "seq": seq} | (blank if table is judged.audited else {})
             went[table.name] += work.run(table.update().where(*mine).values(**values))
     return +went
+
+
+def _values(rows: Iterable[Row[Any]]) -> list[dict[str, Any]]:
+    return [dict(row._mapping) for row in rows]
 
 
 def _through_gateway(work: Work, task: str, sample_ids: set[str]) -> set[str]:

@@ -26,6 +26,8 @@ from storage.archive_query import query
 from storage.database import Database
 from storage.objects import open_blobs
 from storage.objects.folder import FolderBlobs
+from storage.repositories.archived import SqlArchiveFiles
+from storage.repositories.expiry import SqlExpiry
 
 TOML = """
 [retention]
@@ -144,9 +146,10 @@ def test_nothing_goes_while_the_archive_takes_nothing(
     def away(self: FolderBlobs, key: str, file: Path) -> None:
         raise ArtefactStoreError("the store is away")
 
-    with monkeypatch.context() as patched, pytest.raises(ArtefactStoreError):
+    with monkeypatch.context() as patched:
         patched.setattr(FolderBlobs, "write_file", away)
-        remove_rows(workspace, local, utc_now())
+        with pytest.raises(ArtefactStoreError):
+            remove_rows(workspace, local, utc_now())
     with local.transaction(read_only=True) as tx:
         assert tx.overview.texts("species", ["a"]) == {"a": "text of a"}
     assert listed(local) == []
@@ -159,14 +162,14 @@ def test_what_was_archived_twice_is_read_once(
 ) -> None:
     """A process was killed after it had archived and before it had removed."""
     keep(local, sent("a"), sent("b"))
-    from storage.repositories.expiry import SqlExpiry
 
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(SqlExpiry, "remove", killed)
-        remove_rows(workspace, local, utc_now())
+        with pytest.raises(KeyboardInterrupt):
+            remove_rows(workspace, local, utc_now())
     remove_rows(workspace, local, utc_now())
     assert [file.rows for file in listed(local)] == [2, 2]
     assert asked(workspace, local, "SELECT sample_id FROM traffic ORDER BY 1") == [("a",), ("b",)]
@@ -177,14 +180,14 @@ def test_a_file_that_was_begun_and_never_finished_is_taken_away(
 ) -> None:
     keep(local, sent("a"))
     blobs = open_blobs(workspace)
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        from storage.repositories.archived import SqlArchiveFiles
 
-        def killed(*_: Any) -> None:
-            raise KeyboardInterrupt
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
 
+    with monkeypatch.context() as patched:
         patched.setattr(SqlArchiveFiles, "written", killed)
-        remove_rows(workspace, local, utc_now())
+        with pytest.raises(KeyboardInterrupt):
+            remove_rows(workspace, local, utc_now())
     with local.transaction(read_only=True) as tx:
         (left,) = tx.archived.unfinished(utc_now())
     assert blobs.size(left.key) is not None

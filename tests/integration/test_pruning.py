@@ -83,9 +83,9 @@ def test_an_old_release_goes_and_what_others_share_with_it_stays(
         served.folders.verified(left.release)
     with pytest.raises(ArtefactError, match=r"was pruned on .* \(not needed for 150 days"):
         served.folders.hold(first.release)
+    folder, who = str(served.settings.workspace), ("--by", "ada", "--why", "it was better")
     with pytest.raises(SystemExit):
-        who = ("--by", "ada", "--why", "it was better")
-        main(["-w", str(served.settings.workspace), "releases", "restore", first.release, *who])
+        main(["-w", folder, "releases", "restore", first.release, *who])
     assert "was pruned on" in capsys.readouterr().err
 
 
@@ -107,9 +107,10 @@ def test_ended_midway_it_goes_on(served: Served, monkeypatch: pytest.MonkeyPatch
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(pruning, "release_folder", killed)
-        pruned(served)
+        with pytest.raises(KeyboardInterrupt):
+            pruned(served)
     pruned(served)
     assert first.release not in served.folders.here()
     assert second.release not in served.folders.here()
