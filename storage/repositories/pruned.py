@@ -7,14 +7,14 @@ from datetime import datetime
 from sqlalchemy import select, update
 
 from flywheel.retention.releases import PrunedRelease, ReleaseUse
+from storage.repositories.versions import SqlReleases
 from storage.tables.columns import table_of
 from storage.tables.retention import PrunedReleaseRow
 from storage.tables.rollouts import ChallengerRow, ChampionRow, RolloutRow, TakenChallengerRow
-from storage.tables.training import ReleaseRow, TurnRow
+from storage.tables.training import TurnRow
 from storage.work import Work
 
 _pruned = table_of(PrunedReleaseRow)
-_releases = table_of(ReleaseRow)
 _champions = table_of(ChampionRow)
 _rollouts = table_of(RolloutRow)
 _challengers = table_of(ChallengerRow)
@@ -76,25 +76,19 @@ class SqlPrunedReleases:
             )
         )
         needed = tried | {row.release for row in waiting}
-        rows = self._work.rows(
-            select(_releases)
-            .where(
-                _releases.c.task == task,
-                _releases.c.release.not_in(select(_pruned.c.release)),
-            )
-            .order_by(_releases.c.created_at, _releases.c.release)
-        )
+        pruned = {one.release for one in self.history(task)}
         return [
             ReleaseUse(
-                release=row.release,
-                dataset_version=row.dataset_version,
-                parent=row.parent,
-                registered_at=row.created_at,
-                champion=row.release in until and until[row.release] is None,
-                served_until=until.get(row.release),
-                needed=row.release in needed,
-                address=row.address,
-                base_address=row.base_address,
+                release=one.release,
+                dataset_version=one.dataset_version,
+                parent=one.parent,
+                registered_at=one.created_at,
+                champion=one.release in until and until[one.release] is None,
+                served_until=until.get(one.release),
+                needed=one.release in needed,
+                address=one.address,
+                base_address=one.base_address,
             )
-            for row in rows
+            for one in SqlReleases(self._work).history(task)
+            if one.release not in pruned
         ]
