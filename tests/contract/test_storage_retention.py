@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -13,9 +17,12 @@ from sqlalchemy import select
 from storage_events import START, TASK, at, label, request, settled, shadow, traffic
 
 from flywheel.contracts.events import Event, LabelSettled
+from flywheel.contracts.ids import new_id, utc_now
 from flywheel.retention.config import RetentionSettings, TaskRetentionSettings
+from flywheel.retention.erasure import Erasure, erase_rows
 from flywheel.retention.sweep import cutoffs, plan, sweep
 from flywheel.retraining.ports import Turn
+from flywheel.review.ports import Answer
 from storage.database import Database
 from storage.tables import metadata
 
@@ -269,3 +276,79 @@ def test_days_are_whole_so_that_nothing_is_kept_for_less() -> None:
     before = cutoffs(RetentionSettings(traffic=1), NOW)["traffic"]
     assert (before.hour, before.minute) == (0, 0)
     assert NOW - before >= timedelta(days=1)
+
+
+def test_agents_and_experts_go_on_while_rows_are_removed(database: Database) -> None:
+    """No deadlock, no lost count: each writes as ever, retention and an erasure beside."""
+    begin_rollout(database, ended=False)
+    begin_rollout(database, ended=True, rollout_id="before")
+    old = [
+        msgspec.structs.replace(one, rollout_id="before")
+        for n in range(500)
+        for one in answered(f"old {n}", 1, content=f"text {n % 7}")
+    ]
+    keep(database, old)
+    over = threading.Event()
+
+    def again(work: Callable[[int], None]) -> None:
+        for turn in itertools.count():
+            work(turn)
+            if over.is_set():
+                return
+
+    def label_agent(turn: int) -> None:
+        with database.transaction() as tx:
+            sent = [traffic(f"new {turn} {n}", 99 * DAY, unit="kim") for n in range(20)]
+            tx.label_intake.record_samples(sent)
+            tx.label_intake.record_labels([label(f"old {turn * 3 % 500}", "a", "user", 99 * DAY)])
+
+    def evidence_agent(turn: int) -> None:
+        with database.transaction() as tx:
+            said: list[Event] = []
+            for n in range(20):
+                said += answered(f"new {turn} {n}", 99)
+            said.append(label(f"old {turn * 3 % 500}", "a", "user", 99 * DAY))
+            tx.evidence_intake.record(said)
+
+    def review_agent(turn: int) -> None:
+        with database.transaction() as tx:
+            tx.intake.open([request(f"new {turn} {n}", seconds=99 * DAY) for n in range(3)])
+
+    def expert(turn: int) -> None:
+        with database.transaction("console") as tx:
+            for given in tx.desk.claim(TASK, "ada", utc_now(), 60, 2):
+                answer = Answer(
+                    sample_id=given.sample_id,
+                    annotator="ada",
+                    value="a",
+                    answered_at=utc_now(),
+                    seconds=1,
+                )
+                tx.desk.answer(TASK, answer, None)
+
+    writers = (label_agent, evidence_agent, review_agent, expert)
+    with ThreadPoolExecutor(len(writers)) as pool:
+        working = [pool.submit(again, one) for one in writers]
+        try:
+            for _ in range(2):
+                swept(database)
+                erase_user(database, "kim")
+        finally:
+            over.set()
+        for one in working:
+            one.result()
+    swept(database)
+    left = rows(database, "traffic")
+    # A label that came too late waits.
+    assert {name for name in left if name.startswith("old")} <= rows(database, "labels")
+    kept = totals(database)
+    database.recount()
+    assert totals(database) == kept
+
+
+def erase_user(database: Database, name: str) -> None:
+    erasure = Erasure(
+        erasure_id=new_id(), at=at(99.5 * DAY), by="ada", why="x", kind="user", subject="s"
+    )
+    reading = lambda: database.transaction(read_only=True)  # noqa: E731
+    erase_rows(database.transaction, reading, erasure, name, [TASK])
