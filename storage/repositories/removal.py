@@ -186,7 +186,7 @@ def _of_sources(
 
 def _no_source(task: str, source: str, latest: Any) -> dict[str, Any]:
     numbers = dict.fromkeys(("samples", "confidences", "experts", "corrections"), 0)
-    return {"task": task, "source": source, **numbers, "confidence": 0.0, "latest": latest}
+    return {"task": task, "source": source, **numbers, "confidence": 0, "latest": latest}
 
 
 def _judged(work: Work, task: str, sample_ids: Sequence[str]) -> Counter[str]:
