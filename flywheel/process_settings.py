@@ -3,6 +3,7 @@ its meaning."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -205,12 +206,64 @@ class ServingSettings(Settings):
     max_queue_seconds: float = Field(
         8.0, gt=0, description="A text that waited longer is answered 429; below gateway timeouts."
     )
+    max_loaded: int | None = Field(
+        None,
+        ge=1,
+        examples=[20],
+        description="Releases that each server holds; of more, those asked last.",
+    )
+    max_loaded_gb: float | None = Field(
+        None,
+        gt=0,
+        examples=[4.0],
+        description="The same by the size of their files, in GiB.",
+    )
+    load_seconds: float = Field(
+        8.0,
+        gt=0,
+        description="How long a request waits for a release that is not loaded; then it gets 503.",
+    )
     vllm: VllmSettings = VllmSettings()
+
+    @property
+    def max_loaded_bytes(self) -> int | None:
+        """``max_loaded_gb`` in bytes."""
+        return None if self.max_loaded_gb is None else int(self.max_loaded_gb * 2**30)
 
     @property
     def endpoints(self) -> tuple[str, ...]:
         """Base URLs of every model server."""
         return self.urls or tuple(f"http://127.0.0.1:{port}" for port in self.ports)
+
+
+# A name stands in file names, in Kafka's client ids and in metrics.
+_INSTANCE = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class InstanceSettings(Settings):
+    """[instances]: what processes are called where several of a kind run. A free number follows."""
+
+    name: str = Field("", description="Of every process started here; empty: the host's name.")
+    gateway: str = Field("", description="Of a gateway, instead of name.")
+    console: str = Field("", description="Of a console.")
+    model: str = Field("", description="Of a model server.")
+    worker: str = Field("", description="Of a worker.")
+    trainer: str = Field("", description="Of a trainer.")
+    controller: str = Field("", description="Of a controller.")
+
+    @field_validator("*")
+    @classmethod
+    def _usable(cls, name: str) -> str:
+        if name and _INSTANCE.fullmatch(name) is None:
+            raise ValueError(
+                f"{name!r} is no name of an instance: letters, digits, dots, - and _, up to 100, a "
+                "letter or a digit first"
+            )
+        return name
+
+    def of(self, kind: str) -> str:
+        """What processes of a kind are called; empty: as their host is."""
+        return str(getattr(self, kind)) or self.name
 
 
 class MonitoringSettings(Settings):

@@ -106,10 +106,11 @@ class ServedModel(msgspec.Struct, frozen=True):
 
 class AbsentModel(msgspec.Struct, frozen=True):
     """A release that a server does not serve: ``reason`` says why it could not be loaded, None
-    while it loads."""
+    while it loads; by its ``status`` one that is merely unloaded is known."""
 
     id: str
     reason: str | None = None
+    status: str = ""
 
 
 class Models(msgspec.Struct, frozen=True):
@@ -121,6 +122,10 @@ class Models(msgspec.Struct, frozen=True):
     def served(self, release: str) -> ServedModel | None:
         """The release, if it is ready."""
         return next((model for model in self.data if model.id == release), None)
+
+    def on_demand(self, release: str) -> bool:
+        """Whether it is loaded as soon as somebody asks for it: there was no room for all."""
+        return any(one.id == release and one.status == "unloaded" for one in self.unavailable)
 
     def why_absent(self, release: str) -> str:
         """What the server itself says of a release that is not ready."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 from prometheus_client import Gauge
@@ -14,6 +14,8 @@ from flywheel.rollout.decide import Readiness
 from flywheel.rollout.servers import ModelServers
 
 WELL_SECONDS, AILING_SECONDS = 10.0, 2.0
+# How many champions are asked a real request in a round: a hundred tasks must not be load.
+ASKED = 5
 
 _log = structlog.get_logger(__name__)
 _servers = Gauge(
@@ -28,6 +30,7 @@ class Answering:
     def __init__(self, champions: Callable[[], Mapping[str, str]], servers: ModelServers) -> None:
         self._champions, self._servers = champions, servers
         self._latest: dict[str, tuple[str, Readiness]] = {}
+        self._turn = 0
         self._stopping = threading.Event()
         self._thread = LastingThread("answering", self._watch)
 
@@ -47,10 +50,23 @@ class Answering:
         except FlywheelError as error:
             _log.warning("champions not known", error=str(error))
             return
-        latest = {task: (name, self._servers.ready(name)) for task, name in champions.items()}
+        found = self._of_all(sorted(set(champions.values())))
+        latest = {task: (name, found[name]) for task, name in champions.items()}
         for task, (_, readiness) in latest.items():
             _servers.labels(task).set(readiness.ready)
         self._latest = latest
+
+    def _of_all(self, names: Sequence[str]) -> dict[str, Readiness]:
+        """Of many, a few are asked a real request by turns, and those that answered none before; of
+        the others it is enough that servers say they have them."""
+        before = dict(self._latest.values())
+        ailing = [name for name in names if name in before and not before[name].ready]
+        asked = {*_by_turns(ailing, self._turn), *_by_turns(names, self._turn)}
+        self._turn += ASKED
+        rest = [name for name in names if name not in asked]
+        readiness = dict(self._servers.loaded(rest)) if rest else {}
+        readiness |= {name: before[name] for name in ailing if name not in asked}
+        return readiness | {name: self._servers.ready(name) for name in sorted(asked)}
 
     def unanswered(self, task: str) -> str | None:
         """Why a task's requests are not answered, or None while its champion answers somewhere,
@@ -75,6 +91,12 @@ class Answering:
         while not self._stopping.is_set():
             self.refresh()
             self._stopping.wait(AILING_SECONDS if self.every() else WELL_SECONDS)
+
+
+def _by_turns(names: Sequence[str], turn: int) -> list[str]:
+    """A few of them, others each turn."""
+    start = turn % len(names) if names else 0
+    return [*names[start:], *names[:start]][:ASKED]
 
 
 def nobody_answers(champion: str, readiness: Readiness) -> str:

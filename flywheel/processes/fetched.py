@@ -39,6 +39,15 @@ class FetchedReleases:
             self._held.setdefault(release, []).append(held)
         return served
 
+    def size(self, release: str) -> int:
+        """The bytes of the files of a release that is loaded."""
+        with self._lock:
+            held = self._held.get(release, [])
+            folder = held[-1].path if held else None
+        if folder is None:
+            return 0
+        return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
     def closed(self, release: str) -> None:
         """One loading of a release has been closed."""
         with self._lock:

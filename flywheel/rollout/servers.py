@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -17,12 +17,22 @@ class ModelServer(Protocol):
         """Why it does not answer for the release; empty when it does. Never raises."""
         ...
 
+    def absent(self, releases: Collection[str]) -> Mapping[str, str]:
+        """Release → why it is not loaded there, empty where it is: by one question, and what the
+        server says of itself. Never raises."""
+        ...
+
 
 class ModelServers(Protocol):
     """The model servers of an installation."""
 
     def ready(self, release: str) -> Readiness:
         """The number of servers that answer a real request to ``release``; never raises."""
+        ...
+
+    def loaded(self, releases: Collection[str]) -> Mapping[str, Readiness]:
+        """Release → the number of servers that say they have it loaded; never raises. It costs one
+        request a server, however many releases there are."""
         ...
 
 
@@ -43,11 +53,21 @@ class PolledServers:
             return known
         with ThreadPoolExecutor(len(self._servers), "probe") as pool:
             answers = list(pool.map(lambda server: server.problem(release), self._servers))
-        problems = sorted({problem for problem in answers if problem})
-        readiness = Readiness(
-            ready=answers.count(""), total=len(answers), reason="; ".join(problems)
-        )
+        readiness = _counted(answers)
         self._known.pop(release, None)
-        if not problems:
+        if not readiness.reason:
             self._known[release] = (time.monotonic(), readiness)
         return readiness
+
+    def loaded(self, releases: Collection[str]) -> Mapping[str, Readiness]:
+        """See ``ModelServers.loaded``."""
+        if not self._servers:
+            return {release: self.ready(release) for release in releases}
+        with ThreadPoolExecutor(len(self._servers), "probe") as pool:
+            answers = list(pool.map(lambda server: server.absent(releases), self._servers))
+        return {release: _counted([said[release] for said in answers]) for release in releases}
+
+
+def _counted(problems: Sequence[str]) -> Readiness:
+    said = sorted({problem for problem in problems if problem})
+    return Readiness(ready=problems.count(""), total=len(problems), reason="; ".join(said))

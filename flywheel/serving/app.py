@@ -63,6 +63,7 @@ def create_app(
     max_wait_ms: float = 2.0,
     queue_size: int = 256,
     max_queue_seconds: float = 8.0,
+    load_seconds: float = 8.0,
     checks: Mapping[str, Callable[[], str | None]] | None = None,
     names: frozenset[str] | None = LOOPBACK_NAMES,
     metrics_keys: Sequence[str] = (),
@@ -70,7 +71,8 @@ def create_app(
     """A model server over ``releases``, which the caller starts and stops.
 
     ``names`` are those that it answers to (None: to any); /metrics asks for one of
-    ``metrics_keys``, if there are any.
+    ``metrics_keys``, if there are any. A request for a release that is not loaded waits so many
+    ``load_seconds`` for it.
     """
 
     @asynccontextmanager
@@ -81,7 +83,7 @@ def create_app(
             queue_size=queue_size,
             max_queue_seconds=max_queue_seconds,
         )
-        app.state.endpoints = _Endpoints(releases, batcher)
+        app.state.endpoints = _Endpoints(releases, batcher, load_seconds)
         yield
         await batcher.stop()
 
@@ -98,8 +100,9 @@ def create_app(
 
 
 class _Endpoints:
-    def __init__(self, releases: ReleaseSet, batcher: Batcher) -> None:
+    def __init__(self, releases: ReleaseSet, batcher: Batcher, load_seconds: float) -> None:
         self._releases = releases
+        self._load_seconds = load_seconds
         self._batcher = batcher
 
     async def classify(self, request: Request) -> dict[str, object]:
@@ -107,6 +110,7 @@ class _Endpoints:
         texts = [body.input] if isinstance(body.input, str) else body.input
         if not texts:
             raise RequestError("input: at least one text is needed")
+        await self._releases.loaded(body.model, self._load_seconds)
         with self._releases.using(body.model) as served:
             if generates(served):
                 raise RequestError(
@@ -131,6 +135,7 @@ class _Endpoints:
             raise RequestError("messages: there is no message with role 'user'")
         extra: dict[str, object] = {}
         choice: dict[str, object] = {"index": 0, "finish_reason": "stop"}
+        await self._releases.loaded(body.model, self._load_seconds)
         with self._releases.using(body.model) as served:
             if generates(served):
                 _refuse_blank(texts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import httpx
 
@@ -144,6 +144,8 @@ class Probe:
         try:
             models = self._client.models()
             model = models.served(release)
+            if model is None and models.on_demand(release):
+                return ""  # asking would have it loaded, and another one unloaded
             if model is None:
                 return f"{self._client.url} {models.why_absent(release)}"
             if model.kind != "generator":
@@ -153,6 +155,19 @@ class Probe:
         except FlywheelError as error:
             return str(error)
         return ""
+
+    def absent(self, releases: Collection[str]) -> dict[str, str]:
+        """Why the server would not answer for each of the releases; empty where it would."""
+        try:
+            models = self._client.models()
+        except FlywheelError as error:
+            return dict.fromkeys(releases, str(error))
+        return {
+            release: ""
+            if models.served(release) is not None or models.on_demand(release)
+            else f"{self._client.url} {models.why_absent(release)}"
+            for release in releases
+        }
 
 
 def probes(

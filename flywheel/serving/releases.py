@@ -1,7 +1,9 @@
-"""The releases of one model server: loaded when a split names them, dropped when none does."""
+"""The releases of one model server: loaded when a split names them and they fit, or when they are
+asked for; dropped when no split does."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,24 +12,28 @@ from dataclasses import dataclass
 from typing import Literal
 
 import structlog
-from prometheus_client import Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from flywheel.contracts.events import RolloutChanged
 from flywheel.contracts.split import TrafficSplit
 from flywheel.errors import FlywheelError, NotFound, ReleaseNotLoaded, Unavailable
 from flywheel.monitoring.threads import LastingThread
 from flywheel.serving.engine import Classifier, Generator, Loader, generates
+from flywheel.serving.room import Occupant, Room
 
 _log = structlog.get_logger(__name__)
 _state = Gauge("flywheel_serving_release", "1 in the release's state.", ("release", "state"))
+_unloads = Counter(
+    "flywheel_serving_unloads_total", "Releases unloaded for others that were asked for."
+)
 _load_time = Histogram(
     "flywheel_serving_load_seconds",
     "Loading and warming up one release.",
     buckets=(0.1, 0.25, 0.5, 1, 2, 3, 5, 8, 13, 21, 34, 60, 120, 300),
 )
 
-State = Literal["loading", "ready", "failed"]
-STATES: tuple[State, ...] = ("loading", "ready", "failed")
+State = Literal["loading", "ready", "failed", "unloaded"]
+STATES: tuple[State, ...] = ("loading", "ready", "failed", "unloaded")
 WARM_UP_TEXT = "What does a first request find?"
 LONGEST_RETRY_SECONDS = 60.0
 FIRST_RETRY_SECONDS = 2.0
@@ -36,6 +42,7 @@ HOPELESS_AFTER = 2
 # How long requests under way may hold up the closing of what answers them.
 DRAIN_SECONDS = 30.0
 WATCH_SECONDS = 0.5
+_LOOK_SECONDS = 0.02
 
 
 Kind = Literal["classifier", "generator"]
@@ -43,7 +50,8 @@ Kind = Literal["classifier", "generator"]
 
 @dataclass(frozen=True, slots=True)
 class ReleaseStatus:
-    """How one release is doing; ``reason`` says why it failed."""
+    """How one release is doing; ``reason`` says why it failed. One that is unloaded did not fit,
+    and is loaded when somebody asks for it."""
 
     release: str
     state: State
@@ -59,6 +67,8 @@ class _Live:
 
     served: Classifier | Generator
     since: float
+    size: int = 0
+    asked_at: float = 0.0
     in_use: int = 0
 
 
@@ -80,6 +90,10 @@ class ReleaseSet:
     that no split names is kept for ``grace_seconds``, for requests still under way and for a
     rollback. A failed load is tried again, less and less often, and so is a release whose engine
     died. ``closed`` is told of every loaded release that has been closed.
+
+    What does not fit in ``room`` is unloaded, least recently asked first, and loaded when it is
+    asked for. What takes part in a rollout stays. ``size`` says how many bytes a release that is
+    loaded counts for.
     """
 
     def __init__(
@@ -89,8 +103,14 @@ class ReleaseSet:
         closed: Callable[[str], None] = lambda _release: None,
         grace_seconds: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
+        room: Room | None = None,
+        size: Callable[[str], int] = lambda _release: 0,
     ) -> None:
         self._load = load
+        self._room = room or Room()
+        self._size = size
+        self._sizes: dict[str, int] = {}
+        self._asked: set[str] = set()
         self._closed = closed
         self._grace = grace_seconds
         self._clock = clock
@@ -155,6 +175,7 @@ class ReleaseSet:
             live = None if held is None else held.live
             if live is None:
                 raise self._absent(release, held)
+            live.asked_at = self._clock()
             live.in_use += 1
         try:
             yield live.served
@@ -164,6 +185,18 @@ class ReleaseSet:
                 if not live.in_use:
                     self._idle.notify_all()
 
+    async def loaded(self, release: str, seconds: float) -> None:
+        """Have a release loaded that is here and unloaded, and wait for it, for so long at most."""
+        deadline = self._clock() + seconds
+        with self._lock:
+            held = self._held.get(release)
+            if held is None or held.status.state != "unloaded":
+                return
+            self._asked.add(release)
+        self._wake.set()
+        while release in self._asked and self._clock() < deadline:
+            await asyncio.sleep(_LOOK_SECONDS)
+
     def _absent(self, release: str, held: _Held | None) -> NotFound | Unavailable:
         if held is not None and held.status.state == "failed":
             said = f"{release} failed to load: {held.status.reason}"
@@ -171,6 +204,12 @@ class ReleaseSet:
                 again = held.retry_at - self._clock()
                 return ReleaseNotLoaded(said, retry_after=max(FIRST_RETRY_SECONDS, again))
             return Unavailable(said, retry_after=5.0)
+        if held is not None and held.status.state == "unloaded":
+            self._asked.add(release)
+            self._wake.set()
+            return Unavailable(
+                f"{release} is not loaded: {held.status.reason}. It is tried now that it is asked for"
+            )
         if held is not None or release in self._wanted():
             return Unavailable(f"{release} is loading")
         known = sorted(name for name, other in self._held.items() if other.live is not None)
@@ -188,7 +227,8 @@ class ReleaseSet:
         """Why this server cannot answer for some champion (for /healthz), or None."""
         with self._lock:
             champions = self._champions()
-        missing = [s for s in self.statuses() if s.release in champions and s.state != "ready"]
+        well = ("ready", "unloaded")
+        missing = [s for s in self.statuses() if s.release in champions and s.state not in well]
         if not missing:
             return None
         return "; ".join(f"{s.release}: {s.reason or s.state}" for s in missing)
@@ -217,18 +257,76 @@ class ReleaseSet:
 
     def _next_to_load(self) -> str | None:
         now = self._clock()
+        dropped: list[tuple[str, _Live]] = []
+        chosen = None
         with self._lock:
-            champions = self._champions()
-            # Champions first: they answer everybody.
-            for release in sorted(self._wanted(), key=lambda r: (r not in champions, r)):
+            champions, needed = self._champions(), self._needed()
+            # What somebody waits for, then rollouts, then champions: they answer everybody.
+            for release in sorted(
+                self._wanted(),
+                key=lambda r: (r not in self._asked, r not in needed, r not in champions, r),
+            ):
                 held = self._held.get(release)
-                if held is None:
-                    self._held[release] = _Held(ReleaseStatus(release, "loading"))
+                urgent = release in self._asked or release in needed
+                if held is not None and not self._due(held, now, urgent):
+                    continue
+                going = self._room.to_unload(self._occupants(), self._sizes.get(release, 0))
+                if going is None or (going and not urgent):
+                    self._leave_out(release, urgent)
+                    continue
+                dropped = [(name, live) for name in going if (live := self._drop(name))]
+                self._held.setdefault(release, _Held(ReleaseStatus(release, "loading")))
+                if held is None or held.status.state == "unloaded":
+                    self._held[release].status = ReleaseStatus(release, "loading")
                     self._show(release, "loading")
-                    return release
-                if held.status.state == "failed" and now >= held.retry_at:
-                    return release
-        return None
+                chosen = release
+                break
+        for name, live in dropped:
+            self._close_later(name, live)
+        return chosen
+
+    @staticmethod
+    def _due(held: _Held, now: float, urgent: bool) -> bool:
+        if held.status.state == "failed":
+            return now >= held.retry_at
+        return held.status.state == "unloaded" and urgent
+
+    def _needed(self) -> set[str]:
+        """What stays loaded: both arms of every rollout, and what is kept."""
+        running = (split for split in self._splits.values() if split.challenger)
+        return {release for split in running for release in _named(split)} | self._kept
+
+    def _occupants(self) -> list[Occupant]:
+        needed = self._needed()
+        return [
+            Occupant(name, held.live.size, held.live.asked_at, name in needed)
+            for name, held in self._held.items()
+            if held.live is not None
+        ]
+
+    def _leave_out(self, release: str, urgent: bool) -> None:
+        """There is no room for it: said, and no fault unless it is needed now."""
+        self._asked.discard(release)
+        full = f"there is no room for it: {self._room} are held at most"
+        status = ReleaseStatus(release, "unloaded", full)
+        if urgent:
+            full += "; what is loaded takes part in rollouts, or it is larger than that by itself"
+            # A rollout waits for it; everyone else may ask again.
+            state: State = "failed" if release in self._needed() else "unloaded"
+            status = ReleaseStatus(release, state, full)
+        held = self._held.setdefault(release, _Held(status))
+        held.status, held.retry_at = status, self._clock() + FIRST_RETRY_SECONDS
+        self._show(release, held.status.state)
+
+    def _drop(self, release: str) -> _Live | None:
+        """Unload it; what answers is still to be closed."""
+        held = self._held[release]
+        live, held.live = held.live, None
+        held.status = ReleaseStatus(release, "unloaded", "others were asked for since")
+        self._show(release, "unloaded")
+        _unloads.inc()
+        _log.info("release unloaded for others", release=release)
+        return live
 
     def _load_one(self, release: str) -> None:
         started = time.perf_counter()
@@ -245,6 +343,7 @@ class ReleaseSet:
             loads = HOPELESS_AFTER if lasting else 1
             self._failed(release, f"{type(error).__name__}: {error}", loads)
             return
+        size = self._sizes[release] = self._size(release)
         seconds = time.perf_counter() - started
         _load_time.observe(seconds)
         status = ReleaseStatus(
@@ -252,10 +351,29 @@ class ReleaseSet:
         )
         with self._lock:
             held = self._held.setdefault(release, _Held(status))
-            held.status, held.live = status, _Live(served, self._clock())
+            now = self._clock()
+            asked_at = now if release in self._asked else 0.0
+            held.status, held.live = status, _Live(served, now, size, asked_at)
             held.failed_loads = 0
+            self._asked.discard(release)
             self._show(release, "ready")
+            dropped = self._over(release)
         _log.info("release ready", release=release, seconds=round(seconds, 3))
+        for name, live in dropped:
+            self._close_later(name, live)
+
+    def _over(self, release: str) -> list[tuple[str, _Live]]:
+        """Unload what has to go, now that it is known how large a release is: itself, where it does
+        not fit or others would have to go that nobody asked to."""
+        others = [one for one in self._occupants() if one.release != release]
+        going = self._room.to_unload(others, self._sizes[release])
+        live = self._held[release].live
+        urgent = release in self._needed() or (live is not None and live.asked_at > 0.0)
+        if going is None or (going and not urgent):
+            dropped = self._drop(release)
+            self._leave_out(release, urgent)
+            return [(release, dropped)] if dropped is not None else []
+        return [(name, live) for name in going if (live := self._drop(name))]
 
     def _failed(self, release: str, reason: str, loads: int = 0) -> None:
         """``loads`` that failed with it, as far as hope goes; none where an engine died."""
@@ -263,6 +381,7 @@ class ReleaseSet:
             held = self._held.get(release)
             if held is None:
                 return
+            self._asked.discard(release)
             held.status = ReleaseStatus(release, "failed", reason)
             held.failed_loads += loads
             held.retry_at = self._clock() + held.retry_in
