@@ -11,16 +11,21 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Double,
     Executable,
     Integer,
     Row,
     Table,
     and_,
+    case,
     cast,
     extract,
     func,
     or_,
     select,
+)
+from sqlalchemy import (
+    Sequence as DatabaseSequence,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
@@ -31,6 +36,9 @@ Values = Mapping[str, Any]
 _Columns = ReadOnlyColumnCollection[str, Column[Any]]
 # Below the limit of bound parameters of either database, and few enough shapes to be cached.
 _CHUNK = 1000
+_JULIAN_1970 = 2_440_587.5
+# PostgreSQL's, of all tasks together: what a transaction reserved is nobody else's.
+TICKS = DatabaseSequence("label_ticks")
 
 
 class Work:
@@ -123,16 +131,34 @@ class Work:
                 f"LOCK TABLE {', '.join(tables)} IN SHARE ROW EXCLUSIVE MODE"
             )
 
-    def tick(self, clocks: Table, task: str) -> int:
+    def share(self, tables: Sequence[str]) -> None:
+        """Wait until nobody holds these tables (``hold``), and let nobody do so until the
+        transaction ends; others may write to them."""
+        if not self.sqlite:
+            self.connection.exec_driver_sql(f"LOCK TABLE {', '.join(tables)} IN ROW EXCLUSIVE MODE")
+
+    def reserve(self, clocks: Table, task: str) -> int:
+        """A tick for what is about to be written, without a lock: given to nobody else, and kept
+        unless another one overtakes it (``tick``)."""
+        if self.sqlite:  # its transactions come one by one
+            known = select(func.max(clocks.c.ticks)).where(clocks.c.task == task)
+            return int(self.connection.execute(known).scalar_one() or 0) + 1
+        return int(self.connection.execute(select(TICKS.next_value())).scalar_one())
+
+    def tick(self, clocks: Table, task: str, reserved: int | None = None) -> int:
         """Move a task's clock on and keep it locked until the transaction ends.
 
         The lock makes ticks commit in their order: whoever reads a tick can be sure that no
-        smaller one will appear later. A plain sequence would not give that.
+        smaller one will appear later. A plain sequence would not give that. Returns what was
+        ``reserved``, unless another transaction has got past it meanwhile.
         """
-        statement = self._insert(clocks).values(task=task, ticks=1)
-        statement = statement.on_conflict_do_update(
-            index_elements=["task"], set_={"ticks": clocks.c.ticks + 1}
-        )
+        statement = self._insert(clocks).values(task=task, ticks=reserved or 1)
+        after: Any = clocks.c.ticks + 1
+        if reserved is not None:
+            later = after if self.sqlite else TICKS.next_value()
+            given = statement.excluded.ticks
+            after = case((clocks.c.ticks < given, given), else_=later)
+        statement = statement.on_conflict_do_update(index_elements=["task"], set_={"ticks": after})
         self.connection.execute(statement)
         ticks = self.connection.execute(select(clocks.c.ticks).where(clocks.c.task == task))
         return int(ticks.scalar_one())
@@ -140,6 +166,12 @@ class Work:
     def whole(self, number: ColumnElement[Any]) -> ColumnElement[int]:
         """A number that is not negative without its fraction, as ``int`` has it."""
         return cast(number if self.sqlite else func.floor(number), BigInteger)
+
+    def clock(self) -> ColumnElement[float]:
+        """The moment by the database's own clock, in seconds since 1970."""
+        if self.sqlite:
+            return cast((func.julianday("now") - _JULIAN_1970) * 86_400.0, Double)
+        return cast(extract("epoch", func.clock_timestamp()), Double)
 
     def epoch(self, moment: ColumnElement[Any]) -> ColumnElement[int]:
         """Whole seconds since 1970 of a stored moment."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from flywheel.contracts.events import LabelRecorded, LabelSettled, TrafficRecorded
+from flywheel.contracts.events import Event, LabelRecorded, LabelSettled, TrafficRecorded
 from flywheel.contracts.sample import Content
 
 
@@ -14,6 +14,11 @@ class LabelIntake(Protocol):
 
     def inputs(self, samples: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], Content]:
         """(task, sample) → the input it was first recorded with, of those that are known."""
+        ...
+
+    def record(self, events: Sequence[Event]) -> None:
+        """Keep samples, labels and what experts agreed, of all of them what the methods below do;
+        other events are passed over."""
         ...
 
     def record_samples(self, events: Sequence[TrafficRecorded]) -> None:

@@ -46,6 +46,8 @@ class SqlEvidenceIntake:
         says nothing of the arm, and an answer that nobody waited for is given again to who repeats
         the request: neither is kept.
         """
+        # Before it is asked what may enter: an erasure at the same time must not miss what did.
+        self._work.share([_truths.name, _scores.name])
         events = admitted(self._work, events, _KINDS)
         rows = [_live_values(e) for e in events if isinstance(e, TrafficRecorded) and _kept(e)]
         rows += [_shadow_values(e) for e in events if isinstance(e, ShadowRecorded)]

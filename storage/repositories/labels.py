@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Row, func, or_, select
+from sqlalchemy import Row, func, or_, select, update
 
 from flywheel.contracts.events import Event, LabelRecorded, LabelSettled, Split, TrafficRecorded
 from flywheel.contracts.labels import AUTOMATIC, SETTLES_ALONE, rank
@@ -38,7 +38,13 @@ _KINDS: tuple[Kind, ...] = ("traffic", "automatic", "labelled")
 
 
 class SqlLabelIntake:
-    """``datasets.ports.LabelIntake``. Rows are only added, each with the tick of its batch."""
+    """``datasets.ports.LabelIntake``. Rows are only added, each with the tick of its batch.
+
+    A batch is written before its tasks' clocks are locked, with ticks that were given out without
+    a lock; what follows from it is worked out after, when whatever others wrote of the same samples
+    is either visible, or will see this. Several workers so write labels of one task at once, and
+    wait for each other only for what has to be counted in one place.
+    """
 
     def __init__(self, work: Work) -> None:
         self._work = work
@@ -58,32 +64,55 @@ class SqlLabelIntake:
                 known[row.task, row.sample_id].append(row)
         return {one: input_of(first(known[one])) for one in samples if one in known}
 
+    def record(self, events: Sequence[Event]) -> None:
+        # Before it is asked what may enter: an erasure at the same time must not miss what did.
+        self._work.share([traffic.name, labels.name])
+        tasks = _by_task(admitted(self._work, events, _KINDS))
+        given = {task: self._work.reserve(clocks, task) for task, _ in tasks}
+        sent = {
+            task: self._unknown(
+                [_traffic_values(e, given[task]) for e in batch if isinstance(e, TrafficRecorded)]
+            )
+            for task, batch in tasks
+        }
+        said = [_words_of(e, given[e.task]) for _, batch in tasks for e in batch]
+        rows = _in_order(row for own in sent.values() for row in own)
+        if self._work.add(traffic, rows, ["event_id"]) < len(rows):
+            raise StorageError("another worker has just kept the same events")
+        self._work.add(labels, _in_order(row for row in said if row is not None), ["event_id"])
+        for task, batch in tasks:
+            self._follow(task, batch, sent[task], given[task])
+
     def record_samples(self, events: Sequence[TrafficRecorded]) -> None:
-        for task, batch in _by_task(admitted(self._work, events, _KINDS)):
-            seq = self._work.tick(clocks, task)
-            rows = self._unknown([_traffic_values(e, seq) for e in batch])
-            if not rows:
-                continue
-            sample_ids = [row["sample_id"] for row in rows]
-            known = self._through_gateway(task, sample_ids)
-            if self._work.add(traffic, rows, ["event_id"]) < len(rows):
-                raise StorageError("another worker has just kept the same events")
-            traffic_totals.count(self._work, task, rows, known)
-            count_sent(self._work, task, rows)
-            resettle(self._work, task, seq, sample_ids)
+        self.record(events)
 
     def record_labels(self, events: Sequence[LabelRecorded]) -> None:
-        for task, batch in _by_task(admitted(self._work, events, _KINDS)):
-            seq = self._work.tick(clocks, task)
-            self._work.add(labels, [_label_values(e, seq) for e in batch], ["event_id"])
-            resettle(self._work, task, seq, [e.sample_id for e in batch])
+        self.record(events)
 
     def record_settlements(self, events: Sequence[LabelSettled]) -> None:
-        """Keep what experts agreed; the latest settlement of a sample counts, one may withdraw."""
-        for task, batch in _by_task(admitted(self._work, events, _KINDS)):
-            seq = self._work.tick(clocks, task)
-            self._work.add(labels, [_settlement_values(e, seq) for e in batch], ["event_id"])
-            resettle(self._work, task, seq, [e.sample_id for e in batch])
+        self.record(events)
+
+    def _follow(
+        self, task: str, batch: Sequence[Event], sent: Sequence[dict[str, Any]], given: int
+    ) -> None:
+        """Lock a task's clock, and count and settle what a batch that is written comes to."""
+        tick = self._work.tick(clocks, task, given)
+        if tick != given:
+            self._stamp(batch, given, tick)
+        of_traffic = [row["sample_id"] for row in sent]
+        if sent:
+            known = self._through_gateway(task, of_traffic, tick)
+            traffic_totals.count(self._work, task, sent, known)
+            count_sent(self._work, task, sent)
+        labelled = [e.sample_id for e in batch if isinstance(e, LabelRecorded | LabelSettled)]
+        resettle(self._work, task, tick, [*of_traffic, *labelled])
+
+    def _stamp(self, batch: Sequence[Event], given: int, tick: int) -> None:
+        """Another batch that got its tick later came first: this one takes one that is later still."""
+        for part in self._work.chunks(event.event_id for event in batch):
+            for table in (traffic, labels):
+                mine = table.c.event_id.in_(part) & (table.c.seq == given)
+                self._work.run(update(table).where(mine).values(seq=tick))
 
     def _unknown(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Those of ``rows`` whose event is not there yet, each once."""
@@ -94,12 +123,15 @@ class SqlLabelIntake:
                 new.pop(row.event_id, None)
         return list(reversed(new.values()))
 
-    def _through_gateway(self, task: str, sample_ids: Sequence[str]) -> set[str]:
+    def _through_gateway(self, task: str, sample_ids: Sequence[str], tick: int) -> set[str]:
+        """Samples that came through the gateway before this tick."""
         known: set[str] = set()
         for part in self._work.chunks(sample_ids):
             rows = self._work.rows(
                 select(traffic.c.task, traffic.c.sample_id).where(
-                    traffic.c.sample_id.in_(part), traffic.c.origin == traffic_totals.GATEWAY
+                    traffic.c.sample_id.in_(part),
+                    traffic.c.origin == traffic_totals.GATEWAY,
+                    traffic.c.seq != tick,
                 )
             )
             known.update(row.sample_id for row in rows if row.task == task)
@@ -111,8 +143,9 @@ class SqlLabels:
 
     A watermark is a tick of the task's clock, not an event id: an event made earlier can arrive
     later (another machine's clock, a slow partition, a replay) and would slip under an id that
-    was already used as an upper end. Ticks are given on arrival, commit in their order, and rows
-    are never changed, so what lies under a watermark is fixed for ever. That holds for the input
+    was already used as an upper end. Ticks are given on arrival and commit in their order, since a
+    batch whose tick was overtaken takes a later one before it commits; rows that are committed are
+    never changed. So what lies under a watermark is fixed for ever. That holds for the input
     too: a label whose sample was not there yet enters with the tick of the sample.
     """
 
@@ -246,6 +279,17 @@ def _by_task(events: Iterable[E]) -> list[tuple[str, list[E]]]:
     for event in events:
         tasks[event.task].append(event)
     return sorted(tasks.items())
+
+
+def _in_order(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """In one order everywhere, so that two batches of the same events can't lock each other out."""
+    return sorted(rows, key=lambda row: str(row["event_id"]))
+
+
+def _words_of(event: Event, seq: int) -> dict[str, Any] | None:
+    if isinstance(event, LabelRecorded):
+        return _label_values(event, seq)
+    return _settlement_values(event, seq) if isinstance(event, LabelSettled) else None
 
 
 def _tick(watermark: str) -> int:

@@ -30,16 +30,16 @@ _BY_SAMPLE = {traffic.name, labels.name}  # an index leads there by the sample a
 def hold(work: Work, task: str, sample_ids: Iterable[str]) -> None:
     """Let nobody else write rows of these samples until the transaction ends: milliseconds.
 
-    In the order in which those who write them lock: the row of a queued sample, the clock of
-    labels, and then tables.
+    In the order in which those who write them lock: the row of a queued sample, tables, and then
+    the clock of labels.
     """
     if work.sqlite:
         return
     for part in work.chunks(sorted(sample_ids)):
         queue = select(tasks.c.sample_id).where(tasks.c.task == task, tasks.c.sample_id.in_(part))
         work.rows(queue.order_by(tasks.c.sample_id).with_for_update())
-    work.tick(clocks, task)
     work.hold([table.name for table in (traffic, labels, settled, judged.truths, judged.scores)])
+    work.tick(clocks, task, work.reserve(clocks, task))
 
 
 def whole_samples(work: Work, task: str, sample_ids: Sequence[str]) -> Counter[str]:
@@ -141,7 +141,7 @@ def _labels(work: Work, task: str, sample_ids: Sequence[str]) -> Counter[str]:
     )
     if held:
         settled_totals.count_settled(work, task, [], held)
-        seq = work.tick(clocks, task)
+        seq = work.tick(clocks, task, work.reserve(clocks, task))
         work.run(clocks.update().where(clocks.c.task == task).values(settled_at=seq))
         gone.keep(work, settled_totals.totals, [_covered(task, row) for row in held])
     changes = _of_sources(task, held, said, sent)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from flywheel.contracts.events import Event, LabelRecorded, LabelSettled, TrafficRecorded
+from flywheel.contracts.events import Event
 from flywheel.datasets.ports import LabelIntake
 from streams.agents.inputs import with_other_inputs
 from streams.agents.once import handled_once
@@ -55,10 +55,4 @@ def agent(
 
 
 def _keep(tx: LabelAgentTransaction, events: Sequence[Event]) -> None:
-    intake = tx.label_intake
-    if samples := [event for event in events if isinstance(event, TrafficRecorded)]:
-        intake.record_samples(samples)
-    if labels := [event for event in events if isinstance(event, LabelRecorded)]:
-        intake.record_labels(labels)
-    if settlements := [event for event in events if isinstance(event, LabelSettled)]:
-        intake.record_settlements(settlements)
+    tx.label_intake.record(events)
