@@ -17,6 +17,7 @@ FlywheelError
 ├── RequestError              an HTTP request that cannot be served as it is
 │   ├── NotFound
 │   ├── Conflict
+│   │   └── LeaseLost         another process has taken over what this one was doing
 │   ├── Unauthorised
 │   ├── ForbiddenOrigin       another site caused it, or it names a host that is not ours
 │   ├── TooLarge
@@ -179,6 +180,14 @@ class Conflict(RequestError):
     code = "conflict"
     status = 409
     title = "Conflict"
+
+
+class LeaseLost(Conflict):
+    """Another process has taken over what this one was doing: its write is refused, and nothing of
+    it is needed."""
+
+    code = "lease-lost"
+    title = "Lease lost"
 
 
 class Unauthorised(RequestError):

@@ -21,6 +21,7 @@ from flywheel.process_settings import (
     ConsoleSettings,
     GatewaySettings,
     HttpSettings,
+    InstanceSettings,
     KafkaSettings,
     MonitoringSettings,
     ServingSettings,
@@ -36,6 +37,7 @@ __all__ = [
     "FlywheelSettings",
     "GatewaySettings",
     "HttpSettings",
+    "InstanceSettings",
     "KafkaSettings",
     "MonitoringSettings",
     "ServingSettings",
@@ -73,6 +75,7 @@ class FlywheelSettings(Settings):
     serving: ServingSettings = ServingSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
     retention: RetentionSettings = RetentionSettings()
+    instances: InstanceSettings = InstanceSettings()
     tasks: dict[str, TaskSettings] = Field(min_length=1)
 
     @field_validator("dvc_remote_url")
@@ -184,6 +187,7 @@ ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "FLYWHEEL_SERVING_HOST": ("serving", "host"),
     "FLYWHEEL_SERVING_URLS": ("serving", "urls"),
     "FLYWHEEL_MONITORING_HOST": ("monitoring", "host"),
+    "FLYWHEEL_INSTANCE": ("instances", "name"),
     "FLYWHEEL_GATEWAY_API_KEYS": ("gateway", "api_keys"),
     "FLYWHEEL_CONSOLE_API_KEYS": ("console", "api_keys"),
     "FLYWHEEL_METRICS_KEY": ("monitoring", "metrics_key"),

@@ -9,6 +9,7 @@ from sqlalchemy.engine import make_url
 
 from flywheel.contracts.codec import Record
 from flywheel.contracts.ids import utc_now
+from flywheel.contracts.leases import Lease, LeaseStore
 from flywheel.contracts.publishing import Outbox
 from flywheel.contracts.stores import AuditLog, DatasetStore, LabelStore, ReleaseStore
 from flywheel.datasets.ports import LabelIntake
@@ -28,6 +29,7 @@ from storage.repositories.evidence import SqlAuditLog, SqlEvidence
 from storage.repositories.evidence_intake import SqlEvidenceIntake
 from storage.repositories.expiry import SqlExpiry
 from storage.repositories.labels import SqlLabelIntake, SqlLabels
+from storage.repositories.leases import SqlLeases
 from storage.repositories.messaging import SqlOutbox, SqlSeen, mark_sent, unsent
 from storage.repositories.overview import Overview
 from storage.repositories.people import SqlPeople
@@ -71,6 +73,7 @@ class Transaction:
         self.erasures = SqlErasures(work)
         self.archived = SqlArchiveFiles(work)
         self.pruned = SqlPrunedReleases(work)
+        self.leases: LeaseStore = SqlLeases(work)
 
 
 class OutboxRows:
@@ -129,15 +132,21 @@ class Database:
             analyse(self._engine)
 
     @contextmanager
-    def transaction(self, owner: str = "", *, read_only: bool = False) -> Iterator[Transaction]:
+    def transaction(
+        self, owner: str = "", *, read_only: bool = False, lease: Lease | None = None
+    ) -> Iterator[Transaction]:
         """All or nothing: commits at the end, rolls back on an exception.
 
         ``owner`` names whose relay sends the events added to the outbox. ``read_only`` sees one
         moment of the database, and neither waits for writers nor holds them up: right for pages.
-        Raises StorageError when the database cannot be reached, is locked or is full.
+        ``lease`` is what the writer must hold until the commit. Raises LeaseLost when it does not,
+        and StorageError when the database cannot be reached, is locked or is full.
         """
         with self.work(owner, read_only=read_only) as work:
-            yield Transaction(work)
+            tx = Transaction(work)
+            if lease is not None:
+                tx.leases.require(lease)
+            yield tx
 
     def outbox_rows(self, owner: str) -> OutboxRows:
         """The outbox of one owner, for its relay."""

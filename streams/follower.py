@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _RETRY_SECONDS = 0.5
 _LONGEST_RETRY = 5.0
+# Events of which a repeat is known: many times what one sender has in flight.
+_REMEMBERED = 20_000
 
 _log = structlog.get_logger(__name__)
 
@@ -32,6 +34,9 @@ class Follower:
     of it again, so ``handle`` must be idempotent; so does a topic, or a broker, that was made anew:
     where following stood is of the log before. A record that cannot be decoded is logged and
     skipped; a retryable error of ``handle`` is retried in place, any other logged and skipped.
+
+    An event that comes again is not handled again, for it may come late: whoever sent it hung, and
+    another sent it and what followed it meanwhile. ``repeated`` is told of those.
     """
 
     def __init__(
@@ -40,8 +45,11 @@ class Follower:
         topics: Sequence[str],
         handle: Callable[[Event], None],
         client_id: str,
+        repeated: Callable[[Event], None] = lambda _event: None,
     ) -> None:
         self._kafka = kafka
+        self._repeated = repeated
+        self._handled: dict[str, None] = {}
         self._topics = tuple(topics)
         self._handle = handle
         self._client_id = client_id
@@ -140,6 +148,7 @@ class Follower:
         for topic, (topic_id, _) in known.items():
             if self._ids.setdefault(topic, topic_id) != topic_id:
                 _log.warning("topic was made anew, following it from its beginning", topic=topic)
+                self._handled.clear()
                 self._ids[topic] = topic_id
                 self._positions = {
                     place: offset
@@ -167,6 +176,12 @@ class Follower:
         except EventError as error:
             _log.warning("record skipped", where=where, code=error.code, reason=str(error))
             return
+        if event.event_id in self._handled:
+            self._repeated(event)
+            return
+        self._handled[event.event_id] = None
+        if len(self._handled) > _REMEMBERED:
+            del self._handled[next(iter(self._handled))]
         pause = _RETRY_SECONDS
         while not self._stopping.is_set():
             try:

@@ -58,6 +58,6 @@ class LetteringPublisher:
         self._inner.close()
 
 
-def lettering(kafka: KafkaSettings, name: str) -> LetteringPublisher:
-    """The publisher of a process: ``name`` is its client's, and its dead letters'."""
-    return LetteringPublisher(KafkaPublisher(kafka, name), name)
+def lettering(kafka: KafkaSettings, name: str, client_id: str = "") -> LetteringPublisher:
+    """The publisher of a process: ``name`` is that of its kind, as its dead letters have it."""
+    return LetteringPublisher(KafkaPublisher(kafka, client_id or name), name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Event as Signal
 from typing import Protocol
 
@@ -33,12 +33,23 @@ class OutboxRows(Protocol):
 
 class OutboxRelay:
     """A thread that empties one outbox. Sent twice is possible (a crash before the mark), lost
-    is not: readers tell doubles by event id."""
+    is not: readers tell doubles by event id.
 
-    def __init__(self, pending: OutboxRows, publisher: Publisher, interval: float = 0.2) -> None:
+    ``allowed`` says whether this process is the one that sends now. One at a time does, and oldest
+    first, so that whatever is sent for the first time is sent in its order.
+    """
+
+    def __init__(
+        self,
+        pending: OutboxRows,
+        publisher: Publisher,
+        interval: float = 0.2,
+        allowed: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._pending = pending
         self._publisher = publisher
         self._interval = interval
+        self._allowed = allowed
         self._awake = Signal()
         self._stopping = False
         self._thread = LastingThread("outbox-relay", self._run)
@@ -59,9 +70,12 @@ class OutboxRelay:
             self._thread.join(timeout)
 
     def drain(self) -> int:
-        """Send all that is pending now, in this thread. Returns how many records."""
+        """Send all that is pending now, in this thread, if it is this process that sends. Returns
+        how many records."""
         sent = 0
-        while rows := self._pending.unsent(_BATCH):
+        while self._allowed() and (rows := self._pending.unsent(_BATCH)):
+            if not self._allowed():
+                break  # reading took too long
             self._publisher.publish_records([record for _, record in rows])
             self._pending.mark_sent([row for row, _ in rows])
             sent += len(rows)

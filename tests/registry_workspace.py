@@ -22,6 +22,7 @@ from flywheel.datasets.build import build_dataset
 from flywheel.datasets.config import DatasetSettings
 from flywheel.evaluation.answered import write_predictions
 from flywheel.kinds import Choice
+from flywheel.processes.leasing import Leases
 from flywheel.processes.trainer import Trainer, gather
 from flywheel.registry.release_folder import assemble
 from flywheel.retraining.ports import Turn
@@ -203,7 +204,8 @@ class Workspace:
         )
 
     def trainer(self) -> Trainer:
-        return Trainer(self.settings, self.database, threading.Event())
+        leases = Leases(self.database, "trainer", new_id())
+        return Trainer(self.settings, self.database, threading.Event(), leases)
 
     def control(self, ticks: int = 1) -> None:
         """Let the controller hear of releases and make steps; every model server answers."""

@@ -167,7 +167,7 @@ def retrain(
         overrides={**({"drill": drill} if drill else {}), **({"merge": True} if merge else {})},
     )
     with open_database(settings) as database, database.transaction("cli") as tx:
-        ahead = tx.turns.ahead(name, settings.tasks, request.at)
+        ahead = tx.turns.ahead(name, settings.tasks)
         latest = next(iter(tx.turns.history(name, 1)), None)
         labelled = tx.labels.watermark(name) is not None
         tx.turns.request(request)

@@ -9,55 +9,71 @@ import click
 
 from flywheel.settings import FlywheelSettings, load_settings
 
+# A second process of a kind on this machine, and from one workspace, listens elsewhere.
+_port = click.option(
+    "--port", type=click.IntRange(1, 65535), help="Instead of the one in flywheel.toml."
+)
 
-def _settings(ctx: click.Context) -> FlywheelSettings:
+
+def _settings(ctx: click.Context, key: str = "", port: int | None = None) -> FlywheelSettings:
+    """The settings, with another port in place of ``key``."""
     workspace: Path = ctx.obj
-    return load_settings(workspace)
+    settings = load_settings(workspace)
+    if port is None:
+        return settings
+    table, _, name = key.partition(".")
+    changed = getattr(settings, table).model_copy(update={name: port})
+    return settings.model_copy(update={table: changed})
 
 
 @click.command()
+@_port
 @click.pass_context
-def gateway(ctx: click.Context) -> None:
+def gateway(ctx: click.Context, port: int | None) -> None:
     """Run the gateway: one OpenAI-compatible endpoint, sticky split, every answer recorded."""
     from flywheel.processes.gateway import run_gateway
 
-    sys.exit(run_gateway(_settings(ctx)))
+    sys.exit(run_gateway(_settings(ctx, "gateway.port", port)))
 
 
 @click.command()
+@_port
 @click.pass_context
-def console(ctx: click.Context) -> None:
+def console(ctx: click.Context, port: int | None) -> None:
     """Run the console: overview, review queue, rollout and releases, as pages and as an API."""
     from flywheel.processes.console import run_console
 
-    sys.exit(run_console(_settings(ctx)))
+    sys.exit(run_console(_settings(ctx, "console.port", port)))
 
 
 @click.command()
+@_port
 @click.pass_context
-def worker(ctx: click.Context) -> None:
+def worker(ctx: click.Context, port: int | None) -> None:
     """Run the Faust agents: triage, review, labels, evidence; each a consumer group."""
     from flywheel.processes.worker import run_worker_process
 
-    sys.exit(run_worker_process(_settings(ctx)))
+    sys.exit(run_worker_process(_settings(ctx, "monitoring.worker_port", port)))
 
 
 @click.command()
+@_port
 @click.pass_context
-def trainer(ctx: click.Context) -> None:
+def trainer(ctx: click.Context, port: int | None) -> None:
     """Run the trainer: watches settled labels and turns the wheel."""
     from flywheel.processes.trainer import run_trainer
 
-    sys.exit(run_trainer(_settings(ctx)))
+    sys.exit(run_trainer(_settings(ctx, "monitoring.trainer_port", port)))
 
 
 @click.command()
+@_port
 @click.pass_context
-def controller(ctx: click.Context) -> None:
+def controller(ctx: click.Context, port: int | None) -> None:
     """Run the rollout controller: proves a challenger or rolls it back."""
     from flywheel.processes.controller import run_controller
 
-    sys.exit(run_controller(_settings(ctx)))
+    sys.exit(run_controller(_settings(ctx, "monitoring.controller_port", port)))
 
 
 @click.command()

@@ -124,23 +124,27 @@ class Layout:
         """The feature store."""
         return self.state / "features"
 
-    @property
-    def splits(self) -> Path:
-        """The traffic splits as the gateway saw them last."""
-        return self.state / "gateway-splits.json"
+    def splits(self, instance: str) -> Path:
+        """The traffic splits as this gateway saw them last."""
+        return self.state / f"gateway-splits-{instance}.json"
+
+    def all_splits(self) -> list[Path]:
+        """The splits as every gateway of this workspace saw them last, the latest first."""
+        found = self.state.glob("gateway-splits*.json")
+        return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
     @property
     def spills(self) -> Path:
-        """The spill logs of all gateways of this workspace."""
+        """The spill logs of every gateway of this workspace, also of those that are gone."""
         return self.state / "spill"
 
-    def spill(self, port: int) -> Path:
-        """The spill log of the gateway on this port."""
-        return self.spills / f"gateway-{port}"
+    def spill(self, instance: str) -> Path:
+        """The spill log of this gateway."""
+        return self.spills / f"gateway-{instance}"
 
-    def serving_cache(self, port: int) -> Path:
-        """What the model server on this port prepared of the releases it loads."""
-        return self.state / "serving" / str(port)
+    def serving_cache(self, instance: str) -> Path:
+        """What this model server prepared of the releases it loads."""
+        return self.state / "serving" / instance
 
     def checkpoints(self, task: str) -> Path:
         """Where a training of this task goes on from, once it was ended."""
@@ -179,6 +183,15 @@ class Layout:
     def supervisor_pid(self) -> Path:
         """Where supervisord notes its process id."""
         return self.state / "run" / "supervisor.pid"
+
+    def instance_lock(self, kind: str, instance: str) -> Path:
+        """Locked by the process that has this name, for as long as it lives."""
+        return self.state / "run" / "instances" / f"{kind}-{instance}"
+
+    @property
+    def pipeline_lock(self) -> Path:
+        """Locked by the trainer that makes a turn in this workspace."""
+        return self.state / "run" / "pipeline.lock"
 
     @property
     def up_lock(self) -> Path:

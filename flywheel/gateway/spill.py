@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import struct
 import threading
@@ -15,6 +14,7 @@ import msgspec
 import structlog
 
 from flywheel.contracts.codec import Record
+from flywheel.contracts.file_locks import FileLock
 from flywheel.contracts.private_files import private_folder
 from flywheel.errors import WorkspaceError
 
@@ -111,7 +111,7 @@ class SpillLog:
         self._fsync = fsync
         self._mutex = threading.Lock()
         _make_folder(folder, fsync)
-        self._lock_fd = _exclusive(folder)
+        self._lock = _exclusive(folder)
         self._done = self._read_offset()
         sizes = {_number(path): path.stat().st_size for path in folder.glob("*.log")}
         self._sizes: dict[int, int] = dict(sorted(sizes.items()))
@@ -204,7 +204,7 @@ class SpillLog:
             if not self._sizes[self._segment]:
                 self._path(self._segment).unlink(missing_ok=True)
             os.close(self._offset_fd)
-            os.close(self._lock_fd)
+            self._lock.release()
 
     def _write(self, data: bytes, size: int) -> None:
         """All of ``data`` behind the ``size`` bytes of the segment, or none of it."""
@@ -327,13 +327,10 @@ def _number(path: Path) -> int:
     return int(path.stem)
 
 
-def _exclusive(folder: Path) -> int:
-    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(fd)
+def _exclusive(folder: Path) -> FileLock:
+    lock = FileLock.take(folder / "lock")
+    if lock is None:
         raise WorkspaceError(
             f"another gateway is using {folder}: stop it, or start this one as another instance"
-        ) from None
-    return fd
+        )
+    return lock

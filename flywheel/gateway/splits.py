@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,14 +21,16 @@ _decoder = msgspec.json.Decoder(dict[str, TrafficSplit])
 
 class Splits:
     """Thread-safe. ``path`` is the file that holds the last known splits, or None for memory only.
+    It begins with what the first readable of ``others`` says, which gateways here wrote, or the
+    file itself.
 
     Reading the rollout log from its beginning replays history. A task whose split is known from
     the file keeps it until ``mark_caught_up`` says that the end is reached, so that a restart
     never serves a release that was replaced long ago.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
-        self._path = path
+    def __init__(self, path: Path | None = None, others: Sequence[Path] = ()) -> None:
+        self._path, self._others = path, others
         self._lock = threading.Lock()
         self._caught_up = False
         self._replayed: dict[str, TrafficSplit] = {}
@@ -73,15 +76,15 @@ class Splits:
                 _log.warning("splits not saved", path=str(self._path), problem=str(error))
 
     def _restored(self) -> dict[str, TrafficSplit]:
-        if self._path is None:
-            return {}
-        try:
-            return _decoder.decode(self._path.read_bytes())
-        except FileNotFoundError:
-            return {}
-        except (OSError, msgspec.MsgspecError) as error:
-            _log.warning("saved splits not usable", path=str(self._path), problem=str(error))
-            return {}
+        own = () if self._path is None else (self._path,)
+        for path in (*self._others, *own):
+            try:
+                return _decoder.decode(path.read_bytes())
+            except FileNotFoundError:
+                continue
+            except (OSError, msgspec.MsgspecError) as error:
+                _log.warning("saved splits not usable", path=str(path), problem=str(error))
+        return {}
 
 
 def _publish(split: TrafficSplit) -> None:

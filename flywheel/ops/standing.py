@@ -257,7 +257,7 @@ def _facts(
         turns=tuple(turns),
         request=tx.turns.take_request(task),
         # It is the oldest: none is asked for before it.
-        ahead=msgspec.structs.replace(tx.turns.ahead(task, settings.tasks, now), asked=0),
+        ahead=msgspec.structs.replace(tx.turns.ahead(task, settings.tasks), asked=0),
         labels=tx.labels.counts(task),
         new=tx.labels.counts(task, dataset.watermark if dataset else None),
         queue=tx.desk.depth(task, now),

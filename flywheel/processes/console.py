@@ -10,6 +10,8 @@ from flywheel.monitoring.connections import ConnectionLimits
 from flywheel.monitoring.http_server import HttpServer
 from flywheel.processes.answering import Answering
 from flywheel.processes.broker_watch import BrokerWatch
+from flywheel.processes.instance import claim
+from flywheel.processes.leasing import Leases
 from flywheel.processes.process import begin
 from flywheel.rollout.servers import PolledServers
 from flywheel.serving.client import probes
@@ -33,9 +35,11 @@ def run_console(settings: FlywheelSettings) -> int:
     Starts, and takes answers, also while Kafka cannot be reached: their events wait in the outbox.
     """
     begin("console", settings)
+    instance = claim(settings, OWNER)
     with open_database(settings) as database:
-        publisher = lettering(settings.kafka, "flywheel-console")
-        relay = OutboxRelay(database.outbox_rows(OWNER), publisher, 0.2)
+        publisher = lettering(settings.kafka, "flywheel-console", instance.client_id)
+        leases = Leases(database, OWNER, instance.holder)
+        relay = OutboxRelay(database.outbox_rows(OWNER), publisher, 0.2, leases.relays)
         broker = BrokerWatch(settings.kafka, relay.start)
         answering = Answering(
             lambda: champions(database, settings),
@@ -58,6 +62,7 @@ def run_console(settings: FlywheelSettings) -> int:
             behind_proxy=True,
             limits=ConnectionLimits(connections=settings.console.max_connections),
         )
+        leases.start()
         broker.start()
         answering.start()
         try:
@@ -66,4 +71,5 @@ def run_console(settings: FlywheelSettings) -> int:
             answering.stop()
             broker.stop()
             relay.stop()
+            leases.stop()
             publisher.close()

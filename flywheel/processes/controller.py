@@ -2,66 +2,172 @@
 
 from __future__ import annotations
 
-from flywheel.contracts.events import Event, ReleaseRegistered
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+
+import structlog
+
+from flywheel.contracts.events import Event, ReleaseRegistered, RolloutChanged
 from flywheel.contracts.ids import utc_now
+from flywheel.contracts.leases import Lease
+from flywheel.errors import LeaseLost
 from flywheel.monitoring.health import HealthServer
 from flywheel.processes.answering import Answering
 from flywheel.processes.gauges import DatabaseGauges, Upkeep
+from flywheel.processes.instance import claim
 from flywheel.processes.keeping import RowRetention
+from flywheel.processes.leasing import Leases
 from flywheel.processes.process import begin, loop, stop_signal
+from flywheel.processes.task_jobs import TaskJobs
 from flywheel.rollout.control import Latest, announce, on_release_registered, tick
-from flywheel.rollout.servers import PolledServers
+from flywheel.rollout.ports import RolloutTransaction
+from flywheel.rollout.servers import ModelServers, PolledServers
 from flywheel.serving.client import probes
 from flywheel.settings import FlywheelSettings
 from flywheel.turn.contradictions import check_running
+from storage.database import Database
 from storage.workspace import champions, open_database
 from streams.follower import Follower
 from streams.lettering import lettering
 from streams.relay import OutboxRelay
 from streams.topics import await_broker
 
-TICK_SECONDS = 0.5
+# How often it is asked which tasks there is something to do of, and how often each of those is
+# looked at; a person's command does not wait for the latter.
+ROUND_SECONDS, TICK_SECONDS = 0.2, 0.5
 OWNER = "controller"
+
+_log = structlog.get_logger(__name__)
+
+
+class Controller:
+    """Carries the rollouts of those tasks on whose lease this process holds, each in a job of its
+    own: a model server that hangs, a large rollout or an error of one delays none of the others."""
+
+    def __init__(
+        self,
+        settings: FlywheelSettings,
+        database: Database,
+        leases: Leases,
+        servers: ModelServers,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._settings, self._database, self._leases = settings, database, leases
+        self._servers, self._changed = servers, changed
+        # A command has a job beside its task's, which may be waiting for a server.
+        self._jobs = TaskJobs("task", 2 * len(settings.tasks))
+        self._latest: Latest = {}
+        self._announced: dict[str, int] = {}
+        self._looked_at: dict[str, float] = {}
+
+    def step(self) -> None:
+        """Begin what is due. Raises StorageError when the database cannot be reached."""
+        with self._reading() as tx:
+            due = tx.rollouts.due()
+        now = time.monotonic()
+        for task in self._settings.tasks:
+            lease = self._leases.held(task)
+            if lease is None:
+                continue
+            new = self._announced.get(task) != lease.token
+            asked, waits = due.get(task, False), now - self._looked_at.get(task, 0.0) < TICK_SECONDS
+            if not new and (task not in due or (waits and not asked)):
+                continue
+            if self._jobs.begin(task, partial(self._look, task, lease)):
+                self._looked_at[task] = now
+            elif asked and self._jobs.busy(task):
+                self._jobs.begin(f"command of {task}", partial(self._hurry, task, lease))
+
+    def announce_again(self, event: Event) -> None:
+        """A split that came a second time may be an old one, behind the present one: whoever holds
+        the task's lease says the present one once more."""
+        if isinstance(event, RolloutChanged):
+            _log.warning("a split came twice, saying the present one again", task=event.task)
+            self._announced.pop(event.task, None)
+
+    def problem(self) -> str | None:
+        """Which tasks fail again and again, and why; or None."""
+        return self._jobs.problem()
+
+    def stop(self) -> None:
+        """Wait for what was begun."""
+        self._jobs.stop()
+
+    def _look(self, task: str, lease: Lease) -> None:
+        plan = self._settings.tasks[task].rollout
+        try:
+            if self._announced.get(task) != lease.token:
+                # What was known of it is from before another held it. And a broker that was emptied
+                # gets the split back; everyone else meets what they know.
+                self._latest.pop(task, None)
+                announce(self._writing(lease), task, plan, utc_now())
+                self._announced[task] = lease.token
+                self._changed()
+            self._tick(task, lease)
+        except LeaseLost as error:
+            _log.warning("another controller has taken the task over", task=task, why=str(error))
+
+    def _hurry(self, task: str, lease: Lease) -> None:
+        self._tick(task, lease, hurried=True)
+
+    def _tick(self, task: str, lease: Lease, *, hurried: bool = False) -> None:
+        made = tick(
+            self._writing(lease),
+            self._reading,
+            task,
+            self._settings.tasks[task].rollout,
+            self._servers,
+            utc_now(),
+            self._latest,
+            hurried=hurried,
+        )
+        if made is not None:
+            self._changed()
+
+    def _reading(self) -> AbstractContextManager[RolloutTransaction]:
+        return self._database.transaction(read_only=True)
+
+    def _writing(self, lease: Lease) -> Callable[[], AbstractContextManager[RolloutTransaction]]:
+        return lambda: self._database.transaction(OWNER, lease=lease)
 
 
 def run_controller(settings: FlywheelSettings) -> int:
     """Run until SIGTERM."""
     begin("controller", settings)
+    instance = claim(settings, OWNER)
     stopping = stop_signal()
     await_broker(settings.kafka)
     with open_database(settings) as database:
         check_running(settings, database)
-
-        def transactions():  # type: ignore[no-untyped-def]
-            return database.transaction(OWNER)
-
-        def reading():  # type: ignore[no-untyped-def]
-            return database.transaction(read_only=True)
-
-        def registered(event: Event) -> None:
-            if isinstance(event, ReleaseRegistered):
-                on_release_registered(transactions, event)
-
-        publisher = lettering(settings.kafka, "flywheel-controller")
-        relay = OutboxRelay(database.outbox_rows(OWNER), publisher, 0.5)
-        releases = Follower(
-            settings.kafka, ["flywheel.releases"], registered, "flywheel-controller"
-        )
+        publisher = lettering(settings.kafka, "flywheel-controller", instance.client_id)
+        leases = Leases(database, OWNER, instance.holder, tasks=settings.tasks)
+        relay = OutboxRelay(database.outbox_rows(OWNER), publisher, 0.2, leases.relays)
         servers = PolledServers(probes(settings.serving.endpoints))
+        controller = Controller(settings, database, leases, servers, relay.wake)
+
+        def followed(event: Event) -> None:
+            # Remembering a release again changes nothing: each controller does, whoever's task.
+            if isinstance(event, ReleaseRegistered):
+                on_release_registered(lambda: database.transaction(OWNER), event)
+
+        releases = Follower(
+            settings.kafka,
+            ["flywheel.releases", "flywheel.rollouts"],
+            followed,
+            instance.client_id,
+            controller.announce_again,
+        )
         answering = Answering(
             lambda: champions(database, settings),
             PolledServers(probes(settings.serving.endpoints, generate=False)),
         )
-        latest: Latest = {}
-        retention = RowRetention(settings, database)
+        retention = RowRetention(settings, database, leases.relays)
         gauges, upkeep = DatabaseGauges(database, settings.tasks), Upkeep(database)
 
         def step() -> None:
-            for task, of_task in settings.tasks.items():
-                plan = of_task.rollout
-                made = tick(transactions, reading, task, plan, servers, utc_now(), latest)
-                if made is not None:
-                    relay.wake()
+            controller.step()
             gauges.refresh()
             upkeep.refresh()
 
@@ -71,24 +177,25 @@ def run_controller(settings: FlywheelSettings) -> int:
             {
                 "releases": lambda: None if releases.caught_up(0) else "still reading releases",
                 "champions": answering.every,
+                "tasks": controller.problem,
             },
             settings.monitoring.metrics_keys,
         )
         health.start()
-        # A broker that was emptied gets the splits back; everyone else meets what they know.
-        for task, of_task in settings.tasks.items():
-            announce(transactions, task, of_task.rollout, utc_now())
+        leases.start()
         relay.start()
         releases.start()
         answering.start()
         retention.start()
         try:
-            loop(stopping, TICK_SECONDS, step)
+            loop(stopping, ROUND_SECONDS, step)
         finally:
+            controller.stop()
             retention.stop()
             answering.stop()
             releases.stop()
             relay.stop()
+            leases.stop()
             publisher.close()
             health.stop()
     return 0

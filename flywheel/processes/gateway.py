@@ -7,10 +7,12 @@ import threading
 
 from flywheel.contracts.addresses import own_names
 from flywheel.contracts.events import Event, RolloutChanged
+from flywheel.errors import WorkspaceError
 from flywheel.gateway.app import create_app
 from flywheel.gateway.auth import Keys
 from flywheel.gateway.capture import Capture
 from flywheel.gateway.forward import ModelServers
+from flywheel.gateway.left_spills import LeftSpills
 from flywheel.gateway.limits import SourceLimits
 from flywheel.gateway.spill import SpillLog
 from flywheel.gateway.splits import Splits
@@ -18,6 +20,7 @@ from flywheel.monitoring.connections import ConnectionLimits
 from flywheel.monitoring.http_server import HttpServer
 from flywheel.monitoring.threads import LastingThread
 from flywheel.processes.answering import Answering
+from flywheel.processes.instance import Instance, claim
 from flywheel.processes.process import begin
 from flywheel.rollout.servers import PolledServers
 from flywheel.serving.client import probes
@@ -31,15 +34,16 @@ def run_gateway(settings: FlywheelSettings) -> int:
     """Run until SIGTERM. Starts, and answers, also while Kafka cannot be reached."""
     begin("gateway", settings)
     gateway = settings.gateway
-    splits = Splits(settings.layout.splits)
+    instance, spill = _named(settings)
+    splits = Splits(settings.layout.splits(instance.name), settings.layout.all_splits())
 
     def changed(event: Event) -> None:
         if isinstance(event, RolloutChanged):
             splits.update(event)
 
-    follower = Follower(settings.kafka, ["flywheel.rollouts"], changed, "flywheel-gateway")
-    publisher = lettering(settings.kafka, "flywheel-gateway")
-    spill = SpillLog(settings.layout.spill(gateway.port), fsync=gateway.fsync != "never")
+    follower = Follower(settings.kafka, ["flywheel.rollouts"], changed, instance.client_id)
+    publisher = lettering(settings.kafka, "flywheel-gateway", instance.client_id)
+    left = LeftSpills(settings.layout.spills, publisher)
     capture = Capture(spill, publisher, fsync=gateway.fsync)
     endpoints = settings.serving.endpoints
     answering = Answering(
@@ -80,6 +84,7 @@ def run_gateway(settings: FlywheelSettings) -> int:
                 splits.mark_caught_up()
                 return
 
+    left.start()
     answering.start()
     waiting = LastingThread("await-splits", await_log)
     waiting.start()
@@ -88,9 +93,27 @@ def run_gateway(settings: FlywheelSettings) -> int:
         return server.run()
     finally:
         stopped.set()
+        left.stop()
         answering.stop()
         follower.stop()
         publisher.close()
+
+
+def _named(settings: FlywheelSettings) -> tuple[Instance, SpillLog]:
+    """A name that is free, with its spill log. Another gateway may be taking up what the one of
+    that name left: then the next."""
+    passed: list[Instance] = []
+    while True:
+        instance = claim(settings, "gateway")
+        folder = settings.layout.spill(instance.name)
+        try:
+            spill = SpillLog(folder, fsync=settings.gateway.fsync != "never")
+        except WorkspaceError:
+            passed.append(instance)
+            continue
+        for other in passed:
+            other.lock.release()
+        return instance, spill
 
 
 def _calm_collector() -> None:

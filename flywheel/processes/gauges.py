@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from prometheus_client import Gauge
 
 from flywheel.contracts.ids import utc_now
+from flywheel.review.ports import QueueDepth
 from storage.database import Database
 
 _open = Gauge("flywheel_review_open", "Samples that wait for an expert.", ["task"])
@@ -30,12 +31,14 @@ class DatabaseGauges:
             return
         now = utc_now()
         with self._database.transaction(read_only=True) as tx:
+            queued = tx.desk.queued()
+            paused = {one.task for one in tx.rollouts.running() if one.state == "paused"}
             for task in self._tasks:
-                depth, active = tx.desk.depth(task, now), tx.rollouts.active(task)
+                depth = tx.desk.depth(task, now) if task in queued else QueueDepth()
                 waited = (now - depth.oldest_open).total_seconds() if depth.oldest_open else 0.0
                 _open.labels(task).set(depth.open)
                 _oldest.labels(task).set(max(0.0, waited))
-                _paused.labels(task).set(active is not None and active.state == "paused")
+                _paused.labels(task).set(task in paused)
         self._read_at = time.monotonic()
 
 

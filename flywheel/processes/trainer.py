@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 
 import structlog
 
+from flywheel.contracts.file_locks import FileLock
 from flywheel.contracts.ids import utc_now
-from flywheel.errors import FlywheelError
+from flywheel.contracts.leases import Lease, duty, presence
+from flywheel.contracts.publishing import Publisher
+from flywheel.errors import LeaseLost
 from flywheel.monitoring.health import HealthServer
-from flywheel.monitoring.threads import LastingThread
+from flywheel.processes.instance import claim
 from flywheel.processes.keeping import Pruning
+from flywheel.processes.leasing import OUTBOX, Leases
 from flywheel.processes.process import begin, loop, stop_signal
 from flywheel.registry.release_folder import sweep
-from flywheel.retraining.ports import RetrainingTransaction
+from flywheel.retraining.ports import Importer, Pipeline
 from flywheel.retraining.run_pipeline import make_turn
-from flywheel.retraining.trigger import Facts, decide
+from flywheel.retraining.trigger import Facts, Start, decide, idle_for
 from flywheel.settings import FlywheelSettings
 from flywheel.turn.artefacts import put_missing
 from flywheel.turn.bases import check_bases
 from flywheel.turn.contradictions import check_running
 from flywheel.turn.importer import WorkspaceImporter
 from flywheel.turn.pipeline import WorkspacePipeline
+from flywheel.turn.staging import waits_here
 from storage.database import Database, Transaction
 from storage.workspace import open_database
 from streams.lettering import lettering
@@ -34,20 +39,25 @@ from streams.topics import await_broker
 
 OWNER = "trainer"
 WATCH_SECONDS = 1.0
-LEASE_SECONDS = 15.0
+# How long an import waits for a trainer that has what it brings in.
+IMPORT_PATIENCE = timedelta(minutes=1)
 
 _log = structlog.get_logger(__name__)
 
 
 def run_trainer(settings: FlywheelSettings) -> int:
-    """Run until SIGTERM. A turn that a crash or a stop interrupts is resumed at the next start."""
+    """Run until SIGTERM. A turn that a crash or a stop interrupts is resumed at the next start, or
+    by another trainer."""
     begin("trainer", settings)
+    instance = claim(settings, OWNER)
     check_bases(settings)
     stopping = stop_signal()
     await_broker(settings.kafka)
     with open_database(settings) as database:
         check_running(settings, database)
-        trainer = Trainer(settings, database, stopping)
+        publisher = lettering(settings.kafka, "flywheel-trainer", instance.client_id)
+        leases = Leases(database, OWNER, instance.holder, lost=_end_turn)
+        trainer = Trainer(settings, database, stopping, leases)
         health = HealthServer(
             settings.monitoring.host,
             settings.monitoring.trainer_port,
@@ -55,89 +65,136 @@ def run_trainer(settings: FlywheelSettings) -> int:
             settings.monitoring.metrics_keys,
         )
         health.start()
+        leases.start()
         try:
             put_missing(settings, database, OWNER)
-            with trainer.relayed():
+            with trainer.relayed(publisher):
                 loop(stopping, WATCH_SECONDS, trainer.step)
         finally:
+            leases.stop()
+            publisher.close()
             health.stop()
     return 0
 
 
+def _end_turn(name: str) -> None:
+    """What a turn runs, DVC and its stages, ends with the process."""
+    if name != duty(OWNER, OUTBOX):
+        _log.critical("another trainer makes this task's turns; ending", lease=name)
+        os._exit(75)
+
+
 class Trainer:
-    """Looks at every task each second and makes the turns that are due, one at a time."""
+    """Looks at the tasks and makes the turns that are due, one at a time; others make those of
+    other tasks meanwhile."""
 
     def __init__(
-        self, settings: FlywheelSettings, database: Database, stopping: threading.Event
+        self,
+        settings: FlywheelSettings,
+        database: Database,
+        stopping: threading.Event,
+        leases: Leases,
     ) -> None:
         self._settings = settings
         self._database = database
         self._stopping = stopping
-        self._holder = f"{socket.gethostname()}:{os.getpid()}"
-        self._pipeline = WorkspacePipeline(settings, database, stopping)
-        self._importer = WorkspaceImporter(settings, database)
+        self._leases = leases
+        self._pipeline: Pipeline | None = None
+        self._importer: Importer | None = None
         self._pruning = Pruning(settings, database)
-
-    def transactions(self) -> AbstractContextManager[RetrainingTransaction]:
-        """One transaction of the trainer."""
-        return self._database.transaction(OWNER)
+        self._seen: dict[str, tuple[frozenset[str], datetime]] = {}
 
     @contextmanager
-    def relayed(self) -> Iterator[None]:
-        """Publish what the trainer's transactions add to the outbox."""
-        publisher = lettering(self._settings.kafka, "flywheel-trainer")
-        relay = OutboxRelay(self._database.outbox_rows(OWNER), publisher, 0.5)
+    def relayed(self, publisher: Publisher) -> Iterator[None]:
+        """Publish what the transactions of trainers add to the outbox, while nobody else does."""
+        relay = OutboxRelay(self._database.outbox_rows(OWNER), publisher, 0.5, self._leases.relays)
         relay.start()
         try:
             yield
         finally:
             relay.stop()
-            publisher.close()
 
     def step(self) -> None:
-        """Make the turn of the first task that is due for one."""
-        for task, of_task in self._settings.tasks.items():
-            with self._database.transaction(OWNER) as tx:
-                if not tx.turns.acquire(task, self._holder, utc_now(), LEASE_SECONDS):
-                    continue
-            # Counting labels takes a while where there are many, and must hold nobody up.
-            with self._database.transaction(read_only=True) as tx:
-                facts = gather(tx, task)
-            start = decide(facts, of_task.retraining, utc_now())
-            if start is None:
-                if self._pruning.due(task):
-                    with self._leased(task):
-                        self._pruning.step(task)
+        """Make the turn of each task that is due for one. Raises StorageError when the database
+        cannot be reached."""
+        with self._database.transaction(read_only=True) as tx:
+            stirred = tx.turns.stirred(self._settings.tasks)
+            live = {lease.name: lease.holder for lease in tx.leases.live()}
+        for task, marks in stirred.items():
+            known, until = self._seen.get(task, (None, utc_now()))
+            if duty(OWNER, task) in live:
                 continue
-            with self._leased(task):
-                # Of a trainer that was killed; whoever holds the task's lease may remove it.
-                sweep(self._settings.layout.releases, task)
-                make_turn(task, start, self._pipeline, self._importer, self.transactions)
+            if self._pruning.due(task):
+                self._alone(task, lambda _lease, task=task: self._pruning.step(task))  # type: ignore[misc]
+            if marks == known and utc_now() < until:
+                continue
+            facts, start = self._due(task)
+            if start is None:
+                idle = idle_for(facts, self._settings.tasks[task].retraining, utc_now())
+                self._seen[task] = (marks, utc_now() + idle)
+            elif self._can(start, live):
+                self._seen.pop(task, None)
+                self._alone(task, lambda lease, task=task: self._make(task, lease))  # type: ignore[misc]
 
-    @contextmanager
-    def _leased(self, task: str) -> Iterator[None]:
-        """Renew the lease while a turn is made; another trainer that took it ends this process."""
-        done = threading.Event()
+    def _due(self, task: str) -> tuple[Facts, Start | None]:
+        # Counting labels takes a while where there are many, and must hold nobody up.
+        with self._database.transaction(read_only=True) as tx:
+            facts = gather(tx, task)
+        return facts, decide(facts, self._settings.tasks[task].retraining, utc_now())
 
-        def renew() -> None:
-            while not done.wait(LEASE_SECONDS / 3):
-                try:
-                    with self._database.transaction(OWNER) as tx:
-                        held = tx.turns.acquire(task, self._holder, utc_now(), LEASE_SECONDS)
-                except FlywheelError as error:
-                    _log.warning("lease not renewed", task=task, error=str(error))
-                    continue
-                if not held:
-                    _log.critical("another trainer makes this task's turns; ending", task=task)
-                    os._exit(75)
+    def _can(self, start: Start, live: Mapping[str, str]) -> bool:
+        """Whether this trainer is the one to make a turn: an import may wait where another runs."""
+        request = start.request
+        if request is None or not request.imports or waits_here(self._settings, request):
+            return True
+        trainers = {holder for name, holder in live.items() if name.startswith(presence(OWNER))}
+        turns = {holder for name, holder in live.items() if name.startswith(duty(OWNER, ""))}
+        waited = utc_now() - request.at > IMPORT_PATIENCE
+        # When each of them has had time for it, one has to say that it is gone.
+        return len(trainers) < 2 or (waited and not trainers & turns)
 
-        thread = LastingThread("lease", renew)
-        thread.start()
+    def _alone(self, task: str, work: Callable[[Lease], None]) -> None:
+        """Do something of a task that one trainer does at a time, and one in this workspace."""
+        workspace = FileLock.take(self._settings.layout.pipeline_lock)
+        if workspace is None:
+            _log.info("another trainer is at work in this workspace", task=task)
+            return
         try:
-            yield
+            lease = self._leases.acquire(task)
+            if lease is None:
+                return
+            try:
+                work(lease)
+            except LeaseLost as error:
+                _log.error("the turn is another trainer's now", task=task, why=str(error))
+            finally:
+                self._leases.release(lease)
         finally:
-            done.set()
-            thread.join()
+            workspace.release()
+
+    def _make(self, task: str, lease: Lease) -> None:
+        # Somebody may have made the turn between the look and the lease.
+        _, start = self._due(task)
+        if start is None:
+            return
+        # Of a trainer that was killed; whoever makes turns in this workspace may remove it.
+        sweep(self._settings.layout.releases, task)
+        pipeline, importer = self._tools()
+        make_turn(
+            task,
+            start,
+            pipeline,
+            importer,
+            lambda: self._database.transaction(OWNER, lease=lease),
+        )
+
+    def _tools(self) -> tuple[Pipeline, Importer]:
+        # Making them mends what a killed turn left in the workspace: not while another makes one.
+        if self._pipeline is None:
+            self._pipeline = WorkspacePipeline(self._settings, self._database, self._stopping)
+        if self._importer is None:
+            self._importer = WorkspaceImporter(self._settings, self._database)
+        return self._pipeline, self._importer
 
 
 def gather(tx: Transaction, task: str) -> Facts:

@@ -57,8 +57,9 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ahead(msgspec.Struct, frozen=True, kw_only=True):
-    """What a turn that is asked for has before it: ``running`` is the turn that is being made, of
-    any task, ``asked`` the requests that come first. ``trainer`` is whether one was heard of."""
+    """What a turn that is asked for has before it: ``running`` is a turn that is being made and has
+    to end first, the task's own or where every trainer makes one, ``asked`` the requests that come
+    first. ``trainer`` is whether one was heard of."""
 
     trainer: bool = False
     running: Turn | None = None
@@ -66,11 +67,12 @@ class Ahead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TurnStore(Protocol):
-    """Turns and the lease that keeps one pipeline at a time per task: written by the trainer
-    (requests are added by the console or the CLI)."""
+    """Turns: written by the trainer that holds the task's lease (requests are added by the console
+    or the CLI)."""
 
-    def acquire(self, task: str, holder: str, now: datetime, seconds: float) -> bool:
-        """Take or renew the lease of a task; False while another holder's has not run out."""
+    def stirred(self, tasks: Collection[str]) -> dict[str, frozenset[str]]:
+        """Task → what a decision on its next turn hangs on, as marks that differ when it does:
+        settled labels, requests, a running turn, a running rollout. One question for all tasks."""
         ...
 
     def request(self, request: TurnRequest) -> None:
@@ -86,7 +88,7 @@ class TurnStore(Protocol):
         """A turn has been made of this request, or has failed for good."""
         ...
 
-    def ahead(self, task: str, tasks: Collection[str], now: datetime) -> Ahead:
+    def ahead(self, task: str, tasks: Collection[str]) -> Ahead:
         """What a turn of ``task`` that is asked for now has before it; the trainer makes those of
         ``tasks``."""
         ...

@@ -13,7 +13,7 @@ from prometheus_client import Counter, Histogram
 from flywheel.contracts.events import ReleaseRegistered
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.release import Release, registered_already
-from flywheel.errors import FlywheelError
+from flywheel.errors import FlywheelError, LeaseLost
 from flywheel.retraining.ports import (
     IMPORT,
     GateRefusal,
@@ -69,6 +69,8 @@ def make_turn(
             if fresh:
                 pipeline.prepare(turn, request, watermark or "")
             turn = _run(turn, request, pipeline, transactions)
+    except LeaseLost:
+        raise  # it is another trainer's turn
     except FlywheelError as error:
         turn = _failed(turn, str(error), transactions)
     except Exception as error:  # noqa: BLE001 - or it would end the process at every start, unseen

@@ -14,6 +14,8 @@ from flywheel.retraining.ports import Ahead, Turn, TurnRequest
 RETRY_AFTER = timedelta(seconds=60)
 # The first labels come in one import: the first dataset waits until it is through.
 QUIET = timedelta(seconds=3)
+# However little changes, a task is looked at so often.
+LOOK_AFTER = timedelta(minutes=2)
 
 
 def _cooling(latest: Turn | None, now: datetime) -> bool:
@@ -80,6 +82,19 @@ def decide(facts: Facts, settings: RetrainingSettings, now: datetime) -> Start |
     if age is not None and given and now - facts.last_dataset_at >= age:
         return Start(reason=f"{given} new labels, {settings.max_age_hours:g} h since the last turn")
     return None
+
+
+def idle_for(facts: Facts, settings: RetrainingSettings, now: datetime) -> timedelta:
+    """How long no turn becomes due but by other facts: there is no need to look before."""
+    moments = []
+    if _cooling(facts.latest, now) and facts.latest is not None and facts.latest.ended_at:
+        moments.append(facts.latest.ended_at + RETRY_AFTER)
+    if facts.last_dataset_at is None and facts.new.latest is not None:
+        moments.append(facts.new.latest + QUIET)
+    if facts.last_dataset_at is not None and settings.max_age_hours and facts.new.given:
+        moments.append(facts.last_dataset_at + timedelta(hours=settings.max_age_hours))
+    ahead = [moment - now for moment in moments if moment > now]
+    return min([LOOK_AFTER, *ahead])
 
 
 def when_begun(ahead: Ahead, latest: Turn | None, labelled: bool, now: datetime) -> str:

@@ -142,6 +142,10 @@ class ReviewDesk(Protocol):
         claims it again. None when there is nothing to undo."""
         ...
 
+    def queued(self) -> set[str]:
+        """Tasks of which samples wait, claimed ones among them."""
+        ...
+
     def depth(self, task: str, now: datetime) -> QueueDepth:
         """Counts by state."""
         ...

@@ -81,19 +81,22 @@ def tick(
     servers: ModelServers,
     now: datetime,
     latest: Latest | None = None,
+    *,
+    hurried: bool = False,
 ) -> RolloutChanged | None:
     """Carry one task's rollout one step on. Returns the change that was made, if any.
 
     ``reading`` opens transactions that can't write. ``latest`` is the caller's, kept
     from tick to tick: with it a person's command does not wait until evidence is
     collected once more, which takes seconds in a large rollout, or until a server that hangs is
-    asked once more.
+    asked once more. A ``hurried`` tick, beside one that takes long, is for commands alone, and asks
+    no server.
     """
     latest = {} if latest is None else latest
     with reading() as tx:
         seen = _look(tx, task, latest)
     readiness = seen.servers
-    if seen.rollout is not None and readiness is None:
+    if seen.rollout is not None and readiness is None and not hurried:
         # Asked outside of any transaction: a server that hangs must not hold the database's lock.
         readiness = _asked(servers, seen.rollout)
         latest[task] = LastLook(seen.rollout.rollout_id, seen.facts, seen.judged, readiness)
@@ -116,12 +119,14 @@ def tick(
 def _look(tx: RolloutTransaction, task: str, latest: Latest) -> Look:
     rollout = tx.rollouts.active(task)
     commands = bool(tx.commands.pending(task))
-    known = latest.pop(task, None)
+    known = latest.get(task)
     if rollout is None or known is None or known.rollout_id != rollout.rollout_id:
         known = None
     judged = known.judged if known else JudgedSamples(rollout.rollout_id if rollout else "")
     # A person's command does not wait for evidence: what the tick before found out will do.
     fresh = known is None or not commands
+    if not fresh:
+        latest.pop(task, None)  # for this once
     facts = Facts() if known is None else known.facts
     if fresh:
         facts = Facts() if rollout is None else gather(tx.evidence, rollout, judged)

@@ -222,6 +222,11 @@ class RolloutStore(Protocol):
         """The rollouts of all tasks that have not ended."""
         ...
 
+    def due(self) -> dict[str, bool]:
+        """Tasks of which the controller may have something to do: a rollout runs, a release or a
+        command waits; True where a command does. One question for all tasks."""
+        ...
+
     def champion(self, task: str) -> str | None:
         """The release that serves a task."""
         ...

@@ -104,6 +104,12 @@ def staged_folder(settings: FlywheelSettings, request_id: str, staged: Staged) -
     return folder
 
 
+def waits_here(settings: FlywheelSettings, request: TurnRequest) -> bool:
+    """Whether what a request brings in can be had from this workspace."""
+    staged = msgspec.convert(request.overrides[IMPORT], Staged)
+    return staged.address is not None or (settings.layout.imports / request.request_id).is_dir()
+
+
 def _linked(source: str, target: str) -> str:
     link_or_copy(Path(source), Path(target))
     return target

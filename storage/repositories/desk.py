@@ -22,6 +22,7 @@ from storage.repositories.review_states import (
     same_sample,
     says_something,
     tasks,
+    totals,
 )
 from storage.work import Work
 
@@ -132,6 +133,10 @@ class SqlReviewDesk:
             self._hold(task, [latest.sample_id], annotator, now + timedelta(seconds=lease_seconds))
             sample = msgspec.structs.replace(sample, state="claimed")
         return Undone(sample=sample, settled=settled)
+
+    def queued(self) -> set[str]:
+        waiting = totals.c.state.in_(("open", "answered")) & (totals.c.samples > 0)
+        return {row.task for row in self._work.rows(select(totals.c.task).where(waiting))}
 
     def depth(self, task: str, now: datetime) -> QueueDepth:
         return queue_depth(self._work, task, now)

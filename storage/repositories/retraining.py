@@ -1,23 +1,28 @@
-"""Turns of the wheel, the lease that keeps one at a time, and requests for one."""
+"""Turns of the wheel, and requests for one."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime, timedelta
 
 import msgspec
-from sqlalchemy import case, func, or_, select
+from sqlalchemy import String, and_, case, cast, func, literal, select, union_all
 
+from flywheel.contracts.leases import presence
 from flywheel.retraining.ports import Ahead, Turn, TurnRequest
 from storage.repositories.versions import override_of, override_values
 from storage.tables.columns import table_of
-from storage.tables.training import FinishedRequestRow, LeaseRow, TurnRequestRow, TurnRow
+from storage.tables.labels import LabelClockRow
+from storage.tables.leases import LeaseRow
+from storage.tables.rollouts import RolloutRow
+from storage.tables.training import FinishedRequestRow, TurnRequestRow, TurnRow
 from storage.work import Work
 
 _turns = table_of(TurnRow)
 _leases = table_of(LeaseRow)
 _requests = table_of(TurnRequestRow)
 _finished = table_of(FinishedRequestRow)
+_clocks = table_of(LabelClockRow)
+_rollouts = table_of(RolloutRow)
 
 
 class SqlTurns:
@@ -26,10 +31,27 @@ class SqlTurns:
     def __init__(self, work: Work) -> None:
         self._work = work
 
-    def acquire(self, task: str, holder: str, now: datetime, seconds: float) -> bool:
-        lease = {"task": task, "holder": holder, "expires_at": now + timedelta(seconds=seconds)}
-        mine_or_over = or_(_leases.c.holder == holder, _leases.c.expires_at <= now)
-        return self._work.put(_leases, [lease], ["task"], lambda _: mine_or_over) == 1
+    def stirred(self, tasks: Collection[str]) -> dict[str, frozenset[str]]:
+        unfinished = _requests.c.request_id.not_in(select(_finished.c.request_id))
+        marks = union_all(
+            select(
+                _clocks.c.task,
+                literal("labels").label("kind"),
+                cast(_clocks.c.settled_at, String).label("mark"),
+            ),
+            select(_requests.c.task, literal("request"), _requests.c.request_id).where(unfinished),
+            select(_turns.c.task, literal("turn"), _turns.c.turn_id).where(
+                _turns.c.state == "running"
+            ),
+            select(_rollouts.c.task, literal("rollout"), _rollouts.c.rollout_id).where(
+                _rollouts.c.ended_at.is_(None)
+            ),
+        )
+        found: dict[str, set[str]] = {task: set() for task in tasks}
+        for row in self._work.rows(marks):
+            if row.task in found:
+                found[row.task].add(f"{row.kind} {row.mark}")
+        return {task: frozenset(own) for task, own in found.items()}
 
     def request(self, request: TurnRequest) -> None:
         values = msgspec.structs.asdict(request)
@@ -59,15 +81,22 @@ class SqlTurns:
     def finish_request(self, request_id: str) -> None:
         self._work.add(_finished, [{"request_id": request_id}], ["request_id"])
 
-    def ahead(self, task: str, tasks: Collection[str], now: datetime) -> Ahead:
-        live = select(_leases.c.task).where(_leases.c.expires_at > now).limit(1)
-        running = self._work.row(
-            select(_turns)
-            .where(_turns.c.state == "running", _turns.c.task.in_(tasks))
-            .order_by(_turns.c.started_at.desc())
-            .limit(1)
+    def ahead(self, task: str, tasks: Collection[str]) -> Ahead:
+        live = and_(
+            _leases.c.name.startswith(presence("trainer"), autoescape=True),
+            _leases.c.expires_at > self._work.clock(),
         )
-        turn = None if running is None else Turn(**running._mapping)
+        trainers = len(self._work.rows(select(_leases.c.name).where(live)))
+        running = [
+            Turn(**row._mapping)
+            for row in self._work.rows(
+                select(_turns)
+                .where(_turns.c.state == "running", _turns.c.task.in_(tasks))
+                .order_by(_turns.c.started_at.desc())
+            )
+        ]
+        own = next((one for one in running if one.task == task), None)
+        turn = own or (running[0] if running and len(running) >= trainers else None)
         asked = self._work.row(
             select(func.count())
             .select_from(_requests)
@@ -78,7 +107,7 @@ class SqlTurns:
             )
         )
         return Ahead(
-            trainer=self._work.row(live) is not None,
+            trainer=trainers > 0,
             running=turn,
             asked=0 if asked is None else asked[0],
         )

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, literal, select, union
 
 from flywheel.contracts.ids import utc_now
 from flywheel.errors import Conflict
@@ -50,6 +50,22 @@ class SqlRollouts:
             select(_rollouts).where(_rollouts.c.ended_at.is_(None)).order_by(_rollouts.c.task)
         )
         return [_rollout(dict(row._mapping)) for row in rows]
+
+    def due(self) -> dict[str, bool]:
+        running = select(_rollouts.c.task, literal(0).label("command")).where(
+            _rollouts.c.ended_at.is_(None)
+        )
+        asked = select(_commands.c.task, literal(1)).where(
+            _commands.c.command_id.not_in(select(_outcomes.c.command_id))
+        )
+        registered = select(_challengers.c.task, literal(0)).where(
+            _challengers.c.release.not_in(select(_taken.c.release)),
+            _challengers.c.gate_passed.is_(True),
+        )
+        due: dict[str, bool] = {}
+        for row in self._work.rows(union(running, asked, registered)):
+            due[row.task] = due.get(row.task, False) or bool(row.command)
+        return due
 
     def champions(self) -> dict[str, str]:
         latest = select(func.max(_champions.c.id)).group_by(_champions.c.task)

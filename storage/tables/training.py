@@ -79,16 +79,6 @@ class TurnRow(SQLModel, table=True):
     seconds: dict[str, float] = Field(sa_type=JSON)
 
 
-class LeaseRow(SQLModel, table=True):
-    """Who may run the pipeline of a task, and until when."""
-
-    __tablename__ = "turn_leases"
-
-    task: str = Field(primary_key=True)
-    holder: str
-    expires_at: datetime = Field(sa_type=UtcDateTime)
-
-
 class TurnRequestRow(SQLModel, table=True):
     """Someone asked for a turn: added by the console or the CLI."""
 

@@ -1,8 +1,7 @@
-"""Dataset versions, releases, turns and the lease that keeps one pipeline at a time."""
+"""Dataset versions, releases, turns, and what a turn that is asked for waits for."""
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import msgspec
@@ -11,6 +10,7 @@ from storage_events import TASK, at
 
 from flywheel.contracts.events import DatasetVersioned
 from flywheel.contracts.ids import new_id
+from flywheel.contracts.leases import presence
 from flywheel.contracts.release import KeptRelease, Override, Release
 from flywheel.retraining.ports import Ahead, Turn, TurnRequest
 from storage.database import Database
@@ -144,44 +144,49 @@ def test_what_a_turn_that_is_asked_for_has_before_it(database: Database) -> None
     )
     asked = TurnRequest(request_id="q2", task=TASK, by="ada", why="now", at=at(1))
     with database.transaction() as tx:
-        assert tx.turns.ahead(TASK, {TASK}, at(0)) == Ahead()
-        tx.turns.acquire("other", "one", at(0), 60)
+        assert tx.turns.ahead(TASK, {TASK}) == Ahead()
+        tx.leases.acquire(presence("trainer", "one"), "one", 60)
         tx.turns.request(asked)
         tx.turns.request(msgspec.structs.replace(asked, request_id="q3", at=at(5)))
         tx.turns.request(msgspec.structs.replace(asked, request_id="q1", task="other"))
         tx.turns.save(running)
         tx.turns.save(msgspec.structs.replace(running, turn_id="t", task="gone"))
         both = {TASK, "other"}
-        assert tx.turns.ahead(TASK, both, at(59)) == Ahead(trainer=True, running=running, asked=2)
-        assert tx.turns.ahead(TASK, {TASK}, at(61)) == Ahead(asked=2)
-        assert tx.turns.ahead("other", both, at(61)) == Ahead(running=running), "it is that turn"
+        assert tx.turns.ahead(TASK, both) == Ahead(trainer=True, running=running, asked=2)
+        assert tx.turns.ahead(TASK, {TASK}) == Ahead(trainer=True, asked=2)
+        assert tx.turns.ahead("other", both) == Ahead(trainer=True, running=running), "that turn"
         tx.turns.finish_request("q2")
-        assert tx.turns.ahead(TASK, {TASK}, at(61)) == Ahead(asked=1)
+        assert tx.turns.ahead(TASK, {TASK}) == Ahead(trainer=True, asked=1)
+        tx.leases.acquire(presence("trainer", "two"), "two", 60)
+        assert tx.turns.ahead(TASK, both) == Ahead(trainer=True, asked=1), "the other makes it"
+        tx.leases.forget(presence("trainer"), "one")
+        tx.leases.forget(presence("trainer"), "two")
+        assert tx.turns.ahead(TASK, both) == Ahead(running=running, asked=1)
 
 
-def test_a_lease_is_renewed_kept_from_others_and_runs_out(database: Database) -> None:
+def test_what_a_decision_on_a_turn_hangs_on_is_one_question(database: Database) -> None:
+    asked = TurnRequest(request_id="q1", task=TASK, by="ada", why="now", at=at(1))
+    turn = Turn(
+        turn_id="q1", task=TASK, state="running", stage="train", reason="", started_at=at(2)
+    )
+    marks = []
     with database.transaction() as tx:
-        assert tx.turns.acquire(TASK, "one", at(0), 60)
-        assert tx.turns.acquire(TASK, "one", at(30), 60)
-        assert not tx.turns.acquire(TASK, "two", at(80), 60)
-        assert tx.turns.acquire("other", "two", at(80), 60)
-        assert tx.turns.acquire(TASK, "two", at(90), 60)
-        assert not tx.turns.acquire(TASK, "one", at(91), 60)
 
+        def look() -> None:
+            found = tx.turns.stirred({TASK, "other"})
+            assert found["other"] == frozenset()
+            marks.append(found[TASK])
 
-def test_one_of_many_gets_the_lease(database: Database) -> None:
-    got: list[str] = []
-    barrier = threading.Barrier(6)
-
-    def work(holder: str) -> None:
-        barrier.wait()
-        with database.transaction() as tx:
-            if tx.turns.acquire(TASK, holder, at(0), 60):
-                got.append(holder)
-
-    threads = [threading.Thread(target=work, args=(f"holder {i}",)) for i in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(got) == 1
+        look()
+        tx.turns.request(asked)
+        tx.turns.request(msgspec.structs.replace(asked, request_id="q2", task="not ours"))
+        look()
+        tx.turns.save(turn)
+        look()
+        tx.turns.save(msgspec.structs.replace(turn, state="succeeded", ended_at=at(3)))
+        look()
+        tx.turns.finish_request("q1")
+        look()
+    assert marks[0] == marks[4] == frozenset()
+    assert marks[1] == marks[3]
+    assert len(set(marks)) == 3

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,6 @@ from registry_workspace import Loaded, Workspace, load_here
 
 import flywheel.registry.release_folder
 import flywheel.retraining.run_pipeline
-from flywheel.processes.trainer import Trainer
 from flywheel.turn.importer import WorkspaceImporter
 from flywheel.turn.served import served_folder
 
@@ -53,7 +51,7 @@ def main(folder: str, point: str) -> None:
         flywheel.retraining.run_pipeline._finish = die
     elif point == "finished":
         WorkspaceImporter.forget = die  # type: ignore[method-assign]
-    trainer = Trainer(workspace.settings, workspace.database, threading.Event())
+    trainer = workspace.trainer()
     trainer._importer = WorkspaceImporter(workspace.settings, workspace.database, serve)
     trainer.step()
 

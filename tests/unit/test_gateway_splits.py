@@ -72,3 +72,18 @@ def test_a_file_that_cannot_be_written_does_not_stop_the_split(tmp_path: Path) -
     splits.mark_caught_up()
     splits.update(changed("a"))
     assert champion(splits) == "a"
+
+
+def test_a_new_gateway_begins_with_what_others_here_know(tmp_path: Path) -> None:
+    known = tmp_path / "one.json"
+    splits = Splits(known)
+    splits.mark_caught_up()
+    splits.update(changed("b"))
+    broken, own = tmp_path / "broken.json", tmp_path / "two.json"
+    broken.write_text("{", "utf-8")
+    second = Splits(own, [tmp_path / "gone.json", broken, known])
+    assert champion(second) == "b"
+    second.mark_caught_up()
+    second.update(changed("c"))
+    assert champion(Splits(own)) == "c"
+    assert champion(Splits(known)) == "b", "each writes its own"

@@ -82,3 +82,13 @@ def test_stop_sends_what_is_there_and_wake_does_not_wait() -> None:
     rows.rows[2] = record(2)
     relay.stop()
     assert log.records == [record(1), record(2)]
+
+
+def test_only_who_may_send_sends() -> None:
+    rows, log = Rows(3), Log()
+    said = iter([False, True, False])
+    relay = OutboxRelay(rows, log, allowed=lambda: next(said))
+    assert relay.drain() == 0
+    assert relay.drain() == 0, "the right ran out while the rows were read"
+    assert len(rows.rows) == 3
+    assert log.records == []
