@@ -1,4 +1,4 @@
-"""Leases: who of several processes does what only one may do at a time, with a token that fences."""
+"""Leases: who of several processes does what only one may do, with a token that fences."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class LeaseStore(Protocol):
         """Give these up, as far as the holder has them."""
         ...
 
-    def live(self) -> Sequence[Lease]:
-        """Every lease that has not run out."""
+    def live(self, role: str = "") -> Sequence[Lease]:
+        """Every lease that has not run out, of one role or of all."""
         ...
 
     def require(self, lease: Lease) -> None:

@@ -15,7 +15,7 @@ from flywheel.errors import FlywheelError
 from flywheel.monitoring.threads import LastingThread
 from storage.database import Database, Transaction
 
-ROUND_SECONDS = 0.75
+ROUND_SECONDS = 1.0
 OUTBOX = "outbox"
 
 _log = structlog.get_logger(__name__)
@@ -133,7 +133,7 @@ class Leases:
             self._lost(name)
 
     def _exchange(self, tx: Transaction, mine: Mapping[str, Lease]) -> dict[str, Lease]:
-        live = tx.leases.live()
+        live = tx.leases.live(self._role)
         place = presence(self._role, self._holder)
         members = {lease.holder for lease in live if lease.name.startswith(presence(self._role))}
         _members.labels(self._role).set(len(members | {self._holder}))

@@ -119,7 +119,7 @@ class Trainer:
         cannot be reached."""
         with self._database.transaction(read_only=True) as tx:
             stirred = tx.turns.stirred(self._settings.tasks)
-            live = {lease.name: lease.holder for lease in tx.leases.live()}
+            live = {lease.name: lease.holder for lease in tx.leases.live(OWNER)}
         for task, marks in stirred.items():
             known, until = self._seen.get(task, (None, utc_now()))
             if duty(OWNER, task) in live:

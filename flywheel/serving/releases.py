@@ -187,14 +187,15 @@ class ReleaseSet:
 
     async def loaded(self, release: str, seconds: float) -> None:
         """Have a release loaded that is here and unloaded, and wait for it, for so long at most."""
-        deadline = self._clock() + seconds
         with self._lock:
             held = self._held.get(release)
             if held is None or held.status.state != "unloaded":
                 return
             self._asked.add(release)
         self._wake.set()
-        while release in self._asked and self._clock() < deadline:
+        for _ in range(int(seconds / _LOOK_SECONDS)):
+            if release not in self._asked:
+                return
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _absent(self, release: str, held: _Held | None) -> NotFound | Unavailable:

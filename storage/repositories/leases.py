@@ -61,8 +61,11 @@ class SqlLeases:
             .values(holder="", expires_at=0.0)
         )
 
-    def live(self) -> Sequence[Lease]:
-        return self._read(select(_leases).where(_leases.c.expires_at > self._work.clock()))
+    def live(self, role: str = "") -> Sequence[Lease]:
+        living = select(_leases).where(_leases.c.expires_at > self._work.clock())
+        if role:
+            living = living.where(_leases.c.name.startswith(role, autoescape=True))
+        return self._read(living)
 
     def require(self, lease: Lease) -> None:
         if not self._work.sqlite:
