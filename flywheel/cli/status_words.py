@@ -38,6 +38,7 @@ def status_text(standing: Standing) -> str:
             f"{_agent(group)} {count}" for group, count in standing.lag.items() if count
         )
         lines.append(f"\nagents: {behind + ' events behind' if behind else 'nothing waits'}")
+    lines += _duties(standing)
     lines += [f"\nproblem: {problem}" for problem in standing.problems]
     for name, task in standing.tasks.items():
         lines += ["", *_task(name, task)]
@@ -48,6 +49,14 @@ def status_text(standing: Standing) -> str:
     if steps:
         lines += ["", "next:", *(f"  {step}" for step in steps)]
     return "\n".join(lines)
+
+
+def _duties(standing: Standing) -> list[str]:
+    """Who carries which tasks, where there are several to do so."""
+    if len([one for one in standing.duties if one.startswith("controller")]) < 2:
+        return []
+    said = (f"{name} ({', '.join(tasks) or 'no task'})" for name, tasks in standing.duties.items())
+    return [f"\nprocesses: {', '.join(said)}"]
 
 
 def _agent(group: str) -> str:

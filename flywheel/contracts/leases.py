@@ -7,6 +7,8 @@ from typing import Protocol
 
 import msgspec
 
+# What a role does besides its tasks: sending what is in the outbox. No task has such a name.
+OUTBOX = ":outbox"
 # How long a holder that says nothing keeps what it has. All clocks are the database's.
 LEASE_SECONDS = 3.0
 
@@ -59,3 +61,13 @@ def presence(role: str, holder: str = "") -> str:
 def duty(role: str, what: str) -> str:
     """The lease on one thing that a role does: a task, the outbox."""
     return f"{role}/{what}"
+
+
+def holder_of(kind: str, name: str, nonce: str) -> str:
+    """The holder that a process is: never another's, though hosts may have the same name."""
+    return f"{kind}-{name}:{nonce}"
+
+
+def holder_name(holder: str) -> str:
+    """The part of it that people know the process by."""
+    return holder.partition(":")[0]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from flywheel.contracts.ids import utc_now
+from flywheel.contracts.leases import OUTBOX, Lease, holder_name
 from flywheel.errors import FlywheelError, WorkspaceError
 from flywheel.ops.health import HEALTH_SECONDS, health_problem
 from flywheel.ops.next_steps import TaskFacts, next_steps, seconds_in_stage
@@ -77,13 +78,16 @@ class TaskStanding(msgspec.Struct, frozen=True, kw_only=True):
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """All of it. ``supervisor`` is None while none runs; ``orphans`` are what a killed one left;
-    ``lag`` is None while the broker is away, and ``problems`` says what could not be asked."""
+    ``lag`` is None while the broker is away, and ``problems`` says what could not be asked.
+    ``duties`` has each controller, trainer and console that lives, wherever, by its name, with the
+    tasks that it alone carries or makes a turn of."""
 
     workspace: str
     supervisor: int | None
     processes: list[ProcessStanding]
     orphans: dict[str, list[int]]
     lag: dict[str, int] | None
+    duties: dict[str, list[str]] = {}
     tasks: dict[str, TaskStanding]
     problems: list[str]
     next: list[str]
@@ -104,6 +108,7 @@ def standing(settings: FlywheelSettings) -> Standing:
     except FlywheelError as error:
         problems.append(str(error))
     tasks: dict[str, TaskStanding] = {}
+    duties: dict[str, list[str]] = {}
     # Those elsewhere have nothing to do with a supervisor here.
     expected = supervisor is not None or bool(settings.serving.urls)
     servers = PolledServers(probes(settings.serving.endpoints, HEALTH_SECONDS, generate=False))
@@ -112,6 +117,7 @@ def standing(settings: FlywheelSettings) -> Standing:
             # Servers may take seconds, in which no transaction is open.
             ready = {one: servers.ready(one) for one in champions(database, settings).values()}
             with database.transaction(read_only=True) as tx:
+                duties = _duties(tx.leases.live())
                 unmatched = Counter(
                     name.partition("/")[0] for name in tx.balance.labels_without_sample()
                 )
@@ -127,10 +133,20 @@ def standing(settings: FlywheelSettings) -> Standing:
         processes=processes,
         orphans=orphans,
         lag=lag,
+        duties=duties,
         tasks=tasks,
         problems=problems,
         next=_start(settings, supervisor, bool(orphans)),
     )
+
+
+def _duties(live: Sequence[Lease]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for lease in sorted(live, key=lambda lease: lease.name):
+        held = found.setdefault(holder_name(lease.holder), [])
+        if not lease.name.endswith(f"/{OUTBOX}") and "/" in lease.name:
+            held.append(lease.name.partition("/")[2])
+    return dict(sorted(found.items()))
 
 
 def _start(settings: FlywheelSettings, supervisor: int | None, orphaned: bool) -> list[str]:

@@ -11,6 +11,7 @@ from prometheus_client import Gauge
 
 from flywheel.contracts.file_locks import FileLock
 from flywheel.contracts.ids import new_id
+from flywheel.contracts.leases import holder_of
 from flywheel.settings import FlywheelSettings
 
 _info = Gauge("flywheel_instance", "1, with what this process is called.", ["process", "name"])
@@ -44,7 +45,7 @@ def claim(settings: FlywheelSettings, kind: str) -> Instance:
         number += 1
     structlog.contextvars.bind_contextvars(instance=name)
     _info.labels(kind, name).set(1)
-    return Instance(kind, name, lock, f"{kind}-{name}:{new_id()}")
+    return Instance(kind, name, lock, holder_of(kind, name, new_id()))
 
 
 def _host() -> str:

@@ -10,13 +10,12 @@ from collections.abc import Callable, Collection, Mapping
 import structlog
 from prometheus_client import Gauge
 
-from flywheel.contracts.leases import LEASE_SECONDS, Lease, duty, presence
+from flywheel.contracts.leases import LEASE_SECONDS, OUTBOX, Lease, duty, presence
 from flywheel.errors import FlywheelError
 from flywheel.monitoring.threads import LastingThread
 from storage.database import Database, Transaction
 
 ROUND_SECONDS = 1.0
-OUTBOX = "outbox"
 
 _log = structlog.get_logger(__name__)
 _held = Gauge("flywheel_leases", "1 while this process holds the lease.", ["lease"])

@@ -12,13 +12,13 @@ import structlog
 
 from flywheel.contracts.file_locks import FileLock
 from flywheel.contracts.ids import utc_now
-from flywheel.contracts.leases import Lease, duty, presence
+from flywheel.contracts.leases import OUTBOX, Lease, duty, presence
 from flywheel.contracts.publishing import Publisher
 from flywheel.errors import LeaseLost
 from flywheel.monitoring.health import HealthServer
 from flywheel.processes.instance import claim
 from flywheel.processes.keeping import Pruning
-from flywheel.processes.leasing import OUTBOX, Leases
+from flywheel.processes.leasing import Leases
 from flywheel.processes.process import begin, loop, stop_signal
 from flywheel.registry.release_folder import sweep
 from flywheel.retraining.ports import Importer, Pipeline

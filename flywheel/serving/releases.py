@@ -209,7 +209,8 @@ class ReleaseSet:
             self._asked.add(release)
             self._wake.set()
             return Unavailable(
-                f"{release} is not loaded: {held.status.reason}. It is tried now that it is asked for"
+                f"{release} is not loaded: {held.status.reason}. It is tried, now that it "
+                "is asked for"
             )
         if held is not None or release in self._wanted():
             return Unavailable(f"{release} is loading")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from flywheel.contracts.leases import duty
-from flywheel.processes.leasing import OUTBOX, Leases, moves
+from flywheel.contracts.leases import OUTBOX, duty
+from flywheel.processes.leasing import Leases, moves
 from storage.database import Database
 
 TASKS = tuple(f"task-{number:02}" for number in range(20))

@@ -17,6 +17,7 @@ from streams_harness import traffic
 from flywheel.contracts.events import LabelRecorded
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.ops.template import flywheel_toml
+from flywheel.processes.leasing import Leases
 from flywheel.retraining.ports import Turn
 from flywheel.settings import FlywheelSettings, KafkaSettings, load_settings
 from storage.workspace import open_database
@@ -206,3 +207,21 @@ def test_marks_of_transactions_are_nothing_that_waits(kafka: KafkaSettings) -> N
     consumer.close()
     producer.close()
     assert not handled_all(kafka, group, (topic,), 0.0)
+
+
+def test_status_says_who_carries_what_where_several_do(down: FlywheelSettings) -> None:
+    with open_database(down) as database:
+        members = [
+            Leases(database, role, f"{role}-{host}-1:{new_id()}", tasks=tasks, seconds=600)
+            for role, host, tasks in (
+                ("controller", "east", ["species"]),
+                ("console", "east", []),
+                ("controller", "west", ["species"]),
+            )
+        ]
+        for member in members:
+            member.round()
+    carried = {"console-east-1": [], "controller-east-1": ["species"], "controller-west-1": []}
+    assert found(down)["duties"] == carried
+    said = "console-east-1 (no task), controller-east-1 (species), controller-west-1 (no task)"
+    assert f"processes: {said}" in status(down)

@@ -155,6 +155,25 @@ def test_a_follower_reads_from_the_beginning_stays_on_and_skips_garbage(
         follower.stop()
 
 
+def test_a_record_that_comes_again_late_is_passed_over_and_told(
+    kafka: KafkaSettings, publisher: KafkaPublisher
+) -> None:
+    """As from a sender that hung, while another sent it and what came after it."""
+    first, second = dataset("first"), dataset("second")
+    seen: list[Event] = []
+    repeated: list[Event] = []
+    follower = Follower(kafka, ["flywheel.datasets"], seen.append, "test-follower", repeated.append)
+    follower.start()
+    try:
+        publisher.publish([first, second])
+        publisher.publish([first])
+        eventually(lambda: first in repeated)
+        assert [event for event in seen if event in (first, second)] == [first, second]
+        assert second not in repeated
+    finally:
+        follower.stop()
+
+
 def test_a_follower_reads_a_topic_that_is_made_anew_from_its_beginning(
     kafka: KafkaSettings, publisher: KafkaPublisher
 ) -> None:
@@ -204,21 +223,17 @@ def test_partitions_that_are_added_are_followed(
     try:
         assert follower.caught_up(30)
         admin.create_partitions({topic: NewPartitions(8)})
-        event = dataset("v")
-        record = encode(event)
 
-        def sent_everywhere() -> bool:
-            keys = [f"key-{n}".encode() for n in range(40)]
-            publisher.publish_records(
-                [Record(topic, key, record.value, record.headers) for key in keys]
-            )
+        def send_everywhere() -> bool:
+            for n in range(40):
+                event = encode(dataset(f"v{n}"))
+                key = f"key-{n}".encode()
+                publisher.publish_records([Record(topic, key, event.value, event.headers)])
             return len(seen) > 0
 
-        eventually(sent_everywhere)
+        eventually(send_everywhere)
         before = len(seen)
-        publisher.publish_records(
-            [Record(topic, f"k{n}".encode(), record.value, record.headers) for n in range(40)]
-        )
+        send_everywhere()
         eventually(lambda: len(seen) >= before + 40)
     finally:
         follower.stop()

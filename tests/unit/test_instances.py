@@ -11,6 +11,8 @@ from settings_file import TASK, load
 
 from flywheel.contracts.file_locks import FileLock
 from flywheel.errors import ConfigurationError
+from flywheel.gateway.spill import SpillLog
+from flywheel.processes.gateway import _named
 from flywheel.processes.instance import claim
 
 CLAIM = """
@@ -80,3 +82,15 @@ def test_a_lock_of_a_file_that_was_deleted_keeps_nobody_out(tmp_path: Path) -> N
     assert FileLock.take(path) is None
     second.release()
     assert FileLock.take(path) is not None
+
+
+def test_a_gateway_whose_spill_is_being_taken_up_takes_the_next_name(tmp_path: Path) -> None:
+    settings = load(tmp_path, '[instances]\nname = "edge"\n' + TASK)
+    taken_up = SpillLog(settings.layout.spill("edge-1"))
+    instance, spill = _named(settings)
+    assert instance.name == "edge-2"
+    taken_up.close()
+    spill.close()
+    again, spill = _named(settings)
+    assert again.name == "edge-1", "nobody keeps the name that could not be used"
+    spill.close()

@@ -23,6 +23,7 @@ import flywheel.rollout.control
 from flywheel.cli import cli
 from flywheel.console.app import create_app
 from flywheel.contracts.ids import new_id, utc_now
+from flywheel.processes.leasing import Leases
 from flywheel.processes.trainer import Trainer
 from flywheel.rollout.config import RolloutSettings
 from flywheel.rollout.control import tick
@@ -140,7 +141,8 @@ def test_the_trainer_counts_labels_while_others_write(
     path, database = story
     counted = watched(monkeypatch, flywheel.processes.trainer, path)
     monkeypatch.setattr(flywheel.processes.trainer, "decide", lambda *_: None)
-    Trainer(console_settings(tmp_path), database, threading.Event()).step()
+    leases = Leases(database, "trainer", "one")
+    Trainer(console_settings(tmp_path), database, threading.Event(), leases).step()
     assert counted == ["collected"]
 
 
