@@ -1,4 +1,4 @@
-"""How many releases a model server holds: what has to go for one more, and whether that is enough."""
+"""How many releases a model server holds: what goes for one more, and whether that is enough."""
 
 from __future__ import annotations
 

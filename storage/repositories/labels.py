@@ -108,7 +108,7 @@ class SqlLabelIntake:
         resettle(self._work, task, tick, [*of_traffic, *labelled])
 
     def _stamp(self, batch: Sequence[Event], given: int, tick: int) -> None:
-        """Another batch that got its tick later came first: this one takes one that is later still."""
+        """A batch that got its tick later came first: this one takes one that is later still."""
         for part in self._work.chunks(event.event_id for event in batch):
             for table in (traffic, labels):
                 mine = table.c.event_id.in_(part) & (table.c.seq == given)

@@ -1,10 +1,10 @@
-"""Leases: one holder at a time, by the database's clock; the writes of an earlier one are refused."""
+"""Leases: one holder at a time, by the database's clock; what an earlier one writes is refused."""
 
 from __future__ import annotations
 
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable
 
 import pytest
 
@@ -18,6 +18,16 @@ LONG, OVER = 60.0, -1.0
 def acquire(database: Database, name: str, holder: str, seconds: float = LONG) -> Lease | None:
     with database.transaction() as tx:
         return tx.leases.acquire(name, holder, seconds)
+
+
+def make_champion(
+    database: Database, lease: Lease, release: str, then: Callable[[], None] = lambda: None
+) -> None:
+    """A holder's write; ``then`` happens before it writes on, and commits."""
+    with database.transaction(lease=lease) as tx:
+        tx.rollouts.set_champion("t", f"{release} at first")
+        then()
+        tx.rollouts.set_champion("t", release)
 
 
 def test_a_lease_is_kept_from_others_until_it_runs_out(database: Database) -> None:
@@ -66,8 +76,7 @@ def test_an_earlier_holder_writes_nothing(database: Database) -> None:
     current = acquire(database, "turn", "two")
     assert current is not None
     with pytest.raises(LeaseLost, match="one does not hold turn"):
-        with database.transaction(lease=stale) as tx:
-            tx.rollouts.set_champion("t", "r2")
+        make_champion(database, stale, "r2")
     with database.transaction(lease=current) as tx:
         assert tx.rollouts.champion("t") == "r1"
         tx.rollouts.set_champion("t", "r3")
@@ -112,16 +121,17 @@ def test_a_holder_that_hangs_in_a_transaction_loses_it(postgresql_database: Data
     database = postgresql_database
     held = acquire(database, "turn", "one", OVER)
     assert held is not None
-    with pytest.raises(StorageError), database.transaction(lease=held) as tx:
-        tx.rollouts.set_champion("t", "r1")
+
+    def hang() -> None:
         deadline = time.monotonic() + 60
         while acquire(database, "turn", "two") is None:
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        # It wakes.
-        tx.rollouts.set_champion("t", "r2")
-    with suppress(LeaseLost), database.transaction(lease=held) as tx:
-        tx.rollouts.set_champion("t", "r2")
+
+    with pytest.raises(StorageError):
+        make_champion(database, held, "r1", hang)
+    with pytest.raises(LeaseLost):
+        make_champion(database, held, "r2")
     with database.transaction() as tx:
         assert tx.rollouts.champion("t") is None
 
