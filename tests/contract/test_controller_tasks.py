@@ -1,4 +1,4 @@
-"""One controller, several tasks: what hangs or fails in one delays no other and no person's word."""
+"""One controller, several tasks: what hangs or fails in one delays no other, nor a person."""
 
 from __future__ import annotations
 
