@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 ROOT = "archive"
 # Nobody is so long about one file: it is of a process that was killed.
 _LEFT = timedelta(hours=6)
+_UNIT = "unit"
 # What says of which day a row is.
 _MOMENTS = ("occurred_at", "requested_at", "answered_at", "settled_at")
 
@@ -54,6 +55,18 @@ class RowArchive:
         for file in left:
             self._remove(file.key)
         return len(left)
+
+    def samples_of(self, unit: str, tasks: Collection[str]) -> list[tuple[str, str]]:
+        """(task, sample) of what a user sent to these tasks and that is only here."""
+        found: set[tuple[str, str]] = set()
+        with self._database.transaction(read_only=True) as tx:
+            files = tx.archived.all(tasks)
+        for file in files:
+            if _UNIT in metadata().tables[file.source].c:
+                table = self._read(file, ["sample_id", _UNIT])
+                sent = zip(table["sample_id"].to_pylist(), table[_UNIT].to_pylist(), strict=True)
+                found.update((file.task, sample_id) for sample_id, of in sent if of == unit)
+        return sorted(found)
 
     def rewrite_without(
         self, tasks: Collection[str], erased: Callable[[set[tuple[str, str]]], set[tuple[str, str]]]
@@ -103,13 +116,13 @@ class RowArchive:
         with self._database.transaction() as tx:
             tx.archived.written(key, size)
 
-    def _read(self, file: ArchiveFile) -> pa.Table:
+    def _read(self, file: ArchiveFile, columns: list[str] | None = None) -> pa.Table:
         import pyarrow.parquet as pq
 
         with tempfile.TemporaryDirectory(prefix="flywheel-archive-") as scratch:
             path = Path(scratch) / "rows.parquet"
             self._blobs.copy(file.key, path)
-            return pq.ParquetFile(path).read()
+            return pq.ParquetFile(path).read(columns)
 
     def _remove(self, key: str) -> None:
         self._blobs.remove(key)

@@ -58,12 +58,14 @@ def erase(
         task=None if set(tasks) == set(settings.tasks) else ", ".join(sorted(tasks)),
     )
     with database.alone(REMOVING, wait=True):
+        archive = RowArchive(database, open_blobs(settings))
         samples, counts = erase_rows(
             database.transaction,
             lambda: database.transaction(read_only=True),
             erasure,
             name,
             tasks,
+            archive.samples_of(user, tasks) if user is not None else (),
         )
         counts += _beside(settings, database, tasks, user)
         done = msgspec.structs.replace(
