@@ -99,39 +99,49 @@ def _kinds_of(event: Event) -> tuple[Kind, ...]:
     return ("automatic",) if automatic else ("labelled",)
 
 
+def passed_over(work: Work, events: Sequence[E], kinds: Sequence[Kind]) -> set[str]:
+    """The ids of those that are not taken in, or would not be. Reads only."""
+    closed = _closings(work, {event.task for event in events}, kinds)
+    erased, late = _erased(work, events)
+    return {
+        event.event_id
+        for event in events
+        if _too_old(event, closed) or _named(event) in erased or _named(event) in late
+    }
+
+
 def _not_erased(work: Work, events: Sequence[E]) -> list[E]:
+    erased, late = _erased(work, events)
+    if late:
+        _erase_too(work, late)
+    return [event for event in events if _named(event) not in erased and _named(event) not in late]
+
+
+def _erased(work: Work, events: Sequence[Event]) -> tuple[set[Named], dict[Named, str]]:
+    """Samples of these events that were erased; and those that an erased user had sent before, with
+    the erasure."""
     if work.row(select(erased_samples.c.digest).limit(1)) is None and (
         work.row(select(erased_users.c.digest).limit(1)) is None
     ):
-        return [*events]
+        return set(), {}
     digests = Digests.of(work)
-    names = {(e.task, i): digests.sample(e.task, i) for e in events if (i := sample_of(e))}
-    gone = known_samples(work, names.values())
-    users = {
-        (event.task, event.unit): digests.user(event.task, event.unit)
-        for event in events
-        if isinstance(event, TrafficRecorded) and event.unit
-    }
+    samples = {_named(event) for event in events if sample_of(event)}
+    of = {digests.sample(*sample): sample for sample in samples}
+    erased = {of[digest] for digest in known_samples(work, of)}
+    sent = [event for event in events if isinstance(event, TrafficRecorded) and event.unit]
+    users = {(event.task, event.unit): digests.user(event.task, event.unit) for event in sent}
     until = known_users(work, users.values())
     late: dict[Named, str] = {}
-    kept: list[E] = []
-    for event in events:
-        sample = (event.task, sample_of(event) or "")
-        if names.get(sample) in gone:
-            continue
-        if isinstance(event, TrafficRecorded) and event.unit:
-            erased = until.get(users[event.task, event.unit])
-            if erased is not None and event.occurred_at <= erased[0]:
-                late[sample] = erased[1]
-                continue
-        kept.append(event)
-    if late:
-        _erase_too(work, digests, late)
-    return [event for event in kept if (event.task, sample_of(event) or "") not in late]
+    for event in sent if until else ():
+        known = until.get(users[event.task, event.unit])
+        if known is not None and event.occurred_at <= known[0] and _named(event) not in erased:
+            late[_named(event)] = known[1]
+    return erased, late
 
 
-def _erase_too(work: Work, digests: Digests, late: Mapping[Named, str]) -> None:
+def _erase_too(work: Work, late: Mapping[Named, str]) -> None:
     """Samples of an erased user that were on their way: what came of them before goes as well."""
+    digests = Digests.of(work)
     of_task: dict[str, list[str]] = defaultdict(list)
     for task, sample_id in late:
         of_task[task].append(sample_id)
@@ -143,6 +153,10 @@ def _erase_too(work: Work, digests: Digests, late: Mapping[Named, str]) -> None:
     for task, sample_ids in sorted(of_task.items()):
         removal.hold(work, task, sample_ids)
         removal.whole_samples(work, task, sample_ids)
+
+
+def _named(event: Event) -> Named:
+    return event.task, sample_of(event) or ""
 
 
 def sample_of(event: Event) -> str | None:

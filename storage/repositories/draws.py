@@ -35,10 +35,13 @@ class SqlDrawSalts:
         return self._salt("erasure")
 
     def _salt(self, purpose: str) -> str:
-        # Of several that ask at once, the first to commit makes it and the others read it.
-        row = {"purpose": purpose, "salt": secrets.token_hex(_BYTES)}
-        self._work.add(_salts, [row], ["purpose"])
-        kept = self._work.row(select(_salts.c.salt).where(_salts.c.purpose == purpose))
+        known = select(_salts.c.salt).where(_salts.c.purpose == purpose)
+        kept = self._work.row(known)
+        if kept is None:
+            # Of several that ask at once, the first to commit makes it and the others read it.
+            row = {"purpose": purpose, "salt": secrets.token_hex(_BYTES)}
+            self._work.add(_salts, [row], ["purpose"])
+            kept = self._work.row(known)
         if kept is None:
             raise LookupError(f"no salt for {purpose}")
         return str(kept.salt)
