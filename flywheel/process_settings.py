@@ -3,6 +3,7 @@ its meaning."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator
 
 from flywheel.contracts.addresses import is_loopback
+from flywheel.contracts.agents import AGENTS, shares
 from flywheel.contracts.configuration import Settings
 from flywheel.gateway.config import Fsync
 from flywheel.serving.config import VllmSettings
@@ -266,11 +268,39 @@ class InstanceSettings(Settings):
         return str(getattr(self, kind)) or self.name
 
 
+class WorkerSettings(Settings):
+    """[worker]: the agents between Kafka and the database."""
+
+    processes: Literal["auto"] | int = Field(
+        "auto",
+        description='Over which `flywheel up` spreads the agents; "auto": one for each core, and '
+        "no more than agents (4).",
+    )
+
+    @field_validator("processes")
+    @classmethod
+    def _usable(cls, processes: Literal["auto"] | int) -> Literal["auto"] | int:
+        if processes != "auto" and not 1 <= processes <= len(AGENTS):
+            raise ValueError(f"between 1 and {len(AGENTS)}, the number of agents")
+        return processes
+
+    @property
+    def shares(self) -> tuple[tuple[str, ...], ...]:
+        """The agents of each process on this machine."""
+        cores = len(os.sched_getaffinity(0))
+        return shares(cores if self.processes == "auto" else self.processes)
+
+
 class MonitoringSettings(Settings):
     """[monitoring]: /healthz and /metrics of the processes that serve nothing else."""
 
     host: str = Field("127.0.0.1", description="Where they listen.")
-    worker_port: int = Field(8091, ge=1, le=65535, description="Of the worker.")
+    worker_port: int = Field(
+        8091,
+        ge=1,
+        le=65535,
+        description="Of the worker; its further processes take the next that no other key has.",
+    )
     trainer_port: int = Field(8092, ge=1, le=65535, description="Of the trainer.")
     controller_port: int = Field(8093, ge=1, le=65535, description="Of the rollout controller.")
     metrics_key: SecretStr | None = Field(

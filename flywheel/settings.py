@@ -6,11 +6,13 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from flywheel.contracts.agents import AGENTS
 from flywheel.contracts.configuration import Contradiction, Settings, refusal, refusals
 from flywheel.contracts.label_names import names_problem
 from flywheel.contracts.layout import CONFIG_FILE, Layout
@@ -25,6 +27,7 @@ from flywheel.process_settings import (
     KafkaSettings,
     MonitoringSettings,
     ServingSettings,
+    WorkerSettings,
 )
 from flywheel.retention.config import RetentionSettings
 from flywheel.task_settings import TaskSettings
@@ -42,6 +45,7 @@ __all__ = [
     "MonitoringSettings",
     "ServingSettings",
     "TaskSettings",
+    "WorkerSettings",
     "load_settings",
     "parse_settings",
     "refused_keys",
@@ -73,6 +77,7 @@ class FlywheelSettings(Settings):
     gateway: GatewaySettings = GatewaySettings()
     console: ConsoleSettings = ConsoleSettings()
     serving: ServingSettings = ServingSettings()
+    worker: WorkerSettings = WorkerSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
     retention: RetentionSettings = RetentionSettings()
     instances: InstanceSettings = InstanceSettings()
@@ -148,6 +153,14 @@ class FlywheelSettings(Settings):
             port: int = getattr(monitoring, name)
             ports.append((f"monitoring.{name}", monitoring.host, port))
         return ports
+
+    @property
+    def worker_ports(self) -> tuple[int, ...]:
+        """Where the worker's processes listen, as many as there can be."""
+        first = self.monitoring.worker_port
+        taken = {port for _, _, port in self._listeners()}
+        free = (port for port in range(first + 1, 65536) if port not in taken)
+        return (first, *islice(free, len(AGENTS) - 1))
 
     @property
     def layout(self) -> Layout:

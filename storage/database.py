@@ -24,15 +24,17 @@ from storage.repositories.archived import SqlArchiveFiles
 from storage.repositories.balance import SqlBalance
 from storage.repositories.desk import SqlReviewDesk
 from storage.repositories.draws import SqlDrawSalts
+from storage.repositories.effects import SqlEffects
 from storage.repositories.erasure import SqlErasures
 from storage.repositories.evidence import SqlAuditLog, SqlEvidence
 from storage.repositories.evidence_intake import SqlEvidenceIntake
 from storage.repositories.expiry import SqlExpiry
 from storage.repositories.labels import SqlLabelIntake, SqlLabels
 from storage.repositories.leases import SqlLeases
-from storage.repositories.messaging import SqlOutbox, SqlSeen, mark_sent, unsent
+from storage.repositories.messaging import SqlOutbox, mark_sent, unsent
 from storage.repositories.overview import Overview
 from storage.repositories.people import SqlPeople
+from storage.repositories.positions import SqlPositions
 from storage.repositories.pruned import SqlPrunedReleases
 from storage.repositories.retraining import SqlTurns
 from storage.repositories.review import SqlReviewIntake
@@ -50,7 +52,8 @@ class Transaction:
 
     def __init__(self, work: Work) -> None:
         self.outbox: Outbox = SqlOutbox(work)
-        self.seen = SqlSeen(work)
+        self.positions = SqlPositions(work)
+        self.effects = SqlEffects(work)
         self.label_intake: LabelIntake = SqlLabelIntake(work)
         self.labels: LabelStore = SqlLabels(work)
         self.intake: ReviewIntake = SqlReviewIntake(work)

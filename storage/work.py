@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Row,
     Table,
     and_,
+    any_,
     case,
     cast,
     extract,
@@ -31,8 +33,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from flywheel.contracts.ids import utc_now
+from storage.bulk import Values, joined, write
 
-Values = Mapping[str, Any]
+__all__ = ["Values", "Work", "arrived", "later"]
+
 _Columns = ReadOnlyColumnCollection[str, Column[Any]]
 # Below the limit of bound parameters of either database, and few enough shapes to be cached.
 _CHUNK = 1000
@@ -64,10 +68,7 @@ class Work:
 
     def add(self, table: Table, values: Sequence[Values], key: Sequence[str]) -> int:
         """Insert rows whose key is not there yet; the number of new ones."""
-        if not values:
-            return 0
-        statement = self._insert(table).on_conflict_do_nothing(index_elements=list(key))
-        return self._write(statement, values)
+        return write(self.connection, table, values, key, {}) if values else 0
 
     def put(
         self,
@@ -80,11 +81,15 @@ class Work:
         holds); the number of rows written."""
         if not values:
             return 0
+        names = [name for name in values[0] if name not in key]
+        if where is None and self._differ(values, key):
+            change = {name: f"excluded.{self._quoted(name)}" for name in names}
+            return write(self.connection, table, values, key, change)
         statement = self._insert(table)
         new = statement.excluded
         statement = statement.on_conflict_do_update(
             index_elements=list(key),
-            set_={name: new[name] for name in values[0] if name not in key},
+            set_={name: new[name] for name in names},
             where=None if where is None else where(new),
         )
         return self._write(statement, values)
@@ -97,25 +102,34 @@ class Work:
         least: Sequence[str] = (),
         most: Sequence[str] = (),
     ) -> int:
-        """Add to the numbers of the rows with these keys; a row that is not there begins at 0.
+        """Add to the numbers of the rows with these keys, each once; a row that is not there begins
+        at 0.
 
         Of the columns ``least`` and ``most`` the smaller and the larger value stays.
         """
         if not values:
             return 0
-        statement = self._insert(table)
-        new = statement.excluded
-        smaller, larger = (func.min, func.max) if self.sqlite else (func.least, func.greatest)
-        set_: dict[str, Any] = {}
-        for name in values[0]:
-            if name in least:
-                set_[name] = smaller(table.c[name], new[name])
-            elif name in most:
-                set_[name] = larger(table.c[name], new[name])
-            elif name not in key:
-                set_[name] = table.c[name] + new[name]
-        statement = statement.on_conflict_do_update(index_elements=list(key), set_=set_)
-        return self._write(statement, values)
+        smaller, larger = ("min", "max") if self.sqlite else ("least", "greatest")
+        change = {}
+        for name in (one for one in values[0] if one not in key):
+            old, new = (
+                f"{self._quoted(of)}.{self._quoted(name)}" for of in (table.name, "excluded")
+            )
+            change[name] = f"{old} + {new}"
+            if name in least or name in most:
+                change[name] = f"{smaller if name in least else larger}({old}, {new})"
+        return write(self.connection, table, values, key, change)
+
+    def among(self, column: ColumnElement[str], values: Iterable[str]) -> ColumnElement[bool]:
+        """Whether a text is one of ``values``, which are one parameter however many they are."""
+        wanted = list(dict.fromkeys(values))
+        if self.sqlite:
+            each = func.json_each(msgspec.json.encode(wanted).decode()).table_valued("value")
+            return column.in_(select(each.c.value))
+        text = joined(wanted)
+        if text is None:  # none at all, or an odd one among them
+            return column.in_(wanted)
+        return column == any_(func.string_to_array(text, func.chr(31), func.chr(30)))
 
     def chunks(self, ids: Iterable[str]) -> Iterator[list[str]]:
         """``ids`` without repeats, in parts that fit one statement."""
@@ -178,6 +192,12 @@ class Work:
         if self.sqlite:
             return cast(func.strftime("%s", moment), Integer)
         return cast(func.floor(extract("epoch", moment)), Integer)
+
+    def _differ(self, values: Sequence[Values], key: Sequence[str]) -> bool:
+        return len({tuple(row[name] for name in key) for row in values}) == len(values)
+
+    def _quoted(self, name: str) -> str:
+        return str(self.connection.dialect.identifier_preparer.quote(name))
 
     def _write(self, statement: Executable, values: Sequence[Values]) -> int:
         counting = statement.execution_options(preserve_rowcount=True)

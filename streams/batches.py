@@ -17,6 +17,8 @@ Handle = Callable[[Sequence[Event]], Sequence[Event]]
 DATA_ERRORS = (ValueError, KeyError, TypeError, IndexError, ArithmeticError)
 
 _WITNESSES = 8
+# Records that an agent handles in one transaction, or not many more.
+MOST_RECORDS = 2000
 
 
 class RejectedEvents(Exception):

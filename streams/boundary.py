@@ -7,38 +7,42 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
 
 from flywheel.contracts.codec import Record, decode, encode
 from flywheel.contracts.events import Event
+from flywheel.contracts.positions import Handled
 from flywheel.errors import BrokerError, EventError, FlywheelError, ForeignBroker
 from streams import connection
 from streams.arrival import no_later_than_arrival
-from streams.batches import Handle, RejectedEvents, handle_batch
-from streams.behind import behind
-from streams.dead_letters import letter_of, letter_of_refused, record_of_letter
+from streams.batches import MOST_RECORDS, Handle, RejectedEvents, handle_batch
+from streams.dead_letters import letter_of, record_of_letter
+from streams.figures import AgentFigures, dead_lettered
 from streams.groups import await_groups
-from streams.publisher import is_refusal
+from streams.logs import TopicLogs
 from streams.quiet import quieten
-from streams.worker_app import batches_of, build_app
+from streams.sending import Sender
+from streams.worker_app import batches_of, build_app, handled_ranges
 
 if TYPE_CHECKING:
     from flywheel.settings import KafkaSettings
+    from streams.transport import Batch
+
+T = TypeVar("T")
 
 __all__ = ["EXIT_FORCED", "EXIT_HOPELESS", "Agent", "RejectedEvents", "run_worker"]
 
 EXIT_HOPELESS = 70  # what happened cannot be mended here: let the supervisor start anew
 EXIT_FORCED = 75  # stopping took too long; what was not acknowledged will be delivered again
 
-_BATCHES = 4  # of one partition each, as they were fetched
-_WITHIN_SECONDS = 0.05
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
 _SUSPICIOUS_AFTER = 6  # failures of one batch before it is searched for a single bad event
@@ -48,12 +52,9 @@ _KILL_SECONDS = 20.0
 _IDLE_SECONDS = 8.0
 _MEASURE_SECONDS = 2.0
 
-_handled = Counter("flywheel_agent_events", "Events handled and acknowledged.", ["group"])
 _sent = Counter("flywheel_agent_sent", "Events sent by agents and acknowledged.", ["group"])
-_dead = Counter("flywheel_agent_dead_lettered", "Records dead-lettered.", ["group", "code"])
 _retries = Counter("flywheel_agent_retries", "Batches tried again.", ["group"])
 _seconds = Histogram("flywheel_agent_batch_seconds", "From a batch to its acks.", ["group"])
-_lag = Gauge("flywheel_agent_lag", "Records not yet handled.", ["group", "topic"])
 
 _log = structlog.get_logger(__name__)
 
@@ -66,11 +67,14 @@ class Agent:
     batch is acknowledged. It must be all or nothing and idempotent by event id. It may raise
     RejectedEvents (those go to dead letters, the rest comes again), any retryable FlywheelError
     (the same batch comes again), or EventError and data errors (the event at fault is isolated).
+    ``note`` is told how far the group is, when all effects of a batch are made and before it is
+    acknowledged.
     """
 
     group: str
     topics: tuple[str, ...]
     handle: Handle
+    note: Callable[[str, Sequence[Handled]], None] | None = None
 
 
 def run_worker(
@@ -83,29 +87,37 @@ def run_worker(
     """Run agents until SIGTERM or SIGINT; returns the exit status of the process.
 
     Topics must exist (``ensure_topics``). Each agent is a consumer group of its own. What cannot
-    be mended ends the process at once with status 70, before anything is acknowledged.
+    be mended ends the process at once with status 70, before anything is acknowledged; so does a
+    topic that was made anew, since the client may go on in it where it stood in the one before.
+    Raises BrokerError when Kafka does not answer.
     """
     quieten()
     with suppress(BrokerError):  # it went away again: the clients wait for it too
         await_groups(kafka, [agent.group for agent in agents])
-    return asyncio.run(_run(kafka, agents, on_ready, session_seconds))
+    logs = TopicLogs(kafka, [topic for agent in agents for topic in agent.topics])
+    try:
+        return asyncio.run(_run(kafka, agents, logs, on_ready, session_seconds))
+    finally:
+        logs.close()
 
 
 async def _run(
     kafka: KafkaSettings,
     agents: Sequence[Agent],
+    logs: TopicLogs,
     on_ready: Callable[[], None] | None,
     session_seconds: float,
 ) -> int:
-    loops = [_Loop(agent, build_app(kafka, agent.group, session_seconds)) for agent in agents]
+    known = logs.read()
+    loops = [_Loop(one, build_app(kafka, one.group, session_seconds), known) for one in agents]
     stop = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
     await asyncio.gather(*(one.app.start() for one in loops))
-    _log.info("worker started", groups=[agent.group for agent in agents])
+    _log.info("worker started", groups=[one.agent.group for one in loops])
     if on_ready is not None:
         on_ready()
-    status = await _watch(kafka, loops, stop)
+    status = await _watch(kafka, loops, logs, known, stop)
     timer = threading.Timer(_KILL_SECONDS, _forced)
     timer.daemon = True
     timer.start()
@@ -116,7 +128,13 @@ async def _run(
     return status
 
 
-async def _watch(kafka: KafkaSettings, loops: Sequence[_Loop], stop: asyncio.Event) -> int:
+async def _watch(
+    kafka: KafkaSettings,
+    loops: Sequence[_Loop],
+    logs: TopicLogs,
+    known: Mapping[str, str],
+    stop: asyncio.Event,
+) -> int:
     """Wait for the signal to stop, or for the reason to start anew; returns the exit status."""
     heard = time.monotonic()
     while not stop.is_set():
@@ -126,9 +144,12 @@ async def _watch(kafka: KafkaSettings, loops: Sequence[_Loop], stop: asyncio.Eve
                 return EXIT_HOPELESS
             with suppress(TimeoutError):  # the broker is away: the last figures stay
                 async with asyncio.timeout(_MEASURE_SECONDS):
-                    await one.measure_lag()
+                    await one.figures.measure()
         try:
             await asyncio.to_thread(connection.require_listener, kafka)
+            if anew := await asyncio.to_thread(logs.others, known):
+                _log.error("topics were made anew, ending the process", topics=anew)
+                return EXIT_HOPELESS
             heard = time.monotonic()
         except ForeignBroker as error:
             _log.error("another Kafka has the port, ending the process", reason=str(error))
@@ -163,15 +184,17 @@ def _hopeless(group: str, error: BaseException) -> None:
 class _Loop:
     """One agent in its Faust app."""
 
-    def __init__(self, agent: Agent, app: Any) -> None:
+    def __init__(self, agent: Agent, app: Any, logs: Mapping[str, str]) -> None:
         self.agent = agent
+        self.logs = logs
         self._stopping = False
-        self._firsts: dict[Any, int] = {}
         self._idle = asyncio.Event()
         self._idle.set()
         # One thread: batches of a group never overlap, so their order is the log's.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=agent.group)
         self.app = app
+        self.figures = AgentFigures(agent.group, agent.topics, app)
+        self._sender = Sender(agent.group, app)
         topic = batches_of(self.app, agent.topics)
         self.app.agent(topic, name=agent.group, concurrency=1)(self._consume)
 
@@ -185,37 +208,16 @@ class _Loop:
             _log.warning("batch left unacknowledged", group=self.agent.group)
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def measure_lag(self) -> None:
-        """How far this process is behind in the partitions it has."""
-        consumer = self.app.consumer
-        lags: dict[str, int] = dict.fromkeys(self.agent.topics, 0)
-        assigned = list(consumer.assignment())
-        committed = {one: consumer._committed_offset.get(one) for one in assigned}
-        self._firsts = {one: first for one, first in self._firsts.items() if one in committed}
-        unknown = [one for one in assigned if committed[one] is None and one not in self._firsts]
-        if unknown:
-            self._firsts |= await consumer.earliest_offsets(*unknown)
-        silent = [one for one in assigned if consumer.highwater(one) is None]
-        ends = await consumer.highwaters(*silent) if silent else {}
-        for one in assigned:
-            lags[one.topic] = lags.get(one.topic, 0) + behind(
-                consumer.highwater(one) if one not in ends else ends[one],
-                committed[one],
-                self._firsts.get(one),
-                consumer._read_offset.get(one),
-                await consumer.position(one),
-            )
-        for topic, lag in lags.items():
-            _lag.labels(self.agent.group, topic).set(lag)
-
     async def _consume(self, stream: Any) -> None:
-        async for batch in stream.noack_take(_BATCHES, within=_WITHIN_SECONDS):
+        batches = stream.noack()
+        queue = batches.channel.queue
+        async for event in batches.events():
             if self._stopping:
                 continue  # not acknowledged: it is delivered again after the restart
             self._idle.clear()
             began = time.perf_counter()
             try:
-                handled = await self._process(batch)
+                handled = await self._process([event, *self._waiting(queue, event)])
             except asyncio.CancelledError:
                 raise
             except BaseException as error:  # noqa: BLE001 - the process's boundary
@@ -223,30 +225,46 @@ class _Loop:
             finally:
                 self._idle.set()
             _seconds.labels(self.agent.group).observe(time.perf_counter() - began)
-            _handled.labels(self.agent.group).inc(handled)
+            self.figures.count(handled)
 
-    async def _process(self, batch: Sequence[Any]) -> int:
-        """Handle, send, acknowledge; the number of records."""
-        messages = [record for event in batch for record in event.message.value]
-        records = await self._patiently(self._decide, messages)
-        pending = records
-        while pending:
-            pending = await self._send(pending)
-        for event in batch:
+    def _waiting(self, queue: Any, event: Any) -> list[Any]:
+        """What else has come already, as long as it is few records: one transaction does."""
+        found: list[Any] = []
+        records = len(event.message.value.records)
+        while records < MOST_RECORDS and not queue.empty():
+            other = queue.get_nowait()
+            if other.message.generation_id == self.app.consumer_generation_id:
+                found.append(other)
+                records += len(other.message.value.records)
+        return found
+
+    async def _process(self, events: Sequence[Any]) -> int:
+        """Handle, send, note how far the group is, acknowledge; the number of records."""
+        batches: list[Batch] = [event.message.value for event in events]
+        messages = [record for batch in batches for record in batch.records]
+        records = await self._patiently(len(messages), partial(self._decide, messages))
+        await self._sender.send(records)
+        if self.agent.note is not None:
+            handled = handled_ranges(batches, self.logs)
+            await self._patiently(len(messages), lambda _: self._note(handled))
+        for event in events:
             event.ack()
         _sent.labels(self.agent.group).inc(len(records))
         return len(messages)
 
-    async def _patiently(
-        self, decide: Callable[[Sequence[Any], bool], list[Record]], messages: Sequence[Any]
-    ) -> list[Record]:
-        """Try again in place while the failure is one that passes."""
+    def _note(self, handled: Sequence[Handled]) -> None:
+        if self.agent.note is not None:
+            self.agent.note(self.agent.group, handled)
+
+    async def _patiently(self, records: int, work: Callable[[bool], T]) -> T:
+        """Try again in place while the failure is one that passes. ``work`` is told whether a
+        single event is suspected of it."""
         loop = asyncio.get_running_loop()
         began, pause, failures = time.monotonic(), _FIRST_PAUSE, 0
         while True:
             suspicious = failures >= _SUSPICIOUS_AFTER
             try:
-                return await loop.run_in_executor(self._thread, decide, messages, suspicious)
+                return await loop.run_in_executor(self._thread, work, suspicious)
             except (FlywheelError, ConnectionError, TimeoutError) as error:
                 passing = error.retryable if isinstance(error, FlywheelError) else True
                 if not passing or time.monotonic() - began > _GIVE_UP_SECONDS:
@@ -256,7 +274,7 @@ class _Loop:
                 _log.warning(
                     "batch failed, trying again",
                     group=self.agent.group,
-                    events=len(messages),
+                    events=records,
                     failures=failures,
                     reason=f"{type(error).__name__}: {error}",
                 )
@@ -282,7 +300,7 @@ class _Loop:
         for message, error, task in rejected:
             letter = letter_of(message, self.agent.group, error, task)
             letters.append(record_of_letter(letter))
-            _dead.labels(self.agent.group, error.code).inc()
+            dead_lettered.labels(self.agent.group, error.code).inc()
             _log.warning(
                 "dead-lettered",
                 group=self.agent.group,
@@ -295,63 +313,6 @@ class _Loop:
     def _handle(self, events: Sequence[Event]) -> list[Record]:
         """The records to send; an event that causes one no topic takes is found and rejected."""
         return [encode(event) for event in self.agent.handle(events)]
-
-    async def _send(self, records: Sequence[Record]) -> list[Record]:
-        """Send all and await every broker's acknowledgement; returns what is to be sent again.
-
-        With a record that its topic does not take, Kafka refuses what shares its batch: each of
-        them goes again by itself, and what is refused alone becomes a dead letter.
-        """
-        began = time.monotonic()
-        results = await asyncio.gather(*[await self._begin(one) for one in records])
-        refused = [one for one, error in zip(records, results, strict=True) if is_refusal(error)]
-        failed = [
-            one
-            for one, error in zip(records, results, strict=True)
-            if error is not None and not is_refusal(error) and self._passes(one, error)
-        ]
-        for record in refused:
-            error = await (await self._begin(record))
-            if is_refusal(error):
-                failed.append(self._letter(record, error))
-            elif error is not None and self._passes(record, error):
-                failed.append(record)
-        if failed:
-            _log.warning("records not acknowledged, sending again", records=len(failed))
-            await asyncio.sleep(max(0.0, 1.0 - (time.monotonic() - began)))
-        return failed
-
-    async def _begin(self, record: Record) -> Awaitable[BaseException | None]:
-        """Hand a record to the client; to be awaited, what went wrong with it."""
-        try:
-            sent = await self.app.producer.send(
-                record.topic, record.key, record.value, None, None, list(record.headers)
-            )
-        except Exception as error:  # noqa: BLE001 - judged by the caller, as what comes later is
-            return _outcome(error)
-        return _outcome(sent)
-
-    def _passes(self, record: Record, error: BaseException) -> bool:
-        """True when the same record may be taken another time; raises otherwise."""
-        if getattr(error, "retriable", False):
-            return True
-        raise BrokerError(f"Kafka refused a record of {record.topic}: {error!r}") from error
-
-    def _letter(self, record: Record, error: BaseException | None) -> Record:
-        letter = letter_of_refused(record, self.agent.group, str(error))
-        _dead.labels(self.agent.group, letter.code).inc()
-        _log.error("record refused, kept as a dead letter", topic=record.topic, why=str(error))
-        return record_of_letter(letter)
-
-
-async def _outcome(sent: Awaitable[Any] | Exception) -> BaseException | None:
-    if isinstance(sent, Exception):
-        return sent
-    try:
-        await sent
-    except Exception as error:  # noqa: BLE001 - judged by the caller
-        return error
-    return None
 
 
 def _headers(message: Any) -> Mapping[str, bytes | None]:

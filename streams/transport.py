@@ -4,11 +4,19 @@ Faust carries each record by itself from the fetcher to the agent, and acknowled
 that is most of what an agent costs. This driver delivers what was fetched of one partition as one
 message, whose value are the records; acknowledging it acknowledges them all. Subscribing,
 rebalancing, flow control and committing stay Faust's.
+
+What is committed is what was acknowledged from the place on where reading began, without a hole,
+in whatever order the acknowledgements come. Whatever was fetched and is not delivered after all (a
+rebalance began meanwhile) is fetched again: reading goes back to what is committed.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import faust
@@ -16,52 +24,142 @@ from faust.transport import drivers
 from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import TP, ConsumerMessage
 
+from streams.batches import MOST_RECORDS
+
 SCHEME = "flywheel"
-# Records in one message: what an agent handles in one transaction.
-MOST_RECORDS = 2000
+# Delivered and not yet acknowledged, of all partitions together; above it nothing is fetched.
+MOST_BYTES = 16 << 20
+# What a record takes beyond its value.
+_OVERHEAD_BYTES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records of one partition in the order of the log, as the client gives them.
+
+    They are all that the log has from ``first``, the offset of the earliest, to below ``end``, and
+    take about ``size`` bytes of memory.
+    """
+
+    topic: str
+    partition: int
+    records: list[Any]
+    first: int
+    end: int
+    size: int
+
+
+class Fetched(dict[TP, list[Any]]):
+    """The records of one fetch by partition; where each goes on; and between which seeks it was."""
+
+    def __init__(
+        self, records: Mapping[Any, list[Any]], ends: Mapping[TP, int], epoch: int, generation: Any
+    ) -> None:
+        super().__init__({TP(*tp): found for tp, found in records.items() if found})
+        self.ends = ends
+        self.epoch = epoch
+        self.generation = generation
+
+
+@dataclass(slots=True)
+class _Read:
+    """A partition as it is read: delivered and not acknowledged, and the ends of what is."""
+
+    pending: deque[tuple[ConsumerMessage, Batch]] = field(default_factory=deque)
+    next: int | None = None
+    done: int | None = None
 
 
 class BatchSchema(faust.Schema):  # type: ignore[misc]
     """Records go to the agent as they were fetched."""
 
-    def loads_key(self, _app: Any, _message: Any, **_: Any) -> Any:
+    def loads_key(self, app: Any, message: Any, **_: Any) -> Any:  # noqa: ARG002 - Faust's
         """No batch has a key."""
         return None
 
-    def loads_value(self, _app: Any, message: Any, **_: Any) -> Any:
-        """The records."""
+    def loads_value(self, app: Any, message: Any, **_: Any) -> Any:  # noqa: ARG002 - Faust's
+        """The batch."""
         return message.value
 
 
-class Consumer(driver.Consumer):  # type: ignore[misc]
-    """Faust's consumer on aiokafka, a batch at a time.
+class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    """Faust's thread around the client, which also says from where reading went on."""
 
-    A batch has the offset of its last record. Batches of a partition are acknowledged in their
-    order, as its agent handles them: whatever lies below an acknowledged one is done.
-    """
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # Moves on when reading went to another place: what was fetched before is out of order.
+        self.epoch = 0
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Partitions are someone else's."""
+        self.epoch += 1
+        await super().on_partitions_revoked(revoked)
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Go back to what is committed."""
+        offsets: Mapping[TP, int] = await self.call_thread(self._seek_to_committed)
+        return offsets
+
+    async def _seek_to_committed(self) -> Mapping[TP, int]:
+        consumer = self._ensure_consumer()
+        try:
+            offsets: dict[TP, int] = await consumer.seek_to_committed()
+            # Where nothing is committed the client stays where it is.
+            if unmoved := [tp for tp, offset in offsets.items() if not offset]:
+                await consumer.seek_to_beginning(*unmoved)
+        finally:
+            # After the last seek: what was fetched between two of them comes again too.
+            self.epoch += 1
+        return offsets
+
+    async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> Fetched:
+        records = await super()._fetch_records(consumer, *args, **kwargs)
+        ends: dict[TP, int] = {}
+        subscription = consumer._subscription.subscription
+        assignment: Any = subscription.assignment if subscription is not None else None
+        for tp in records:
+            with suppress(KeyError, AttributeError):  # not assigned by now
+                state = assignment.state_value(tp)
+                if state.has_valid_position:
+                    ends[TP(*tp)] = state.position
+        return Fetched(records, ends, self.epoch, self.app.consumer_generation_id)
+
+
+class Consumer(driver.Consumer):  # type: ignore[misc]
+    """Faust's consumer on aiokafka, a batch at a time."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._done: dict[TP, int] = {}
+        self._reads: dict[TP, _Read] = {}
+        self._held = 0
+        self._room = asyncio.Event()
+        self._astray = False
 
-    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def getmany(
+        self,
+        timeout: float,  # noqa: ASYNC109 - Faust's
+    ) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
         """Fetch from the server; each batch with its partition."""
-        records, active = await self._wait_next_records(timeout)
-        generation = self.app.consumer_generation_id
-        if records is None or self.should_stop:
+        fetched, _ = await self._wait_next_records(timeout)
+        if self.should_stop:
             return
-        if not self.flow_active:
-            try:
-                await self.perform_seek()
-            except Exception as error:  # noqa: BLE001 - what was fetched is fetched again
-                self.log.warning(f"not sought back while no records were taken: {error}")
+        if fetched and not self._in_order(fetched):
+            self._astray = True
+        if self._astray:
+            await self._go_back()
             return
-        for tp, batch in _batches(records):
-            if not self.flow_active or self.app.consumer_generation_id != generation:
+        for batch in _batches(fetched) if fetched else ():
+            tp = TP(batch.topic, batch.partition)
+            if not (self._in_order(fetched) and self._is_mine(tp)):
+                self._astray = True
                 return
-            if active is None or tp in active or tp in self._buffered_partitions:
-                self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
-                yield tp, _message(tp, batch, generation)
+            self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+            yield tp, self._given(tp, batch, fetched.generation)
+        # Faust takes back what it was about to deliver when a rebalance begins.
+        self._astray = bool(fetched) and not self._in_order(fetched)
 
     def ack(self, message: Any) -> bool:
         """The records of a batch are done."""
@@ -69,25 +167,96 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             return False
         message.acked = True
         self._unacked_messages.discard(message)
-        self._done[message.tp] = max(self._done.get(message.tp, 0), message.offset + 1)
+        read = self._reads.get(message.tp)
+        if read is None or all(one is not message for one, _ in read.pending):
+            return False  # it comes again: reading went back meanwhile
+        while read.pending and read.pending[0][0].acked:
+            _, batch = read.pending.popleft()
+            read.done = batch.end
+            self._held -= batch.size
+        if self._held < MOST_BYTES:
+            self._room.set()
         return True
 
+    async def perform_seek(self) -> None:
+        """Go back to what is committed, and begin to count from there."""
+        await super().perform_seek()
+        self._forget(list(self._reads))
+        self._astray = False
+
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Forget what was done of partitions that are someone else's."""
-        for tp in revoked:
-            self._done.pop(tp, None)
+        """Forget what was read of partitions that are someone else's."""
+        self._forget(revoked)
         await super().on_partitions_revoked(revoked)
 
+    async def _wait_next_records(
+        self,
+        timeout: float,  # noqa: ASYNC109 - Faust's
+    ) -> tuple[Any, Any]:
+        if self._held >= MOST_BYTES:
+            self._room.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._room.wait()
+            return None, None
+        found: tuple[Any, Any] = await super()._wait_next_records(timeout)
+        return found
+
+    async def _go_back(self) -> None:
+        if not self.flow_active:
+            return  # a rebalance: Faust goes back itself before the flow goes on
+        if not self.assignment():
+            self._astray = False
+            return
+        try:
+            await self.perform_seek()
+        except Exception as error:  # noqa: BLE001 - tried again before anything else is read
+            self._astray = True
+            self.log.warning(f"not back at what is committed yet: {error!r}")
+            await self.sleep(0.5)
+
+    def _in_order(self, fetched: Fetched) -> bool:
+        """Whether what was fetched follows what was delivered before it."""
+        return bool(
+            self.flow_active
+            and fetched.epoch == self._thread.epoch
+            and fetched.generation == self.app.consumer_generation_id
+        )
+
+    def _is_mine(self, tp: TP) -> bool:
+        return tp in self._get_active_partitions() or tp in self._buffered_partitions
+
+    def _given(self, tp: TP, batch: Batch, generation: Any) -> ConsumerMessage:
+        read = self._reads.setdefault(tp, _Read())
+        if read.next is not None and batch.first < read.next:
+            # Nobody sought: the log begins anew, and the client with it.
+            self.log.warning(f"{tp} is read from offset {batch.first} on, it was at {read.next}")
+            self._forget([tp])
+            self._committed_offset[tp] = None
+            read = self._reads.setdefault(tp, _Read())
+        read.next = batch.end
+        message = _message(tp, batch, generation)
+        read.pending.append((message, batch))
+        self._held += batch.size
+        # Faust skips what is below the last offset it took: reading may have gone back since.
+        self._read_offset[tp] = batch.records[-1].offset
+        return message
+
+    def _forget(self, tps: Iterable[TP]) -> None:
+        for tp in tps:
+            read = self._reads.pop(tp, None)
+            if read is not None:
+                self._held -= sum(batch.size for _, batch in read.pending)
+        self._room.set()
+
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
-        for tp in list(self._done):
+        for tp in list(self._reads):
             if topics is None or tp in topics or tp.topic in topics:
                 yield tp
 
     def _new_offset(self, tp: TP) -> int | None:
-        return self._done.get(tp)
-
-    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        """Offsets between batches need no note: a batch stands for all below its last record."""
+        read = self._reads.get(tp)
+        return read.done if read is not None else None
 
 
 class Transport(driver.Transport):  # type: ignore[misc]
@@ -101,19 +270,31 @@ def register() -> None:
     drivers.TRANSPORTS.aliases[SCHEME] = f"{__name__}:Transport"
 
 
-def _batches(records: Mapping[Any, list[Any]]) -> Iterable[tuple[TP, list[Any]]]:
+def _batches(fetched: Fetched) -> Iterator[Batch]:
     """What was fetched, in turn over partitions so that none waits for all of another's."""
-    parts = {TP(*tp): fetched for tp, fetched in records.items()}
+    parts: dict[TP, list[Any]] = dict(fetched)
     start = 0
     while parts:
-        for tp, fetched in parts.items():
-            yield tp, fetched[start : start + MOST_RECORDS]
-        start += MOST_RECORDS
-        parts = {tp: fetched for tp, fetched in parts.items() if len(fetched) > start}
+        stop = start + MOST_RECORDS
+        for tp, records in parts.items():
+            part = records[start:stop]
+            # Behind the last record may lie offsets that are none, such as marks of transactions.
+            beyond = fetched.ends.get(tp, 0) if stop >= len(records) else 0
+            values = sum(max(0, record.serialized_value_size) for record in part)
+            yield Batch(
+                tp.topic,
+                tp.partition,
+                part,
+                first=part[0].offset,
+                end=max(part[-1].offset + 1, beyond),
+                size=values + _OVERHEAD_BYTES * len(part),
+            )
+        start = stop
+        parts = {tp: records for tp, records in parts.items() if len(records) > start}
 
 
-def _message(tp: TP, batch: list[Any], generation: int) -> ConsumerMessage:
-    last = batch[-1]
+def _message(tp: TP, batch: Batch, generation: Any) -> ConsumerMessage:
+    last = batch.records[-1]
     return ConsumerMessage(
         tp.topic,
         tp.partition,

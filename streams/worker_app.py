@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from flywheel.contracts.positions import Handled
 from streams import connection
 from streams.odd_headers import read_any_header
 from streams.topics import LARGEST_RECORD_BYTES
 
 if TYPE_CHECKING:
     from flywheel.settings import KafkaSettings
+    from streams.transport import Batch
 
 
-# Fetched and not yet handled, each of up to ``transport.MOST_RECORDS`` records.
-_BATCHES_AHEAD = 8
+# Never reached: ``transport.MOST_BYTES`` are. Faust pauses for a second where its queue is full.
+_BATCHES_AHEAD = 1 << 20
 
 
 def build_app(kafka: KafkaSettings, group: str, session_seconds: float = 10.0) -> Any:
@@ -61,3 +63,17 @@ def batches_of(app: Any, topics: Sequence[str]) -> Any:
     from streams.transport import BatchSchema
 
     return app.topic(*topics, schema=BatchSchema(), internal=True)
+
+
+def handled_ranges(batches: Sequence[Batch], logs: Mapping[str, str]) -> list[Handled]:
+    """What a group has handled with these batches; ``logs`` are the ids of its topics."""
+    return [
+        Handled(
+            topic=batch.topic,
+            partition=batch.partition,
+            log=logs.get(batch.topic, ""),
+            offsets=[record.offset for record in batch.records],
+            end=batch.end,
+        )
+        for batch in batches
+    ]

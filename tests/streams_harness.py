@@ -74,6 +74,11 @@ class WorkerProcess:
         self._process = None
         return status
 
+    def signal(self, sign: signal.Signals) -> None:
+        """Send a signal that does not end it."""
+        assert self._process is not None
+        self._process.send_signal(sign)
+
     def wait(self) -> int:
         """Wait until it ends by itself; returns the exit status."""
         assert self._process is not None

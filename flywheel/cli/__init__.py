@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "gateway": ("processes", "gateway", "Run the gateway: traffic in, answers out."),
     "console": ("processes", "console", "Run the console: review, rollout, releases."),
     "worker": ("processes", "worker", "Run the Faust agents."),
+    "features": ("processes", "features", "Keep the features of sources (the worker runs it)."),
     "trainer": ("processes", "trainer", "Run the trainer: new labels become releases."),
     "controller": ("processes", "controller", "Run the rollout controller."),
     "serve": ("serve", "serve", "Run one model server, or tune it for this machine."),

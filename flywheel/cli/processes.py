@@ -47,13 +47,31 @@ def console(ctx: click.Context, port: int | None) -> None:
 
 
 @click.command()
+@click.option("--agents", help="Run these alone, such as triage,review (default: all four).")
 @_port
 @click.pass_context
-def worker(ctx: click.Context, port: int | None) -> None:
+def worker(ctx: click.Context, agents: str | None, port: int | None) -> None:
     """Run the Faust agents: triage, review, labels, evidence; each a consumer group."""
+    from flywheel.contracts.agents import AGENTS
     from flywheel.processes.worker import run_worker_process
 
-    sys.exit(run_worker_process(_settings(ctx, "monitoring.worker_port", port)))
+    chosen = tuple(agents.split(",")) if agents else AGENTS
+    for name in chosen:
+        if name not in AGENTS:
+            raise click.BadParameter(
+                f"{name!r} is no agent: {', '.join(AGENTS)}", param_hint="--agents"
+            )
+    sys.exit(run_worker_process(_settings(ctx, "monitoring.worker_port", port), chosen))
+
+
+@click.command()
+@click.pass_context
+def features(ctx: click.Context) -> None:
+    """Keep the features of sources and answer from them, on standard input and output. A worker
+    that has the triage agent runs this beside it."""
+    from flywheel.processes.features import run_features
+
+    sys.exit(run_features(_settings(ctx)))
 
 
 @click.command()

@@ -39,6 +39,10 @@ def status_text(standing: Standing) -> str:
         )
         lines.append(f"\nagents: {behind + ' events behind' if behind else 'nothing waits'}")
     lines += _duties(standing)
+    lines += [
+        f"  {_agent(group)}: {figures.rate:,.0f} events/s on {figures.partitions} partitions"
+        for group, figures in sorted(standing.agents.items())
+    ]
     lines += [f"\nproblem: {problem}" for problem in standing.problems]
     for name, task in standing.tasks.items():
         lines += ["", *_task(name, task)]

@@ -136,9 +136,14 @@ def status(ctx: click.Context, urls: bool, as_json: bool, wait: float | None) ->
     help="File of sample ids, one a line, each of which must have been recorded exactly once.",
 )
 @click.option("--wait", type=float, default=0.0, help="Seconds to let agents catch up first.")
+@click.option(
+    "--full",
+    is_flag=True,
+    help="Read the whole log and every row, instead of what agents did not note as handled.",
+)
 @click.pass_context
-def doctor(ctx: click.Context, as_json: bool, expect: Path | None, wait: float) -> None:
-    """Say what is used and why, reconcile the ids in the log with those in the database, and look
+def doctor(ctx: click.Context, as_json: bool, expect: Path | None, wait: float, full: bool) -> None:
+    """Say what is used and why, whether agents have handled all that they passed in the log, and
     whether every task has a base model, a holdout and samples of each label.
 
     Ends with exit code 1 when something is lost, doubled, unusable or cannot be reached; with
@@ -151,7 +156,7 @@ def doctor(ctx: click.Context, as_json: bool, expect: Path | None, wait: float) 
     expected = expect.read_text("utf-8", errors="replace").split() if expect else []
     deadline = time.monotonic() + wait
     while True:
-        finding = examine(settings, expected)
+        finding = examine(settings, expected, full=full)
         if (finding.ok and not finding.waiting) or time.monotonic() >= deadline:
             break
         time.sleep(1.0)

@@ -271,7 +271,9 @@ class Demo:
         expected = workspace / "answered.txt"
         expected.write_text("".join(f"{key}\n" for key in self.traffic.answered), "utf-8")
         check = await asyncio.to_thread(
-            flywheel, workspace, "doctor", "--json", "--expect", str(expected), "--wait", "60"
+            flywheel,
+            workspace,
+            *("doctor", "--full", "--json", "--expect", str(expected), "--wait", "60"),
         )
         counted = json.loads(check)
         releases = await self.client.releases(TASK)

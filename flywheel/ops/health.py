@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 
@@ -25,6 +26,13 @@ def health_problem(url: str) -> str | None:
         checks = json.loads(response.content).get("checks", {})
         return "; ".join(f"{name}: {word}" for name, word in checks.items() if word != "ok")
     return f"/healthz answers {response.status_code}"
+
+
+def metrics_text(url: str, keys: Sequence[str]) -> str:
+    """What the process at this /metrics says, in Prometheus' text format; ``keys`` are what it may
+    ask for. Raises httpx.HTTPError when it does not answer so."""
+    headers = {"Authorization": f"Bearer {keys[0]}"} if keys else {}
+    return _http().get(url, headers=headers).raise_for_status().text
 
 
 @cache

@@ -12,6 +12,7 @@ import msgspec
 from flywheel.contracts.ids import utc_now
 from flywheel.contracts.leases import OUTBOX, Lease, holder_name
 from flywheel.errors import FlywheelError, WorkspaceError
+from flywheel.ops.agents import AgentFigures, agent_figures
 from flywheel.ops.health import HEALTH_SECONDS, health_problem
 from flywheel.ops.next_steps import TaskFacts, next_steps, seconds_in_stage
 from flywheel.ops.orphans import members
@@ -80,7 +81,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """All of it. ``supervisor`` is None while none runs; ``orphans`` are what a killed one left;
     ``lag`` is None while the broker is away, and ``problems`` says what could not be asked.
     ``duties`` has each controller, trainer and console that lives, wherever, by its name, with the
-    tasks that it alone carries or makes a turn of."""
+    tasks that it alone carries or makes a turn of; ``agents`` are those whose processes answer
+    here."""
 
     workspace: str
     supervisor: int | None
@@ -88,6 +90,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     orphans: dict[str, list[int]]
     lag: dict[str, int] | None
     duties: dict[str, list[str]] = {}
+    agents: Mapping[str, AgentFigures]
     tasks: dict[str, TaskStanding]
     problems: list[str]
     next: list[str]
@@ -134,6 +137,7 @@ def standing(settings: FlywheelSettings) -> Standing:
         orphans=orphans,
         lag=lag,
         duties=duties,
+        agents={} if supervisor is None else agent_figures(settings),
         tasks=tasks,
         problems=problems,
         next=_start(settings, supervisor, bool(orphans)),

@@ -58,8 +58,18 @@ def programs(settings: FlywheelSettings) -> list[Program]:
     for name, web in (("gateway", settings.gateway), ("console", settings.console)):
         url = f"{address(web.host, web.port)}/healthz"
         processes.append(Program(name, (name,), web.port, f"{name}.port", web.host, url))
-    for name in ("worker", "trainer", "controller"):
-        port, host = getattr(settings.monitoring, f"{name}_port"), settings.monitoring.host
+    host = settings.monitoring.host
+    agents = settings.worker.shares
+    for number, (port, share) in enumerate(zip(settings.worker_ports, agents, strict=False), 1):
+        name = "worker" if number == 1 else f"worker-{number}"
+        started: tuple[str, ...] = ("worker",)
+        if len(agents) > 1:
+            started += ("--agents", ",".join(share), "--port", str(port))
+        url = f"{address(host, port)}/healthz"
+        key = "monitoring.worker_port"
+        processes.append(Program(name, started, port, key, host, url))
+    for name in ("trainer", "controller"):
+        port = getattr(settings.monitoring, f"{name}_port")
         url = f"{address(host, port)}/healthz"
         processes.append(Program(name, (name,), port, f"monitoring.{name}_port", host, url))
     return processes

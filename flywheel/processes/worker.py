@@ -1,21 +1,26 @@
-"""Wires the Faust worker: four agents, each a consumer group, in one process."""
+"""Wires the Faust worker: agents, each a consumer group, in one process or a few."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 
+from flywheel.contracts.agents import AGENTS
 from flywheel.contracts.stores import AuditChanges
 from flywheel.monitoring.health import HealthServer
+from flywheel.processes.features import FeatureProcess
 from flywheel.processes.process import begin
 from flywheel.settings import FlywheelSettings
-from flywheel.triage.triager import Triager
+from flywheel.triage.triager import Triager, no_features
 from flywheel.turn.contradictions import check_running
 from storage.database import Database
-from storage.features.relay import FeatureRelay
 from storage.workspace import open_database
 from streams.agents import evidence, labels, review, triage
 from streams.agents.acceptance import configured
-from streams.boundary import run_worker
+from streams.boundary import Agent, run_worker
+from streams.groups import committed_offsets
+from streams.logs import topic_logs
 from streams.topics import await_broker
 
 
@@ -31,36 +36,68 @@ class AuditReader:
             return tx.audits.changed(task, release, after)
 
 
-def run_worker_process(settings: FlywheelSettings) -> int:
-    """Run until SIGTERM; the exit code is the process'."""
+def run_worker_process(settings: FlywheelSettings, chosen: Sequence[str] = AGENTS) -> int:
+    """Run these agents until SIGTERM; the exit code is the process'."""
     begin("worker", settings)
     await_broker(settings.kafka)
     ready = threading.Event()
-    retired = {name: task.retired_labels for name, task in settings.tasks.items()}
-    accept = configured({name: task.kept_answers for name, task in settings.tasks.items()})
-    tasks = {name: (task.answers, task.triage) for name, task in settings.tasks.items()}
-    with open_database(settings) as database, FeatureRelay(settings, database) as features:
+    checks: dict[str, Callable[[], str | None]] = {
+        name: lambda: None if ready.is_set() else "starting" for name in chosen
+    }
+    with ExitStack() as stack:
+        database = stack.enter_context(open_database(settings))
         check_running(settings, database)
-        with database.transaction() as tx:
-            salt = tx.draws.triage()
-        triager = Triager(tasks, AuditReader(database), features.online, salt=salt, retired=retired)
-        agents = [
-            triage.agent(triager, accept),
-            review.agent(database, accept),
-            labels.agent(database, features.record, accept),
-            evidence.agent(database, accept),
-        ]
+        features = None
+        if "triage" in chosen:
+            features = stack.enter_context(FeatureProcess(settings))
+            checks["features"] = features.problem
+        made = _agents(settings, database, features)
+        agents = [made[name]() for name in chosen]
+        _begin_positions(settings, database, [one for one in agents if one.note is not None])
         health = HealthServer(
             settings.monitoring.host,
             settings.monitoring.worker_port,
-            {
-                "agents": lambda: None if ready.is_set() else "agents are starting",
-                "features": features.problem,
-            },
+            checks,
             settings.monitoring.metrics_keys,
         )
         health.start()
-        try:
-            return run_worker(settings.kafka, agents, on_ready=ready.set)
-        finally:
-            health.stop()
+        stack.callback(health.stop)
+        return run_worker(settings.kafka, agents, on_ready=ready.set)
+
+
+def _agents(
+    settings: FlywheelSettings, database: Database, features: FeatureProcess | None
+) -> Mapping[str, Callable[[], Agent]]:
+    accept = configured({name: task.kept_answers for name, task in settings.tasks.items()})
+
+    def triager() -> Triager:
+        with database.transaction() as tx:
+            salt = tx.draws.triage()
+        return Triager(
+            {name: (task.answers, task.triage) for name, task in settings.tasks.items()},
+            AuditReader(database),
+            no_features if features is None else features.online,
+            salt=salt,
+            retired={name: task.retired_labels for name, task in settings.tasks.items()},
+        )
+
+    return {
+        "triage": lambda: triage.agent(triager(), accept),
+        "review": lambda: review.agent(database, accept),
+        "labels": lambda: labels.agent(database, accept),
+        "evidence": lambda: evidence.agent(database, accept),
+    }
+
+
+def _begin_positions(
+    settings: FlywheelSettings, database: Database, agents: Sequence[Agent]
+) -> None:
+    """Take over what an earlier version has handled, which kept no positions."""
+    for agent in agents:
+        with database.transaction(read_only=True) as tx:
+            begun = tx.positions.begun(agent.group)
+        if not begun:
+            committed = committed_offsets(settings.kafka, agent.group)
+            logs = topic_logs(settings.kafka, agent.topics)
+            with database.transaction() as tx:
+                tx.positions.begin(agent.group, committed, logs)

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from flywheel.contracts.events import LabelSettled, ReviewRequested
+from flywheel.contracts.events import LabelRecorded, LabelSettled, ReviewRequested
 from flywheel.contracts.publishing import Outbox
 from flywheel.contracts.sample import Content
 
@@ -85,6 +85,11 @@ class ReviewIntake(Protocol):
 
     def open(self, requests: Sequence[ReviewRequested]) -> int:
         """Queue samples; those already known, in whatever state, are left alone. Returns new."""
+        ...
+
+    def unheard(self, labels: Sequence[LabelRecorded]) -> set[tuple[str, str]]:
+        """(task, sample id) of those with a label that is later than any heard of before; from now
+        on these are heard of."""
         ...
 
     def withdraw(self, task: str, sample_ids: Sequence[str]) -> int:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeGuard
 
 import msgspec
 
-from flywheel.contracts.events import Event
+from flywheel.contracts.events import (
+    Event,
+    LabelRecorded,
+    LabelSettled,
+    ShadowRecorded,
+    TrafficRecorded,
+)
+from flywheel.contracts.labels import TRUSTED
 from flywheel.contracts.publishing import Outbox
 from flywheel.contracts.release import Override, Release
 from flywheel.contracts.split import RolloutState
@@ -106,6 +113,24 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     inclusion_probability: float
     event_id: str
     labelled_at: datetime
+
+
+def is_answer(event: Event) -> TypeGuard[TrafficRecorded | ShadowRecorded]:
+    """Whether an event says something of a release and its arm.
+
+    A failure while no model server answered anything says nothing of the arm, and an answer that
+    nobody waited for is given again to who repeats the request.
+    """
+    if isinstance(event, TrafficRecorded):
+        return event.release is not None and not (event.outage or event.abandoned)
+    return isinstance(event, ShadowRecorded)
+
+
+def is_truth(event: Event) -> TypeGuard[LabelRecorded | LabelSettled]:
+    """Whether an event says what is true of a sample."""
+    if isinstance(event, LabelRecorded):
+        return event.source in TRUSTED
+    return isinstance(event, LabelSettled)
 
 
 class EvidenceIntake(Protocol):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 import structlog
 
-from flywheel.contracts.events import Event, LabelSettled, TrafficRecorded
 from flywheel.monitoring.threads import LastingThread
 from flywheel.settings import FlywheelSettings
 from storage.database import Database
@@ -21,7 +21,7 @@ _log = structlog.get_logger(__name__)
 
 
 class FeatureRelay:
-    """Told of each batch by the label agent; writes what the database then says.
+    """Writes what the database says of a task whenever its label agent has kept something.
 
     A flush writes whole aggregates, not differences: a batch that is delivered twice, or a flush
     that a crash cut short, changes nothing. Feast takes seconds to import, so it lives on a thread
@@ -33,9 +33,8 @@ class FeatureRelay:
         self._database = database
         self._store: FeatureStore | None = None
         self._problems: dict[str, str] = {}
-        # All of them at first: a process that ended may not have written what it was told.
-        self._dirty: set[str] = set(settings.tasks)
-        self._lock = threading.Lock()
+        # None at first: a process that ended may not have written what there was.
+        self._written: dict[str, int] = {}
         self._stopping = threading.Event()
         self._thread = LastingThread("features", self._run)
 
@@ -52,12 +51,6 @@ class FeatureRelay:
         self._stopping.set()
         self._thread.join(10)
 
-    def record(self, events: Sequence[Event]) -> None:
-        """Remember which tasks have something new."""
-        tasks = {e.task for e in events if isinstance(e, TrafficRecorded | LabelSettled)}
-        with self._lock:
-            self._dirty |= tasks
-
     def online(self, task: str, sources: Sequence[str]) -> Mapping[str, Mapping[str, float]]:
         """Source → feature → value of a task; empty until the feature store is open."""
         return self._store.online(task, sources) if self._store is not None else {}
@@ -71,12 +64,17 @@ class FeatureRelay:
         self._guarded("the feature store", store.ensure)
         self._store = store
         while not self._stopping.wait(FLUSH_SECONDS):
-            with self._lock:
-                tasks, self._dirty = self._dirty, set()
-            for task in tasks:
-                if not self._guarded(task, lambda task=task: self._flush(store, task)):  # type: ignore[misc]
-                    with self._lock:
-                        self._dirty.add(task)
+            self._guarded("the database", lambda: self._flush_all(store))
+
+    def _flush_all(self, store: FeatureStore) -> None:
+        with self._database.transaction(read_only=True) as tx:
+            ticks = tx.overview.ticks()
+        for task in self._settings.tasks:
+            tick = ticks.get(task, 0)
+            if self._written.get(task) != tick and self._guarded(
+                task, partial(self._flush, store, task)
+            ):
+                self._written[task] = tick
 
     def _flush(self, store: FeatureStore, task: str) -> None:
         def read() -> list[SourceHistory]:

@@ -70,6 +70,31 @@ def admitted(work: Work, events: Sequence[E], kinds: Sequence[Kind]) -> list[E]:
     return _not_erased(work, young) if young else []
 
 
+def wanted(work: Work, events: Sequence[Event], kinds: Sequence[Kind]) -> list[Event]:
+    """Those of ``events`` that would be taken in; changes nothing."""
+    closed = _closings(work, {event.task for event in events}, kinds)
+    events = [event for event in events if not _too_old(event, closed)]
+    salt = SqlDrawSalts(work).known_erasure()
+    if salt is None:
+        return events
+    digests = Digests(salt)
+    samples = {e.event_id: digests.sample(e.task, i) for e in events if (i := sample_of(e))}
+    users = {
+        event.event_id: digests.user(event.task, event.unit)
+        for event in events
+        if isinstance(event, TrafficRecorded) and event.unit
+    }
+    gone, until = known_samples(work, samples.values()), known_users(work, users.values())
+
+    def erased(event: Event) -> bool:
+        of_user = until.get(users.get(event.event_id, ""))
+        return samples.get(event.event_id) in gone or (
+            of_user is not None and event.occurred_at <= of_user[0]
+        )
+
+    return [event for event in events if not erased(event)]
+
+
 def _closings(
     work: Work, tasks: Iterable[str], kinds: Sequence[Kind]
 ) -> dict[str, dict[str, datetime]]:

@@ -5,24 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, and_, case, exists, func, select, tuple_
+from sqlalchemy import Row, case, exists, func, select
 
-from flywheel.contracts.labels import TRUTHS
 from storage.tables.columns import table_of
-from storage.tables.evidence import TruthRow
-from storage.tables.labels import LabelRow, TrafficRow
-from storage.tables.messaging import SeenRow
-from storage.tables.review import ReviewOutcomeRow, ReviewTaskRow
+from storage.tables.labels import LabelRow, SampleTotalRow, TrafficRow
+from storage.tables.review import ReviewOutcomeRow
 from storage.work import Work
 
 traffic = table_of(TrafficRow)
 labels = table_of(LabelRow)
 outcomes = table_of(ReviewOutcomeRow)
-truths = table_of(TruthRow)
-queued = table_of(ReviewTaskRow)
-seen = table_of(SeenRow)
+samples = table_of(SampleTotalRow)
 FAILED = 400
-_PAIRS = 500
 
 
 class SqlBalance:
@@ -33,14 +27,8 @@ class SqlBalance:
 
     def recorded(self) -> int:
         """Distinct samples that came through the gateway, each counted once a task."""
-        samples = (
-            select(traffic.c.task, traffic.c.sample_id)
-            .where(traffic.c.origin == "gateway")
-            .distinct()
-            .subquery()
-        )
-        row = self._work.row(select(func.count().label("samples")).select_from(samples))
-        return int(row.samples) if row is not None else 0
+        row = self._work.row(select(func.sum(samples.c.samples).label("samples")))
+        return int(row.samples or 0) if row is not None else 0
 
     def doubled_answers(self) -> list[str]:
         """Samples that one task answered under more than one event id."""
@@ -82,42 +70,6 @@ class SqlBalance:
             select(outcomes.c.task, outcomes.c.sample_id)
             .select_from(outcomes.outerjoin(labels, labels.c.event_id == outcomes.c.event_id))
             .where(labels.c.event_id.is_(None))
-        )
-        return [_named(row) for row in rows]
-
-    def unqueued(self, requests: Sequence[tuple[str, str]]) -> list[str]:
-        """Those of the requested reviews, as (task, sample id), that no queue knows."""
-        wanted = list(dict.fromkeys(requests))
-        known: set[tuple[str, str]] = set()
-        for start in range(0, len(wanted), _PAIRS):
-            key = tuple_(queued.c.task, queued.c.sample_id)
-            rows = self._work.rows(
-                select(queued.c.task, queued.c.sample_id).where(
-                    key.in_(wanted[start : start + _PAIRS])
-                )
-            )
-            known.update((row.task, row.sample_id) for row in rows)
-        return [
-            f"{sample_id} of {task}" for task, sample_id in wanted if (task, sample_id) not in known
-        ]
-
-    def missing_truths(self, group: str) -> list[str]:
-        """Labels that ``group`` has handled as evidence and of which no truth is kept."""
-        kept = and_(
-            truths.c.task == labels.c.task,
-            truths.c.sample_id == labels.c.sample_id,
-            truths.c.source == labels.c.source,
-        )
-        handled = and_(seen.c.consumer == group, seen.c.event_id == labels.c.event_id)
-        rows = self._work.rows(
-            select(labels.c.task, labels.c.sample_id)
-            .select_from(labels.join(seen, handled).outerjoin(truths, kept))
-            .where(
-                labels.c.settles,
-                labels.c.source.in_(sorted(TRUTHS)),
-                truths.c.sample_id.is_(None),
-            )
-            .distinct()
         )
         return [_named(row) for row in rows]
 

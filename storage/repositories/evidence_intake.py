@@ -15,9 +15,10 @@ from flywheel.contracts.events import (
     ShadowRecorded,
     TrafficRecorded,
 )
-from flywheel.contracts.labels import TRUSTED, rank
+from flywheel.contracts.labels import rank
 from flywheel.errors import StorageError
 from flywheel.retention.ports import Kind
+from flywheel.rollout.ports import is_answer, is_truth
 from flywheel.statistics.buckets import latency_bucket
 from storage.repositories.admission import admitted
 from storage.repositories.judged import judge
@@ -49,13 +50,12 @@ class SqlEvidenceIntake:
         # Before it is asked what may enter: an erasure at the same time must not miss what did.
         self._work.share([_truths.name, _scores.name])
         events = admitted(self._work, events, _KINDS)
-        rows = [_live_values(e) for e in events if isinstance(e, TrafficRecorded) and _kept(e)]
-        rows += [_shadow_values(e) for e in events if isinstance(e, ShadowRecorded)]
-        labels = [
-            _truth_values(e)
+        rows = [
+            _live_values(e) if isinstance(e, TrafficRecorded) else _shadow_values(e)
             for e in events
-            if isinstance(e, LabelRecorded | LabelSettled) and _trusted(e)
+            if is_answer(e)
         ]
+        labels = [_truth_values(e) for e in events if is_truth(e)]
         labels.sort(key=lambda row: (row["task"], row["sample_id"], row["source"]))
         self._work.put(_truths, labels, ["task", "sample_id", "source"], later(_truths))
         answered = self._put_scores(rows)
@@ -95,7 +95,9 @@ class SqlEvidenceIntake:
         found: list[Mapping[str, Any]] = []
         for task in sorted(samples):
             for part in self._work.chunks(sorted(samples[task])):
-                known = select(_scores).where(_scores.c.task == task, _scores.c.sample_id.in_(part))
+                known = select(_scores).where(
+                    _scores.c.task == task, self._work.among(_scores.c.sample_id, part)
+                )
                 if not self._work.sqlite:
                     known = known.with_for_update()
                 found += [dict(row._mapping) for row in self._work.rows(known)]
@@ -111,14 +113,6 @@ def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _when(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return row["occurred_at"], row["event_id"]
-
-
-def _kept(event: TrafficRecorded) -> bool:
-    return event.release is not None and not (event.outage or event.abandoned)
-
-
-def _trusted(event: LabelRecorded | LabelSettled) -> bool:
-    return isinstance(event, LabelSettled) or event.source in TRUSTED
 
 
 def _live_values(event: TrafficRecorded) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def judge(work: Work, task: str, sample_ids: Iterable[str], *, labelled: bool) -
             for row in work.rows(
                 select(truths).where(
                     truths.c.task == task,
-                    truths.c.sample_id.in_(part),
+                    work.among(truths.c.sample_id, part),
                     truths.c.source == "expert",
                     truths.c.audit.is_(True),
                     is_word,
@@ -61,7 +61,7 @@ def judge(work: Work, task: str, sample_ids: Iterable[str], *, labelled: bool) -
             continue
         answers: dict[str, list[Row[Any]]] = defaultdict(list)
         if words:
-            for row in work.rows(_answers(task, list(words))):
+            for row in work.rows(_answers(work, task, list(words))):
                 answers[row.sample_id].append(row)
         for table, rows in (
             (judged, _judged(words, answers)),
@@ -85,9 +85,11 @@ def rebuild(work: Work, task: str) -> None:
     judge(work, task, ids, labelled=True)
 
 
-def _answers(task: str, sample_ids: Sequence[str]) -> Any:
+def _answers(work: Work, task: str, sample_ids: Sequence[str]) -> Any:
     return select(scores).where(
-        scores.c.task == task, scores.c.sample_id.in_(sample_ids), scores.c.output.is_not(None)
+        scores.c.task == task,
+        work.among(scores.c.sample_id, sample_ids),
+        scores.c.output.is_not(None),
     )
 
 
@@ -155,7 +157,7 @@ def _place(word: Row[Any]) -> dict[str, Any]:
 
 
 def _stored(work: Work, table: Table, task: str, sample_ids: list[str]) -> list[Row[Any]]:
-    found = select(table).where(table.c.task == task, table.c.sample_id.in_(sample_ids))
+    found = select(table).where(table.c.task == task, work.among(table.c.sample_id, sample_ids))
     return list(work.rows(found))
 
 

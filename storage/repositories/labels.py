@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Row, func, or_, select, update
+from sqlalchemy import Row, Table, func, or_, select, update
 
 from flywheel.contracts.events import Event, LabelRecorded, LabelSettled, Split, TrafficRecorded
 from flywheel.contracts.labels import AUTOMATIC, SETTLES_ALONE, rank
@@ -59,7 +59,7 @@ class SqlLabelIntake:
                     traffic.c.event_id,
                     traffic.c.occurred_at,
                     *input_columns,
-                ).where(traffic.c.sample_id.in_(part))
+                ).where(self._work.among(traffic.c.sample_id, part))
             ):
                 known[row.task, row.sample_id].append(row)
         return {one: input_of(first(known[one])) for one in samples if one in known}
@@ -67,12 +67,10 @@ class SqlLabelIntake:
     def record(self, events: Sequence[Event]) -> None:
         # Before it is asked what may enter: an erasure at the same time must not miss what did.
         self._work.share([traffic.name, labels.name])
-        tasks = _by_task(admitted(self._work, events, _KINDS))
+        tasks = _by_task(self._unknown(admitted(self._work, events, _KINDS)))
         given = {task: self._work.reserve(clocks, task) for task, _ in tasks}
         sent = {
-            task: self._unknown(
-                [_traffic_values(e, given[task]) for e in batch if isinstance(e, TrafficRecorded)]
-            )
+            task: [_traffic_values(e, given[task]) for e in batch if isinstance(e, TrafficRecorded)]
             for task, batch in tasks
         }
         said = [_words_of(e, given[e.task]) for _, batch in tasks for e in batch]
@@ -114,11 +112,17 @@ class SqlLabelIntake:
                 mine = table.c.event_id.in_(part) & (table.c.seq == given)
                 self._work.run(update(table).where(mine).values(seq=tick))
 
-    def _unknown(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Those of ``rows`` whose event is not there yet, each once."""
-        new = {row["event_id"]: row for row in reversed(rows)}
+    def _unknown(self, events: Sequence[Event]) -> list[Event]:
+        """Those of ``events`` that this keeps and has not kept yet, each once: what comes again
+        ticks no clock and is not counted anew."""
+        sent = self._new(traffic, [e for e in events if isinstance(e, TrafficRecorded)])
+        said = self._new(labels, [e for e in events if isinstance(e, LabelRecorded | LabelSettled)])
+        return [*sent, *said]
+
+    def _new(self, table: Table, events: Sequence[Event]) -> list[Event]:
+        new = {event.event_id: event for event in reversed(events)}
         for part in self._work.chunks(list(new)):
-            there = select(traffic.c.event_id).where(traffic.c.event_id.in_(part))
+            there = select(table.c.event_id).where(self._work.among(table.c.event_id, part))
             for row in self._work.rows(there):
                 new.pop(row.event_id, None)
         return list(reversed(new.values()))
@@ -129,7 +133,7 @@ class SqlLabelIntake:
         for part in self._work.chunks(sample_ids):
             rows = self._work.rows(
                 select(traffic.c.task, traffic.c.sample_id).where(
-                    traffic.c.sample_id.in_(part),
+                    self._work.among(traffic.c.sample_id, part),
                     traffic.c.origin == traffic_totals.GATEWAY,
                     traffic.c.seq != tick,
                 )

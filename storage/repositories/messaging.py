@@ -1,4 +1,4 @@
-"""The outbox and the events that consumer groups have handled."""
+"""The outbox: events leave with the transaction that made them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import msgspec
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, select, update
 
 from flywheel.contracts.codec import Record, encode
 from flywheel.contracts.events import Event
 from storage.tables.columns import table_of
-from storage.tables.messaging import OutboxRow, SeenRow
+from storage.tables.messaging import OutboxRow
 from storage.work import Work
 
 _outbox = table_of(OutboxRow)
-_seen = table_of(SeenRow)
 _Headers = tuple[tuple[str, bytes], ...]
 _headers = msgspec.json.Decoder(_Headers)
 _KEPT_AFTER_SENDING = timedelta(days=1)
@@ -69,39 +68,3 @@ def mark_sent(work: Work, owner: str, ids: Sequence[int], now: datetime) -> None
         work.run(update(_outbox).where(_outbox.c.id.in_(part)).values(sent_at=now))
     old = now - _KEPT_AFTER_SENDING
     work.run(delete(_outbox).where(_outbox.c.owner == owner, _outbox.c.sent_at < old))
-
-
-class SqlSeen:
-    """Event ids that a consumer group has handled."""
-
-    def __init__(self, work: Work) -> None:
-        self._work = work
-
-    def unseen(self, group: str, ids: Sequence[str]) -> set[str]:
-        """Those of ``ids`` that the group has not handled."""
-        left = set(ids)
-        for part in self._work.chunks(ids):
-            rows = self._work.rows(
-                select(_seen.c.event_id).where(
-                    _seen.c.consumer == group, _seen.c.event_id.in_(part)
-                )
-            )
-            left.difference_update(row.event_id for row in rows)
-        return left
-
-    def add(self, group: str, ids: Sequence[str]) -> None:
-        """Remember that the group has handled these; again changes nothing."""
-        rows = [{"consumer": group, "event_id": i} for i in dict.fromkeys(ids)]
-        self._work.add(_seen, rows, ["consumer", "event_id"])
-
-    def count(self, group: str) -> int:
-        """How many events the group has handled."""
-        row = self._work.row(
-            select(func.count()).select_from(_seen).where(_seen.c.consumer == group)
-        )
-        return int(row[0]) if row else 0
-
-    def missing(self, group: str, ids: Sequence[str]) -> list[str]:
-        """Those of ``ids`` that the group has not handled, in their order, each once."""
-        left = self.unseen(group, ids)
-        return [event_id for event_id in dict.fromkeys(ids) if event_id in left]

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from flywheel.contracts.labels import AUTOMATIC
 from storage.features.history import SourceHistory
 from storage.repositories import gone
-from storage.repositories.settled import traffic
+from storage.repositories.settled import clocks, traffic
 from storage.repositories.settled_totals import BILLION, totals, values
 from storage.repositories.settled_totals import sources as by_source
 from storage.repositories.traffic_totals import buckets, samples
@@ -23,6 +23,11 @@ class Overview:
 
     def __init__(self, work: Work) -> None:
         self._work = work
+
+    def ticks(self) -> dict[str, int]:
+        """Task → the tick of its label clock, which moves on with all that is kept of it."""
+        rows = self._work.rows(select(clocks.c.task, clocks.c.ticks))
+        return {row.task: row.ticks for row in rows}
 
     def traffic_counts(self, task: str) -> dict[str, Any]:
         """``requests``, ``failed``, ``releases`` (release → requests), ``first`` and ``last``."""

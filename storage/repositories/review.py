@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, case, exists, func, select, update
 
-from flywheel.contracts.events import ReviewRequested
+from flywheel.contracts.events import LabelRecorded, ReviewRequested
 from flywheel.contracts.sample import decode_content, encode_messages
 from flywheel.errors import StorageError
 from flywheel.review.ports import ReviewTask
@@ -23,11 +23,12 @@ from storage.repositories.review_states import (
     withdrawals,
 )
 from storage.tables.columns import table_of
-from storage.tables.review import ReviewEndedRolloutRow, ReviewLiftRow
+from storage.tables.review import ReviewEndedRolloutRow, ReviewLiftRow, ReviewWordRow
 from storage.work import Work, arrived
 
 _lifts = table_of(ReviewLiftRow)
 _ended = table_of(ReviewEndedRolloutRow)
+_words = table_of(ReviewWordRow)
 queue_order = (tasks.c.precedence, tasks.c.requested_at, tasks.c.sample_id)
 
 
@@ -52,7 +53,7 @@ class SqlReviewIntake:
         new = {row["sample_id"]: row for row in reversed(rows)}
         for part in self._work.chunks(list(new)):
             there = select(tasks.c.sample_id).where(
-                tasks.c.task == task, tasks.c.sample_id.in_(part)
+                tasks.c.task == task, self._work.among(tasks.c.sample_id, part)
             )
             for row in self._work.rows(there):
                 del new[row.sample_id]
@@ -64,13 +65,41 @@ class SqlReviewIntake:
         restate(self._work, task, new)
         return len(fresh)
 
+    def unheard(self, labels: Sequence[LabelRecorded]) -> set[tuple[str, str]]:
+        latest: dict[tuple[str, str], tuple[datetime, str]] = {}
+        for label in labels:
+            key, word = (label.task, label.sample_id), (arrived(label.occurred_at), label.event_id)
+            latest[key] = max(word, latest.get(key, word))
+        for task in sorted({task for task, _ in latest}):
+            for part in self._work.chunks(sample for one, sample in latest if one == task):
+                rows = self._work.rows(
+                    select(_words).where(
+                        _words.c.task == task, self._work.among(_words.c.sample_id, part)
+                    )
+                )
+                for row in rows:
+                    word = latest[task, row.sample_id]
+                    if row.event_id == word[1] or (row.occurred_at, row.event_id) > word:
+                        del latest[task, row.sample_id]
+        self._work.put(
+            _words,
+            [
+                {"task": task, "sample_id": sample, "event_id": event_id, "occurred_at": at}
+                for (task, sample), (at, event_id) in sorted(latest.items())
+            ],
+            ["task", "sample_id"],
+        )
+        return set(latest)
+
     def withdraw(self, task: str, sample_ids: Sequence[str]) -> int:
         rows = [{"task": task, "sample_id": i} for i in dict.fromkeys(sample_ids)]
         queued = 0
         for part in self._work.chunks(sample_ids):
             row = self._work.row(
                 select(func.count()).where(
-                    tasks.c.task == task, tasks.c.sample_id.in_(part), tasks.c.closed.is_(False)
+                    tasks.c.task == task,
+                    self._work.among(tasks.c.sample_id, part),
+                    tasks.c.closed.is_(False),
                 )
             )
             queued += int(row[0]) if row else 0

@@ -68,7 +68,7 @@ def restate(work: Work, task: str, sample_ids: Iterable[str]) -> None:
     """
     moved: Counter[str] = Counter()
     for part in work.chunks(sorted(set(sample_ids))):
-        mine = (tasks.c.task == task, tasks.c.sample_id.in_(part))
+        mine = (tasks.c.task == task, work.among(tasks.c.sample_id, part))
         before = select(tasks.c.sample_id, tasks.c.state).where(*mine).order_by(tasks.c.sample_id)
         if not work.sqlite:
             before = before.with_for_update(key_share=True)
@@ -128,7 +128,7 @@ def queue_depth(work: Work, task: str, now: datetime) -> QueueDepth:
     of_state: Counter[str] = Counter()
     for part in work.chunks(sorted(held)):
         known = select(tasks.c.sample_id, tasks.c.state, tasks.c.closed).where(
-            tasks.c.task == task, tasks.c.sample_id.in_(part)
+            tasks.c.task == task, work.among(tasks.c.sample_id, part)
         )
         of_state.update(row.state for row in work.rows(known) if not row.closed)
     waiting = work.rows(

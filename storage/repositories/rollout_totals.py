@@ -199,7 +199,7 @@ def _units(work: Work, window: _Window, wanted: Iterable[_Unit]) -> dict[_Unit, 
                     units.c.rollout_id == rollout_id,
                     units.c.since == since,
                     units.c.arm == arm,
-                    units.c.unit.in_(part),
+                    work.among(units.c.unit, part),
                 )
             )
             known |= {(arm, row.unit): row.requests for row in rows}

@@ -84,7 +84,7 @@ def resettle(work: Work, task: str, seq: int, sample_ids: Iterable[str]) -> None
     """
     changed = False
     for part in work.chunks(sample_ids):
-        words = by_sample(_of_task(task, work.rows(_words(part))))
+        words = by_sample(_of_task(task, work.rows(_words(work, part))))
         if words:
             changed |= _resettle(work, task, seq, words)
     if changed:
@@ -93,9 +93,11 @@ def resettle(work: Work, task: str, seq: int, sample_ids: Iterable[str]) -> None
 
 def _resettle(work: Work, task: str, seq: int, words: Rows) -> bool:
     ids = list(words)
-    known = work.rows(select(*_first_columns).where(traffic.c.sample_id.in_(ids)))
+    known = work.rows(select(*_first_columns).where(work.among(traffic.c.sample_id, ids)))
     events = by_sample(_of_task(task, known))
-    held = work.rows(select(settled).where(settled.c.task == task, settled.c.sample_id.in_(ids)))
+    held = work.rows(
+        select(settled).where(settled.c.task == task, work.among(settled.c.sample_id, ids))
+    )
     present = {row.sample_id: row for row in held}
     date_labelled(work, task, words, events)
     rows, gone, replaced = [], [], []
@@ -147,9 +149,9 @@ def _answered(output: str | None, value: str) -> str | None:
     return value if output is not None and same_text(output, value) else output
 
 
-def _words(sample_ids: Sequence[str]) -> Any:
+def _words(work: Work, sample_ids: Sequence[str]) -> Any:
     return select(labels).where(
-        labels.c.sample_id.in_(sample_ids),
+        work.among(labels.c.sample_id, sample_ids),
         or_(labels.c.settles.is_(True), labels.c.split.is_not(None)),
     )
 

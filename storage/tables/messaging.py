@@ -1,11 +1,11 @@
-"""Events on their way out, and events that were handled; each process writes its own rows."""
+"""Events on their way out, and how far consumer groups are; each process writes its own rows."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, Index, Integer, LargeBinary, text
+from sqlalchemy import JSON, BigInteger, Index, Integer, LargeBinary, text
 from sqlmodel import Field, SQLModel
 
 from storage.tables.columns import UtcDateTime
@@ -36,11 +36,19 @@ class OutboxRow(SQLModel, table=True):
     sent_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
-class SeenRow(SQLModel, table=True):
-    """An event that a consumer group has handled, for good."""
+class PositionRow(SQLModel, table=True):
+    """How far a consumer group is in a partition (``contracts.positions.Position``).
 
-    __tablename__ = "seen"
-    __table_args__: ClassVar[Any] = ({"sqlite_with_rowid": False},)
+    A row without a topic is left by a version that knew each event it had handled instead: the
+    group's positions begin at what is committed.
+    """
+
+    __tablename__ = "positions"
 
     consumer: str = Field(primary_key=True)
-    event_id: str = Field(primary_key=True)
+    topic: str = Field(primary_key=True)
+    partition: int = Field(primary_key=True)
+    log: str
+    next: int = Field(sa_type=BigInteger)
+    records: int = Field(sa_type=BigInteger)
+    gaps: list[tuple[int, int]] = Field(sa_type=JSON)

@@ -63,6 +63,18 @@ class ReviewWithdrawalRow(SQLModel, table=True):
     sample_id: str = Field(primary_key=True)
 
 
+class ReviewWordRow(SQLModel, table=True):
+    """The latest label of a sample from elsewhere that the review agent has acted on, or chose not
+    to: delivered again, after an expert took the sample back, it must not count anew."""
+
+    __tablename__ = "review_words"
+
+    task: str = Field(primary_key=True)
+    sample_id: str = Field(primary_key=True)
+    event_id: str
+    occurred_at: datetime = Field(sa_type=UtcDateTime)
+
+
 class ReviewLiftRow(SQLModel, table=True):
     """A release whose samples go first, and how urgently: the review agent's."""
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from flywheel.contracts.events import Event
-from flywheel.rollout.ports import EvidenceIntake
+from flywheel.contracts.events import Event, LabelRecorded, TrafficRecorded
+from flywheel.rollout.ports import EvidenceIntake, is_answer, is_truth
 from streams.agents.once import handled_once
-from streams.agents.protocols import Accept, HandledEvents, Transactions
+from streams.agents.protocols import Accept, GroupPositions, Trace, Transactions, noted
 from streams.boundary import Agent
 
 GROUP = "flywheel.evidence"
@@ -24,15 +24,26 @@ class EvidenceAgentTransaction(Protocol):
         ...
 
     @property
-    def seen(self) -> HandledEvents:
-        """Events handled before."""
+    def positions(self) -> GroupPositions:
+        """How far groups are."""
         ...
 
 
 def agent(db: Transactions[EvidenceAgentTransaction], accept: Accept | None = None) -> Agent:
     """The agent that gathers evidence on releases."""
 
-    return Agent(GROUP, TOPICS, handled_once(db, GROUP, _record, accept))
+    return Agent(GROUP, TOPICS, handled_once(db, _record, accept), noted(db))
+
+
+def trace(event: Event) -> Trace | None:
+    """Where this agent's effect of an event is found, if it has one."""
+    if is_answer(event):
+        live = isinstance(event, TrafficRecorded)
+        return Trace("unscored", (event.task, event.sample_id, event.release, live))
+    if is_truth(event):
+        source = event.source if isinstance(event, LabelRecorded) else "expert"
+        return Trace("unproved", (event.task, event.sample_id, source))
+    return None
 
 
 def _record(tx: EvidenceAgentTransaction, events: Sequence[Event]) -> None:

@@ -1,15 +1,15 @@
-"""Labels: keeps samples, labels and settlements, and feeds the feature history."""
+"""Labels: keeps samples, labels and settlements."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
-from flywheel.contracts.events import Event
+from flywheel.contracts.events import Event, LabelRecorded, LabelSettled, TrafficRecorded
 from flywheel.datasets.ports import LabelIntake
 from streams.agents.inputs import with_other_inputs
 from streams.agents.once import handled_once
-from streams.agents.protocols import Accept, HandledEvents, Transactions
+from streams.agents.protocols import Accept, GroupPositions, Trace, Transactions, noted
 from streams.boundary import Agent
 
 GROUP = "flywheel.labels"
@@ -25,33 +25,27 @@ class LabelAgentTransaction(Protocol):
         ...
 
     @property
-    def seen(self) -> HandledEvents:
-        """Events handled before."""
+    def positions(self) -> GroupPositions:
+        """How far groups are."""
         ...
 
 
-def agent(
-    db: Transactions[LabelAgentTransaction],
-    features: Callable[[Sequence[Event]], None] | None = None,
-    accept: Accept | None = None,
-) -> Agent:
-    """The agent that keeps samples and labels.
-
-    ``features`` gets each batch after its transaction, as it was delivered: after a crash it may
-    meet events again that it had, so it must write what the database says, not add up.
-    """
+def agent(db: Transactions[LabelAgentTransaction], accept: Accept | None = None) -> Agent:
+    """The agent that keeps samples and labels."""
 
     keep = handled_once(
-        db, GROUP, _keep, accept, lambda tx, events: with_other_inputs(tx.label_intake, events)
+        db, _keep, accept, lambda tx, events: with_other_inputs(tx.label_intake, events)
     )
+    return Agent(GROUP, TOPICS, keep, noted(db))
 
-    def handle(events: Sequence[Event]) -> Sequence[Event]:
-        sent = keep(events)
-        if features is not None:
-            features(events)
-        return sent
 
-    return Agent(GROUP, TOPICS, handle)
+def trace(event: Event) -> Trace | None:
+    """Where this agent's effect of an event is found, if it has one."""
+    if isinstance(event, TrafficRecorded):
+        return Trace("unkept_traffic", (event.event_id,))
+    if isinstance(event, LabelRecorded | LabelSettled):
+        return Trace("unkept_labels", (event.event_id,))
+    return None
 
 
 def _keep(tx: LabelAgentTransaction, events: Sequence[Event]) -> None:

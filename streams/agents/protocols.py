@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from flywheel.contracts.events import Event
+from flywheel.contracts.positions import Handled
 from flywheel.errors import RejectedEvent
 from streams.batches import RejectedEvents
 
 T_co = TypeVar("T_co", covariant=True)
 
 
-class HandledEvents(Protocol):
-    """Event ids whose effects are in the database, by consumer group."""
+class Trace(NamedTuple):
+    """Where the effect of an event is found: which of the database's checks knows it, by which
+    key."""
 
-    def unseen(self, group: str, ids: Sequence[str]) -> set[str]:
-        """Those of ``ids`` that this group has not handled."""
+    check: Literal["unkept_traffic", "unkept_labels", "unqueued", "unended", "unscored", "unproved"]
+    key: tuple[Any, ...]
+
+
+class GroupPositions(Protocol):
+    """How far consumer groups are, as the database says."""
+
+    def note(self, group: str, handled: Sequence[Handled]) -> None:
+        """The group has handled these."""
         ...
 
-    def add(self, group: str, ids: Sequence[str]) -> None:
-        """This transaction holds their effects."""
+
+class PositionsTransaction(Protocol):
+    """A transaction that notes how far a group is."""
+
+    @property
+    def positions(self) -> GroupPositions:
+        """How far groups are."""
         ...
 
 
@@ -55,12 +69,16 @@ def reject_foreign(accept: Accept | None, events: Sequence[Event]) -> None:
         raise RejectedEvents(rejected)
 
 
-def first_of_each(events: Sequence[Event], unseen: set[str]) -> list[Event]:
-    """Events not handled before, in order; one that a batch holds twice comes once."""
-    left = set(unseen)
-    fresh: list[Event] = []
-    for event in events:
-        if event.event_id in left:
-            left.remove(event.event_id)
-            fresh.append(event)
-    return fresh
+def first_of_each(events: Sequence[Event]) -> list[Event]:
+    """The events in order; one that a batch holds twice comes once."""
+    return list({event.event_id: event for event in reversed(events)}.values())[::-1]
+
+
+def noted(db: Transactions[PositionsTransaction]) -> Callable[[str, Sequence[Handled]], None]:
+    """What notes, in a transaction of its own, how far a group is."""
+
+    def note(group: str, handled: Sequence[Handled]) -> None:
+        with db.transaction() as tx:
+            tx.positions.note(group, handled)
+
+    return note

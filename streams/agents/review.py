@@ -13,7 +13,7 @@ from flywheel.review.ports import ReviewIntake, ReviewTask
 from flywheel.triage.audit import AUDIT_PRIORITY
 from streams.agents.inputs import Inputs, with_other_inputs
 from streams.agents.once import handled_once
-from streams.agents.protocols import Accept, HandledEvents, Transactions
+from streams.agents.protocols import Accept, GroupPositions, Trace, Transactions, noted
 from streams.boundary import Agent
 
 GROUP = "flywheel.review"
@@ -22,6 +22,7 @@ GROUP = "flywheel.review"
 TOPICS = ("flywheel.review", "flywheel.labels", "flywheel.rollouts")
 
 ROLLED_BACK_PRIORITY = 90.0
+_ENDED = ("promoted", "rolled_back")
 
 
 class Desk(Protocol):
@@ -51,8 +52,8 @@ class ReviewAgentTransaction(Protocol):
         ...
 
     @property
-    def seen(self) -> HandledEvents:
-        """Events handled before."""
+    def positions(self) -> GroupPositions:
+        """How far groups are."""
         ...
 
 
@@ -60,27 +61,34 @@ def agent(db: Transactions[ReviewAgentTransaction], accept: Accept | None = None
     """The agent that fills the review queue."""
 
     take_in = handled_once(
-        db, GROUP, _take_in, accept, lambda tx, events: with_other_inputs(tx.label_intake, events)
+        db, _take_in, accept, lambda tx, events: with_other_inputs(tx.label_intake, events)
     )
-    return Agent(GROUP, TOPICS, take_in)
+    return Agent(GROUP, TOPICS, take_in, noted(db))
+
+
+def trace(event: Event) -> Trace | None:
+    """Where this agent's effect of an event is found, if it has one that stays."""
+    if isinstance(event, ReviewRequested):
+        return Trace("unqueued", (event.task, event.sample_id))
+    if isinstance(event, RolloutChanged) and event.state in _ENDED:
+        return Trace("unended", (event.task, event.rollout_id))
+    return None
 
 
 def _take_in(tx: ReviewAgentTransaction, events: Sequence[Event]) -> None:
     requests = [event for event in events if isinstance(event, ReviewRequested)]
     if requests:
         tx.intake.open(requests)
-    settled = {
-        (event.task, event.sample_id)
-        for event in events
-        if isinstance(event, LabelRecorded) and event.source in TRUSTED
-    }
+    labelled = tx.intake.unheard(
+        [event for event in events if isinstance(event, LabelRecorded) and event.source in TRUSTED]
+    )
     # An audit asks what an expert says of a sample chosen at random: to drop those that someone
     # else labelled would bias what is learnt from the rest.
-    withdrawn = sorted(key for key in settled if _may_go(tx.desk.find(*key)))
+    withdrawn = sorted(key for key in labelled if _may_go(tx.desk.find(*key)))
     for task, samples in groupby(withdrawn, key=itemgetter(0)):
         tx.intake.withdraw(task, [sample for _, sample in samples])
     for event in events:
-        if isinstance(event, RolloutChanged) and event.state in {"promoted", "rolled_back"}:
+        if isinstance(event, RolloutChanged) and event.state in _ENDED:
             tx.intake.end_rollout(event.task, event.rollout_id, AUDIT_PRIORITY)
             if event.state == "rolled_back" and event.challenger is not None:
                 tx.intake.raise_priority(event.task, event.challenger, ROLLED_BACK_PRIORITY)

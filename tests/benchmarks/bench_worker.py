@@ -1,13 +1,14 @@
-"""Events a second through the Faust worker: its triage agent beside a plain aiokafka loop, and all.
+"""Events a second through the Faust worker: its triage agent beside other loops, and all of it.
 
-    python tests/benchmarks/bench_worker.py [--events N] [--runs N]
+    python tests/benchmarks/bench_worker.py [--events N] [--runs N] [--peers]
 
-A real broker. Both sides consume the same traffic in batches of at most 2,000, make the same triage
-decisions, produce what comes of them with acks=all, wait for every acknowledgement and only then
-commit. Timed from the first record that comes out to the last, start-up excluded; each side runs
-in a process of its own, in turns. Then the same traffic through `flywheel worker` itself, its four
-agents writing to SQLite in a workspace: timed until every group has committed every record,
-those that triage made of the traffic too.
+A real broker. Every loop consumes the same traffic in batches of at most 2,000, makes the same
+triage decisions, produces what comes of them with acks=all, waits for every acknowledgement and
+only then commits. Timed from the first record that comes out to the last, start-up excluded; each
+runs in a process of its own, in turns. With ``--peers`` also FastStream, Quix and confluent-kafka,
+which are installed into ``build/bench/peers``. Then the same traffic through the worker's
+processes as `flywheel up` starts them, its four agents writing to SQLite and to PostgreSQL: timed
+until every group has committed every record, those that triage made of the traffic too.
 """
 
 from __future__ import annotations
@@ -23,16 +24,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from audits import NoAudits
 from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import worker_peers
+from audits import NoAudits
 from kafka_fixture import free_port, local_kafka
+from postgres_server import PostgresServer
 
 from flywheel.contracts.codec import decode, encode
 from flywheel.contracts.events import Event, TrafficRecorded
@@ -130,8 +133,33 @@ async def _aiokafka(servers: str, group: str) -> None:
         await consumer.commit()
 
 
-def measure(side: Any, port: int, run: int, count: int, out: int) -> float:
-    """Events consumed per second by one side."""
+Start = Callable[[int, int], Any]
+
+
+def ours(side: Any) -> Start:
+    """A loop in a process of this interpreter."""
+
+    def start(port: int, run: int) -> Any:
+        process = multiprocessing.get_context("spawn").Process(target=side, args=(port, run))
+        process.start()
+        return process
+
+    return start
+
+
+def peer(python: Path, name: str) -> Start:
+    """A loop of another library, in its environment."""
+
+    def start(port: int, run: int) -> Any:
+        script = Path(__file__).with_name("worker_peers.py")
+        group = f"bench.{name}.{run}".lower()
+        return subprocess.Popen([python, script, name, f"127.0.0.1:{port}", group])
+
+    return start
+
+
+def measure(start: Start, port: int, run: int, count: int, out: int) -> float:
+    """Events consumed per second by one loop."""
     from kafka import KafkaConsumer, TopicPartition
 
     consumer = KafkaConsumer(bootstrap_servers=f"127.0.0.1:{port}")
@@ -141,8 +169,7 @@ def measure(side: Any, port: int, run: int, count: int, out: int) -> float:
         return sum(consumer.end_offsets(parts).values())
 
     before = ends()
-    process = multiprocessing.get_context("spawn").Process(target=side, args=(port, run))
-    process.start()
+    process = start(port, run)
     try:
         while (first := ends()) == before:
             time.sleep(0.005)
@@ -154,19 +181,23 @@ def measure(side: Any, port: int, run: int, count: int, out: int) -> float:
         return done / seconds
     finally:
         process.terminate()
-        process.join(30)
+        process.wait(30) if isinstance(process, subprocess.Popen) else process.join(30)
         consumer.close()
 
 
-def whole_worker(port: int, count: int, folder: Path) -> float:
-    """Traffic events a second through `flywheel worker` until all four groups are done."""
+def whole_worker(port: int, count: int, folder: Path, database_url: str) -> dict[str, Any]:
+    """Traffic events a second through the worker until all four groups are done, and each agent's
+    events a second until it was."""
     from kafka import KafkaConsumer, TopicPartition
 
+    from flywheel.ops.supervisor import programs
+    from flywheel.settings import load_settings
     from streams.agents import evidence, labels, review, triage
     from streams.groups import committed_offsets
 
     (folder / "flywheel.toml").write_text(
         f"""
+database_url = "{database_url}"
 [kafka]
 bootstrap_servers = "127.0.0.1:{port}"
 [monitoring]
@@ -186,48 +217,76 @@ base_model = "not-used-here"
     topics = {topic for agent in agents for topic in agent.TOPICS}
     parts = [TopicPartition(t, p) for t in topics for p in consumer.partitions_for_topic(t)]
 
-    def done() -> int:
+    def standing() -> dict[str, tuple[int, int]]:
+        """Group → records that it has handled, and that it has yet to."""
         ends = {
             (part.topic, part.partition): end for part, end in consumer.end_offsets(parts).items()
         }
-        behind = 0
-        handled = 0
+        found = {}
         for agent in agents:
             committed = committed_offsets(kafka, agent.GROUP)
-            wanted = {place: end for place, end in ends.items() if place[0] in agent.TOPICS}
-            behind += sum(end - committed.get(place, 0) for place, end in wanted.items())
-            handled += sum(committed.values())
-        return handled if behind else -1
+            mine = {place: end for place, end in ends.items() if place[0] in agent.TOPICS}
+            behind = sum(end - committed.get(place, 0) for place, end in mine.items())
+            found[agent.GROUP] = (sum(committed.values()), behind)
+        return found
 
+    worker = [one for one in programs(load_settings(folder, {})) if one.name.startswith("worker")]
+    processes = []
     with (folder / "worker.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "flywheel", "-w", str(folder), "worker"], stdout=log, stderr=log
-        )
+        for program in worker:
+            command = [sys.executable, "-m", "flywheel", "-w", str(folder), *program.arguments]
+            processes.append(subprocess.Popen(command, stdout=log, stderr=log))
     try:
-        while not done():
+        while not any(handled for handled, _ in standing().values()):
             time.sleep(0.1)
         began = time.perf_counter()
-        while done() >= 0:
+        rates: dict[str, float] = {}
+        while True:
+            found = standing()
+            if not any(behind for _, behind in found.values()):
+                break
+            seconds = time.perf_counter() - began
+            # An agent that waits for another's events is not slow: its rate is that of its work.
+            rates |= {g: handled / seconds for g, (handled, behind) in found.items() if behind}
             time.sleep(0.1)
-        return count / (time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        return {
+            "events_per_second": count / seconds,
+            "processes": len(processes),
+            "agents": {group: round(rate) for group, rate in rates.items()},
+        }
     finally:
-        process.terminate()
-        process.wait(60)
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(60)
         consumer.close()
 
 
-def run(count: int, runs: int) -> dict[str, Any]:
-    """Both sides in turns on one broker."""
+def run(count: int, runs: int, peers: Path | None) -> dict[str, Any]:
+    """Every loop in turns on one broker, then the whole worker on each database."""
     events = traffic(count)
     out = expected(events)
-    rates: dict[str, list[float]] = {"faust": [], "aiokafka": []}
+    loops = {"aiokafka": ours(run_aiokafka), "boundary": ours(run_flywheel)}
+    if peers is not None:
+        python = worker_peers.environment(peers)
+        loops |= {name: peer(python, name) for name in worker_peers.LOOPS}
+    rates: dict[str, list[float]] = {name: [] for name in loops}
     with tempfile.TemporaryDirectory() as state, traffic_broker(Path(state), events) as port:
         for number in range(runs):
-            rates["aiokafka"].append(measure(run_aiokafka, port, number, count, out))
-            rates["faust"].append(measure(run_flywheel, port, number, count, out))
+            for name, start in loops.items():
+                rates[name].append(measure(start, port, number, count, out))
     # The loops have filled the topics that the other agents read: a broker of its own.
+    whole: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as state, traffic_broker(Path(state), events) as port:
-        whole = whole_worker(port, count, Path(state))
+        whole["sqlite"] = whole_worker(port, count, Path(state), "")
+    with (
+        PostgresServer() as server,
+        tempfile.TemporaryDirectory() as state,
+        traffic_broker(Path(state), events) as port,
+    ):
+        url = server.url.replace("postgresql://", "postgresql+psycopg://")
+        whole["postgresql"] = whole_worker(port, count, Path(state), url)
     medians = {name: statistics.median(values) for name, values in rates.items()}
     return {
         "events": count,
@@ -235,9 +294,10 @@ def run(count: int, runs: int) -> dict[str, Any]:
         "events_out": out,
         "per_second": rates,
         "median_per_second": medians,
-        "faust_of_aiokafka": medians["faust"] / medians["aiokafka"],
-        "whole_worker_per_second": whole,
-        "whole_worker_of_aiokafka": whole / medians["aiokafka"],
+        "of_aiokafka": {name: rate / medians["aiokafka"] for name, rate in medians.items()},
+        "boundary_of_aiokafka": medians["boundary"] / medians["aiokafka"],
+        "whole_worker": whole,
+        "whole_worker_events_per_second": min(one["events_per_second"] for one in whole.values()),
     }
 
 
@@ -259,19 +319,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=40_000)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--peers", action="store_true", help="beside other libraries, by pip")
     parser.add_argument("--out", type=Path, default=Path("build/bench"))
     asked = parser.parse_args()
-    report = run(asked.events, asked.runs)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    report = run(asked.events, asked.runs, asked.out / "peers" if asked.peers else None)
     table = Table(title=f"Events routed per second ({report['event_bytes']} bytes, median)")
     for column in ("loop", "events/s", "of aiokafka"):
         table.add_column(column, justify="right")
+    plain = report["median_per_second"]["aiokafka"]
     for name, rate in report["median_per_second"].items():
-        share = rate / report["median_per_second"]["aiokafka"]
-        table.add_row(name, f"{rate:,.0f}", f"{share:.2f}")
-    whole = report["whole_worker_per_second"]
-    table.add_row("the whole worker", f"{whole:,.0f}", f"{report['whole_worker_of_aiokafka']:.2f}")
+        table.add_row(name, f"{rate:,.0f}", f"{rate / plain:.2f}")
+    for database, whole in report["whole_worker"].items():
+        rate = whole["events_per_second"]
+        name = f"the whole worker, {database}, {whole['processes']} processes"
+        table.add_row(name, f"{rate:,.0f}", f"{rate / plain:.2f}")
     Console().print(table)
-    asked.out.mkdir(parents=True, exist_ok=True)
     (asked.out / "worker.json").write_text(json.dumps(report, indent=2) + "\n")
 
 

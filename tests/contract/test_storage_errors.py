@@ -9,6 +9,7 @@ import pytest
 from postgres_server import PostgresServer
 from storage_events import TASK, traffic
 
+from flywheel.contracts.positions import Handled
 from flywheel.errors import ConfigurationError, StorageError
 from storage import engine
 from storage.database import Database
@@ -31,7 +32,7 @@ def test_a_url_that_cannot_be_used_names_its_key(url: str) -> None:
 def fill(database: Database) -> None:
     with database.transaction() as tx:
         # SQLite reports a full disk and a reached limit of pages alike.
-        tx.seen._work.connection.exec_driver_sql("PRAGMA max_page_count = 1")
+        tx.positions._work.connection.exec_driver_sql("PRAGMA max_page_count = 1")
         tx.label_intake.record_samples([traffic(f"s{i}", content="x" * 2000) for i in range(500)])
 
 
@@ -51,11 +52,11 @@ def test_a_locked_database_is_retryable(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(StorageError, match="another process held"), database.transaction():
         pass
     with database.transaction(read_only=True) as tx:
-        assert tx.seen.count("labels") == 0
+        assert tx.positions.of("labels") == {}
     other.execute("COMMIT")
     other.close()
     with database.transaction() as tx:
-        tx.seen.add("labels", ["e1"])
+        tx.positions.note("labels", [Handled("topic", 0, "log", [0], 1)])
     database.dispose()
 
 

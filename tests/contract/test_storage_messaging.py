@@ -1,4 +1,4 @@
-"""The outbox, the events a group has handled, and transactions themselves."""
+"""The outbox, what two workers do at once, and transactions themselves."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 from storage_events import TASK, label, settled, traffic
 
 from flywheel.contracts.codec import decode, encode
+from flywheel.contracts.positions import Handled, Position
 from storage.database import Database
 
 
@@ -66,35 +67,16 @@ def test_an_outbox_needs_an_owner(database: Database) -> None:
         tx.outbox.add([settled("s1", "a")])
 
 
-def test_seen_events_by_group(database: Database) -> None:
-    many = [f"event-{i:05d}" for i in range(2500)]
-    with database.transaction() as tx:
-        assert tx.seen.unseen("labels", many) == set(many)
-        tx.seen.add("labels", [*many[:2000], *many[:10]])
-        tx.seen.add("labels", many[:5])
-        tx.seen.add("evidence", [])
-        assert tx.seen.count("labels") == 2000
-        assert tx.seen.unseen("labels", many) == set(many[2000:])
-        assert tx.seen.missing("labels", [many[2400], many[0], many[2300], many[2400]]) == [
-            many[2400],
-            many[2300],
-        ]
-        assert tx.seen.count("evidence") == 0
-        assert tx.seen.unseen("labels", []) == set()
-
-
 def test_two_workers_may_handle_the_same_events_at_once(database: Database) -> None:
     events = [traffic(f"s{i}") for i in range(300)]
-    ids = [event.event_id for event in events]
     failures: list[BaseException] = []
 
     def work(order: int) -> None:
         try:
             with database.transaction() as tx:
-                tx.seen.unseen("labels", ids)
                 tx.label_intake.record_samples(events[::order])
                 tx.evidence_intake.record(events[::order])
-                tx.seen.add("labels", ids[::order])
+                tx.positions.note("labels", [Handled("topic", 0, "log", range(300), 300)])
         except BaseException as error:  # noqa: BLE001
             failures.append(error)
 
@@ -106,7 +88,7 @@ def test_two_workers_may_handle_the_same_events_at_once(database: Database) -> N
     assert failures == []
     with database.transaction() as tx:
         assert tx.overview.traffic_counts(TASK)["requests"] == 300
-        assert tx.seen.count("labels") == 300
+        assert tx.positions.of("labels") == {("topic", 0): Position("log", 300, 300)}
 
 
 def test_a_reader_sees_one_moment_and_does_not_wait(database: Database) -> None:

@@ -13,6 +13,7 @@ from alembic.command import downgrade
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from flywheel.contracts.positions import Position
 from flywheel.errors import StorageError
 from storage.database import Database
 from storage.migrations.upgrade import HEAD, config
@@ -57,10 +58,10 @@ def test_downgrade_leaves_nothing(migrated: Database) -> None:
     with migrated.work() as work:
         downgrade(config(work.connection), "base")
     with pytest.raises(StorageError, match="no tables"), migrated.transaction() as tx:
-        tx.seen.count("labels")
+        tx.positions.of("labels")
     migrated.migrate()
     with migrated.transaction() as tx:
-        assert tx.seen.count("labels") == 0
+        assert tx.positions.of("labels") == {}
 
 
 def test_several_processes_may_migrate_at_once(url: str) -> None:
@@ -171,3 +172,30 @@ def test_spellings_of_a_name_become_one_expert(migrated: Database) -> None:
         assert tx.people.known_as("kIM") == "Kim"
         assert [one.annotator for one in tx.desk.answers("t", "b")] == ["Kim"]
         assert [one.annotator for one in tx.desk.answers("t", "a")] == ["Kim", "KIM"]
+
+
+def test_a_group_that_an_earlier_version_ran_begins_at_what_is_committed(
+    migrated: Database,
+) -> None:
+    with migrated.work() as work:
+        downgrade(config(work.connection), "0017")
+        for event in ("e1", "e2"):
+            work.connection.exec_driver_sql(
+                f"INSERT INTO seen (consumer, event_id) VALUES ('labels', '{event}')"
+            )
+    migrated.migrate()
+    committed, logs = {("topic", 0): 7, ("topic", 1): 5}, {"topic": "id"}
+    with migrated.transaction() as tx:
+        assert not tx.positions.begun("labels")
+        assert tx.positions.begun("evidence")
+        assert tx.positions.of("labels") == {}
+        for group in ("labels", "evidence"):
+            tx.positions.begin(group, committed, logs)
+    with migrated.transaction() as tx:
+        assert tx.positions.begun("labels")
+        tx.positions.begin("labels", {("topic", 0): 99}, logs)
+        assert tx.positions.of("labels") == {
+            ("topic", 0): Position("id", 7, 0),
+            ("topic", 1): Position("id", 5, 0),
+        }
+        assert tx.positions.of("evidence") == {}

@@ -174,16 +174,16 @@ def test_the_balance_counts_a_sample_once_a_task(loop: Loop) -> None:
     with loop.database.transaction(read_only=True) as tx:
         assert tx.balance.recorded() == 2
         assert tx.balance.doubled_answers() == tx.balance.doubled_settlements() == []
-        assert tx.balance.unkept_settlements() == tx.balance.missing_truths(evidence.GROUP) == []
+        assert tx.balance.unkept_settlements() == []
         wanted = [(TOPIC, "shared"), (URGENCY, "shared"), (URGENCY, "never asked")]
-        assert tx.balance.unqueued(wanted) == ["never asked of urgency"]
+        assert tx.effects.unqueued(wanted) == {(URGENCY, "never asked")}
 
 
-def test_a_truth_that_was_handled_and_is_not_there_is_named_with_its_task(loop: Loop) -> None:
+def test_a_truth_that_is_not_there_is_missed_in_its_task(loop: Loop) -> None:
     loop.answer(TOPIC, "login")
     loop.answer(URGENCY, "low")
     with loop.database.work() as work:
         work.connection.exec_driver_sql("DELETE FROM evidence_truths WHERE task = 'topic'")
     with loop.database.transaction(read_only=True) as tx:
-        assert tx.balance.missing_truths(evidence.GROUP) == ["shared of topic"]
-        assert tx.balance.missing_truths("a group that has handled nothing") == []
+        words = [(task, "shared", "expert") for task in (TOPIC, URGENCY)]
+        assert tx.effects.unproved(words) == {(TOPIC, "shared", "expert")}

@@ -256,7 +256,8 @@ def test_kill_each_process_during_a_turn(folder: Path) -> None:
             assert served["turn"]["release"] == second, "there was one turn"
         expected = folder.parent / "answered.txt"
         expected.write_text("".join(f"{one}\n" for one in clients.answered), "utf-8")
-        doctor = flywheel(folder, "doctor", "--json", "--expect", str(expected), "--wait", "60")
+        asked = ("--full", "--json", "--expect", str(expected), "--wait", "60")
+        doctor = flywheel(folder, "doctor", *asked)
         found = json.loads(doctor)
         releases = json.loads(flywheel(folder, "releases", "list", "--json"))
     assert found["lost"] == found["doubled"] == 0, found

@@ -73,7 +73,7 @@ def test_a_year_that_no_table_of_features_has_ends_nothing(relay: FeatureRelay) 
     with relay:
         # Without anything new: what a process that was killed left unwritten.
         until(lambda: samples(relay, "one") == samples(relay, "two") == 1)
-        relay.record([record(relay._database, "one")])
+        record(relay._database, "one")
         until(lambda: samples(relay, "one") == 2)
         assert relay.problem() is None
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from new_database import new_database
 from streams_harness import traffic
 
+from flywheel.contracts.codec import event_id_in
 from flywheel.contracts.events import (
     Event,
     LabelRecorded,
@@ -20,6 +21,7 @@ from flywheel.contracts.events import (
     TrafficRecorded,
 )
 from flywheel.contracts.ids import new_id, utc_now
+from flywheel.contracts.positions import Handled
 from flywheel.contracts.split import TrafficSplit
 from flywheel.kinds import Choice
 from flywheel.settings import KafkaSettings
@@ -27,9 +29,10 @@ from storage.database import Database
 from streams.agents import evidence, labels, review, triage
 from streams.agents.acceptance import configured
 from streams.batches import RejectedEvents, handle_batch
+from streams.logs import topic_logs
 from streams.publisher import KafkaPublisher
 from streams.reading import read_topic
-from streams.reconcile import reconcile
+from streams.reconcile import Reader, reconcile
 
 TASK = "streams-agents"
 
@@ -79,8 +82,6 @@ def test_review_opens_what_is_asked_for_once(db: Database) -> None:
     assert list(handle([one, one])) == []
     handle([one])
     assert open_samples(db) == {"s1"}
-    with db.transaction() as tx:
-        assert tx.seen.count(review.GROUP) == 1
 
 
 @pytest.mark.parametrize(
@@ -119,34 +120,17 @@ def test_review_lifts_the_failures_of_a_challenger_that_was_rolled_back(db: Data
         assert (lifted.priority, other.priority) == (review.ROLLED_BACK_PRIORITY, 10.0)
 
 
-def test_labels_keeps_samples_and_labels_and_passes_the_batch_to_features(db: Database) -> None:
-    batches: list[list[Event]] = []
-    handle = labels.agent(db, features=lambda events: batches.append(list(events))).handle
+def test_labels_keeps_samples_and_labels_once(db: Database) -> None:
+    handle = labels.agent(db).handle
     sample = traffic(1, task=TASK)[0]
     events = [sample, label(sample.sample_id, "user")]
     handle(events)
+    with db.transaction() as tx:
+        ticks = tx.overview.ticks()
     handle(events)
     with db.transaction() as tx:
         assert tx.labels.counts(TASK).other == 1
-        assert tx.seen.missing(labels.GROUP, [event.event_id for event in events]) == []
-    assert batches == [events, events]
-
-
-def test_an_effect_and_its_mark_are_made_together_or_not_at_all(db: Database) -> None:
-    def broken(_events: object) -> None:
-        raise ValueError("after the transaction")
-
-    sample = traffic(1, task=TASK)[0]
-    with pytest.raises(ValueError, match="after the transaction"):
-        labels.agent(db, features=broken).handle([sample])
-    with db.transaction() as tx:
-        assert tx.seen.missing(labels.GROUP, [sample.event_id]) == []
-
-    with contextlib.suppress(ZeroDivisionError), db.transaction() as tx:
-        tx.seen.add(labels.GROUP, ["never"])
-        raise ZeroDivisionError
-    with db.transaction() as tx:
-        assert tx.seen.missing(labels.GROUP, ["never"]) == ["never"]
+        assert tx.overview.ticks() == ticks
 
 
 def test_evidence_takes_traffic_and_what_counts_as_truth(db: Database) -> None:
@@ -154,8 +138,9 @@ def test_evidence_takes_traffic_and_what_counts_as_truth(db: Database) -> None:
     sample = traffic(1, task=TASK)[0]
     events = [sample, label(sample.sample_id, "auto"), label(sample.sample_id, "user")]
     assert list(handle(events)) == []
+    words = [(TASK, sample.sample_id, source) for source in ("auto", "user")]
     with db.transaction() as tx:
-        assert tx.seen.count(evidence.GROUP) == 3
+        assert tx.effects.unproved(words) == {words[0]}
 
 
 def test_triage_is_asked_about_traffic_alone() -> None:
@@ -182,65 +167,117 @@ def test_foreign_tasks_and_labels_are_rejected_and_the_rest_handled(db: Database
     assert "not configured" in str(outcome.rejected[0][1])
     assert "'maybe' is no label" in str(outcome.rejected[1][1])
     with db.transaction() as tx:
-        assert tx.seen.count(labels.GROUP) == 2
+        kept = tx.effects.unkept_traffic([(event.event_id,) for event in (*good, foreign)])
+        assert kept == {(foreign.event_id,)}
+
+
+def commit_all(kafka: KafkaSettings, group: str, topic: str) -> list[Any]:
+    """As if ``group`` had handled all of a topic; what it holds."""
+    from kafka import KafkaConsumer, TopicPartition
+    from kafka.structs import OffsetAndMetadata
+
+    everything = list(read_topic(kafka, topic))
+    consumer = KafkaConsumer(bootstrap_servers=kafka.servers, group_id=group)
+    ends = {TopicPartition(one.topic, one.partition): one.offset + 1 for one in everything}
+    consumer.assign(list(ends))
+    consumer.commit({place: OffsetAndMetadata(end, "", -1) for place, end in ends.items()})
+    consumer.close()
+    return everything
+
+
+def handled(kafka: KafkaSettings, records: Sequence[Any], log: str | None = None) -> list[Handled]:
+    """What an agent notes of these."""
+    found = topic_logs(kafka, {record.topic for record in records})
+    return [
+        Handled(one.topic, one.partition, log or found[one.topic], [one.offset], one.offset + 1)
+        for one in records
+    ]
 
 
 def test_reconciliation_finds_what_a_group_passed_without_an_effect(
     kafka: KafkaSettings, db: Database
 ) -> None:
-    from kafka import KafkaConsumer, TopicPartition
-    from kafka.structs import OffsetAndMetadata
-
     group = f"test.{new_id()}"
     sent = traffic(30, task=TASK)
     publisher = KafkaPublisher(kafka, "test")
     publisher.publish(sent)
     publisher.publish(sent[:5])  # a retried send: the log holds these twice
     publisher.close()
-    everything = list(read_topic(kafka, "flywheel.traffic"))
-    groups = {group: ("flywheel.traffic",)}
-    before = reconcile(kafka, db, groups).groups[0]
+    readers = {group: Reader(("flywheel.traffic",), labels.trace)}
+    before = reconcile(kafka, db, readers).groups[0]
+    everything = commit_all(kafka, group, "flywheel.traffic")
     assert (before.events, before.waiting, before.lost) == (0, len(everything), ())
 
-    consumer = KafkaConsumer(bootstrap_servers=kafka.servers, group_id=group)
-    ends = {TopicPartition(one.topic, one.partition): one.offset + 1 for one in everything}
-    consumer.assign(list(ends))
-    consumer.commit({place: OffsetAndMetadata(end, "", -1) for place, end in ends.items()})
-    consumer.close()
+    labels.agent(db).handle(sent[1:])
+    for full in (False, True):  # nothing is noted: all that is committed is looked for
+        [after] = reconcile(kafka, db, readers, full=full).groups
+        assert sent[0].event_id in after.lost
+        assert not {event.event_id for event in sent[1:]} & set(after.lost)
+        assert after.doubled_in_log >= 5
+        assert (after.waiting, after.read) == (0, len(everything))
+
+
+def test_only_what_is_not_noted_as_handled_is_looked_for(
+    kafka: KafkaSettings, db: Database
+) -> None:
+    group = f"test.{new_id()}"
+    sent = traffic(40, task=TASK)
+    publisher = KafkaPublisher(kafka, "test")
+    publisher.publish(sent)
+    publisher.close()
+    everything = commit_all(kafka, group, "flywheel.traffic")
+    readers = {group: Reader(("flywheel.traffic",), labels.trace)}
+    ours = {event.event_id for event in sent}
+    mine = [one for one in everything if event_id_in(one.value) in ours]
+    # The agent is never given two records, and everything else is said to be handled.
+    skipped = [mine[10], mine[30]]
     with db.transaction() as tx:
-        tx.seen.add(group, [event.event_id for event in sent[1:]])
-    after = reconcile(kafka, db, groups)
-    assert not after.sound
-    assert sent[0].event_id in after.groups[0].lost
-    assert not {event.event_id for event in sent[1:]} & set(after.groups[0].lost)
-    assert after.groups[0].doubled_in_log >= 5
-    assert after.groups[0].waiting == 0
+        tx.positions.note(group, handled(kafka, [one for one in everything if one not in skipped]))
+    [found] = reconcile(kafka, db, readers).groups
+    assert found.read == 2
+    assert set(found.lost) == {event_id_in(one.value) for one in skipped}
+    assert found.events == len(everything) - 2
+    labels.agent(db).handle([event for event in sent if event.event_id in found.lost])
+    [found] = reconcile(kafka, db, readers).groups
+    assert found.lost == ()
+    with db.transaction() as tx:  # and given after all, they are gaps no longer
+        tx.positions.note(group, handled(kafka, skipped))
+    assert reconcile(kafka, db, readers).groups[0].read == 0
+
+
+def test_positions_of_a_log_that_was_there_before_say_nothing_of_this_one(
+    kafka: KafkaSettings, db: Database
+) -> None:
+    group = f"test.{new_id()}"
+    sent = traffic(5, task=TASK)
+    publisher = KafkaPublisher(kafka, "test")
+    publisher.publish(sent)
+    publisher.close()
+    everything = commit_all(kafka, group, "flywheel.traffic")
+    with db.transaction() as tx:
+        tx.positions.note(group, handled(kafka, everything, log="of the topic before"))
+    [found] = reconcile(kafka, db, {group: Reader(("flywheel.traffic",), labels.trace)}).groups
+    assert {event.event_id for event in sent} <= set(found.lost)
 
 
 def test_reconciliation_names_reviews_that_were_never_queued(
     kafka: KafkaSettings, db: Database
 ) -> None:
     """What an earlier version made of one sample id in two tasks: handled, and in one queue."""
-    from kafka import KafkaConsumer, TopicPartition
-    from kafka.structs import OffsetAndMetadata
-
     group, sample = f"test.{new_id()}", new_id()
     asked = [request(sample), msgspec.structs.replace(request(sample), task="another task")]
     publisher = KafkaPublisher(kafka, "test")
     publisher.publish(asked)
     publisher.close()
-    everything = list(read_topic(kafka, "flywheel.review"))
-    consumer = KafkaConsumer(bootstrap_servers=kafka.servers, group_id=group)
-    ends = {TopicPartition(one.topic, one.partition): one.offset + 1 for one in everything}
-    consumer.assign(list(ends))
-    consumer.commit({place: OffsetAndMetadata(end, "", -1) for place, end in ends.items()})
-    consumer.close()
+    everything = commit_all(kafka, group, "flywheel.review")
     with db.transaction() as tx:
         tx.intake.open(asked[:1])
-        tx.seen.add(group, [event.event_id for event in asked])
-    [found] = reconcile(kafka, db, {group: ("flywheel.review",)}).groups
-    assert f"review never queued: {sample} of another task" in found.lost
-    assert f"review never queued: {sample} of {TASK}" not in found.lost
+        tx.positions.note(group, handled(kafka, everything))
+    readers = {group: Reader(("flywheel.review",), review.trace)}
+    assert reconcile(kafka, db, readers).groups[0].lost == ()
+    [found] = reconcile(kafka, db, readers, full=True).groups
+    assert asked[1].event_id in found.lost
+    assert asked[0].event_id not in found.lost
 
 
 @pytest.mark.parametrize("same_event", [True, False], ids=["the same event id", "another event id"])

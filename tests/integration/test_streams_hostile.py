@@ -153,9 +153,12 @@ def test_no_record_ends_the_worker_a_follower_or_the_doctor(workspace: FlywheelS
         def kept() -> bool:
             assert worker.poll() is None
             with database.transaction(read_only=True) as tx:
-                groups = [labels.GROUP, evidence.GROUP, review.GROUP]
-                wanted = [one.event_id for one in sound if isinstance(one, LabelRecorded)]
-                return not any(tx.seen.missing(group, wanted) for group in groups)
+                wanted = [one for one in sound if isinstance(one, LabelRecorded)]
+                words = [(one.task, one.sample_id, one.source) for one in wanted]
+                return not (
+                    tx.effects.unkept_labels([(one.event_id,) for one in wanted])
+                    or tx.effects.unproved(words)
+                )
 
         eventually(kept, 180)
         bad = {
@@ -171,8 +174,11 @@ def test_no_record_ends_the_worker_a_follower_or_the_doctor(workspace: FlywheelS
 
         eventually(refused, 120)
         assert worker.poll() is None
-        finding = examine(workspace)
+        finding = examine(workspace, full=True)
         assert finding.lost == ()
+        by_positions = examine(workspace)
+        assert by_positions.lost == ()
+        assert [group["read"] for group in by_positions.groups] == [0, 0, 0]
         assert [one for one in finding.problems if "base_model" not in one] == []
         before = len(list_dead_letters(kafka, 10**6))
         assert replay(kafka, publisher).sent > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -17,7 +18,8 @@ from typing import Any
 import pytest
 from kafka_fixture import free_port
 
-from flywheel.errors import WorkspaceError
+from flywheel.contracts.agents import AGENTS
+from flywheel.errors import ConfigurationError, WorkspaceError
 from flywheel.ops import await_healthy, shutdown, supervisor, up_lock
 from flywheel.ops.announce import announce
 from flywheel.ops.await_healthy import wait_healthy
@@ -144,7 +146,8 @@ def test_ports_of_processes_that_run_elsewhere_are_not_asked_for(tmp_path: Path)
         },
     )
     names = [program.name for program in supervisor.programs(settings)]
-    assert names == ["gateway", "console", "worker", "trainer", "controller"]
+    workers = [name for name in names if name.startswith("worker-")]
+    assert names == ["gateway", "console", "worker", *workers, "trainer", "controller"]
     assert settings.serving.endpoints == ("http://one:8101", "http://two:8101")
 
 
@@ -161,6 +164,38 @@ def test_health_is_asked_for_where_a_process_listens(tmp_path: Path, host: str, 
     settings = load_settings(tmp_path, {"FLYWHEEL_MONITORING_HOST": host})
     worker = next(p for p in supervisor.programs(settings) if p.name == "worker")
     assert worker.health == url
+
+
+@pytest.mark.parametrize(
+    ("cores", "setting", "processes"),
+    [(1, "auto", 1), (2, "auto", 2), (3, "auto", 3), (16, "auto", 4), (1, 4, 4), (16, 1, 1)],
+)
+def test_agents_share_as_many_processes_as_there_are_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, setting: object, processes: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    settings = workspace(tmp_path, **{"worker.processes": setting})
+    workers = [one for one in supervisor.programs(settings) if one.name.startswith("worker")]
+    assert len(workers) == processes
+    ports = [one.port for one in workers]
+    assert len(set(ports)) == processes
+    assert ports[0] == settings.monitoring.worker_port
+    others = [one.port for one in supervisor.programs(settings) if one not in workers]
+    assert not set(ports) & set(others)
+    assert all(one.health == f"http://127.0.0.1:{one.port}/healthz" for one in workers)
+    if processes == 1:
+        assert workers[0].arguments == ("worker",)
+        return
+    shares = [one.arguments[one.arguments.index("--agents") + 1] for one in workers]
+    assert sorted(",".join(shares).split(",")) == sorted(AGENTS)
+    for one in workers:
+        assert one.arguments[-2:] == ("--port", str(one.port))
+
+
+@pytest.mark.parametrize("setting", [0, 5, "many"])
+def test_agents_take_no_other_number_of_processes(tmp_path: Path, setting: object) -> None:
+    with pytest.raises(ConfigurationError, match=r"worker\.processes"):
+        workspace(tmp_path, **{"worker.processes": setting})
 
 
 def test_a_nearly_full_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
