@@ -14,7 +14,7 @@ from sqlalchemy import Row, Table, delete, select, tuple_
 from flywheel.contracts.sample import decode_content, images
 from storage.repositories import gone, judged, rollout_totals, settled_totals, traffic_totals
 from storage.repositories.review_states import add as add_to_queue
-from storage.repositories.review_states import answers, claims, outcomes, tasks, withdrawals
+from storage.repositories.review_states import answers, claims, outcomes, tasks, withdrawals, words
 from storage.repositories.review_states import totals as queue_totals
 from storage.repositories.settled import clocks, labels, settled, traffic
 from storage.tables.columns import table_of
@@ -101,7 +101,7 @@ def queued(work: Work, task: str, sample_ids: Sequence[str]) -> Counter[str]:
     """What the experts' queue has of these samples."""
     rows = _of(work, tasks, task, sample_ids)
     went: Counter[str] = Counter()
-    for table in (claims, answers, outcomes, withdrawals, tasks):
+    for table in (claims, answers, outcomes, withdrawals, words, tasks):
         went[table.name] += _delete(work, table, task, sample_ids)
     finished = Counter(row.state for row in rows if row.closed)
     gone.keep(

@@ -21,14 +21,14 @@ from storage.repositories.review_states import (
     same_sample,
     tasks,
     withdrawals,
+    words,
 )
 from storage.tables.columns import table_of
-from storage.tables.review import ReviewEndedRolloutRow, ReviewLiftRow, ReviewWordRow
+from storage.tables.review import ReviewEndedRolloutRow, ReviewLiftRow
 from storage.work import Work, arrived
 
 _lifts = table_of(ReviewLiftRow)
 _ended = table_of(ReviewEndedRolloutRow)
-_words = table_of(ReviewWordRow)
 queue_order = (tasks.c.precedence, tasks.c.requested_at, tasks.c.sample_id)
 
 
@@ -73,8 +73,8 @@ class SqlReviewIntake:
         for task in sorted({task for task, _ in latest}):
             for part in self._work.chunks(sample for one, sample in latest if one == task):
                 rows = self._work.rows(
-                    select(_words).where(
-                        _words.c.task == task, self._work.among(_words.c.sample_id, part)
+                    select(words).where(
+                        words.c.task == task, self._work.among(words.c.sample_id, part)
                     )
                 )
                 for row in rows:
@@ -82,7 +82,7 @@ class SqlReviewIntake:
                     if row.event_id == word[1] or (row.occurred_at, row.event_id) > word:
                         del latest[task, row.sample_id]
         self._work.put(
-            _words,
+            words,
             [
                 {"task": task, "sample_id": sample, "event_id": event_id, "occurred_at": at}
                 for (task, sample), (at, event_id) in sorted(latest.items())

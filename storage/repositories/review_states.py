@@ -28,6 +28,7 @@ from storage.tables.review import (
     ReviewTaskRow,
     ReviewTotalRow,
     ReviewWithdrawalRow,
+    ReviewWordRow,
 )
 from storage.work import Work
 
@@ -36,6 +37,7 @@ claims = table_of(ReviewClaimRow)
 answers = table_of(ReviewAnswerRow)
 outcomes = table_of(ReviewOutcomeRow)
 withdrawals = table_of(ReviewWithdrawalRow)
+words = table_of(ReviewWordRow)
 totals = table_of(ReviewTotalRow)
 
 CLOSED = ("settled", "unlabelable", "withdrawn")
