@@ -17,7 +17,7 @@ KINDS: Mapping[Walk, tuple[Kind, ...]] = {
     "review": ("review",),
 }
 # Removed in one transaction: so much that the database's write lock is held for milliseconds.
-AT_ONCE = 200
+AT_ONCE = 100
 # Rows of one file of the archive, about.
 ARCHIVED_AT_ONCE = 20_000
 

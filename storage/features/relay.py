@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from types import TracebackType
 from typing import Self
 
 import structlog
 
+from flywheel.contracts.ids import utc_now
 from flywheel.monitoring.threads import LastingThread
 from flywheel.settings import FlywheelSettings
 from storage.database import Database
@@ -17,6 +20,7 @@ from storage.features.history import SourceHistory
 from storage.features.store import FeatureStore
 
 FLUSH_SECONDS = 3.0
+FORGET_SECONDS = 3600.0
 _log = structlog.get_logger(__name__)
 
 
@@ -35,6 +39,7 @@ class FeatureRelay:
         self._problems: dict[str, str] = {}
         # None at first: a process that ended may not have written what there was.
         self._written: dict[str, int] = {}
+        self._forgot_at = time.monotonic()
         self._stopping = threading.Event()
         self._thread = LastingThread("features", self._run)
 
@@ -65,6 +70,10 @@ class FeatureRelay:
         self._store = store
         while not self._stopping.wait(FLUSH_SECONDS):
             self._guarded("the database", lambda: self._flush_all(store))
+            if time.monotonic() - self._forgot_at >= FORGET_SECONDS:
+                self._forgot_at = time.monotonic()
+                for task in self._settings.tasks:
+                    self._guarded(task, partial(self._forget, store, task))
 
     def _flush_all(self, store: FeatureStore) -> None:
         with self._database.transaction(read_only=True) as tx:
@@ -82,6 +91,16 @@ class FeatureRelay:
                 return tx.overview.source_history(task)
 
         store.refresh(task, read)
+
+    def _forget(self, store: FeatureStore, task: str) -> None:
+        days = self._settings.task(task).retention.within(self._settings.retention).features
+        if not days:
+            return
+        before = utc_now() - timedelta(days=days)
+        with self._database.transaction(read_only=True) as tx:
+            # What a dataset to come weighs automatic labels by stays.
+            needed = tx.overview.first_automatic(task)
+        store.forget(task, before if needed is None else min(before, needed))
 
     def _guarded(self, what: str, action: Callable[[], None]) -> bool:
         """Run ``action``; False, and the reason kept for /healthz, when it failed."""

@@ -182,6 +182,27 @@ class FeatureStore:
         values = {name: numpy.where(there, mine[name], shared[name]) for name in FEATURES}
         return entities.reset_index(drop=True).assign(**values)
 
+    def forget(self, task: str, before: datetime) -> int:
+        """Take away what was known of a task's sources before a moment, except what was known of
+        each last: it was so at that moment. How many rows went."""
+        self.ensure()
+        import pandas
+
+        with self._locked(), self._lock, _failures_named():
+            files = sorted(self._history.glob("*.parquet"))
+            rows = pandas.concat([pandas.read_parquet(file) for file in files], ignore_index=True)
+            rows = rows.sort_values(["event_timestamp", "written_at"], kind="stable")
+            old = rows["source"].str.startswith(_entity(task, "")) & (
+                rows["event_timestamp"] < pandas.Timestamp(before)
+            )
+            last = ~rows[old].duplicated("source", keep="last")
+            going = old & ~last.reindex(rows.index, fill_value=False)
+            if going.any():
+                _write_parquet(rows[~going], self._history / f"{new_id()}.parquet")
+                for file in files:
+                    file.unlink()
+            return int(going.sum())
+
     def _open(self) -> Any:
         import feast
 

@@ -70,29 +70,12 @@ def admitted(work: Work, events: Sequence[E], kinds: Sequence[Kind]) -> list[E]:
     return _not_erased(work, young) if young else []
 
 
-def wanted(work: Work, events: Sequence[Event], kinds: Sequence[Kind]) -> list[Event]:
+def wanted(work: Work, events: Sequence[E], kinds: Sequence[Kind]) -> list[E]:
     """Those of ``events`` that would be taken in; changes nothing."""
     closed = _closings(work, {event.task for event in events}, kinds)
-    events = [event for event in events if not _too_old(event, closed)]
-    salt = SqlDrawSalts(work).known_erasure()
-    if salt is None:
-        return events
-    digests = Digests(salt)
-    samples = {e.event_id: digests.sample(e.task, i) for e in events if (i := sample_of(e))}
-    users = {
-        event.event_id: digests.user(event.task, event.unit)
-        for event in events
-        if isinstance(event, TrafficRecorded) and event.unit
-    }
-    gone, until = known_samples(work, samples.values()), known_users(work, users.values())
-
-    def erased(event: Event) -> bool:
-        of_user = until.get(users.get(event.event_id, ""))
-        return samples.get(event.event_id) in gone or (
-            of_user is not None and event.occurred_at <= of_user[0]
-        )
-
-    return [event for event in events if not erased(event)]
+    young = [event for event in events if not _too_old(event, closed)]
+    erased, late = _erased(work, young)
+    return [event for event in young if _named(event) not in erased and _named(event) not in late]
 
 
 def _closings(
@@ -122,17 +105,6 @@ def _kinds_of(event: Event) -> tuple[Kind, ...]:
         return ("review",)
     automatic = isinstance(event, LabelRecorded) and event.source in AUTOMATIC
     return ("automatic",) if automatic else ("labelled",)
-
-
-def passed_over(work: Work, events: Sequence[E], kinds: Sequence[Kind]) -> set[str]:
-    """The ids of those that are not taken in, or would not be. Reads only."""
-    closed = _closings(work, {event.task for event in events}, kinds)
-    erased, late = _erased(work, events)
-    return {
-        event.event_id
-        for event in events
-        if _too_old(event, closed) or _named(event) in erased or _named(event) in late
-    }
 
 
 def _not_erased(work: Work, events: Sequence[E]) -> list[E]:

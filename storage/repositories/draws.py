@@ -34,11 +34,6 @@ class SqlDrawSalts:
         """The salt of what stands for an erased sample or user; 64 hexadecimal digits."""
         return self._salt("erasure")
 
-    def known_erasure(self) -> str | None:
-        """The same, or None where nothing was erased yet."""
-        kept = self._work.row(select(_salts.c.salt).where(_salts.c.purpose == "erasure"))
-        return None if kept is None else str(kept.salt)
-
     def _salt(self, purpose: str) -> str:
         known = select(_salts.c.salt).where(_salts.c.purpose == purpose)
         kept = self._work.row(known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select
@@ -11,6 +12,7 @@ from flywheel.contracts.labels import AUTOMATIC
 from storage.features.history import SourceHistory
 from storage.repositories import gone
 from storage.repositories.settled import clocks, traffic
+from storage.repositories.settled import settled as labelled
 from storage.repositories.settled_totals import BILLION, totals, values
 from storage.repositories.settled_totals import sources as by_source
 from storage.repositories.traffic_totals import buckets, samples
@@ -93,6 +95,16 @@ class Overview:
                 train += row.samples
             found[row.value] = train, holdout
         return found
+
+    def first_automatic(self, task: str) -> datetime | None:
+        """When the oldest of the automatic labels that are settled was given; None without any."""
+        row = self._work.row(
+            select(labelled.c.occurred_at)
+            .where(labelled.c.task == task, labelled.c.source.in_(sorted(AUTOMATIC)))
+            .order_by(labelled.c.occurred_at)
+            .limit(1)
+        )
+        return None if row is None else row.occurred_at
 
     def texts(self, task: str, sample_ids: Sequence[str]) -> dict[str, str]:
         rows = self._work.rows(

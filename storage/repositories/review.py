@@ -67,7 +67,7 @@ class SqlReviewIntake:
 
     def unheard(self, labels: Sequence[LabelRecorded]) -> set[tuple[str, str]]:
         latest: dict[tuple[str, str], tuple[datetime, str]] = {}
-        for label in labels:
+        for label in admitted(self._work, labels, ("automatic", "labelled")):
             key, word = (label.task, label.sample_id), (arrived(label.occurred_at), label.event_id)
             latest[key] = max(word, latest.get(key, word))
         for task in sorted({task for task, _ in latest}):

@@ -114,12 +114,13 @@ def by_bucket(work: Work, task: str, rows: Sequence[Values]) -> list[dict[str, A
         counts["requests"] += 1
         counts["challenger"] += row["arm"] == "challenger"
         counts["failed"] += _has_failed(row)
+    newest, last = _newest(work, task), max(seconds, default=0)
+    kept = {size: _oldest(max(newest.get(size, 0), last), size) for size in SIZES}
     found: dict[tuple[int, int], Counter[str]] = defaultdict(Counter)
     for second, counts in seconds.items():
         for size in SIZES:
-            found[size, start_of(second, size)].update(counts)
-    newest = _newest(work, task)
-    kept = {size: _oldest(max(newest.get(size, 0), _last(found, size)), size) for size in SIZES}
+            if (start := start_of(second, size)) >= kept[size]:
+                found[size, start].update(counts)
     return [
         {
             "task": task,
@@ -130,7 +131,6 @@ def by_bucket(work: Work, task: str, rows: Sequence[Values]) -> list[dict[str, A
             "failed": counts["failed"],
         }
         for (size, start), counts in sorted(found.items())
-        if start >= kept[size]
     ]
 
 
@@ -153,10 +153,6 @@ def _newest(work: Work, task: str) -> dict[int, int]:
         .group_by(buckets.c.size)
     )
     return {row.size: row.start for row in rows}
-
-
-def _last(found: Mapping[tuple[int, int], Any], size: int) -> int:
-    return max((start for known, start in found if known == size), default=0)
 
 
 def _oldest(newest: float, size: int) -> int:

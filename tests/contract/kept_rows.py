@@ -12,9 +12,7 @@ from storage_events import START, TASK, at
 from flywheel.contracts.events import (
     Event,
     LabelRecorded,
-    LabelSettled,
     ReviewRequested,
-    TrafficRecorded,
 )
 from flywheel.rollout.ports import Rollout
 from storage.database import Database
@@ -37,10 +35,9 @@ _COUNTED = [
 def keep(database: Database, events: Sequence[Event]) -> None:
     """What the agents do with events, without Kafka."""
     with database.transaction("agents") as tx:
-        tx.label_intake.record_samples([e for e in events if isinstance(e, TrafficRecorded)])
-        tx.label_intake.record_labels([e for e in events if isinstance(e, LabelRecorded)])
-        tx.label_intake.record_settlements([e for e in events if isinstance(e, LabelSettled)])
+        tx.label_intake.record(events)
         tx.evidence_intake.record(events)
+        tx.intake.unheard([e for e in events if isinstance(e, LabelRecorded)])
         tx.intake.open([e for e in events if isinstance(e, ReviewRequested)])
 
 

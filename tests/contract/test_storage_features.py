@@ -126,6 +126,23 @@ def test_the_history_stays_in_few_files(
     assert files(features) == 1
 
 
+def test_what_was_known_long_ago_is_forgotten_but_for_what_was_known_last(
+    features: FeatureStore,
+) -> None:
+    for second in (1, 2, 3, 10):
+        features.write_history("task", [row("app", second, 0, second)])
+        features.write_history("another", [row("app", second, 0, second)])
+    features.write_history("task", [row("silent", 7, 0, 1)])
+    assert features.forget("task", at(5)) == 2
+    assert features.forget("task", at(5)) == 0
+    known = features.historical("task", asked(("app", 2), ("app", 5), ("app", 11), ("silent", 9)))
+    assert known["samples"].isna().tolist() == [True, False, False, False]
+    assert known["samples"].dropna().tolist() == [3, 10, 7]
+    others = features.historical("another", asked(("app", 2)))
+    assert others["samples"].tolist() == [2]
+    assert features.online("task", ["app"])["app"]["samples"] == 10
+
+
 def test_two_stores_on_one_folder(features: FeatureStore) -> None:
     other = FeatureStore(features._path)
     with ThreadPoolExecutor(2) as pool:
