@@ -55,7 +55,10 @@ class RowRetention:
                 # Whoever reads what was judged has been told since the last step.
                 tx.erasures.forget_judged(task, self._told.get(task, 0))
                 self._told[task] = tx.erasures.judged_tick(task)
-        went = remove_rows(self._settings, self._database, utc_now(), self._stopping.is_set)
+        stopping = self._stopping
+        went = remove_rows(
+            self._settings, self._database, utc_now(), stopping.is_set, stopping.wait
+        )
         for task, tables in (went or {}).items():
             if tables:
                 _log.info("rows removed", task=task, **tables)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
@@ -61,6 +62,7 @@ def remove_rows(
     database: Database,
     now: datetime,
     stopping: Callable[[], bool] = lambda: False,
+    rest: Callable[[float], object] = time.sleep,
 ) -> dict[str, Counter[str]] | None:
     """Remove the rows that are too old, and images that no sample shows any more; task → table →
     rows that went. None where another process is at it."""
@@ -80,6 +82,7 @@ def remove_rows(
                 cutoffs(of_task, now),
                 archive if of_task.archive else None,
                 stopping,
+                rest,
             )
             if stopping():
                 return went

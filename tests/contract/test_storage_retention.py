@@ -37,6 +37,7 @@ def swept(database: Database, settings: RetentionSettings = ALL, **more: Any) ->
         lambda: database.transaction(read_only=True),
         TASK,
         cutoffs(settings, NOW),
+        rest=lambda _: None,
         **more,
     )
 
