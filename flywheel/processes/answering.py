@@ -14,7 +14,8 @@ from flywheel.rollout.decide import Readiness
 from flywheel.rollout.servers import ModelServers
 
 WELL_SECONDS, AILING_SECONDS = 10.0, 2.0
-# How many champions are asked a real request in a round: a hundred tasks must not be load.
+# So many champions are all asked a real request in a round. Of more, one: a hundred tasks must not be
+# load.
 ASKED = 5
 
 _log = structlog.get_logger(__name__)
@@ -57,12 +58,13 @@ class Answering:
         self._latest = latest
 
     def _of_all(self, names: Sequence[str]) -> dict[str, Readiness]:
-        """Of many, a few are asked a real request by turns, and those that answered none before; of
-        the others it is enough that servers say they have them."""
+        """Of many, one is asked a real request by turns, and a few of those that answered none before;
+        of the others it is enough that servers say they have them."""
         before = dict(self._latest.values())
         ailing = [name for name in names if name in before and not before[name].ready]
-        asked = {*_by_turns(ailing, self._turn), *_by_turns(names, self._turn)}
-        self._turn += ASKED
+        most = ASKED if len(names) <= ASKED else 1
+        asked = {*_by_turns(ailing, self._turn, ASKED), *_by_turns(names, self._turn, most)}
+        self._turn += 1
         rest = [name for name in names if name not in asked]
         readiness = dict(self._servers.loaded(rest)) if rest else {}
         readiness |= {name: before[name] for name in ailing if name not in asked}
@@ -93,10 +95,10 @@ class Answering:
             self._stopping.wait(AILING_SECONDS if self.every() else WELL_SECONDS)
 
 
-def _by_turns(names: Sequence[str], turn: int) -> list[str]:
+def _by_turns(names: Sequence[str], turn: int, most: int) -> list[str]:
     """A few of them, others each turn."""
-    start = turn % len(names) if names else 0
-    return [*names[start:], *names[:start]][:ASKED]
+    start = turn * most % len(names) if names else 0
+    return [*names[start:], *names[:start]][:most]
 
 
 def nobody_answers(champion: str, readiness: Readiness) -> str:
