@@ -29,7 +29,7 @@ class _Lines:
 
     def __call__(self, kind: str, done: int, parts: int) -> None:
         now = time.monotonic()
-        if done == parts or now - self._said > _EVERY_SECONDS:
+        if parts and (done == parts or now - self._said > _EVERY_SECONDS):
             self._said = now
             _log.info("counting what the database keeps", kind=kind, done=done, parts=parts)
 

@@ -14,8 +14,7 @@ from flywheel.rollout.decide import Readiness
 from flywheel.rollout.servers import ModelServers
 
 WELL_SECONDS, AILING_SECONDS = 10.0, 2.0
-# So many champions are all asked a real request in a round. Of more, one: a hundred tasks must not be
-# load.
+# So many champions are all asked a real request in a round; of more, one: many tasks are no load.
 ASKED = 5
 
 _log = structlog.get_logger(__name__)
@@ -58,8 +57,8 @@ class Answering:
         self._latest = latest
 
     def _of_all(self, names: Sequence[str]) -> dict[str, Readiness]:
-        """Of many, one is asked a real request by turns, and a few of those that answered none before;
-        of the others it is enough that servers say they have them."""
+        """Of many, one is asked a real request by turns, and a few of those that answered none
+        before; of the others it is enough that servers say they have them."""
         before = dict(self._latest.values())
         ailing = [name for name in names if name in before and not before[name].ready]
         most = ASKED if len(names) <= ASKED else 1

@@ -10,6 +10,7 @@ from flywheel.contracts.agents import AGENTS
 from flywheel.contracts.stores import AuditChanges
 from flywheel.monitoring.health import HealthServer
 from flywheel.processes.features import FeatureProcess
+from flywheel.processes.instance import claim
 from flywheel.processes.process import begin
 from flywheel.settings import FlywheelSettings
 from flywheel.triage.triager import Triager, no_features
@@ -39,6 +40,7 @@ class AuditReader:
 def run_worker_process(settings: FlywheelSettings, chosen: Sequence[str] = AGENTS) -> int:
     """Run these agents until SIGTERM; the exit code is the process'."""
     begin("worker", settings)
+    claim(settings, "worker")
     await_broker(settings.kafka)
     ready = threading.Event()
     checks: dict[str, Callable[[], str | None]] = {

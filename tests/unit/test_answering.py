@@ -1,4 +1,4 @@
-"""Whether champions answer: of a hundred, few are asked, each in its turn, and none is forgotten."""
+"""Whether champions answer: of a hundred few are asked, each in its turn, none is forgotten."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ class Servers:
         return Readiness(ready=0 if down else 2, total=2, reason="down" if down else "")
 
     def loaded(self, releases: Collection[str]) -> Mapping[str, Readiness]:
-        return {
-            one: Readiness(ready=0 if one in self.unloaded else 2, total=2) for one in releases
-        }
+        return {one: Readiness(ready=0 if one in self.unloaded else 2, total=2) for one in releases}
 
 
 def test_a_few_are_all_asked_each_time() -> None:
