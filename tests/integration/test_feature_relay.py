@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -13,6 +14,8 @@ from sqlalchemy import update
 
 from flywheel.contracts.events import TrafficRecorded
 from flywheel.contracts.ids import new_id
+from flywheel.errors import StorageError
+from flywheel.processes.features import FeatureProcess
 from flywheel.settings import load_settings
 from storage.database import Database
 from storage.features import FeatureStore
@@ -94,3 +97,38 @@ def test_a_surprise_in_one_task_is_said_and_passes(
         assert relay.problem() == "one: OverflowError: out of bounds nanosecond timestamp"
         failing[0] = False
         until(lambda: relay.problem() is None and samples(relay, "one") == 1)
+
+
+def test_the_store_in_a_process_of_its_own_answers_and_is_started_anew(
+    relay: FeatureRelay,
+) -> None:
+    settings = relay._settings
+    with FeatureProcess(settings) as features:
+        assert features.online("one", ["app"]) == {}, "nobody waits for its start"
+
+        def known() -> float:
+            return features.online("one", ["app"]).get("app", {}).get("samples", 0)
+
+        until(lambda: known() == 1)
+        record(relay._database, "one")  # noticed by the task's clock alone
+        until(lambda: known() == 2)
+        assert features.problem() is None
+        assert features.online("one", ["nobody"]) == {}
+        child = features._process
+        assert child is not None
+        child.kill()
+        child.wait()
+        assert "started anew" in (features.problem() or "")
+        with contextlib.suppress(StorageError):
+            features.online("one", ["app"])
+        until(lambda: features._process is not child and features.problem() is None)
+
+        def again() -> float:
+            with contextlib.suppress(StorageError):
+                return known()
+            return 0
+
+        until(lambda: again() == 2)
+        child = features._process
+    assert child is not None
+    assert child.poll() == 0, "it ends with the worker"

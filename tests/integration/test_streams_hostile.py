@@ -28,7 +28,10 @@ from flywheel.contracts.events import (
 )
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.errors import EventError
+from flywheel.ops import supervisor
+from flywheel.ops.agents import agent_figures
 from flywheel.ops.doctor import examine
+from flywheel.ops.health import health_problem
 from flywheel.serving.releases import ReleaseSet
 from flywheel.settings import FlywheelSettings, KafkaSettings, load_settings
 from storage.database import Database
@@ -52,6 +55,8 @@ def workspace(tmp_path: Path) -> Iterator[FlywheelSettings]:
         f"""
 [kafka]
 bootstrap_servers = "127.0.0.1:{port}"
+[worker]
+processes = 4
 [monitoring]
 worker_port = {health}
 [tasks.{TASK}]
@@ -128,13 +133,20 @@ def test_no_record_ends_the_worker_a_follower_or_the_doctor(workspace: FlywheelS
     send(kafka.servers, corpus)
     corpus += send_odd_names(kafka)
     log = (workspace.workspace / "worker.log").open("ab")
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "flywheel", "-w", str(workspace.workspace), "worker"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=log,
-        stderr=log,
-    )
-    end_with_parent(worker.pid)
+    # As `flywheel up` runs it where there are cores: agents in processes of their own.
+    programs = [one for one in supervisor.programs(workspace) if one.name.startswith("worker")]
+    assert len(programs) == 4
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-m", "flywheel", "-w", str(workspace.workspace), *one.arguments],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=log,
+            stderr=log,
+        )
+        for one in programs
+    ]
+    for worker in workers:
+        end_with_parent(worker.pid)
     heard: list[Event] = []
     follower = Follower(kafka, ["flywheel.rollouts", "flywheel.releases"], heard.append, "test")
     follower.start()
@@ -151,7 +163,7 @@ def test_no_record_ends_the_worker_a_follower_or_the_doctor(workspace: FlywheelS
         assert follower.caught_up(60)
 
         def kept() -> bool:
-            assert worker.poll() is None
+            assert all(worker.poll() is None for worker in workers)
             with database.transaction(read_only=True) as tx:
                 wanted = [one for one in sound if isinstance(one, LabelRecorded)]
                 words = [(one.task, one.sample_id, one.source) for one in wanted]
@@ -173,7 +185,11 @@ def test_no_record_ends_the_worker_a_follower_or_the_doctor(workspace: FlywheelS
             )
 
         eventually(refused, 120)
-        assert worker.poll() is None
+        assert all(worker.poll() is None for worker in workers)
+        figures = agent_figures(workspace)
+        assert set(figures) == set(AGENTS)
+        assert figures["flywheel.labels"].partitions == 12
+        assert all(health_problem(one.health or "") is None for one in programs)
         finding = examine(workspace, full=True)
         assert finding.lost == ()
         by_positions = examine(workspace)
@@ -185,13 +201,14 @@ def test_no_record_ends_the_worker_a_follower_or_the_doctor(workspace: FlywheelS
         eventually(lambda: len(list_dead_letters(kafka, 10**6)) == before, 120)
         assert replay(kafka, publisher, lambda letter: False).sent == 0
         assert len(all_letters(kafka)) == 2 * before
-        assert worker.poll() is None
+        assert all(worker.poll() is None for worker in workers)
     finally:
         follower.stop()
         publisher.close()
         database.dispose()
-        worker.send_signal(signal.SIGTERM)
-        assert worker.wait(60) == 0
+        for worker in workers:
+            worker.send_signal(signal.SIGTERM)
+        assert [worker.wait(60) for worker in workers] == [0] * len(workers)
         log.close()
 
 
