@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -250,9 +251,14 @@ base_model = "not-used-here"
             rates |= {g: handled / seconds for g, (handled, behind) in found.items() if behind}
             time.sleep(0.1)
         seconds = time.perf_counter() - began
+        spent = [psutil.Process(process.pid).cpu_times() for process in processes]
         return {
             "events_per_second": count / seconds,
             "processes": len(processes),
+            # Start-up included; of the agents' processes alone.
+            "processor_us_per_event": [
+                round((one.user + one.system) / count * 1e6) for one in spent
+            ],
             "agents": {group: round(rate) for group, rate in rates.items()},
         }
     finally:
