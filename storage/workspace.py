@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from flywheel.contracts.private_files import private_folder
 from flywheel.contracts.release import KeptRelease
-from flywheel.errors import ArtefactError
+from flywheel.retention.releases import refuse_pruned
 from flywheel.settings import FlywheelSettings
 from storage import counting
 from storage.database import Database
@@ -33,11 +33,7 @@ def kept_in(database: Database) -> Callable[[str], KeptRelease | None]:
     def kept(release: str) -> KeptRelease | None:
         with database.transaction(read_only=True) as tx:
             record, pruned = tx.releases.get(release), tx.pruned.get(release)
-        if pruned is not None:
-            raise ArtefactError(
-                f"release {release} was pruned on {pruned.at:%Y-%m-%d} ({pruned.why}): its bytes "
-                "are gone for good; `flywheel releases list` has those that are left"
-            )
+        refuse_pruned(pruned)
         return None if record is None else record.kept
 
     return kept

@@ -31,6 +31,7 @@ from flywheel.monitoring.docs_page import docs_routes
 from flywheel.monitoring.health import Checks, health_routes
 from flywheel.monitoring.problems import install_problem_details
 from flywheel.registry.release_folders import ReleaseFolders
+from flywheel.retention.releases import refuse_pruned
 from flywheel.settings import FlywheelSettings
 
 # The longest answer that an expert may give, with every character escaped, fits in.
@@ -136,6 +137,7 @@ def _ended(reading: Transactions, session: str) -> bool:
 def _kept(reading: Transactions, release: str) -> KeptRelease | None:
     with reading() as tx:
         record = tx.releases.get(release)
+        refuse_pruned(tx.pruned.get(release))
     return None if record is None else record.kept
 
 

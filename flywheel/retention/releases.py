@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from flywheel.errors import ArtefactError
+
 
 class ReleaseUse(msgspec.Struct, frozen=True, kw_only=True):
     """A release, and what it is needed for: ``champion`` now, ``served_until`` when it last was,
@@ -31,6 +33,15 @@ class PrunedRelease(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     why: str
     done: bool
+
+
+def refuse_pruned(pruned: PrunedRelease | None) -> None:
+    """Raise ArtefactError for a release that was pruned, with when and why."""
+    if pruned is not None:
+        raise ArtefactError(
+            f"release {pruned.release} was pruned on {pruned.at:%Y-%m-%d} ({pruned.why}): its "
+            "bytes are gone for good; `flywheel releases list` has those that are left"
+        )
 
 
 class DatasetUse(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,8 +22,10 @@ from flywheel.console.app import create_app
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.release import Release
 from flywheel.processes.console import assets_folder
+from flywheel.retention.config import RetentionSettings
 from flywheel.rollout.commands import ask
 from flywheel.rollout.ports import Command, Rollout
+from flywheel.upkeep.pruning import prune_task
 from storage.objects import open_artefacts
 
 CONFIG = """\
@@ -336,3 +338,17 @@ def test_the_console_verifies_before_it_asks_for_a_restore(served: Served) -> No
     refused = console.ask("POST", "/api/rollouts/topics/commands", json=asked)
     assert refused.status_code == 409
     assert "is not what was released" in refused.json()["detail"]
+
+
+def test_the_console_says_of_a_pruned_release_that_it_is_gone(served: Served) -> None:
+    kept = RetentionSettings(releases=30)
+    later = utc_now() + timedelta(days=90)
+    served.add("three", fill=2)
+    went, _ = prune_task(served.settings, served.database, TASK, kept, later)
+    assert went == [served.one.release, served.two.release]
+    console = Console(served)
+    asked = {"kind": "restore", "by": "ada", "why": "x", "release": served.one.release}
+    refused = console.ask("POST", "/api/rollouts/topics/commands", json=asked)
+    assert refused.status_code == 409
+    assert "was pruned on" in refused.json()["detail"]
+    assert console.ask("GET", f"/releases/topics/{served.one.release}").status_code == 200
