@@ -68,6 +68,38 @@ def run_(ctx: click.Context, as_json: bool) -> None:
     show_table(["task", "what", "went"], rows, right=["went"], empty="nothing was too old")
 
 
+@retention.command("erased")
+@json_option
+@utc_option
+@click.pass_context
+def erased_(ctx: click.Context, as_json: bool, utc: bool) -> None:
+    """What was erased by `flywheel erase`: when, by whom, why, and how much; not whose it was."""
+    from storage.workspace import open_database
+
+    settings = load_settings(ctx.obj)
+    with open_database(settings) as database, database.transaction(read_only=True) as tx:
+        erasures = tx.erasures.history()
+    if as_json:
+        show_json(erasures)
+        return
+    rows = [
+        (
+            one.erasure_id,
+            moment(one.at, utc),
+            one.by,
+            one.why,
+            f"a {one.kind} of {one.task or 'every task'}",
+            ", ".join(f"{count} {what}" for what, count in sorted(one.counts.items()))
+            if one.finished_at
+            else "ended midway: ask for it again",
+        )
+        for one in erasures
+    ]
+    show_table(
+        ["erasure", "when", "by", "why", "what", "went"], rows, empty="nothing was ever erased"
+    )
+
+
 @click.group()
 def archive() -> None:
     """What was archived before it was removed: list its files, or ask it in SQL."""

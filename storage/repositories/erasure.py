@@ -140,8 +140,8 @@ class SqlErasures:
         left, found = set(digests), set()
         for table in (traffic, tasks):
             shows = select(table.c.messages).where(table.c.messages.is_not(None))
-            result = self._work.connection.execution_options(yield_per=500).execute(shows)
-            for (messages,) in result:
+            in_parts = shows.execution_options(yield_per=500)
+            for (messages,) in self._work.connection.execute(in_parts):
                 here = {digest for digest in left if digest in messages}
                 found |= here
                 left -= here

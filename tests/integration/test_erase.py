@@ -158,6 +158,24 @@ def test_it_names_the_versions_and_releases_that_hold_it_and_kafka(
     assert "made from those datasets, of mail: mail-r1" in shown.output
 
 
+def test_what_was_erased_can_be_listed_without_whose_it_was(
+    settings: FlywheelSettings, database: Database
+) -> None:
+    def listed() -> str:
+        done = CliRunner().invoke(cli, ["-w", str(settings.workspace), "retention", "erased"])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "nothing was ever erased" in listed()
+    with database.transaction() as tx:
+        tx.label_intake.record([sent("s1")])
+    erased(settings, "--user", "kim", "--by", "ada", "--task", "mail")
+    assert "ada" in listed()
+    assert "asked" in listed()
+    assert "1 traffic" in listed()
+    assert "kim" not in listed()
+
+
 def test_it_asks_for_one_of_the_two(settings: FlywheelSettings) -> None:
     for more in ((), ("--user", "kim", "--sample", "s")):
         done = CliRunner().invoke(
