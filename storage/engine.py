@@ -27,6 +27,7 @@ from flywheel.errors import ConfigurationError, Conflict, StorageError
 
 _READ_ONLY = "flywheel_read_only"
 _BUSY_SECONDS = 30
+_LONGEST_PAUSE_SECONDS = 300
 RECYCLE_SECONDS = 600.0
 # Rows of an index that are looked at: with fewer, SQLite takes a large rollout for many small ones.
 _ANALYSED_ROWS = 100_000
@@ -63,7 +64,7 @@ def make_engine(url: str) -> Engine:
         return engine
     if family in {"postgresql", "postgres"}:
         try:
-            return create_engine(
+            engine = create_engine(
                 parsed.set(drivername="postgresql+psycopg"),
                 pool_pre_ping=True,
                 pool_size=10,
@@ -75,6 +76,8 @@ def make_engine(url: str) -> Engine:
             raise ConfigurationError(
                 _KEY, f"PostgreSQL's driver is not installed ({error})", "install psycopg"
             ) from error
+        event.listen(engine, "connect", _prepare_postgresql)
+        return engine
     raise ConfigurationError(_KEY, f"{family!r} is not supported", "use sqlite or postgresql")
 
 
@@ -127,6 +130,12 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # FULL: what was committed, and therefore acknowledged to Kafka, survives a power cut.
     for pragma in ("synchronous=FULL", "cache_size=-16384", "temp_store=MEMORY"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _prepare_postgresql(connection: Any, _record: object) -> None:
+    # A process that is stopped in the middle of a transaction must not hold its locks for ever.
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{_LONGEST_PAUSE_SECONDS}s'")
+    connection.commit()
 
 
 def _begin_sqlite(connection: Connection) -> None:
