@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 
@@ -14,7 +15,7 @@ from flywheel.contracts.file_locks import FileLock
 from flywheel.contracts.ids import utc_now
 from flywheel.contracts.leases import OUTBOX, Lease, duty, presence
 from flywheel.contracts.publishing import Publisher
-from flywheel.errors import LeaseLost
+from flywheel.errors import FlywheelError, LeaseLost
 from flywheel.monitoring.health import HealthServer
 from flywheel.processes.instance import claim
 from flywheel.processes.keeping import Pruning
@@ -39,6 +40,7 @@ from streams.topics import await_broker
 
 OWNER = "trainer"
 WATCH_SECONDS = 1.0
+FAILED_SECONDS = 10.0
 # How long an import waits for a trainer that has what it brings in.
 IMPORT_PATIENCE = timedelta(minutes=1)
 
@@ -61,7 +63,7 @@ def run_trainer(settings: FlywheelSettings) -> int:
         health = HealthServer(
             settings.monitoring.host,
             settings.monitoring.trainer_port,
-            {"loop": lambda: None},
+            {"tasks": trainer.problem},
             settings.monitoring.metrics_keys,
         )
         health.start()
@@ -102,7 +104,8 @@ class Trainer:
         self._pipeline: Pipeline | None = None
         self._importer: Importer | None = None
         self._pruning = Pruning(settings, database)
-        self._seen: dict[str, tuple[frozenset[str], datetime]] = {}
+        self._seen: dict[str, tuple[frozenset[str], float]] = {}
+        self._problems: dict[str, str] = {}
 
     @contextmanager
     def relayed(self, publisher: Publisher) -> Iterator[None]:
@@ -121,20 +124,39 @@ class Trainer:
             stirred = tx.turns.stirred(self._settings.tasks)
             live = {lease.name: lease.holder for lease in tx.leases.live(OWNER)}
         for task, marks in stirred.items():
-            known, until = self._seen.get(task, (None, utc_now()))
             if duty(OWNER, task) in live:
                 continue
-            if self._pruning.due(task):
-                self._alone(task, lambda _lease, task=task: self._pruning.step(task))  # type: ignore[misc]
-            if marks == known and utc_now() < until:
-                continue
-            facts, start = self._due(task)
-            if start is None:
-                idle = idle_for(facts, self._settings.tasks[task].retraining, utc_now())
-                self._seen[task] = (marks, utc_now() + idle)
-            elif self._can(start, live):
-                self._seen.pop(task, None)
-                self._alone(task, lambda lease, task=task: self._make(task, lease))  # type: ignore[misc]
+            try:
+                self._look(task, marks, live)
+                self._problems.pop(task, None)
+            except FlywheelError as error:
+                self._later(task, marks, str(error))
+            except Exception as error:  # noqa: BLE001 - one task's surprise must not stop the others
+                _log.exception("task failed on an error that nobody foresaw", task=task)
+                self._later(task, marks, f"{type(error).__name__}: {error}")
+
+    def problem(self) -> str | None:
+        """Which tasks could not be looked at, and why; or None."""
+        return "; ".join(f"{task}: {why}" for task, why in self._problems.items()) or None
+
+    def _look(self, task: str, marks: frozenset[str], live: Mapping[str, str]) -> None:
+        if self._pruning.due(task):
+            self._alone(task, lambda _lease: self._pruning.step(task))
+        known, until = self._seen.get(task, (None, 0.0))
+        if marks == known and time.monotonic() < until:
+            return
+        facts, start = self._due(task)
+        if start is None:
+            idle = idle_for(facts, self._settings.tasks[task].retraining, utc_now())
+            self._seen[task] = (marks, time.monotonic() + idle.total_seconds())
+        elif self._can(start, live):
+            self._seen.pop(task, None)
+            self._alone(task, lambda lease: self._make(task, lease))
+
+    def _later(self, task: str, marks: frozenset[str], why: str) -> None:
+        _log.warning("task not looked at, will try again", task=task, why=why)
+        self._problems[task] = why
+        self._seen[task] = (marks, time.monotonic() + FAILED_SECONDS)
 
     def _due(self, task: str) -> tuple[Facts, Start | None]:
         # Counting labels takes a while where there are many, and must hold nobody up.
