@@ -36,7 +36,7 @@ from streams.topics import await_broker
 
 # How often it is asked which tasks there is something to do of, and how often each of those is
 # looked at; a person's command does not wait for the latter.
-ROUND_SECONDS, TICK_SECONDS = 0.2, 0.5
+ROUND_SECONDS, TICK_SECONDS = 0.3, 0.5
 OWNER = "controller"
 
 _log = structlog.get_logger(__name__)
@@ -143,7 +143,7 @@ def run_controller(settings: FlywheelSettings) -> int:
         check_running(settings, database)
         publisher = lettering(settings.kafka, "flywheel-controller", instance.client_id)
         leases = Leases(database, OWNER, instance.holder, tasks=settings.tasks)
-        relay = OutboxRelay(database.outbox_rows(OWNER), publisher, 0.2, leases.relays)
+        relay = OutboxRelay(database.outbox_rows(OWNER), publisher, 0.3, leases.relays)
         servers = PolledServers(probes(settings.serving.endpoints))
         controller = Controller(settings, database, leases, servers, relay.wake)
 
