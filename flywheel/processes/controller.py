@@ -56,7 +56,7 @@ class Controller:
     ) -> None:
         self._settings, self._database, self._leases = settings, database, leases
         self._servers, self._changed = servers, changed
-        # A command has a job beside its task's, which may be waiting for a server.
+        # A command has a job beside its task's.
         self._jobs = TaskJobs("task", 2 * len(settings.tasks))
         self._latest: Latest = {}
         self._announced: dict[str, int] = {}
@@ -77,7 +77,8 @@ class Controller:
                 continue
             if self._jobs.begin(task, partial(self._look, task, lease)):
                 self._looked_at[task] = now
-            elif asked and self._jobs.busy(task):
+            elif asked:
+                # It is waiting for a server, or after an error: a person is not to wait with it.
                 self._jobs.begin(f"command of {task}", partial(self._hurry, task, lease))
 
     def announce_again(self, event: Event) -> None:

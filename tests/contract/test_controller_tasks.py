@@ -171,3 +171,11 @@ def test_nothing_is_written_without_the_lease(world: World) -> None:
         world.controller.step()
         time.sleep(0.02)
     assert not any(outcome() for outcome in outcomes.values())
+
+
+def test_a_person_does_not_wait_for_a_task_that_fails(world: World) -> None:
+    world.servers.failing = {"slow-0", "slow-1"}
+    world.until("it fails again and again", world.controller.problem)
+    outcome = world.person("slow", "rollback")
+    world.until("the rollback", outcome)
+    assert outcome() == "rolled_back"

@@ -21,6 +21,9 @@ from gateway_harness import (
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from flywheel.contracts.events import RolloutChanged
+from flywheel.contracts.ids import new_id, utc_now
+from flywheel.contracts.split import TrafficSplit
 from flywheel.errors import ArtefactError
 from flywheel.monitoring.http_server import HttpServer
 from flywheel.rollout.servers import PolledServers
@@ -28,6 +31,7 @@ from flywheel.serving.app import create_app
 from flywheel.serving.client import probes
 from flywheel.serving.engine import Generated, InProcess
 from flywheel.serving.releases import ReleaseSet
+from flywheel.serving.room import Room
 
 
 def ids(http: httpx.Client) -> list[str]:
@@ -240,6 +244,48 @@ def test_a_generator_answers_chats_and_classifies_nothing() -> None:
         assert refused.status_code == 400
         assert "generates text" in refused.json()["detail"]
         assert PolledServers(probes([url])).ready("w1").ready == 1
+    releases.stop()
+
+
+class Constant(InProcess):
+    labels = ("a", "b")
+
+    def predict(self, texts: Sequence[str]) -> list[dict[str, float]]:
+        return [{"a": 0.25, "b": 0.75} for _ in texts]
+
+
+def serves(release: str) -> RolloutChanged:
+    return RolloutChanged(
+        event_id=new_id(),
+        occurred_at=utc_now(),
+        task=f"task of {release}",
+        rollout_id="r",
+        state="serving",
+        split=TrafficSplit(task=f"task of {release}", champion=release),
+        decided_by="test",
+        reason="",
+    )
+
+
+def test_a_release_that_did_not_fit_answers_whoever_asks_and_no_probe_asks_for_it() -> None:
+    releases = ReleaseSet(lambda _: Constant(), room=Room(releases=1))
+    for release in ("r1", "r2"):
+        releases.update(serves(release))
+    releases.start()
+    server = HttpServer(create_app(releases=releases), "127.0.0.1", 0)
+    with running(server) as url, client(url) as http:
+        eventually(lambda: ids(http) == ["r1"])
+        (left,) = http.get("/v1/models").json()["unavailable"]
+        assert (left["id"], left["status"]) == ("r2", "unloaded")
+        assert "1 releases are held at most" in left["reason"]
+        assert http.get("/healthz").status_code == 200
+        servers = PolledServers(probes([url]))
+        assert servers.ready("r2").ready == servers.loaded(["r2", "r1"])["r2"].ready == 1
+        assert ids(http) == ["r1"], "looking loads nothing"
+        assert classify(http, "r2", "text").status_code == 200
+        assert ids(http) == ["r2"]
+        assert classify(http, "r1", "text").status_code == 200
+        assert classify(http, "r3", "text").status_code == 404
     releases.stop()
 
 
