@@ -211,22 +211,23 @@ class SqlExpiry:
 
     def _needed(self, task: str, sample_ids: Sequence[str]) -> set[str]:
         """Labelled samples that something under way rests on: a turn that reads the labels, a
-        running rollout, the audits of the champion."""
+        running rollout, the audits of the champion and of the one before it, which a restore goes
+        back to."""
         turn = select(_turns.c.turn_id).where(_turns.c.task == task, _turns.c.ended_at.is_(None))
         if self._work.row(turn.limit(1)) is not None:
             return set(sample_ids)
-        champion = self._work.row(
+        latest = self._work.rows(
             select(_champions.c.release)
             .where(_champions.c.task == task)
             .order_by(_champions.c.id.desc())
-            .limit(1)
+            .limit(2)
         )
         running = self._running(task)
         needed: set[str] = set()
         for part in self._work.chunks(sample_ids):
             for table, name, used in (
                 (judged.judged, "rollout_id", running),
-                (judged.audited, "release", {champion.release} if champion else set()),
+                (judged.audited, "release", {row.release for row in latest}),
             ):
                 rows = self._work.rows(
                     select(table.c.sample_id).where(

@@ -117,12 +117,16 @@ def test_totals_say_the_same_before_and_after_and_when_counted_anew(database: Da
     assert totals(database) == kept
 
 
-@pytest.mark.parametrize("of", ["nothing", "a rollout", "a turn"])
+@pytest.mark.parametrize("of", ["nothing", "a rollout", "a turn", "a champion", "a restore"])
 def test_labelled_samples_go_only_when_that_is_asked_and_nothing_rests_on_them(
     database: Database, of: str
 ) -> None:
     history(database)
     begin_rollout(database, ended=of != "a rollout")
+    with database.transaction() as tx:
+        champions = {"a champion": ["r0", "r1"], "a restore": ["r1", "r0"]}
+        for release in champions.get(of, ["r1", "r0", "r00"]):
+            tx.rollouts.set_champion(TASK, release)
     if of == "a turn":
         with database.transaction() as tx:
             tx.turns.save(
