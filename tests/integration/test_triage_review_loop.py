@@ -15,10 +15,11 @@ from audits import audits_of
 from new_database import new_database
 
 from flywheel.contracts.codec import decode
-from flywheel.contracts.events import Event, LabelRecorded, TrafficRecorded
+from flywheel.contracts.events import Event, LabelRecorded, ReviewRequested, TrafficRecorded
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.stores import AuditChanges
 from flywheel.kinds import Choice
+from flywheel.retention.erasure import Erasure, erase_rows
 from flywheel.review.claim import claim_next
 from flywheel.review.config import ReviewSettings
 from flywheel.review.ports import Answer
@@ -26,7 +27,7 @@ from flywheel.review.submit import submit_answer, undo
 from flywheel.triage.config import TriageSettings
 from flywheel.triage.triager import Triager
 from storage.database import Database
-from streams.agents import evidence, review
+from streams.agents import evidence, labels, review
 
 LABELS = ("NUM", "LOC")
 TASK = "questions"
@@ -58,6 +59,7 @@ class Loop:
         )
         self.queue = review.agent(database).handle
         self.evidence = evidence.agent(database).handle
+        self.keep = labels.agent(database).handle
         self.truth: dict[str, str] = {}
 
     def serve(self, count: int, accuracy: float, seed: int) -> list[Event]:
@@ -163,3 +165,49 @@ def test_an_undone_answer_is_no_evidence_until_it_is_given_again(loop: Loop) -> 
     assert len(audits_of(audits, TASK, "r1")) == before - 1
     assert loop.answer_all() == undone
     assert len(audits_of(audits, TASK, "r1")) == before
+
+
+def test_a_user_who_is_erased_while_triage_has_their_sample_is_shown_to_nobody(loop: Loop) -> None:
+    sent = [
+        TrafficRecorded(
+            event_id=new_id(),
+            occurred_at=utc_now(),
+            task=TASK,
+            sample_id=new_id(),
+            content="question",
+            unit=unit,
+            release="r1",
+            output="LOC",
+            scores={"LOC": 0.9, "NUM": 0.1},
+            confidence=0.9,
+        )
+        for unit in ("kim", "bo")
+        for _ in range(40)
+    ]
+    made = loop.triager(sent)
+    asked = {event.sample_id for event in made if isinstance(event, ReviewRequested)}
+    kims = {event.sample_id for event in sent if event.unit == "kim"}
+    assert asked & kims
+    assert asked - kims
+    loop.queue(made[: len(made) // 2])
+    erasure = Erasure(
+        erasure_id=new_id(), at=utc_now(), by="ada", why="asked", kind="user", subject="x"
+    )
+    erase_rows(
+        loop.database.transaction,
+        lambda: loop.database.transaction(read_only=True),
+        erasure,
+        "kim",
+        [TASK],
+    )
+    # Nobody knew yet whose those were that triage had asked about: their requests come after.
+    loop.queue(made)
+    loop.keep(sent)
+    loop.evidence(sent)
+    loop.queue(made)
+    with loop.database.transaction("console") as tx:
+        claimed = claim_next(
+            tx, task=TASK, annotator="ada", limit=100, now=utc_now(), settings=REVIEW
+        )
+        assert {one.sample_id for one in claimed.items} == asked - kims
+        assert set(tx.overview.texts(TASK, [event.sample_id for event in sent])).isdisjoint(kims)
