@@ -14,7 +14,7 @@ from kafka_fixture import free_port
 from tiny_encoder import make_encoder
 
 from flywheel.cli import COMMANDS, cli, main
-from flywheel.errors import ConfigurationError, FlywheelError
+from flywheel.errors import ConfigurationError
 from flywheel.ops.template import DEFAULTS
 from flywheel.settings import load_settings
 from flywheel.turn.bases import check_bases
@@ -369,29 +369,6 @@ def test_a_checkout_into_a_folder_that_exists(
 ) -> None:
     said = fails(capsys, made, "datasets", "checkout", "d-1", str(tmp_path))
     assert "exists already" in said
-
-
-def test_a_comma_in_the_path_is_refused_before_kafka_would_split_it(
-    tmp_path: Path,
-) -> None:
-    from flywheel.ops.workspace import prepare
-
-    folder = tmp_path / "one,two"
-    succeeds(folder, "init")
-    with pytest.raises(FlywheelError, match="comma"):
-        prepare(load_settings(folder, {}))
-
-
-def test_the_installed_command_fails_in_one_line(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "flywheel", "-w", str(tmp_path), "status"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -10,40 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from labelled_files import LABELS, array, lines, read, refused
 
 from flywheel.datasets.file_formats import FORMATS, format_named
 from flywheel.datasets.labelled_file import UnusableLines, read_labelled
-from flywheel.errors import RejectedEvent
-from flywheel.kinds import Answers, Choice, FreeText
-
-LABELS = ("billing", "outage", "other")
-Rows = list[tuple[int, str, str]]
-
-
-def lines(*items: object) -> str:
-    return "".join(json.dumps(item) + "\n" for item in items)
-
-
-def array(*items: object) -> str:
-    return json.dumps(items, indent=2)
-
-
-ANSWERS = Choice(LABELS)
-
-
-def read(
-    folder: Path, content: str, name: str | None = None, answers: Answers = ANSWERS
-) -> tuple[Rows, dict[str, tuple[int, ...]], str]:
-    path = folder / "export.json"
-    path.write_text(content, "utf-8")
-    found = read_labelled(path, answers, format=format_named(name) if name else None)
-    return [(r.line, r.text, r.label) for r in found], dict(found.left_out), found.format
-
-
-def refused(folder: Path, content: str, name: str | None = None) -> str:
-    with pytest.raises(RejectedEvent) as caught:
-        read(folder, content, name)
-    return str(caught.value)
+from flywheel.kinds import Choice, FreeText
 
 
 def annotation(number: int, *choices: str, **fields: Any) -> dict[str, Any]:
@@ -266,55 +237,6 @@ def test_label_studio_answers_in_words_for_a_task_without_labels(tmp_path: Path)
     answer["result"] = [{"from_name": "answer", "type": "textarea", "value": value}]
     rows, _, _ = read(tmp_path, array(task(1, "Why?", answer)), answers=FreeText())
     assert rows == [(1, "Why?", "Because it rained.")]
-
-
-def chat(*turns: tuple[str, Any], **last: Any) -> dict[str, Any]:
-    messages = [{"role": role, "content": content} for role, content in turns]
-    messages[-1] |= last
-    return {"messages": messages}
-
-
-@pytest.mark.parametrize("name", [None, "openai", "openai-chat"])
-def test_openai_chat_files(tmp_path: Path, name: str | None) -> None:
-    system = ("system", "Say the topic.")
-    parts = [{"type": "text", "text": "no"}, {"type": "text", "text": "signal"}]
-    content = lines(
-        chat(system, ("user", "paid twice"), ("assistant", "billing")),
-        chat(("user", parts), ("assistant", "outage")),
-        chat(("user", "hm"), ("assistant", "billing"), weight=0),
-        chat(("user", "hi"), ("assistant", "?"), ("user", "hi again"), ("assistant", "other")),
-        chat(("user", "bomb"), ("assistant", None), refusal="No."),
-        {
-            "input": chat(("user", "slow")),
-            "preferred_output": [{"role": "assistant", "content": "outage"}],
-            "non_preferred_output": [{"role": "assistant", "content": "billing"}],
-        },
-    )
-    rows, left_out, format_ = read(tmp_path, content, name)
-    assert rows == [
-        (1, "paid twice", "billing"),
-        (2, "no\nsignal", "outage"),
-        (4, "hi again", "other"),
-        (6, "slow", "outage"),
-    ]
-    assert left_out == {'"weight": 0 on the answer': (3,), "the assistant refused": (5,)}
-    assert format_ == "openai"
-
-
-def test_chats_without_an_answer_in_words_are_each_named(tmp_path: Path) -> None:
-    image = [{"type": "image_url", "image_url": {"url": "data:"}}]
-    content = lines(
-        chat(("user", "paid twice")),
-        chat(("user", image), ("assistant", "other")),
-        chat(("user", "a"), ("assistant", None), tool_calls=[{"id": "1"}]),
-        chat(("assistant", "other")),
-        {"messages": "no list"},
-    )
-    said = refused(tmp_path, content)
-    assert said.startswith("5 of 5 lines")
-    assert "line 1: the last message is not the assistant's" in said
-    assert "line 2: a message holds something that is no text" in said
-    assert "line 3: the answer is a call of a tool" in said
 
 
 BATCH_OUT = {

@@ -5,7 +5,8 @@ import { Drafts } from "./drafts.js";
 import { Outbox, post, problemOf, silence } from "./outbox.js";
 import { showInput } from "./review-input.js";
 import { LabelAnswer } from "./review-labels.js";
-import { Notices, isolated } from "./review-notices.js";
+import { ago, showMeta } from "./review-meta.js";
+import { Notices } from "./review-notices.js";
 import { Session } from "./review-session.js";
 import { TextAnswer } from "./review-text.js";
 import { local } from "./store.js";
@@ -51,20 +52,6 @@ const typed = (words) => drafts.keep(queue[0]?.sample_id, annotator, words);
 const Answer = { choice: LabelAnswer, free_text: TextAnswer }[root.dataset.answers];
 const answerBox = new Answer(el("answer"), { changed, typed, say, submit, flash, longest: Number(root.dataset.longest) });
 
-function ago(iso) {
-  const seconds = Math.max(0, (Date.now() - new Date(iso)) / 1000);
-  if (seconds < 60) return `${Math.round(seconds)} s`;
-  if (seconds < 3600) return `${Math.round(seconds / 60)} min`;
-  return seconds < 172800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86400)} days`;
-}
-
-function chip(words, kind = "") {
-  const node = document.createElement("span");
-  node.className = `chip ${kind}`;
-  node.textContent = words;
-  return node;
-}
-
 // What is on screen ------------------------------------------------------------------------
 
 function render() {
@@ -85,27 +72,8 @@ function render() {
     // Not a choice: a ring around the first one would look like an answer.
     el("sample-text").focus({ preventScroll: true });
   }
-  renderMeta(item);
+  showMeta(el("sample-meta"), item);
   say(`Next sample: ${item.text}`);
-}
-
-function renderMeta(item) {
-  const meta = el("sample-meta");
-  meta.replaceChildren(chip(item.audit ? "Random audit" : "Chosen", item.audit ? "accent" : "warn"));
-  if (!item.audit) {
-    const reason = document.createElement("span");
-    reason.className = "soft";
-    reason.dir = "auto";
-    reason.textContent = item.reason;
-    meta.append(reason);
-  }
-  // The audits of a rollout that ended are ordinary ones, and have an ordinary priority.
-  if (item.audit && item.rollout_id && item.priority > 80) meta.append(chip("decides a rollout", "challenger"));
-  if (item.tokens_cut) meta.append(chip(`the model did not read all: ${item.tokens_cut} tokens cut off`, "warn"));
-  const rest = document.createElement("span");
-  rest.className = "whence";
-  rest.append(`priority ${Math.round(item.priority)} · from `, isolated(item.source), ` · ${ago(item.requested_at)} old`);
-  meta.append(rest);
 }
 
 function renderDone() {
