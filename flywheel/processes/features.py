@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -51,6 +52,8 @@ class _Answer(msgspec.Struct, frozen=True):
 
 def run_features(settings: FlywheelSettings) -> int:
     """Answer questions from standard input until it ends."""
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, signal.SIG_IGN)  # which the worker is sent as well, and ends this after
     begin("features", settings)
     os.nice(_NICE)
     questions, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
