@@ -21,8 +21,6 @@ class ReleaseUse(msgspec.Struct, frozen=True, kw_only=True):
     champion: bool
     served_until: datetime | None
     needed: bool
-    address: str | None = None
-    base_address: str | None = None
 
 
 class PrunedRelease(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,6 @@ from flywheel.registry.release_folder import release_folder
 from flywheel.retention.config import RetentionSettings
 from flywheel.retention.releases import (
     DatasetUse,
-    ReleaseUse,
     datasets_to_prune,
     releases_to_prune,
 )
@@ -96,8 +95,7 @@ def prune_cache(settings: FlywheelSettings, days: int, now: datetime) -> int:
 
 def _remove_release(settings: FlywheelSettings, database: Database, release: str) -> None:
     with database.transaction(read_only=True) as tx:
-        record = tx.releases.get(release)
-        kept = [use for name in settings.tasks for use in tx.pruned.uses(name)]
+        record, kept = tx.releases.get(release), tx.pruned.addresses()
     blobs = open_blobs(settings)
     if record is not None:
         for address in filter(None, (record.address, record.base_address)):
@@ -112,10 +110,10 @@ def _remove_release(settings: FlywheelSettings, database: Database, release: str
         tx.pruned.done(release)
 
 
-def _remove_folder(blobs: Blobs, address: Address, kept: Iterable[ReleaseUse]) -> None:
-    """Take a folder from the store, with the files that no kept release has."""
-    others = {a for use in kept for a in (use.address, use.base_address) if a is not None}
-    if any(Address.parse(other) == address for other in others):
+def _remove_folder(blobs: Blobs, address: Address, kept: Iterable[str]) -> None:
+    """Take a folder from the store, with the files that no folder has that is ``kept``."""
+    others = [Address.parse(other) for other in kept]
+    if address in others:
         return
     listed = _list(blobs, address)
     if listed is None:
@@ -123,7 +121,7 @@ def _remove_folder(blobs: Blobs, address: Address, kept: Iterable[ReleaseUse]) -
     needed = {
         file.sha256
         for other in others
-        if (held := _list(blobs, Address.parse(other))) is not None
+        if (held := _list(blobs, other)) is not None
         for file in held.files.values()
     }
     # The list last: whoever goes on after a crash finds by it what is left.

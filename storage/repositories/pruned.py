@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import select, update
 
 from flywheel.retention.releases import PrunedRelease, ReleaseUse
-from storage.repositories.versions import SqlReleases
+from storage.repositories.versions import SqlReleases, every_release
 from storage.tables.columns import table_of
 from storage.tables.retention import PrunedReleaseRow
 from storage.tables.rollouts import ChallengerRow, ChampionRow, RolloutRow, TakenChallengerRow
@@ -46,6 +46,12 @@ class SqlPrunedReleases:
         """Every pruned release of a task."""
         rows = self._work.rows(select(_pruned).where(_pruned.c.task == task).order_by(_pruned.c.at))
         return [PrunedRelease(**row._mapping) for row in rows]
+
+    def addresses(self) -> set[str]:
+        """Where every release that was not pruned is kept, with its base; of whatever task."""
+        gone = {row.release for row in self._work.rows(select(_pruned.c.release))}
+        kept = [one for one in every_release(self._work) if one.release not in gone]
+        return {at for one in kept for at in (one.address, one.base_address) if at is not None}
 
     def turn_running(self, task: str) -> bool:
         """Whether a turn of the task is under way, which may read any release."""
@@ -86,8 +92,6 @@ class SqlPrunedReleases:
                 champion=one.release in until and until[one.release] is None,
                 served_until=until.get(one.release),
                 needed=one.release in needed,
-                address=one.address,
-                base_address=one.base_address,
             )
             for one in SqlReleases(self._work).history(task)
             if one.release not in pruned

@@ -100,6 +100,11 @@ class SqlReleases:
         return [_release(row) for row in rows]
 
 
+def every_release(work: Work) -> list[Release]:
+    """All releases, of tasks too that are configured no longer."""
+    return [_release(row) for row in work.rows(select(_releases).order_by(_releases.c.release))]
+
+
 def override_values(override: Override | None) -> dict[str, str] | None:
     """An override as JSON."""
     return None if override is None else {"by": override.by, "why": override.why}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from dataset_workspace import build, make
 from registry_files import make_release
@@ -87,6 +88,16 @@ def test_an_old_release_goes_and_what_others_share_with_it_stays(
     with pytest.raises(SystemExit):
         main(["-w", folder, "releases", "restore", first.release, *who])
     assert "was pruned on" in capsys.readouterr().err
+
+
+def test_what_a_release_of_a_task_that_is_gone_shares_stays(served: Served) -> None:
+    first = served.releases[0]
+    with served.database.transaction() as tx:
+        tx.releases.add(msgspec.structs.replace(first, release="gone-1", task="gone"))
+    assert first.release in pruned(served)
+    assert first.address is not None
+    with open_artefacts(served.settings).fetch(Address.parse(first.address)) as folder:
+        assert any(folder.iterdir())
 
 
 def test_nothing_goes_while_a_turn_runs(served: Served) -> None:
