@@ -17,7 +17,7 @@ from flywheel.retention.ports import Expiry
 from flywheel.retraining.ports import TurnStore
 from flywheel.review.ports import People, ReviewDesk, ReviewIntake
 from flywheel.rollout.ports import Challengers, CommandStore, Evidence, EvidenceIntake, RolloutStore
-from storage.engine import alone, analyse, errors_translated, make_engine, read_only_engine
+from storage.engine import analyse, errors_translated, make_engine, read_only_engine
 from storage.exclusive import held_alone
 from storage.migrations.upgrade import upgrade
 from storage.repositories.archived import SqlArchiveFiles
@@ -45,6 +45,8 @@ from storage.totals import Progress, Total
 from storage.totals import missing as missing_totals
 from storage.totals import rebuild as rebuild_totals
 from storage.work import Work
+
+_COUNTING = "counting"
 
 
 class Transaction:
@@ -114,7 +116,8 @@ class Database:
             upgrade(self._engine)
         if not self._missing():
             return
-        with errors_translated(), alone(self._engine):
+        # Others wait, and then find it done.
+        with errors_translated(), self.alone(_COUNTING, wait=True):
             wanted = self._missing()
             rebuild_totals(self.work, wanted, progress)
 
@@ -124,7 +127,7 @@ class Database:
 
     def recount(self, progress: Progress | None = None) -> None:
         """Make every total anew from the rows; agents may go on meanwhile."""
-        with errors_translated(), alone(self._engine):
+        with errors_translated(), self.alone(_COUNTING, wait=True):
             rebuild_totals(self.work, progress=progress)
 
     def analyse(self) -> None:

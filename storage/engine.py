@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
@@ -32,7 +31,6 @@ RECYCLE_SECONDS = 600.0
 # Rows of an index that are looked at: with fewer, SQLite takes a large rollout for many small ones.
 _ANALYSED_ROWS = 100_000
 _KEY = "database_url"
-_COUNTING = 7_012_406_518_342_117_002  # a number of our own among PostgreSQL's advisory locks
 
 
 def make_engine(url: str) -> Engine:
@@ -103,25 +101,6 @@ def sqlite_file(engine: Engine) -> Path | None:
     if engine.dialect.name != "sqlite" or not engine.url.database:
         return None
     return Path(engine.url.database)
-
-
-@contextmanager
-def alone(engine: Engine) -> Iterator[None]:
-    """Whoever counts a database anew is the only one: others wait, and then find it done."""
-    file = sqlite_file(engine)
-    if file is None:
-        with engine.connect() as connection:
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _COUNTING})
-            connection.commit()
-            try:
-                yield
-            finally:
-                connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _COUNTING})
-        return
-    lock = file.with_name(f"{file.name}.counting")
-    with lock.open("a") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import Engine, text
 
+from flywheel.contracts.private_files import private_file
 from storage.engine import sqlite_file
 
 _OURS = 7_012_406  # the first of the two numbers of our own advisory locks
@@ -20,7 +21,9 @@ def held_alone(engine: Engine, name: str, *, wait: bool) -> Iterator[bool]:
     another does, or wait for it. A process that dies gives it up."""
     file = sqlite_file(engine)
     if file is not None:
-        with file.with_name(f"{file.name}.{name}").open("a") as lock:
+        held = file.with_name(f"{file.name}.{name}")
+        private_file(held)
+        with held.open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -13,7 +13,6 @@ from flywheel.contracts.events import Event, LabelRecorded, LabelSettled, Split,
 from flywheel.contracts.labels import AUTOMATIC, SETTLES_ALONE, rank
 from flywheel.contracts.sample import Content, encode_messages
 from flywheel.contracts.stores import LabelCounts, LabelledSample, SeedLabel
-from flywheel.errors import StorageError
 from flywheel.retention.ports import Kind
 from storage.repositories import traffic_totals
 from storage.repositories.admission import admitted
@@ -73,13 +72,19 @@ class SqlLabelIntake:
             task: [_traffic_values(e, given[task]) for e in batch if isinstance(e, TrafficRecorded)]
             for task, batch in tasks
         }
-        said = [_words_of(e, given[e.task]) for _, batch in tasks for e in batch]
+        words = [_words_of(e, given[e.task]) for _, batch in tasks for e in batch]
+        said = [row for row in words if row is not None]
         rows = _in_order(row for own in sent.values() for row in own)
         if self._work.add(traffic, rows, ["event_id"]) < len(rows):
-            raise StorageError("another worker has just kept the same events")
-        self._work.add(labels, _in_order(row for row in said if row is not None), ["event_id"])
+            sent = self._added(sent, given)
+        self._work.add(labels, _in_order(said), ["event_id"])
+        decisive: dict[str, list[str]] = defaultdict(list)
+        for row in said:
+            # What settles nothing by itself changes nothing that is settled.
+            if row["settles"] or row["split"] is not None:
+                decisive[row["task"]].append(row["sample_id"])
         for task, batch in tasks:
-            self._follow(task, batch, sent[task], given[task])
+            self._follow(task, batch, sent[task], decisive[task], given[task])
 
     def record_samples(self, events: Sequence[TrafficRecorded]) -> None:
         self.record(events)
@@ -91,7 +96,12 @@ class SqlLabelIntake:
         self.record(events)
 
     def _follow(
-        self, task: str, batch: Sequence[Event], sent: Sequence[dict[str, Any]], given: int
+        self,
+        task: str,
+        batch: Sequence[Event],
+        sent: Sequence[dict[str, Any]],
+        decisive: Sequence[str],
+        given: int,
     ) -> None:
         """Lock a task's clock, and count and settle what a batch that is written comes to."""
         tick = self._work.tick(clocks, task, given)
@@ -102,8 +112,7 @@ class SqlLabelIntake:
             known = self._through_gateway(task, of_traffic, tick)
             traffic_totals.count(self._work, task, sent, known)
             count_sent(self._work, task, sent)
-        labelled = [e.sample_id for e in batch if isinstance(e, LabelRecorded | LabelSettled)]
-        resettle(self._work, task, tick, [*of_traffic, *labelled])
+        resettle(self._work, task, tick, [*of_traffic, *decisive])
 
     def _stamp(self, batch: Sequence[Event], given: int, tick: int) -> None:
         """A batch that got its tick later came first: this one takes one that is later still."""
@@ -126,6 +135,23 @@ class SqlLabelIntake:
             for row in self._work.rows(there):
                 new.pop(row.event_id, None)
         return list(reversed(new.values()))
+
+    def _added(
+        self, sent: Mapping[str, Sequence[dict[str, Any]]], given: Mapping[str, int]
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Those rows of ``traffic`` that this transaction added. Another worker had the same events
+        at the same time and was first with the others: it counts them, under a tick of its own."""
+        own: dict[str, list[dict[str, Any]]] = {}
+        for task, rows in sent.items():
+            there: set[str] = set()
+            for part in self._work.chunks(row["event_id"] for row in rows):
+                mine = self._work.among(traffic.c.event_id, part)
+                known = select(traffic.c.event_id, traffic.c.seq).where(mine)
+                there.update(
+                    row.event_id for row in self._work.rows(known) if row.seq == given[task]
+                )
+            own[task] = [row for row in rows if row["event_id"] in there]
+        return own
 
     def _through_gateway(self, task: str, sample_ids: Sequence[str], tick: int) -> set[str]:
         """Samples that came through the gateway before this tick."""
