@@ -81,6 +81,9 @@ class LazyGroup(click.Group):
 @click.pass_context
 def cli(ctx: click.Context, workspace: Path) -> None:
     """An event-driven data flywheel: production traffic trains the next version of a model."""
+    from flywheel.monitoring.logs import log_to_stderr
+
+    log_to_stderr()
     ctx.obj = workspace
 
 

@@ -21,6 +21,14 @@ def _redact(
     return line
 
 
+def log_to_stderr() -> None:
+    """Where nobody has configured logs: lines on stderr, so that what a command prints is alone on
+    stdout."""
+    if not structlog.is_configured():
+        # Looked up for each line: whoever runs commands in a process may put another in its place.
+        structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+
+
 def configure_logging(process: str, level: str = "info") -> None:
     """Send structlog and the standard library's loggers through one format.
 

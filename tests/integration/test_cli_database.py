@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -91,3 +94,11 @@ def test_what_is_counted_by_another_version_is_counted_again(tmp_path: Path) -> 
     database.migrate()
     database.dispose()
     assert requests(url) == 3
+
+
+def test_what_a_command_counts_first_is_not_among_what_it_prints(tmp_path: Path) -> None:
+    change(seeded(tmp_path), "DELETE FROM kept_totals")
+    command = [sys.executable, "-m", "flywheel", "-w", str(tmp_path), "review", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "questions" in json.dumps(json.loads(done.stdout))
+    assert "counting what the database keeps" in done.stderr
