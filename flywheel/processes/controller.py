@@ -165,7 +165,8 @@ def run_controller(settings: FlywheelSettings) -> int:
             PolledServers(probes(settings.serving.endpoints, generate=False)),
         )
         retention = RowRetention(settings, database, leases.relays)
-        gauges, upkeep = DatabaseGauges(database, settings.tasks), Upkeep(database)
+        gauges = DatabaseGauges(database, settings.tasks, carries=leases.held)
+        upkeep = Upkeep(database)
 
         def step() -> None:
             controller.step()

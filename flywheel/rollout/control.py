@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
 from flywheel.contracts.events import ReleaseRegistered, RolloutChanged
 from flywheel.errors import Conflict
@@ -33,7 +33,6 @@ Transactions = Callable[[], AbstractContextManager[RolloutTransaction]]
 
 _log = structlog.get_logger(__name__)
 _changes = Counter("flywheel_rollout_transitions_total", "Transitions.", ["task", "state"])
-_share = Gauge("flywheel_rollout_challenger_share", "Live share of the challenger.", ["task"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +110,6 @@ def tick(
         return None
     if event is not None:
         _changes.labels(task, event.state).inc()
-        _share.labels(task).set(event.split.challenger_share)
         _log.info("rollout changed", task=task, state=event.state, reason=event.reason)
     return event
 

@@ -80,3 +80,24 @@ def test_a_held_rollout_shows_when_the_next_reading_is_due(database: Database) -
     assert gauge("flywheel_rollout_paused") == 0
     DatabaseGauges(database, [TASK]).refresh()
     assert gauge("flywheel_rollout_paused") == 1
+
+
+def test_the_share_is_shown_by_who_carries_the_task_alone(database: Database) -> None:
+    mine: set[str] = set()
+    gauges = DatabaseGauges(database, [TASK], every=0.0, carries=mine.__contains__)
+    gauges.refresh()
+    assert gauge("flywheel_rollout_challenger_share") is None
+    mine.add(TASK)
+    gauges.refresh()
+    assert gauge("flywheel_rollout_challenger_share") == 0
+    with database.transaction("test") as tx:
+        tx.rollouts.set_champion(TASK, "r-1")
+        transitions.begin(tx, TASK, "r-2", RolloutSettings(), utc_now(), "ada", "a test")
+        active = tx.rollouts.active(TASK)
+        assert active is not None
+        tx.rollouts.save(msgspec.structs.replace(active, state="canary", share=0.25), None)
+    gauges.refresh()
+    assert gauge("flywheel_rollout_challenger_share") == 0.25
+    mine.clear()
+    gauges.refresh()
+    assert gauge("flywheel_rollout_challenger_share") is None
