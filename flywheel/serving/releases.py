@@ -8,21 +8,30 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
 
 import structlog
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
 
 from flywheel.contracts.events import RolloutChanged
-from flywheel.contracts.split import TrafficSplit
-from flywheel.errors import FlywheelError, NotFound, ReleaseNotLoaded, Unavailable
+from flywheel.errors import NotFound, ReleaseNotLoaded, Unavailable
 from flywheel.monitoring.threads import LastingThread
-from flywheel.serving.engine import Classifier, Generator, Loader, generates
+from flywheel.serving.closing import Closing
+from flywheel.serving.engine import Classifier, Generator, Loader
+from flywheel.serving.held import (
+    FIRST_RETRY_SECONDS,
+    HOPELESS_AFTER,
+    Held,
+    Live,
+    ReleaseStatus,
+    State,
+    lost_loads,
+    ready,
+    show,
+)
 from flywheel.serving.room import Occupant, Room
+from flywheel.serving.wanted import Wanted
 
 _log = structlog.get_logger(__name__)
-_state = Gauge("flywheel_serving_release", "1 in the release's state.", ("release", "state"))
 _unloads = Counter(
     "flywheel_serving_unloads_total", "Releases unloaded for others that were asked for."
 )
@@ -32,54 +41,8 @@ _load_time = Histogram(
     buckets=(0.1, 0.25, 0.5, 1, 2, 3, 5, 8, 13, 21, 34, 60, 120, 300),
 )
 
-State = Literal["loading", "ready", "failed", "unloaded"]
-STATES: tuple[State, ...] = ("loading", "ready", "failed", "unloaded")
-WARM_UP_TEXT = "What does a first request find?"
-LONGEST_RETRY_SECONDS = 60.0
-FIRST_RETRY_SECONDS = 2.0
-# Loads that fail in a row before nobody is asked to wait for the next one.
-HOPELESS_AFTER = 2
-# How long requests under way may hold up the closing of what answers them.
-DRAIN_SECONDS = 30.0
 WATCH_SECONDS = 0.5
 _LOOK_SECONDS = 0.02
-
-
-Kind = Literal["classifier", "generator"]
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseStatus:
-    """How one release is doing; ``reason`` says why it failed. One that is unloaded did not fit,
-    and is loaded when somebody asks for it."""
-
-    release: str
-    state: State
-    reason: str = ""
-    kind: Kind = "classifier"
-    labels: tuple[str, ...] = ()
-    loaded_at: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class _Live:
-    """What answers, and how many requests it is answering."""
-
-    served: Classifier | Generator
-    since: float
-    size: int = 0
-    asked_at: float = 0.0
-    in_use: int = 0
-
-
-@dataclass(slots=True)
-class _Held:
-    status: ReleaseStatus
-    live: _Live | None = None
-    unwanted_since: float | None = None
-    retry_at: float = 0.0
-    retry_in: float = FIRST_RETRY_SECONDS
-    failed_loads: int = 0
 
 
 class ReleaseSet:
@@ -110,14 +73,12 @@ class ReleaseSet:
         self._room = room or Room()
         self._size = size
         self._sizes: dict[str, int] = {}
-        self._asked: set[str] = set()
         self._closed = closed
         self._grace = grace_seconds
         self._clock = clock
         self._lock = threading.Lock()
-        self._splits: dict[str, TrafficSplit] = {}
-        self._kept: set[str] = set()
-        self._held: dict[str, _Held] = {}
+        self._wanted = Wanted()
+        self._held: dict[str, Held] = {}
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._idle = threading.Condition(self._lock)
@@ -125,7 +86,7 @@ class ReleaseSet:
             LastingThread("releases", self._run),
             LastingThread("watch-releases", self._watch),
         ]
-        self._closing: list[threading.Thread] = []
+        self._closing = Closing(self._idle, closed)
 
     def start(self) -> None:
         """Load what the splits name, from now on."""
@@ -142,21 +103,19 @@ class ReleaseSet:
             held, self._held = self._held, {}
         for release, one in held.items():
             if one.live is not None:
-                self._close(release, one.live)
-        for thread in self._closing:
-            thread.join()
+                self._closing.now(release, one.live)
+        self._closing.wait()
 
     def keep(self, *releases: str) -> None:
         """Serve these, and treat them as champions, whatever the splits say."""
         with self._lock:
-            self._kept.update(releases)
+            self._wanted.keep(releases)
         self._wake.set()
 
     def update(self, event: RolloutChanged) -> None:
         """Take in one change of a split."""
         with self._lock:
-            self._splits[event.task] = event.split
-            for release in _named(event.split):
+            for release in self._wanted.change(event.task, event.split):
                 held = self._held.get(release)
                 if held is not None and held.status.state == "failed":
                     held.retry_at = 0.0
@@ -191,14 +150,14 @@ class ReleaseSet:
             held = self._held.get(release)
             if held is None or held.status.state != "unloaded":
                 return
-            self._asked.add(release)
+            self._wanted.asked.add(release)
         self._wake.set()
         for _ in range(int(seconds / _LOOK_SECONDS)):
-            if release not in self._asked:
+            if release not in self._wanted.asked:
                 return
             await asyncio.sleep(_LOOK_SECONDS)
 
-    def _absent(self, release: str, held: _Held | None) -> NotFound | Unavailable:
+    def _absent(self, release: str, held: Held | None) -> NotFound | Unavailable:
         if held is not None and held.status.state == "failed":
             said = f"{release} failed to load: {held.status.reason}"
             if held.failed_loads >= HOPELESS_AFTER:
@@ -206,13 +165,13 @@ class ReleaseSet:
                 return ReleaseNotLoaded(said, retry_after=max(FIRST_RETRY_SECONDS, again))
             return Unavailable(said, retry_after=5.0)
         if held is not None and held.status.state == "unloaded":
-            self._asked.add(release)
+            self._wanted.asked.add(release)
             self._wake.set()
             return Unavailable(
                 f"{release} is not loaded: {held.status.reason}. It is tried, now that it "
                 "is asked for"
             )
-        if held is not None or release in self._wanted():
+        if held is not None or release in self._wanted.all():
             return Unavailable(f"{release} is loading")
         known = sorted(name for name, other in self._held.items() if other.live is not None)
         return NotFound(f"no release {release!r} here; ready: {', '.join(known) or 'none'}")
@@ -221,26 +180,19 @@ class ReleaseSet:
         """Every release that is here or should be, by id."""
         with self._lock:
             statuses = {release: held.status for release, held in self._held.items()}
-            for release in self._wanted():
+            for release in self._wanted.all():
                 statuses.setdefault(release, ReleaseStatus(release, "loading"))
         return [statuses[release] for release in sorted(statuses)]
 
     def problem(self) -> str | None:
         """Why this server cannot answer for some champion (for /healthz), or None."""
         with self._lock:
-            champions = self._champions()
+            champions = self._wanted.champions()
         well = ("ready", "unloaded")
         missing = [s for s in self.statuses() if s.release in champions and s.state not in well]
         if not missing:
             return None
         return "; ".join(f"{s.release}: {s.reason or s.state}" for s in missing)
-
-    def _wanted(self) -> set[str]:
-        named = {release for split in self._splits.values() for release in _named(split)}
-        return named | self._kept
-
-    def _champions(self) -> set[str]:
-        return {split.champion for split in self._splits.values()} | self._kept
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -259,47 +211,30 @@ class ReleaseSet:
 
     def _next_to_load(self) -> str | None:
         now = self._clock()
-        dropped: list[tuple[str, _Live]] = []
+        dropped: list[tuple[str, Live]] = []
         chosen = None
         with self._lock:
-            champions, needed = self._champions(), self._needed()
-            # What somebody waits for, then rollouts, then champions: they answer everybody.
-            for release in sorted(
-                self._wanted(),
-                key=lambda r: (r not in self._asked, r not in needed, r not in champions, r),
-            ):
+            for release, urgent in self._wanted.by_urgency():
                 held = self._held.get(release)
-                urgent = release in self._asked or release in needed
-                if held is not None and not self._due(held, now, urgent):
+                if held is not None and not held.is_due(now, urgent=urgent):
                     continue
                 going = self._room.to_unload(self._occupants(), self._sizes.get(release, 0))
                 if going is None or (going and not urgent):
                     self._leave_out(release, urgent)
                     continue
                 dropped = [(name, live) for name in going if (live := self._drop(name))]
-                self._held.setdefault(release, _Held(ReleaseStatus(release, "loading")))
+                self._held.setdefault(release, Held(ReleaseStatus(release, "loading")))
                 if held is None or held.status.state == "unloaded":
                     self._held[release].status = ReleaseStatus(release, "loading")
-                    self._show(release, "loading")
+                    show(release, "loading")
                 chosen = release
                 break
         for name, live in dropped:
-            self._close_later(name, live)
+            self._closing.later(name, live)
         return chosen
 
-    @staticmethod
-    def _due(held: _Held, now: float, urgent: bool) -> bool:
-        if held.status.state == "failed":
-            return now >= held.retry_at
-        return held.status.state == "unloaded" and urgent
-
-    def _needed(self) -> set[str]:
-        """What stays loaded: both arms of every rollout, and what is kept."""
-        running = (split for split in self._splits.values() if split.challenger)
-        return {release for split in running for release in _named(split)} | self._kept
-
     def _occupants(self) -> list[Occupant]:
-        needed = self._needed()
+        needed = self._wanted.needed()
         return [
             Occupant(name, held.live.size, held.live.asked_at, name in needed)
             for name, held in self._held.items()
@@ -308,24 +243,24 @@ class ReleaseSet:
 
     def _leave_out(self, release: str, urgent: bool) -> None:
         """There is no room for it: said, and no fault unless it is needed now."""
-        self._asked.discard(release)
+        self._wanted.asked.discard(release)
         full = f"there is no room for it: {self._room} are held at most"
         status = ReleaseStatus(release, "unloaded", full)
         if urgent:
             full += "; what is loaded takes part in rollouts, or it is larger than that by itself"
             # A rollout waits for it; everyone else may ask again.
-            state: State = "failed" if release in self._needed() else "unloaded"
+            state: State = "failed" if release in self._wanted.needed() else "unloaded"
             status = ReleaseStatus(release, state, full)
-        held = self._held.setdefault(release, _Held(status))
+        held = self._held.setdefault(release, Held(status))
         held.status, held.retry_at = status, self._clock() + FIRST_RETRY_SECONDS
-        self._show(release, held.status.state)
+        show(release, held.status.state)
 
-    def _drop(self, release: str) -> _Live | None:
+    def _drop(self, release: str) -> Live | None:
         """Unload it; what answers is still to be closed."""
         held = self._held[release]
         live, held.live = held.live, None
         held.status = ReleaseStatus(release, "unloaded", "others were asked for since")
-        self._show(release, "unloaded")
+        show(release, "unloaded")
         _unloads.inc()
         _log.info("release unloaded for others", release=release)
         return live
@@ -335,42 +270,35 @@ class ReleaseSet:
         served: Classifier | Generator | None = None
         try:
             served = self._load(release)
-            labels = tuple(served.labels)
-            kind = _warm_up(served)
+            status = ready(release, served)
         except Exception as error:  # noqa: BLE001 - one bad release must not end the others' server
             if served is not None:
                 served.close()
                 self._closed(release)
-            lasting = isinstance(error, FlywheelError) and not error.retryable
-            loads = HOPELESS_AFTER if lasting else 1
-            self._failed(release, f"{type(error).__name__}: {error}", loads)
+            self._failed(release, f"{type(error).__name__}: {error}", lost_loads(error))
             return
         size = self._sizes[release] = self._size(release)
         seconds = time.perf_counter() - started
         _load_time.observe(seconds)
-        status = ReleaseStatus(
-            release, "ready", kind=kind, labels=labels, loaded_at=int(time.time())
-        )
         with self._lock:
-            held = self._held.setdefault(release, _Held(status))
+            held = self._held.setdefault(release, Held(status))
             now = self._clock()
-            asked_at = now if release in self._asked else 0.0
-            held.status, held.live = status, _Live(served, now, size, asked_at)
-            held.failed_loads = 0
-            self._asked.discard(release)
-            self._show(release, "ready")
+            asked_at = now if release in self._wanted.asked else 0.0
+            held.loaded(status, Live(served, now, size, asked_at))
+            self._wanted.asked.discard(release)
+            show(release, "ready")
             dropped = self._over(release)
         _log.info("release ready", release=release, seconds=round(seconds, 3))
         for name, live in dropped:
-            self._close_later(name, live)
+            self._closing.later(name, live)
 
-    def _over(self, release: str) -> list[tuple[str, _Live]]:
+    def _over(self, release: str) -> list[tuple[str, Live]]:
         """Unload what has to go, now that it is known how large a release is: itself, where it does
         not fit or others would have to go that nobody asked to."""
         others = [one for one in self._occupants() if one.release != release]
         going = self._room.to_unload(others, self._sizes[release])
         live = self._held[release].live
-        urgent = release in self._needed() or (live is not None and live.asked_at > 0.0)
+        urgent = release in self._wanted.needed() or (live is not None and live.asked_at > 0.0)
         if going is None or (going and not urgent):
             dropped = self._drop(release)
             self._leave_out(release, urgent)
@@ -383,12 +311,9 @@ class ReleaseSet:
             held = self._held.get(release)
             if held is None:
                 return
-            self._asked.discard(release)
-            held.status = ReleaseStatus(release, "failed", reason)
-            held.failed_loads += loads
-            held.retry_at = self._clock() + held.retry_in
-            held.retry_in = min(held.retry_in * 2, LONGEST_RETRY_SECONDS)
-            self._show(release, "failed")
+            self._wanted.asked.discard(release)
+            held.failed(reason, loads, self._clock())
+            show(release, "failed")
         _log.error("release failed", release=release, reason=reason)
 
     def _find_dead(self) -> None:
@@ -402,18 +327,16 @@ class ReleaseSet:
                 held = self._held.get(release)
                 if held is None or held.live is not live:
                     continue
-                held.live = None
-                if self._clock() - live.since > LONGEST_RETRY_SECONDS:
-                    held.retry_in = FIRST_RETRY_SECONDS
+                held.died(self._clock())
             self._failed(release, reason)
-            self._close_later(release, live)
+            self._closing.later(release, live)
             self._wake.set()
 
     def _unload(self) -> None:
         now = self._clock()
-        dropped: list[tuple[str, _Live]] = []
+        dropped: list[tuple[str, Live]] = []
         with self._lock:
-            wanted = self._wanted()
+            wanted = self._wanted.all()
             for release, held in list(self._held.items()):
                 if release in wanted:
                     held.unwanted_since = None
@@ -421,46 +344,9 @@ class ReleaseSet:
                     held.unwanted_since = now
                 elif now - held.unwanted_since >= self._grace and held.status.state != "loading":
                     del self._held[release]
-                    self._show(release, None)
+                    show(release, None)
                     if held.live is not None:
                         dropped.append((release, held.live))
                     _log.info("release unloaded", release=release)
         for release, live in dropped:
-            self._close_later(release, live)
-
-    def _close_later(self, release: str, live: _Live) -> None:
-        """Closing waits for requests under way, and for a process to end: not in the watch."""
-        self._closing = [thread for thread in self._closing if thread.is_alive()]
-        thread = threading.Thread(target=self._close, args=(release, live), name="close-release")
-        thread.start()
-        self._closing.append(thread)
-
-    def _close(self, release: str, live: _Live) -> None:
-        dead = live.served.problem() is not None
-        with self._lock:
-            self._idle.wait_for(lambda: dead or not live.in_use, DRAIN_SECONDS)
-        try:
-            live.served.close()
-        except Exception:  # noqa: BLE001 - what is closed is gone, and the others are served on
-            _log.exception("release not closed in good order", release=release)
-        self._closed(release)
-
-    @staticmethod
-    def _show(release: str, state: State | None) -> None:
-        for name in STATES:
-            if state is None:
-                _state.remove(release, name)
-            else:
-                _state.labels(release, name).set(name == state)
-
-
-def _warm_up(served: Classifier | Generator) -> Kind:
-    if generates(served):
-        served.generate([WARM_UP_TEXT])
-        return "generator"
-    served.classify([WARM_UP_TEXT])
-    return "classifier"
-
-
-def _named(split: TrafficSplit) -> set[str]:
-    return {split.champion} | ({split.challenger} if split.challenger else set())
+            self._closing.later(release, live)

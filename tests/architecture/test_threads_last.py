@@ -12,7 +12,7 @@ ALLOWED = {
     "flywheel/monitoring/health.py": "serves health itself: nobody would hear what it says",
     "flywheel/turn/watchdog.py": "ends its process, whatever ends it",
     "flywheel/serving/vllm/launch.py": "ends its process, whatever ends it",
-    "flywheel/serving/releases.py": "closes one release, and is then done",
+    "flywheel/serving/closing.py": "closes one release, and is then done",
 }
 
 
