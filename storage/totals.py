@@ -20,6 +20,7 @@ from storage.repositories import (
     rollout_totals,
     settled_totals,
     traffic_totals,
+    waiting_totals,
 )
 from storage.tables.columns import table_of
 from storage.tables.evidence import ScoreRow, TruthRow
@@ -83,6 +84,7 @@ TOTALS: Sequence[Total] = (
         _tasks_of_traffic,
         settled_totals.rebuild,
     ),
+    Total("waiting labels", 1, ("traffic", "labels"), _tasks_of_traffic, waiting_totals.rebuild),
     Total("rollouts", 1, ("evidence_scores", "rollouts"), _rollouts, rollout_totals.rebuild),
     Total(
         "reviews",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -121,13 +120,11 @@ def standing(settings: FlywheelSettings) -> Standing:
             ready = {one: servers.ready(one) for one in champions(database, settings).values()}
             with database.transaction(read_only=True) as tx:
                 duties = _duties(tx.leases.live())
-                unmatched = Counter(
-                    name.partition("/")[0] for name in tx.balance.labels_without_sample()
-                )
+                unmatched = tx.balance.waiting()
                 for task in settings.tasks:
                     facts = _facts(settings, tx, ready, task, utc_now())
                     facts = msgspec.structs.replace(facts, servers_expected=expected)
-                    tasks[task] = _task(settings, facts, unmatched[task], utc_now())
+                    tasks[task] = _task(settings, facts, unmatched.get(task, 0), utc_now())
     except FlywheelError as error:
         problems.append(str(error))
     return Standing(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, case, exists, func, select
+from sqlalchemy import Row, case, func, select
 
+from storage.repositories.waiting_totals import WAITS
+from storage.repositories.waiting_totals import totals as waiting_totals
 from storage.tables.columns import table_of
 from storage.tables.labels import LabelRow, SampleTotalRow, TrafficRow
 from storage.tables.review import ReviewOutcomeRow
@@ -53,16 +55,18 @@ class SqlBalance:
     def labels_without_sample(self) -> list[str]:
         """Samples (task/id) that were labelled and never recorded: their labels wait for them,
         and train nothing meanwhile."""
-        recorded = select(traffic.c.event_id).where(
-            traffic.c.sample_id == labels.c.sample_id, traffic.c.task == labels.c.task
-        )
         rows = self._work.rows(
             select(labels.c.task, labels.c.sample_id)
-            .where(labels.c.settles, ~exists(recorded))
+            .where(WAITS)
             .distinct()
             .order_by(labels.c.task, labels.c.sample_id)
         )
         return [f"{row.task}/{row.sample_id}" for row in rows]
+
+    def waiting(self) -> dict[str, int]:
+        """Task → how many those are, as it is kept: without a look at the labels."""
+        rows = self._work.rows(select(waiting_totals).where(waiting_totals.c.samples != 0))
+        return {row.task: row.samples for row in rows}
 
     def unkept_settlements(self) -> list[str]:
         """Samples that experts settled at the console and whose settlement no label row holds."""

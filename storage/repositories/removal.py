@@ -12,7 +12,14 @@ from typing import Any
 from sqlalchemy import Row, Table, delete, select, tuple_
 
 from flywheel.contracts.sample import decode_content, images
-from storage.repositories import gone, judged, rollout_totals, settled_totals, traffic_totals
+from storage.repositories import (
+    gone,
+    judged,
+    rollout_totals,
+    settled_totals,
+    traffic_totals,
+    waiting_totals,
+)
 from storage.repositories.review_states import add as add_to_queue
 from storage.repositories.review_states import answers, claims, outcomes, tasks, withdrawals, words
 from storage.repositories.review_states import totals as queue_totals
@@ -31,14 +38,15 @@ def hold(work: Work, task: str, sample_ids: Iterable[str]) -> None:
     """Let nobody else write rows of these samples until the transaction ends: milliseconds.
 
     In the order in which those who write them lock: the row of a queued sample, tables, and then
-    the clock of labels.
+    the clock of labels, which moves on: what is removed is no longer kept of the task.
     """
-    if work.sqlite:
-        return
-    for part in work.chunks(sorted(sample_ids)):
-        queue = select(tasks.c.sample_id).where(tasks.c.task == task, tasks.c.sample_id.in_(part))
-        work.rows(queue.order_by(tasks.c.sample_id).with_for_update())
-    work.hold([table.name for table in (traffic, labels, settled, judged.truths, judged.scores)])
+    if not work.sqlite:
+        for part in work.chunks(sorted(sample_ids)):
+            mine = (tasks.c.task == task, tasks.c.sample_id.in_(part))
+            queue = select(tasks.c.sample_id).where(*mine).order_by(tasks.c.sample_id)
+            work.rows(queue.with_for_update())
+        held = (traffic, labels, settled, judged.truths, judged.scores)
+        work.hold([table.name for table in held])
     work.tick(clocks, task, work.reserve(clocks, task))
 
 
@@ -133,6 +141,9 @@ def _labels(work: Work, task: str, sample_ids: Sequence[str]) -> Counter[str]:
     held = _values(_of(work, settled, task, sample_ids))
     said = _of(work, labels, task, sample_ids)
     sent = _of(work, traffic, task, sample_ids)
+    came = {row.sample_id for row in sent}
+    waited = {word.sample_id for word in said if word.settles} - came
+    waiting_totals.add(work, task, -len(waited))
     went = Counter(
         {
             table.name: _delete(work, table, task, sample_ids)

@@ -11,6 +11,7 @@ from sqlalchemy import Row, delete, or_, select, update
 from flywheel.contracts.answers import same_text
 from flywheel.contracts.events import Split
 from flywheel.contracts.sample import Content, decode_content
+from storage.repositories import waiting_totals
 from storage.repositories.settled_totals import count_settled, date_labelled
 from storage.tables.columns import table_of
 from storage.tables.labels import LabelClockRow, LabelRow, SettledLabelRow, TrafficRow
@@ -25,6 +26,7 @@ Rows = Mapping[str, Sequence[Row[Any]]]
 input_columns = (traffic.c.text, traffic.c.messages)
 _first_columns = (
     traffic.c.event_id,
+    traffic.c.seq,
     traffic.c.task,
     traffic.c.sample_id,
     traffic.c.source,
@@ -100,6 +102,7 @@ def _resettle(work: Work, task: str, seq: int, words: Rows) -> bool:
     )
     present = {row.sample_id: row for row in held}
     date_labelled(work, task, words, events)
+    waiting_totals.count(work, task, seq, words, events)
     rows, gone, replaced = [], [], []
     for sample_id, said in words.items():
         word = winner(said) if sample_id in events else None

@@ -161,6 +161,15 @@ class SampleTotalRow(SQLModel, table=True):
     samples: int = Field(sa_type=BigInteger)
 
 
+class WaitingTotalRow(SQLModel, table=True):
+    """How many samples were labelled and never recorded: their labels wait for them."""
+
+    __tablename__ = "waiting_totals"
+
+    task: str = Field(primary_key=True)
+    samples: int = Field(sa_type=BigInteger)
+
+
 class SettledTotalRow(SQLModel, table=True):
     """How many samples have a settled label of this source and part (empty: none), and whether
     they came through the gateway."""

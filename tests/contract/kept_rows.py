@@ -19,16 +19,18 @@ from storage.database import Database
 from storage.repositories.gone import OF_KIND
 from storage.repositories.settled_totals import new_labels, values
 from storage.repositories.settled_totals import totals as settled_counts
+from storage.repositories.waiting_totals import totals as waiting
 from storage.tables import metadata
 
 DAY = 86_400.0
 # Of labels that are there: they go with the labels.
-OF_LABELS = ("settled_totals", "settled_values", "new_label_totals")
+OF_LABELS = ("settled_totals", "settled_values", "new_label_totals", "waiting_totals")
 _COUNTED = [
     *(summed.table for kinds in OF_KIND.values() for summed in kinds),
     settled_counts,
     values,
     new_labels,
+    waiting,
 ]
 
 

@@ -127,6 +127,15 @@ def test_no_redelivery_brings_it_back(database: Database) -> None:
     assert totals(database) == before
 
 
+def test_labels_of_a_sample_that_never_came_wait_no_more(database: Database) -> None:
+    keep(database, [label(name, "a", "user", 1) for name in ("never", "nor this")])
+    keep(database, [settled("never", "b", 2)])
+    erased(database, sample="never")
+    with database.transaction(read_only=True) as tx:
+        assert tx.balance.waiting() == {TASK: 1}
+        assert tx.balance.labels_without_sample() == [f"{TASK}/nor this"]
+
+
 @pytest.mark.parametrize("first", ["request", "review", "shadow"])
 def test_what_an_erased_user_had_on_the_way_is_not_taken_in(database: Database, first: str) -> None:
     erased(database, user="kim")

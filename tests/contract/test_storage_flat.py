@@ -94,6 +94,7 @@ class Readers:
             "sources": lambda tx: tx.overview.source_history(TASK),
             "labels": lambda tx: tx.labels.counts(TASK),
             "new labels": lambda tx: tx.labels.counts(TASK, self.watermark),
+            "waiting labels": lambda tx: tx.balance.waiting(),
             "depth": lambda tx: tx.desk.depth(TASK, at(20_000)),
             "claim": lambda tx: tx.desk.claim(TASK, "ada", at(20_000), 60, 3),
         }

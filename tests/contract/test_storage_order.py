@@ -135,6 +135,7 @@ def state(tx: Transaction) -> list[Any]:
         tx.overview.traffic_series(TASK, 1, 10),
         tx.overview.coverage(TASK),
         tx.overview.source_history(TASK),
+        tx.balance.waiting(),
     ]
 
 

@@ -89,7 +89,11 @@ def test_an_open_review_keeps_its_sample_and_a_finished_one_does_not(database: D
     with database.transaction("agents") as tx:
         tx.intake.withdraw(TASK, ["done"])
     begin_rollout(database, ended=True)
+    with database.transaction(read_only=True) as tx:
+        ticks = tx.overview.ticks()
     swept(database)
+    with database.transaction(read_only=True) as tx:
+        assert tx.overview.ticks()[TASK] > ticks[TASK]  # whoever waits for news reads anew
     assert rows(database, "traffic") == {"waits"}
     assert rows(database, "review_tasks") == {"waits"}
     assert rows(database, "evidence_scores") == {"waits"}

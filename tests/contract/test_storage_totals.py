@@ -70,6 +70,7 @@ def test_counted_as_they_come_or_all_at_once(
         # No window begins between two seconds: this is counted from the rows.
         rows = [tx.evidence.assignment("rollout", at(second + 0.5)) for second in (0, 1)]
         assert windows == rows
+        assert tx.balance.waiting().get(TASK, 0) == len(tx.balance.labels_without_sample())
         recount(work)
         assert state(tx) == kept
         assert [tx.evidence.assignment("rollout", since) for since in (SINCE, at(2))] == rows
