@@ -26,8 +26,9 @@ demo: install ## Turn the wheel on real input; ARGS="--exit" ends when done, ARG
 up: install ## Start every process of the workspace (WORKSPACE=folder) under one supervisor
 	@.venv/bin/flywheel --workspace $(WORKSPACE) up $(ARGS)
 
-# Three workers on two cores: they wait for processes that they started for much of the time.
-test: install ## Run the tests (about 12 minutes on 2 cores); ARGS="tests/unit -k name" runs some
+# Three workers on two cores: they wait for processes that they started for much of the time. What
+# starts vLLM is slow, too: `make test-all` and .ci/run run it.
+test: install ## Run the tests (under 10 minutes on 2 cores); ARGS="tests/unit -k name" runs some
 	@PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder \
 		--durations 10 $(ARGS)
 

@@ -14,12 +14,13 @@ VLLM = frozenset(
     {
         "tests/contract/test_serving_contract.py",
         "tests/contract/test_serving_vllm_adapters.py",
+        "tests/faults/test_vllm_kill.py",
     }
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """vLLM's files begin, for they take longest; unit tests, whose files are short, fill the end.
+    """vLLM's files begin, the longest of the slow part; unit tests, which are short, fill the end.
 
     pytest-randomly's order stays within each part. xdist keeps it by ``--no-loadscope-reorder``.
     """

@@ -144,7 +144,14 @@ def tolerance(engine: str) -> float:
     return 0.02 if "vnni" in Path("/proc/cpuinfo").read_text() else 0.15
 
 
-@pytest.fixture(scope="module", params=sorted(ENGINES))
+# vLLM takes half a minute to start: its rows are in the slow part, which .ci/run runs.
+ROWS = [
+    pytest.param(name, marks=pytest.mark.slow if name.startswith("vllm") else ())
+    for name in sorted(ENGINES)
+]
+
+
+@pytest.fixture(scope="module", params=ROWS)
 def engine(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Engine]:

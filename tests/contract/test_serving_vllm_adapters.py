@@ -36,6 +36,9 @@ from flywheel.serving.vllm.served import VllmChooser, VllmWriter
 from flywheel.training.config import LoraSettings
 from flywheel.turn.same_answers import Texts, by_transformers
 
+# vLLM takes half a minute to start: .ci/run runs these after `make test`.
+pytestmark = pytest.mark.slow
+
 TEXTS = ["Who?", "Where does road 7 lead?", "How far is it?", "Ünïcode ✓"]
 # FP32 here and there; what differs is the order of sums.
 TOLERANCE = 1e-3

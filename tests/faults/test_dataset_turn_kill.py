@@ -15,7 +15,11 @@ from dataset_workspace import files, git, objects
 from flywheel.datasets.versions import versions
 from flywheel.datasets.workspace import checkout, lacking_bytes, mend, settle_remote
 
-pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")
+pytestmark = [
+    # Minutes together: .ci/run runs them after `make test`.
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning"),
+]
 
 TESTS = Path(__file__).parents[1]
 CACHE, REMOTE = ".dvc/cache", ".flywheel/dvc-remote"
