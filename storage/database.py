@@ -29,7 +29,8 @@ from storage.repositories.erasure import SqlErasures
 from storage.repositories.evidence import SqlAuditLog, SqlEvidence
 from storage.repositories.evidence_intake import SqlEvidenceIntake
 from storage.repositories.expiry import SqlExpiry
-from storage.repositories.labels import SqlLabelIntake, SqlLabels
+from storage.repositories.label_intake import SqlLabelIntake
+from storage.repositories.labels import SqlLabels
 from storage.repositories.leases import SqlLeases
 from storage.repositories.messaging import SqlOutbox, mark_sent, unsent
 from storage.repositories.overview import Overview
