@@ -180,9 +180,11 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     async def perform_seek(self) -> None:
         """Go back to what is committed, and begin to count from there."""
+        # What goes astray from here on, in a fetch that ends before the last partition is sought,
+        # was taken from where reading is to go on: it has to go back once more.
+        self._astray = False
         await super().perform_seek()
         self._forget(list(self._reads))
-        self._astray = False
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Forget what was read of partitions that are someone else's."""

@@ -205,6 +205,53 @@ def test_what_was_fetched_before_reading_went_elsewhere_comes_again(how: str) ->
     run({ONE: [record(n) for n in range(5)]}, scenario)
 
 
+def test_what_is_fetched_while_reading_goes_back_comes_again() -> None:
+    """A fetch that a rebalance found waiting takes what lies at the place that was just sought."""
+
+    class Waiting(Client):
+        def __init__(self, logs: Mapping[TP, Sequence[Any]]) -> None:
+            super().__init__(logs)
+            self.there_is_more, self.waits = asyncio.Event(), False
+            self.while_seeking: Awaitable[Any] | None = None
+
+        async def getmany(self, active: set[TP], timeout: float) -> Fetched:  # noqa: ASYNC109
+            if self.waits:
+                await self.there_is_more.wait()
+            return await super().getmany(active, timeout)
+
+        async def seek_to_committed(self) -> Mapping[TP, int | None]:
+            for tp in self.positions:
+                self.positions[tp] = self.committed.get(tp, 0)
+            if self.while_seeking is not None:
+                self.there_is_more.set()
+                await self.while_seeking
+                self.while_seeking = None
+            self.epoch += 1
+            return {tp: self.committed.get(tp) for tp in self.positions}
+
+    async def scenario(reading: Reading) -> None:
+        client = reading.client
+        assert isinstance(client, Waiting)
+        [first] = await reading.once()
+        reading.ack(first)
+        await reading.commits()
+        client.waits = True
+        client.while_seeking = asyncio.ensure_future(reading.once())
+        await asyncio.sleep(0)
+        reading.consumer.stop_flow()
+        client.logs = {ONE: [record(n) for n in range(20)]}
+        await reading.consumer.perform_seek()
+        reading.consumer.resume_flow()
+        await reading.once()
+        await reading.once()
+        assert offsets(reading.delivered) == list(range(20))
+
+    async def run_it() -> None:
+        await scenario_with(Waiting({ONE: [record(n) for n in range(5)]}), scenario)
+
+    asyncio.run(run_it())
+
+
 def test_an_acknowledgement_from_before_reading_went_back_counts_for_nothing() -> None:
     async def scenario(reading: Reading) -> None:
         [before] = await reading.once()
