@@ -188,6 +188,7 @@ class _Loop:
         self.agent = agent
         self.logs = logs
         self._stopping = False
+        self._in_hand = 0
         self._idle = asyncio.Event()
         self._idle.set()
         # One thread: batches of a group never overlap, so their order is the log's.
@@ -199,7 +200,7 @@ class _Loop:
         self.app.agent(topic, name=agent.group, concurrency=1)(self._consume)
 
     async def finish(self) -> None:
-        """Let the batch in hand be finished, within reason; take no other."""
+        """Let the batches in hand be finished, within reason; take no other."""
         self._stopping = True
         try:
             async with asyncio.timeout(_IDLE_SECONDS):
@@ -211,21 +212,33 @@ class _Loop:
     async def _consume(self, stream: Any) -> None:
         batches = stream.noack()
         queue = batches.channel.queue
+        delivery: asyncio.Task[None] | None = None
         async for event in batches.events():
             if self._stopping:
                 continue  # not acknowledged: it is delivered again after the restart
-            self._idle.clear()
+            events = [event, *self._waiting(queue, event)]
+            self._hold(1)
             began = time.perf_counter()
+            messages = [one for event in events for one in event.message.value.records]
             try:
-                handled = await self._process([event, *self._waiting(queue, event)])
+                records = await self._patiently(len(messages), partial(self._decide, messages))
+                # One batch is decided while that before it is sent; they are acknowledged in order.
+                if delivery is not None:
+                    await delivery
             except asyncio.CancelledError:
+                self._hold(-1)
                 raise
             except BaseException as error:  # noqa: BLE001 - the process's boundary
                 _hopeless(self.agent.group, error)
-            finally:
-                self._idle.set()
-            _seconds.labels(self.agent.group).observe(time.perf_counter() - began)
-            self.figures.count(handled)
+            delivery = asyncio.create_task(self._deliver(events, records, began))
+
+    def _hold(self, more: int) -> None:
+        """So many more batches are in hand."""
+        self._in_hand += more
+        if self._in_hand:
+            self._idle.clear()
+        else:
+            self._idle.set()
 
     def _waiting(self, queue: Any, event: Any) -> list[Any]:
         """What else has come already, as long as it is few records: one transaction does."""
@@ -238,19 +251,26 @@ class _Loop:
                 records += len(other.message.value.records)
         return found
 
-    async def _process(self, events: Sequence[Any]) -> int:
-        """Handle, send, note how far the group is, acknowledge; the number of records."""
+    async def _deliver(self, events: Sequence[Any], records: list[Record], began: float) -> None:
+        """Send, note how far the group is, acknowledge."""
         batches: list[Batch] = [event.message.value for event in events]
-        messages = [record for batch in batches for record in batch.records]
-        records = await self._patiently(len(messages), partial(self._decide, messages))
-        await self._sender.send(records)
-        if self.agent.note is not None:
-            handled = handled_ranges(batches, self.logs)
-            await self._patiently(len(messages), lambda _: self._note(handled))
-        for event in events:
-            event.ack()
+        count = sum(len(batch.records) for batch in batches)
+        try:
+            await self._sender.send(records)
+            if self.agent.note is not None:
+                handled = handled_ranges(batches, self.logs)
+                await self._patiently(count, lambda _: self._note(handled))
+            for event in events:
+                event.ack()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the process's boundary
+            _hopeless(self.agent.group, error)
+        finally:
+            self._hold(-1)
         _sent.labels(self.agent.group).inc(len(records))
-        return len(messages)
+        _seconds.labels(self.agent.group).observe(time.perf_counter() - began)
+        self.figures.count(count)
 
     def _note(self, handled: Sequence[Handled]) -> None:
         if self.agent.note is not None:
