@@ -38,10 +38,20 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["EXIT_FORCED", "EXIT_HOPELESS", "Agent", "RejectedEvents", "run_worker"]
+__all__ = [
+    "EXIT_FORCED",
+    "EXIT_HOPELESS",
+    "WRITING_PAUSE",
+    "Agent",
+    "RejectedEvents",
+    "run_worker",
+]
 
 EXIT_HOPELESS = 70  # what happened cannot be mended here: let the supervisor start anew
 EXIT_FORCED = 75  # stopping took too long; what was not acknowledged will be delivered again
+
+# Of an agent that writes to the database: a transaction has costs that no event adds to.
+WRITING_PAUSE = 0.2
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
@@ -51,6 +61,7 @@ _DEAF_SECONDS = 60.0
 _KILL_SECONDS = 20.0
 _IDLE_SECONDS = 8.0
 _MEASURE_SECONDS = 2.0
+_GLANCE_SECONDS = 0.02
 
 _sent = Counter("flywheel_agent_sent", "Events sent by agents and acknowledged.", ["group"])
 _retries = Counter("flywheel_agent_retries", "Batches tried again.", ["group"])
@@ -68,13 +79,15 @@ class Agent:
     RejectedEvents (those go to dead letters, the rest comes again), any retryable FlywheelError
     (the same batch comes again), or EventError and data errors (the event at fault is isolated).
     ``note`` is told how far the group is, when all effects of a batch are made and before it is
-    acknowledged.
+    acknowledged. Between the beginnings of two batches lie ``pause`` seconds at least, unless
+    enough records wait: where little comes, one transaction does for all that came meanwhile.
     """
 
     group: str
     topics: tuple[str, ...]
     handle: Handle
     note: Callable[[str, Sequence[Handled]], None] | None = None
+    pause: float = 0.0
 
 
 def run_worker(
@@ -189,6 +202,7 @@ class _Loop:
         self.logs = logs
         self._stopping = False
         self._in_hand = 0
+        self._began = 0.0
         self._idle = asyncio.Event()
         self._idle.set()
         # One thread: batches of a group never overlap, so their order is the log's.
@@ -216,9 +230,11 @@ class _Loop:
         async for event in batches.events():
             if self._stopping:
                 continue  # not acknowledged: it is delivered again after the restart
-            events = [event, *self._waiting(queue, event)]
+            events = [event, *await self._company(queue, event)]
+            if self._stopping:
+                continue
             self._hold(1)
-            began = time.perf_counter()
+            began = self._began = time.perf_counter()
             messages = [one for event in events for one in event.message.value.records]
             try:
                 records = await self._patiently(len(messages), partial(self._decide, messages))
@@ -240,16 +256,30 @@ class _Loop:
         else:
             self._idle.set()
 
-    def _waiting(self, queue: Any, event: Any) -> list[Any]:
-        """What else has come already, as long as it is few records: one transaction does."""
+    async def _company(self, queue: Any, event: Any) -> list[Any]:
+        """What else has come, or comes before the agent's pause is over, as long as it is few
+        records: one transaction does."""
         found: list[Any] = []
         records = len(event.message.value.records)
-        while records < MOST_RECORDS and not queue.empty():
+        while records < MOST_RECORDS:
+            if queue.empty() and not await self._more(queue):
+                break
             other = queue.get_nowait()
             if other.message.generation_id == self.app.consumer_generation_id:
                 found.append(other)
                 records += len(other.message.value.records)
         return found
+
+    async def _more(self, queue: Any) -> bool:
+        """Whether something comes before the pause after the last batch is over."""
+        while not self._stopping:
+            left = self._began + self.agent.pause - time.perf_counter()
+            if left <= 0:
+                return False
+            await asyncio.sleep(min(left, _GLANCE_SECONDS))
+            if not queue.empty():
+                return True
+        return False
 
     async def _deliver(self, events: Sequence[Any], records: list[Record], began: float) -> None:
         """Send, note how far the group is, acknowledge."""

@@ -94,12 +94,19 @@ class WorkerProcess:
 
     def effects(self) -> set[str]:
         """Event ids whose effect is stored."""
+        return set(self._stored("select event_id from effect"))
+
+    def batches(self) -> int:
+        """How many batches were handled."""
+        return len(self._stored("select events from delivery"))
+
+    def _stored(self, query: str) -> list[str]:
         if not self.database.exists():
-            return set()
+            return []
         db = sqlite3.connect(self.database, timeout=30)
         try:
-            return {row[0] for row in db.execute("select event_id from effect")}
+            return [row[0] for row in db.execute(query)]
         except sqlite3.OperationalError:
-            return set()
+            return []
         finally:
             db.close()

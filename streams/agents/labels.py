@@ -10,7 +10,7 @@ from flywheel.datasets.ports import LabelIntake
 from streams.agents.inputs import with_other_inputs
 from streams.agents.once import handled_once
 from streams.agents.protocols import Accept, GroupPositions, Trace, Transactions, noted
-from streams.boundary import Agent
+from streams.boundary import WRITING_PAUSE, Agent
 
 GROUP = "flywheel.labels"
 TOPICS = ("flywheel.labels", "flywheel.settled", "flywheel.traffic")
@@ -36,7 +36,7 @@ def agent(db: Transactions[LabelAgentTransaction], accept: Accept | None = None)
     keep = handled_once(
         db, _keep, accept, lambda tx, events: with_other_inputs(tx.label_intake, events)
     )
-    return Agent(GROUP, TOPICS, keep, noted(db))
+    return Agent(GROUP, TOPICS, keep, noted(db), WRITING_PAUSE)
 
 
 def trace(event: Event) -> Trace | None:

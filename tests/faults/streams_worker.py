@@ -75,7 +75,8 @@ if __name__ == "__main__":
     configure_logging("worker", "info")
     if "STREAMS_TEST_METRICS" in os.environ:
         start_http_server(int(os.environ["STREAMS_TEST_METRICS"]), "127.0.0.1")
-    agent = Agent(group, ("flywheel.traffic",), Sink(path))
+    pause = float(os.environ.get("STREAMS_TEST_PAUSE", "0"))
+    agent = Agent(group, ("flywheel.traffic",), Sink(path), pause=pause)
     kafka = KafkaSettings(local_port=int(port))
     ready = lambda: print("ready", flush=True)  # noqa: E731
     sys.exit(run_worker(kafka, [agent], on_ready=ready, session_seconds=2.0))
