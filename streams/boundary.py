@@ -200,7 +200,7 @@ class _Loop:
     def __init__(self, agent: Agent, app: Any, logs: Mapping[str, str]) -> None:
         self.agent = agent
         self.logs = logs
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._in_hand = 0
         self._began = 0.0
         self._idle = asyncio.Event()
@@ -215,7 +215,7 @@ class _Loop:
 
     async def finish(self) -> None:
         """Let the batches in hand be finished, within reason; take no other."""
-        self._stopping = True
+        self._stopping.set()
         try:
             async with asyncio.timeout(_IDLE_SECONDS):
                 await self._idle.wait()
@@ -228,10 +228,10 @@ class _Loop:
         queue = batches.channel.queue
         delivery: asyncio.Task[None] | None = None
         async for event in batches.events():
-            if self._stopping:
+            if self._stopping.is_set():
                 continue  # not acknowledged: it is delivered again after the restart
             events = [event, *await self._company(queue, event)]
-            if self._stopping:
+            if self._stopping.is_set():
                 continue
             self._hold(1)
             began = self._began = time.perf_counter()
@@ -272,7 +272,7 @@ class _Loop:
 
     async def _more(self, queue: Any) -> bool:
         """Whether something comes before the pause after the last batch is over."""
-        while not self._stopping:
+        while not self._stopping.is_set():
             left = self._began + self.agent.pause - time.perf_counter()
             if left <= 0:
                 return False
