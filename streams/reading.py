@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flywheel.errors import BrokerError
 from streams import connection
+from streams.clients import made
 from streams.odd_headers import read_any_header
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ def read_topic(
     connection.require_listener(kafka)
     read_any_header()
     try:
-        consumer = KafkaConsumer(
+        consumer = made(
+            KafkaConsumer,
             **connection.kafka_python(kafka, "flywheel-reader"),
             group_id=None,
             enable_auto_commit=False,
