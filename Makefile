@@ -28,7 +28,7 @@ up: install ## Start every process of the workspace (WORKSPACE=folder) under one
 
 # Three workers on two cores: they wait for processes that they started for much of the time. What
 # starts vLLM is slow, too: `make test-all` and .ci/run run it.
-test: install ## Run the tests (under 10 minutes on 2 cores); ARGS="tests/unit -k name" runs some
+test: install ## Run the tests but the slow ones; ARGS="tests/unit -k name" runs some
 	@PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder \
 		--durations 10 $(ARGS)
 

@@ -14,6 +14,7 @@ from flywheel.contracts.events import Event
 from flywheel.errors import EventError, FlywheelError
 from flywheel.monitoring.threads import LastingThread
 from streams import connection
+from streams.clients import made
 from streams.odd_headers import read_any_header
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ class Follower:
 
         connection.require_listener(self._kafka)
         read_any_header()
-        consumer = KafkaConsumer(
+        consumer = made(
+            KafkaConsumer,
             **connection.kafka_python(self._kafka, self._client_id),
             group_id=None,
             enable_auto_commit=False,

@@ -10,6 +10,7 @@ from flywheel.errors import BrokerError
 from streams import connection
 from streams.agents import evidence, labels, review, triage
 from streams.behind import waiting
+from streams.clients import made
 from streams.groups import committed_offsets
 from streams.odd_headers import read_any_header
 
@@ -91,7 +92,8 @@ def _logs(
     connection.require_listener(kafka)
     read_any_header()
     try:
-        consumer = KafkaConsumer(
+        consumer = made(
+            KafkaConsumer,
             **connection.kafka_python(kafka, "flywheel-lag"),
             group_id=None,
             enable_auto_commit=False,

@@ -15,6 +15,7 @@ from flywheel.contracts.codec import Record, encode
 from flywheel.contracts.events import Event
 from flywheel.errors import BrokerError, ForeignBroker, RecordRefused
 from streams import connection
+from streams.clients import made
 from streams.topics import LARGEST_RECORD_BYTES
 
 if TYPE_CHECKING:
@@ -144,7 +145,8 @@ class KafkaPublisher:
             if self._producer is None:
                 connection.require_listener(self._kafka)
                 try:
-                    self._producer = KafkaProducer(
+                    self._producer = made(
+                        KafkaProducer,
                         **connection.kafka_python(self._kafka, self._client_id),
                         enable_idempotence=True,
                         acks="all",

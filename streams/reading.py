@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flywheel.contracts.positions import Gap
 from flywheel.errors import BrokerError
 from streams import connection
+from streams.clients import made
 from streams.odd_headers import read_any_header
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def _consumer(kafka: KafkaSettings, topic: str) -> Iterator[Any]:
     connection.require_listener(kafka)
     read_any_header()
     try:
-        consumer = KafkaConsumer(
+        consumer = made(
+            KafkaConsumer,
             **connection.kafka_python(kafka, "flywheel-reader"),
             group_id=None,
             enable_auto_commit=False,

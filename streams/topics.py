@@ -10,6 +10,7 @@ import structlog
 from flywheel.contracts.events import TOPICS, TopicSpec
 from flywheel.errors import BrokerError, ForeignBroker
 from streams import connection
+from streams.clients import made
 
 if TYPE_CHECKING:
     from flywheel.settings import KafkaSettings
@@ -107,7 +108,7 @@ def admin_client(kafka: KafkaSettings) -> Any:
 
     connection.require_listener(kafka)
     try:
-        return KafkaAdminClient(**connection.kafka_python(kafka, "flywheel-admin"))
+        return made(KafkaAdminClient, **connection.kafka_python(kafka, "flywheel-admin"))
     except (KafkaError, OSError) as error:
         raise BrokerError(f"Kafka at {kafka.servers} does not answer: {error}") from error
 

@@ -1,7 +1,9 @@
 """Fixtures that every folder of tests shares."""
 
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
 
 pytest_plugins = ["kafka_fixture", "s3_server", "schedule"]
@@ -16,3 +18,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(autouse=True)
+def _environment_stays() -> Iterator[None]:
+    """A turn that a test runs in this process sets variables for the stages that it starts."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    for name, value in before.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value

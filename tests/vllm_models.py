@@ -191,7 +191,12 @@ def llama_base(bases: Path) -> BaseReference:
         eos_token_id=0,
         pad_token_id=0,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    model = LlamaForCausalLM(config)
+    # Bytes that are no character are read otherwise by each who makes text of them: as a trained
+    # model it writes none.
+    with torch.no_grad():
+        model.lm_head.weight[token_of("<0x00>") : token_of("<0xFF>") + 1] = 0.0
+    model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
     about = BaseDescription(name="tiny-llama", method="none", files=digest_model_files(folder))
     write_json(folder / BASE_FILE, about)

@@ -67,7 +67,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     base = llama_base(bases)
     folders = {"r1": lora_release(folder / "r1", base, 1)}
     folders["r2"] = lora_release(folder / "r2", base, 2, letters=False)
-    folders["w1"] = lora_release(folder / "w1", base, 3, labels=())
+    folders["w1"] = lora_release(folder / "w1", base, 10, labels=())
     settings = VllmSettings(dtype="float32", max_tokens=512)
     engine = VllmEngine(settings, cache=folder / "cache", bases=bases)
     choosers: dict[str, VllmChooser] = {}
@@ -153,9 +153,8 @@ def test_it_writes_what_transformers_writes(world: World) -> None:
     reference = by_transformers(world.folders["w1"], world.bases)
     assert isinstance(reference, Texts)
     served = world.writer.generate(reference.texts)
-    pairs = zip(reference.written, served, strict=True)
-    # Of weights that were drawn, some next tokens are as likely as each other to the last digit.
-    assert any(own.text.strip() == one.text.strip() for own, one in pairs)
+    # The likeliest tokens of these weights are likelier than the next ones by 0.01 and more.
+    assert [one.text.strip() for one in served] == [own.text.strip() for own in reference.written]
     assert reference.problem(served) is None
 
 

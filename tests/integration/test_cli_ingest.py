@@ -27,7 +27,9 @@ from streams.dead_letters import read_topic
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, kafka: KafkaSettings) -> Path:
+def workspace(tmp_path: Path, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One whose labels are handled when a test says so: there is no worker to wait for."""
+    monkeypatch.setattr(ingest, "CATCH_UP_SECONDS", 0.0)
     (tmp_path / "flywheel.toml").write_text(
         f'kafka.bootstrap_servers = "{kafka.servers}"\n'
         '[tasks.cli-inbox]\nlabels = ["billing", "outage", "other"]\n'
@@ -121,9 +123,8 @@ def acknowledge(kafka: KafkaSettings) -> None:
 
 @pytest.mark.parametrize("behind", [False, True], ids=["worker up to date", "worker behind"])
 def test_a_label_may_go_back_to_what_it_was(
-    workspace: Path, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch, behind: bool
+    workspace: Path, kafka: KafkaSettings, behind: bool
 ) -> None:
-    monkeypatch.setattr(ingest, "CATCH_UP_SECONDS", 0.0)
     task = "cli-back" + ("-behind" if behind else "")
     rename_task(workspace, task)
     file = workspace / "seed.csv"
@@ -148,10 +149,7 @@ def test_a_label_may_go_back_to_what_it_was(
     assert settled.label == "billing"
 
 
-def test_what_is_held_out_stays_so_and_is_said(
-    workspace: Path, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ingest, "CATCH_UP_SECONDS", 0.0)
+def test_what_is_held_out_stays_so_and_is_said(workspace: Path, kafka: KafkaSettings) -> None:
     rename_task(workspace, "cli-held")
     file = workspace / "seed.csv"
     file.write_text("text,label\ndown,outage\npaid,billing\n", "utf-8")
@@ -218,9 +216,8 @@ def test_a_text_that_no_record_can_carry_is_named_before_anything_is_sent(worksp
 
 @pytest.mark.parametrize("behind", [False, True], ids=["worker up to date", "worker behind"])
 def test_a_later_file_that_writes_a_text_otherwise_speaks_of_the_same_sample(
-    workspace: Path, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch, behind: bool
+    workspace: Path, kafka: KafkaSettings, behind: bool
 ) -> None:
-    monkeypatch.setattr(ingest, "CATCH_UP_SECONDS", 0.0)
     task = "cli-twins" + ("-behind" if behind else "")
     rename_task(workspace, task)
     file = workspace / "seed.csv"
@@ -245,7 +242,6 @@ def test_a_later_file_that_writes_a_text_otherwise_speaks_of_the_same_sample(
 def test_a_sample_that_an_earlier_version_brought_in_keeps_its_id(
     workspace: Path, kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest, "CATCH_UP_SECONDS", 0.0)
     rename_task(workspace, "cli-earlier")
     file = workspace / "seed.csv"
     base = ["-w", str(workspace), "ingest", str(file), "--no-wait"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -116,6 +117,10 @@ def test_the_store_in_a_process_of_its_own_answers_and_is_started_anew(
         assert features.online("one", ["nobody"]) == {}
         child = features._process
         assert child is not None
+        child.send_signal(signal.SIGTERM)  # as the whole worker is: it answers until that has ended
+        record(relay._database, "one")
+        until(lambda: known() == 3)
+        assert child.poll() is None
         child.kill()
         child.wait()
         assert "started anew" in (features.problem() or "")
@@ -128,7 +133,7 @@ def test_the_store_in_a_process_of_its_own_answers_and_is_started_anew(
                 return known()
             return 0
 
-        until(lambda: again() == 2)
+        until(lambda: again() == 3)
         child = features._process
     assert child is not None
     assert child.poll() == 0, "it ends with the worker"

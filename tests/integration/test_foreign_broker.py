@@ -16,6 +16,7 @@ from streams_harness import traffic
 
 from flywheel.cli import cli
 from flywheel.errors import BrokerError, ForeignBroker
+from flywheel.ops import ingest
 from flywheel.ops.template import flywheel_toml
 from flywheel.settings import FlywheelSettings, KafkaSettings, load_settings
 from streams.follower import Follower
@@ -122,7 +123,11 @@ def test_a_follower_hears_nothing_of_another_workspace(
     assert not heard
 
 
-def test_the_workspace_itself_works(first: FlywheelSettings) -> None:
+def test_the_workspace_itself_works(
+    first: FlywheelSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # There is no worker to wait for.
+    monkeypatch.setattr(ingest, "CATCH_UP_SECONDS", 0.0)
     before = events(first)
     file = first.workspace / "seed.csv"
     file.write_text("text,label\na fern,plant\n")

@@ -66,7 +66,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[float
         [sys.executable, "-c", CODE, str(root)],
         input=json.dumps([METHODS, LABELS, TEXTS]),
         env={name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
-        | {"PYTHONPATH": str(ROOT)},
+        # As production has it before torch is loaded: no thread spins while it waits.
+        | {"PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "passive"},
         check=False,
         capture_output=True,
         text=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -126,6 +127,7 @@ class VllmProcess:
                 _log.warning("vLLM did not end when asked", pid=self._child.pid)
             _kill_group(self._child.pid)
             self._child.wait()
+            _await_group(self._child.pid)
         if self._owner >= 0:
             os.close(self._owner)
             self._owner = -1
@@ -162,6 +164,34 @@ def _tail(log: Path) -> str:
     with log.open("rb") as stream:
         stream.seek(max(0, log.stat().st_size - _TAIL_BYTES))
         return stream.read().decode("utf-8", "replace")
+
+
+def _await_group(leader: int) -> None:
+    """Return when none of the killed processes runs: what they held is free for the next."""
+    deadline = time.monotonic() + STOP_SECONDS
+    while _runs(leader):
+        if time.monotonic() > deadline:
+            _log.warning("vLLM's processes do not end", group=leader)
+            return
+        time.sleep(0.02)
+
+
+def _runs(leader: int) -> bool:
+    """Whether the group has a process that is more than an entry which nobody has read yet."""
+    try:
+        os.killpg(leader, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    entries = Path("/proc")
+    if not entries.is_dir():
+        return True
+    for entry in entries.glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # After the name, which may hold anything: state, parent, group.
+            state, _, group = entry.read_bytes().rpartition(b")")[2].split()[:3]
+            if int(group) == leader and state not in (b"Z", b"X"):
+                return True
+    return False
 
 
 def _kill_group(leader: int) -> None:
