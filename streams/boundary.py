@@ -202,6 +202,7 @@ class _Loop:
         self.logs = logs
         self._stopping = asyncio.Event()
         self._in_hand = 0
+        self._delivery: asyncio.Task[None] | None = None
         self._began = 0.0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -226,7 +227,6 @@ class _Loop:
     async def _consume(self, stream: Any) -> None:
         batches = stream.noack()
         queue = batches.channel.queue
-        delivery: asyncio.Task[None] | None = None
         async for event in batches.events():
             if self._stopping.is_set():
                 continue  # not acknowledged: it is delivered again after the restart
@@ -239,14 +239,14 @@ class _Loop:
             try:
                 records = await self._patiently(len(messages), partial(self._decide, messages))
                 # One batch is decided while that before it is sent; they are acknowledged in order.
-                if delivery is not None:
-                    await delivery
+                if self._delivery is not None:
+                    await self._delivery
             except asyncio.CancelledError:
                 self._hold(-1)
                 raise
             except BaseException as error:  # noqa: BLE001 - the process's boundary
                 _hopeless(self.agent.group, error)
-            delivery = asyncio.create_task(self._deliver(events, records, began))
+            self._delivery = asyncio.create_task(self._deliver(events, records, began))
 
     def _hold(self, more: int) -> None:
         """So many more batches are in hand."""
