@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import structlog
 from prometheus_client import Counter, Histogram
@@ -124,16 +124,25 @@ async def _run(
     known = logs.read()
     loops = [_Loop(one, build_app(kafka, one.group, session_seconds), known) for one in agents]
     stop = asyncio.Event()
+    timer = threading.Timer(_KILL_SECONDS, _forced)
+    timer.daemon = True
+
+    def asked_to_stop() -> None:
+        if not stop.is_set():
+            stop.set()
+            timer.start()
+
     for sign in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(sign, stop.set)
+        asyncio.get_running_loop().add_signal_handler(sign, asked_to_stop)
     await asyncio.gather(*(one.app.start() for one in loops))
     _log.info("worker started", groups=[one.agent.group for one in loops])
     if on_ready is not None:
         on_ready()
-    status = await _watch(kafka, loops, logs, known, stop)
-    timer = threading.Timer(_KILL_SECONDS, _forced)
-    timer.daemon = True
-    timer.start()
+    try:
+        status = await _watch(kafka, loops, logs, known, stop)
+    except Exception as error:  # noqa: BLE001 - the process's boundary
+        _hopeless(", ".join(one.agent.group for one in loops), error)
+    asked_to_stop()
     await asyncio.gather(*(one.finish() for one in loops))
     await asyncio.gather(*(one.app.stop() for one in loops))
     timer.cancel()
@@ -185,7 +194,7 @@ def _forced() -> None:
     os._exit(EXIT_FORCED)
 
 
-def _hopeless(group: str, error: BaseException) -> None:
+def _hopeless(group: str, error: BaseException) -> NoReturn:
     """End the process before anything of this batch is acknowledged.
 
     Raising instead would make Faust acknowledge the batch, or hang on the next SIGTERM.
@@ -239,8 +248,9 @@ class _Loop:
             try:
                 records = await self._patiently(len(messages), partial(self._decide, messages))
                 # One batch is decided while that before it is sent; they are acknowledged in order.
+                # A delivery outlives the stream that it came from, as a rebalance ends it.
                 if self._delivery is not None:
-                    await self._delivery
+                    await asyncio.wait([self._delivery])
             except asyncio.CancelledError:
                 self._hold(-1)
                 raise

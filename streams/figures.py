@@ -7,6 +7,7 @@ from collections import Counter as Counts
 from collections.abc import Sequence
 from typing import Any
 
+import structlog
 from prometheus_client import Counter, Gauge
 
 from streams.behind import behind
@@ -16,6 +17,8 @@ dead_lettered = Counter("flywheel_agent_dead_lettered", "Records dead-lettered."
 _lag = Gauge("flywheel_agent_lag", "Records not yet handled.", ["group", "topic"])
 _partitions = Gauge("flywheel_agent_partitions", "Partitions assigned here.", ["group", "topic"])
 _rate = Gauge("flywheel_agent_rate", "Events handled a second, of late.", ["group"])
+
+_log = structlog.get_logger(__name__)
 
 # Over which the rate is taken.
 _RATE_SECONDS = 10.0
@@ -36,18 +39,24 @@ class AgentFigures:
         self._events += events
 
     async def measure(self) -> None:
-        """Bring the gauges up to date, for the partitions that this process has."""
+        """Bring the gauges up to date, for the partitions that this process has.
+
+        A rebalance may take a partition away in the midst: then the last figures stay.
+        """
         now = time.monotonic()
         if now - self._since >= _RATE_SECONDS:
             _rate.labels(self._group).set(self._events / (now - self._since))
             self._events, self._since = 0, now
-        consumer = self._app.consumer
-        assigned = list(consumer.assignment())
-        counts = Counts(one.topic for one in assigned)
-        for topic in self._topics:
-            _partitions.labels(self._group, topic).set(counts[topic])
-        for topic, lag in (await self._lags(consumer, assigned)).items():
-            _lag.labels(self._group, topic).set(lag)
+        try:
+            consumer = self._app.consumer
+            assigned = list(consumer.assignment())
+            counts = Counts(one.topic for one in assigned)
+            for topic in self._topics:
+                _partitions.labels(self._group, topic).set(counts[topic])
+            for topic, lag in (await self._lags(consumer, assigned)).items():
+                _lag.labels(self._group, topic).set(lag)
+        except Exception as error:  # noqa: BLE001 - aiokafka asserts; no figure is worth an agent
+            _log.info("figures not taken", group=self._group, reason=repr(error))
 
     async def _lags(self, consumer: Any, assigned: Sequence[Any]) -> dict[str, int]:
         lags: dict[str, int] = dict.fromkeys(self._topics, 0)

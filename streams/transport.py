@@ -156,7 +156,6 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             if not (self._in_order(fetched) and self._is_mine(tp)):
                 self._astray = True
                 return
-            self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
             yield tp, self._given(tp, batch, fetched.generation)
         # Faust takes back what it was about to deliver when a rebalance begins.
         self._astray = bool(fetched) and not self._in_order(fetched)
