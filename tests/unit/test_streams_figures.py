@@ -14,7 +14,8 @@ from streams.figures import AgentFigures
 class Revoked:
     """A client that loses its partition between two questions."""
 
-    _committed_offset = {TP("flywheel.traffic", 0): 7}
+    def __init__(self) -> None:
+        self._committed_offset = {TP("flywheel.traffic", 0): 7}
 
     def assignment(self) -> set[TP]:
         return set(self._committed_offset)
