@@ -41,6 +41,12 @@ class OnceIn(logging.Filter):
         return True
 
 
+def _no_slow_step(record: logging.LogRecord) -> bool:
+    """kafka-python warns of each step of its own that took a tenth of a second, as on a busy
+    machine any does; nobody can act on that."""
+    return "blocking the event loop" not in str(record.msg)
+
+
 def quieten(seconds: float = 10.0) -> None:
     """Limit the clients' loggers; call once a process."""
     for name in _LOGGERS:
@@ -48,3 +54,4 @@ def quieten(seconds: float = 10.0) -> None:
         logger = logging.getLogger(name)
         if not any(isinstance(one, OnceIn) for one in logger.filters):
             logger.addFilter(OnceIn(seconds))
+    logging.getLogger("kafka.net.selector").addFilter(_no_slow_step)

@@ -43,7 +43,9 @@ class Workspace:
         assert text.count(head) == 1
         text = text.replace(head, head + more)
         for old, new in changes.items():
-            text = re.sub(rf"^#? ?{old} = .*$", new, text, count=1, flags=re.MULTILINE)
+            # A task's prices have a model, too, before its training has one.
+            *_, place = re.finditer(rf"^#? ?{old} = .*$", text, flags=re.MULTILINE)
+            text = text[: place.start()] + new + text[place.end() :]
         (self.folder / "flywheel.toml").write_text(text, "utf-8")
 
     @property

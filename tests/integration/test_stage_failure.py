@@ -17,7 +17,8 @@ from flywheel.contracts.ids import new_id, utc_now
 from flywheel.errors import PipelineError, StageKilled
 from flywheel.ops.standing import standing
 from flywheel.ops.workspace import make_repository
-from flywheel.processes.trainer import Trainer
+from flywheel.processes.leasing import Leases
+from flywheel.processes.trainer import OWNER, Trainer
 from flywheel.settings import FlywheelSettings, load_settings
 from flywheel.turn.reproduce import reproduce
 from flywheel.turn.stage_failure import failure, memory_kills
@@ -145,7 +146,8 @@ def trainer(tmp_path: Path) -> Iterator[tuple[FlywheelSettings, Database, Traine
                 for event in events
             ]
         )
-    yield settings, database, Trainer(settings, database, threading.Event())
+    leases = Leases(database, OWNER, "one", seconds=600.0)
+    yield settings, database, Trainer(settings, database, threading.Event(), leases)
     database.dispose()
 
 
