@@ -1,19 +1,26 @@
 """Many rows in one statement, a column at a time: SQLAlchemy's way costs more than the insert.
 
-SQLite prepares the statement once and runs it for each row; PostgreSQL is handed an array for each
-column and runs it once for all.
+SQLite is handed some rows at once, since Python's driver gives the interpreter away with each
+statement and may wait long to have it back; PostgreSQL an array for each column, for all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import msgspec
 from sqlalchemy import JSON, Column, Connection, Dialect, Table
 
+from storage.tables.columns import UtcDateTime
+
 Values = Mapping[str, Any]
 Convert = Callable[[Any], Any]
+# In one statement; below the limit of bound parameters with up to 300 columns.
+_SQLITE_ROWS = 100
 _BETWEEN, _NULL = "\x1f", "\x1e"
 
 
@@ -37,9 +44,7 @@ def write(
         changes = ", ".join(f"{quoted(name)} = {sql}" for name, sql in change.items())
         conflict = f"ON CONFLICT ({', '.join(map(quoted, key))}) DO UPDATE SET {changes}"
     if dialect.name == "sqlite":
-        places = ", ".join("?" * len(names))
-        statement = f"{into} VALUES ({places}) {conflict}"
-        return connection.exec_driver_sql(statement, list(zip(*columns, strict=True))).rowcount
+        return _to_sqlite(connection, into, conflict, list(zip(*columns, strict=True)))
     arrays, given = [], []
     for name, values in zip(names, columns, strict=True):
         array, parameter = _array(values)
@@ -47,6 +52,19 @@ def write(
         given.append(parameter)
     rows_of = f"SELECT * FROM unnest({', '.join(arrays)})"  # noqa: S608 - names of ours
     return connection.exec_driver_sql(f"{into} {rows_of} {conflict}", tuple(given)).rowcount
+
+
+def _to_sqlite(
+    connection: Connection, into: str, conflict: str, rows: Sequence[tuple[Any, ...]]
+) -> int:
+    places = f"({', '.join('?' * len(rows[0]))})"
+    written = 0
+    for start in range(0, len(rows), _SQLITE_ROWS):
+        some = rows[start : start + _SQLITE_ROWS]
+        statement = f"{into} VALUES {', '.join([places] * len(some))} {conflict}"
+        parameters = tuple(chain.from_iterable(some))
+        written += connection.exec_driver_sql(statement, parameters).rowcount
+    return written
 
 
 def joined(values: Sequence[Any]) -> str | None:
@@ -71,10 +89,23 @@ def _converted(column: Column[Any], values: list[Any], dialect: Dialect) -> list
     kind = column.type
     if isinstance(kind, JSON):
         return [msgspec.json.encode(value).decode() for value in values]
-    convert: Convert | None = kind.dialect_impl(dialect).bind_processor(dialect)
+    convert: Convert | None
+    if isinstance(kind, UtcDateTime) and dialect.name == "sqlite":
+        convert = partial(_text_of_moment, kind, dialect)
+    else:
+        convert = kind.dialect_impl(dialect).bind_processor(dialect)
     if convert is not None:
         values = [convert(value) for value in values]
-    if any(type(value) is str and "\x00" in value for value in values):
+    texts = [value for value in values if type(value) is str]
+    if "\x00" in "".join(texts):
         # PostgreSQL stores no NUL in text; one in an event must not stop its whole batch.
-        return [value and value.replace("\x00", "\ufffd") for value in values]
+        return [
+            value.replace("\x00", "\ufffd") if type(value) is str else value for value in values
+        ]
     return values
+
+
+def _text_of_moment(kind: UtcDateTime, dialect: Dialect, value: datetime | None) -> str | None:
+    """As SQLAlchemy stores moments in SQLite, which it writes field by field."""
+    moment = kind.process_bind_param(value, dialect)
+    return None if moment is None else moment.isoformat(" ", "microseconds")

@@ -42,7 +42,7 @@ from storage.repositories.review import SqlReviewIntake
 from storage.repositories.rollouts import SqlChallengers, SqlCommands, SqlRollouts
 from storage.repositories.sessions import SqlEndedSessions
 from storage.repositories.versions import SqlDatasets, SqlReleases
-from storage.totals import Progress, Total
+from storage.totals import TOTALS, Progress, Total
 from storage.totals import missing as missing_totals
 from storage.totals import rebuild as rebuild_totals
 from storage.work import Work
@@ -120,7 +120,7 @@ class Database:
         # Others wait, and then find it done.
         with errors_translated(), self.alone(_COUNTING, wait=True):
             wanted = self._missing()
-            rebuild_totals(self.work, wanted, progress)
+            self._rebuild(wanted, progress)
 
     def _missing(self) -> list[Total]:
         with self.work(read_only=True) as work:
@@ -129,14 +129,21 @@ class Database:
     def recount(self, progress: Progress | None = None) -> None:
         """Make every total anew from the rows; agents may go on meanwhile."""
         with errors_translated(), self.alone(_COUNTING, wait=True):
-            rebuild_totals(self.work, progress=progress)
+            self._rebuild(TOTALS, progress)
+
+    def _rebuild(self, wanted: Sequence[Total], progress: Progress | None) -> None:
+        # Without statistics a join of all labels with their samples can take their product.
+        analyse(self._engine)
+        self._engine.dispose()  # connections that are open know nothing of it
+        rebuild_totals(self.work, wanted, progress)
 
     def analyse(self) -> None:
         """Let SQLite count what its tables hold, which decides how it answers; PostgreSQL does so
         by itself. Other connections know when they are opened anew (``engine.RECYCLE_SECONDS``).
         """
-        with errors_translated():
-            analyse(self._engine)
+        if self._engine.dialect.name == "sqlite":
+            with errors_translated():
+                analyse(self._engine)
 
     @contextmanager
     def transaction(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,9 @@ from flywheel.errors import ConfigurationError, Conflict, StorageError
 
 _READ_ONLY = "flywheel_read_only"
 _BUSY_SECONDS = 30
+# How often who waits for SQLite's write lock asks for it again. SQLite itself asks ever more
+# seldom, at last ten times a second: under several writers the lock then often lies free.
+_ASK_AGAIN_SECONDS = 0.001
 _LONGEST_PAUSE_SECONDS = 300
 RECYCLE_SECONDS = 600.0
 # Rows of an index that are looked at: with fewer, SQLite takes a large rollout for many small ones.
@@ -87,12 +91,11 @@ def read_only_engine(engine: Engine) -> Engine:
 
 
 def analyse(engine: Engine) -> None:
-    """Count what the tables of a SQLite database hold, each in a transaction of its own."""
-    if engine.dialect.name != "sqlite":
-        return
+    """Count what the tables of a database hold, each in a transaction of its own."""
     for table in inspect(engine).get_table_names():
         with engine.begin() as connection:
-            connection.exec_driver_sql(f"PRAGMA analysis_limit={_ANALYSED_ROWS}")
+            if engine.dialect.name == "sqlite":
+                connection.exec_driver_sql(f"PRAGMA analysis_limit={_ANALYSED_ROWS}")
             connection.exec_driver_sql(f'ANALYZE "{table}"')
 
 
@@ -120,8 +123,28 @@ def _prepare_postgresql(connection: Any, _record: object) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     # A transaction that may write takes the write lock at once: one that begins by reading could
     # not get it later if someone else wrote in between.
-    reading = connection.get_execution_options().get(_READ_ONLY, False)
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+    driver: Any = connection.connection.dbapi_connection
+    if connection.get_execution_options().get(_READ_ONLY, False):
+        driver.execute("BEGIN")
+        return
+    driver.execute("PRAGMA busy_timeout=0")
+    try:
+        _take_write_lock(driver)
+    finally:
+        driver.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
+
+
+def _take_write_lock(driver: sqlite3.Connection) -> None:
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            driver.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > deadline:
+                raise
+        else:
+            return
+        time.sleep(_ASK_AGAIN_SECONDS)
 
 
 @contextmanager

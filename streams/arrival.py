@@ -23,6 +23,8 @@ def no_later_than_arrival(event: Event, record: Any) -> Event:
     if getattr(record, "timestamp_type", None) != _LOG_APPEND_TIME:
         return event
     # The broker counts milliseconds: what was written within the one is not ahead of it.
+    if event.occurred_at.timestamp() <= _seconds(record):
+        return event
     arrived = datetime.fromtimestamp(_seconds(record), UTC) + timedelta(milliseconds=1)
     if event.occurred_at <= arrived:
         return event

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 AGENTS = ("triage", "review", "labels", "evidence")
-# Which share a process where there are fewer than agents; those that cost most come first to one of
-# their own.
+# Which share a process where there are fewer than agents. Triage writes to no database and computes
+# most; the others write one after the other anyway.
 _SHARES: Sequence[tuple[tuple[str, ...], ...]] = (
     (AGENTS,),
-    (("triage", "review"), ("labels", "evidence")),
-    (("triage", "review"), ("labels",), ("evidence",)),
+    (("triage",), ("review", "labels", "evidence")),
+    (("triage",), ("review", "labels"), ("evidence",)),
     (("triage",), ("review",), ("labels",), ("evidence",)),
 )
 
