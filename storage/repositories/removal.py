@@ -25,10 +25,11 @@ from storage.repositories.review_states import answers, claims, outcomes, tasks,
 from storage.repositories.review_states import totals as queue_totals
 from storage.repositories.settled import clocks, labels, settled, traffic
 from storage.tables.columns import table_of
-from storage.tables.retention import LeftImageRow
+from storage.tables.retention import ClosedRow, LeftImageRow
 from storage.work import Values, Work
 
 _images = table_of(LeftImageRow)
+_gate = table_of(ClosedRow)
 _PAIRS = 400
 
 _BY_SAMPLE = {traffic.name, labels.name}  # an index leads there by the sample alone
@@ -37,11 +38,13 @@ _BY_SAMPLE = {traffic.name, labels.name}  # an index leads there by the sample a
 def hold(work: Work, task: str, sample_ids: Iterable[str]) -> None:
     """Let nobody else write rows of these samples until the transaction ends: milliseconds.
 
-    In the order in which those who write them lock: the row of a queued sample, tables, and then
-    the clock of labels, which moves on: what is removed is no longer kept of the task.
+    In the order in which those who write them lock: what agents ``enter`` by, the row of a queued
+    sample, tables, and then the clock of labels, which moves on: what is removed is no longer kept
+    of the task.
     """
     if not work.sqlite:
         for part in work.chunks(sorted(sample_ids)):
+        work.hold([_gate.name])
             mine = (tasks.c.task == task, tasks.c.sample_id.in_(part))
             queue = select(tasks.c.sample_id).where(*mine).order_by(tasks.c.sample_id)
             work.rows(queue.with_for_update())
@@ -51,6 +54,13 @@ def hold(work: Work, task: str, sample_ids: Iterable[str]) -> None:
 
 
 def whole_samples(work: Work, task: str, sample_ids: Sequence[str]) -> Counter[str]:
+def enter(work: Work, tables: Sequence[str] = ()) -> None:
+    """To be called by who takes events in, before it is asked which may enter, and before anything
+    else: whoever removes rows (``hold``) then waits for what enters, and misses none of it.
+    ``tables`` are those that are written to."""
+    work.share([_gate.name, *tables])
+
+
     """All rows of these samples; table → how many went."""
     went: Counter[str] = Counter()
     for part in work.chunks(sample_ids):

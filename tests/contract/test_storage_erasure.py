@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from typing import Any
 
@@ -244,3 +245,14 @@ def _answer(sample: str) -> Any:
     from flywheel.review.ports import Answer
 
     return Answer(sample_id=sample, annotator="ada", value="a", answered_at=utc_now(), seconds=1.0)
+
+
+def test_what_is_queued_while_it_is_erased_goes_as_well(database: Database) -> None:
+    """The queue's agent has asked what may enter, and not ended, when the erasure comes."""
+    with ThreadPoolExecutor(1) as beside:
+        with database.transaction() as tx:
+            tx.intake.open([request("sample-7", seconds=3, content=SECRET)])
+            erasing = beside.submit(erased, database, sample="sample-7")
+            wait([erasing], timeout=1.0)
+        erasing.result()
+    assert held(database, "sample-7") == []
