@@ -125,12 +125,12 @@ def _erased(work: Work, events: Sequence[Event]) -> tuple[set[Named], dict[Named
     samples = {_named(event) for event in events if sample_of(event)}
     of = {digests.sample(*sample): sample for sample in samples}
     erased = {of[digest] for digest in known_samples(work, of)}
-    sent = [event for event in events if isinstance(event, TrafficRecorded) and event.unit]
-    users = {(event.task, event.unit): digests.user(event.task, event.unit) for event in sent}
+    sent = [event for event in events if isinstance(event, TrafficRecorded) and event.sender]
+    users = {(event.task, event.sender): digests.user(event.task, event.sender) for event in sent}
     until = known_users(work, users.values())
     late: dict[Named, str] = {}
     for event in sent if until else ():
-        known = until.get(users[event.task, event.unit])
+        known = until.get(users[event.task, event.sender])
         if known is not None and event.occurred_at <= known[0] and _named(event) not in erased:
             late[_named(event)] = known[1]
     return erased, late

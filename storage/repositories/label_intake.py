@@ -190,7 +190,7 @@ def _traffic_values(event: TrafficRecorded, seq: int) -> dict[str, Any]:
         "messages": encode_messages(event.content),
         "origin": event.origin,
         "source": event.source,
-        "unit": event.unit,
+        "unit": event.sender,
         "release": event.release,
         "arm": event.arm,
         "rollout_id": event.rollout_id,

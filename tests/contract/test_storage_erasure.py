@@ -256,3 +256,12 @@ def test_what_is_queued_while_it_is_erased_goes_as_well(database: Database) -> N
             wait([erasing], timeout=1.0)
         erasing.result()
     assert held(database, "sample-7") == []
+
+
+def test_a_user_is_found_where_each_request_was_assigned_by_itself(database: Database) -> None:
+    keep(database, [*story("s1", user="s1")[1:], traffic("s1", 1, unit="s1", user="kim")])
+    samples, _ = erased(database, user="kim")
+    assert samples == [(TASK, "s1")]
+    assert held(database, "s1") == []
+    keep(database, [traffic("on its way", 1, unit="on its way", user="kim")])
+    assert held(database, "on its way") == []
