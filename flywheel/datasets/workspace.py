@@ -146,6 +146,24 @@ def commit_dataset(root: Path, task: str, manifest: Manifest) -> DatasetCommit:
     return DatasetCommit(task, manifest.version, git.git(root, "rev-parse", "HEAD"), dvc_hash)
 
 
+def discard_built(root: Path, task: str) -> None:
+    """Take away the dataset that the pipeline has built and nobody has committed: from the
+    workspace, cache and remote. What a version that is kept has stays. Raises WorkspaceError when
+    a store cannot be read."""
+    lock = (root / DVC_LOCK_FILE).read_text("utf-8") if (root / DVC_LOCK_FILE).is_file() else ""
+    dvc_hash = locked_hash(lock, task)
+    with opened(root) as repo:
+        stores = Stores.of(repo)
+        with failures(stores):
+            kept = {one.dvc_hash for one in versions(root) if one.pruned is None}
+            needed = {name for one in kept for name in stores.objects(one) or ()}
+            for name in (stores.objects(dvc_hash) or ()) if dvc_hash else ():
+                if name not in needed:
+                    discard(stores.remote, name)
+                    discard(stores.cache, name)
+    shutil.rmtree(Layout(root).dataset(task), ignore_errors=True)
+
+
 def commit_results(root: Path, task: str, message: str) -> str:
     """Commit what later stages of the pipeline recorded (dvc.lock, metrics), once cache and remote
     hold the models that it names. Returns the commit. Raises WorkspaceError when they cannot."""
