@@ -17,7 +17,7 @@ from flywheel.retention.ports import Expiry
 from flywheel.retraining.ports import TurnStore
 from flywheel.review.ports import People, ReviewDesk, ReviewIntake
 from flywheel.rollout.ports import Challengers, CommandStore, Evidence, EvidenceIntake, RolloutStore
-from storage.engine import analyse, errors_translated, make_engine, read_only_engine
+from storage.engine import analyse, errors_translated, make_engine, read_only_engine, settle
 from storage.exclusive import held_alone
 from storage.migrations.upgrade import upgrade
 from storage.repositories.archived import SqlArchiveFiles
@@ -130,6 +130,15 @@ class Database:
         """Make every total anew from the rows; agents may go on meanwhile."""
         with errors_translated(), self.alone(_COUNTING, wait=True):
             rebuild_totals(self.work, progress=progress)
+
+    def settle(self) -> None:
+        """Leave nothing of what was removed in SQLite's log of changes, which keeps the pages of
+        before until others take their place. PostgreSQL's own vacuum sees to its tables.
+
+        Raises StorageError when readers are in the way for too long.
+        """
+        with errors_translated():
+            settle(self._engine)
 
     def analyse(self) -> None:
         """Let SQLite count what its tables hold, which decides how it answers; PostgreSQL does so
