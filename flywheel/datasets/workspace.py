@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -266,9 +266,9 @@ def prune(root: Path, task: str, version: str, reason: str) -> int:
     return len(going)
 
 
-def versions_with(root: Path, task: str, sample_ids: Collection[str]) -> list[str]:
-    """The versions of a task's dataset whose bytes are kept and that hold any of these samples,
-    oldest first. Raises WorkspaceError when a store cannot be read."""
+def versions_with(root: Path, task: str, among: Callable[[set[str]], bool]) -> list[str]:
+    """The versions of a task's dataset whose bytes are kept and of whose samples ``among`` says
+    so, oldest first. Raises WorkspaceError when a store cannot be read."""
     found = []
     with opened(root) as repo:
         stores = Stores.of(repo)
@@ -276,14 +276,14 @@ def versions_with(root: Path, task: str, sample_ids: Collection[str]) -> list[st
             for one in versions(root, task):
                 listed = stores.listing(one.dvc_hash) if one.pruned is None else None
                 parts = [name for path, name in (listed or {}).items() if path in _PARTS]
-                if any(_holds_sample(stores, name, sample_ids) for name in parts):
+                if any(among(_samples(stores, name)) for name in parts):
                     found.append(one.version)
     return found
 
 
-def _holds_sample(stores: Stores, name: str, sample_ids: Collection[str]) -> bool:
+def _samples(stores: Stores, name: str) -> set[str]:
     lines = (stores.read(name) or b"").splitlines()
-    return any(msgspec.json.decode(line, type=_OfSample).sample_id in sample_ids for line in lines)
+    return {msgspec.json.decode(line, type=_OfSample).sample_id for line in lines}
 
 
 class _OfSample(msgspec.Struct):

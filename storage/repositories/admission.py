@@ -34,6 +34,7 @@ erased_samples = table_of(ErasedSampleRow)
 erased_users = table_of(ErasedUserRow)
 
 E = TypeVar("E", bound=Event)
+_Shown = TrafficRecorded | ReviewRequested
 Named = tuple[str, str]  # task and sample, or task and user
 
 
@@ -111,7 +112,12 @@ def _not_erased(work: Work, events: Sequence[E]) -> list[E]:
     erased, late = _erased(work, events)
     if late:
         _erase_too(work, late)
-    return [event for event in events if _named(event) not in erased and _named(event) not in late]
+    refused = {*erased, *late}
+    if refused:
+        # Their images came before the events did; they go, unless another sample shows them.
+        shown = [e.content for e in events if isinstance(e, _Shown) and _named(e) in refused]
+        removal.leave_images_of(work, shown)
+    return [event for event in events if _named(event) not in refused]
 
 
 def _erased(work: Work, events: Sequence[Event]) -> tuple[set[Named], dict[Named, str]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Row, Table, delete, select, tuple_
 
-from flywheel.contracts.sample import decode_content, images
+from flywheel.contracts.sample import Content, decode_content, images
 from storage.repositories import (
     gone,
     judged,
@@ -43,8 +43,8 @@ def hold(work: Work, task: str, sample_ids: Iterable[str]) -> None:
     of the task.
     """
     if not work.sqlite:
-        for part in work.chunks(sorted(sample_ids)):
         work.hold([_gate.name])
+        for part in work.chunks(sorted(sample_ids)):
             mine = (tasks.c.task == task, tasks.c.sample_id.in_(part))
             queue = select(tasks.c.sample_id).where(*mine).order_by(tasks.c.sample_id)
             work.rows(queue.with_for_update())
@@ -53,7 +53,6 @@ def hold(work: Work, task: str, sample_ids: Iterable[str]) -> None:
     work.tick(clocks, task, work.reserve(clocks, task))
 
 
-def whole_samples(work: Work, task: str, sample_ids: Sequence[str]) -> Counter[str]:
 def enter(work: Work, tables: Sequence[str] = ()) -> None:
     """To be called by who takes events in, before it is asked which may enter, and before anything
     else: whoever removes rows (``hold``) then waits for what enters, and misses none of it.
@@ -61,6 +60,7 @@ def enter(work: Work, tables: Sequence[str] = ()) -> None:
     work.share([_gate.name, *tables])
 
 
+def whole_samples(work: Work, task: str, sample_ids: Sequence[str]) -> Counter[str]:
     """All rows of these samples; table → how many went."""
     went: Counter[str] = Counter()
     for part in work.chunks(sample_ids):
@@ -136,12 +136,13 @@ def queued(work: Work, task: str, sample_ids: Sequence[str]) -> Counter[str]:
 
 def leave_images(work: Work, rows: Iterable[Values]) -> None:
     """Remember the images that these rows of inputs show: they may be nobody's now."""
-    shown = {
-        image.sha256
-        for row in rows
-        if row["messages"] is not None
-        for image in images(decode_content(row["text"], row["messages"]))
-    }
+    inputs = (row for row in rows if row["messages"] is not None)
+    leave_images_of(work, (decode_content(row["text"], row["messages"]) for row in inputs))
+
+
+def leave_images_of(work: Work, contents: Iterable[Content]) -> None:
+    """Remember the images of these inputs."""
+    shown = {image.sha256 for content in contents for image in images(content)}
     work.add(_images, [{"sha256": digest} for digest in sorted(shown)], ["sha256"])
 
 
