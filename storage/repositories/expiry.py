@@ -163,9 +163,11 @@ class SqlExpiry:
                 if row.closed and row.requested_at < before["review"]
             ]
         needed = self._needed(task, sorted(words)) if words else set()
+        sent = self._last_sent(task, sorted(words)) if words else {}
         due: list[Due] = []
         for row in rows:
-            kind, at = _kind_of(words.get(row.sample_id, ()), row.occurred_at)
+            last = sent.get(row.sample_id, row.occurred_at)
+            kind, at = _kind_of(words.get(row.sample_id, ()), last)
             is_old = kind in before and at < before[kind]
             if is_old and row.sample_id not in waiting and row.sample_id not in needed:
                 due.append(
@@ -202,6 +204,21 @@ class SqlExpiry:
                     if row.task == task:
                         found[row.sample_id].append(row)
         return dict(found)
+
+    def _last_sent(self, task: str, sample_ids: Sequence[str]) -> dict[str, datetime]:
+        """When each of these was sent last: a sample goes whole, also what was sent again since."""
+        found: dict[str, datetime] = {}
+        for part in self._work.chunks(sample_ids):
+            rows = self._work.rows(
+                select(traffic.c.task, traffic.c.sample_id, traffic.c.occurred_at).where(
+                    traffic.c.sample_id.in_(part)
+                )
+            )
+            for row in rows:
+                if row.task == task:
+                    known = found.get(row.sample_id, row.occurred_at)
+                    found[row.sample_id] = max(known, row.occurred_at)
+        return found
 
     def _running(self, task: str) -> set[str]:
         rows = self._work.rows(
@@ -251,7 +268,7 @@ def _kind_of(words: Iterable[Row[Any]], sent_at: datetime) -> tuple[Kind, dateti
     said = list(words)
     given = [word.occurred_at for word in said if word.source not in AUTOMATIC]
     if given:
-        return "labelled", max(given)
+        return "labelled", max(*given, sent_at)
     return ("automatic" if said else "traffic"), sent_at
 
 
