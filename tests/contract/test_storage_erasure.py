@@ -259,7 +259,7 @@ def test_what_is_queued_while_it_is_erased_goes_as_well(database: Database) -> N
 
 
 def test_a_user_is_found_where_each_request_was_assigned_by_itself(database: Database) -> None:
-    keep(database, [*story("s1", user="s1")[1:], traffic("s1", 1, unit="s1", user="kim")])
+    keep(database, [traffic("s1", 1, unit="s1", user="kim"), shadow("s1", 2)])
     samples, _ = erased(database, user="kim")
     assert samples == [(TASK, "s1")]
     assert held(database, "s1") == []
