@@ -266,7 +266,7 @@ def prune(root: Path, task: str, version: str, reason: str) -> int:
     return len(going)
 
 
-def versions_with(root: Path, task: str, among: Callable[[set[str]], bool]) -> list[str]:
+def versions_with(root: Path, task: str, among: Callable[[set[str]], object]) -> list[str]:
     """The versions of a task's dataset whose bytes are kept and of whose samples ``among`` says
     so, oldest first. Raises WorkspaceError when a store cannot be read."""
     found = []
