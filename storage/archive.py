@@ -74,7 +74,8 @@ class RowArchive:
         """Write each file anew that holds a sample of which ``erased`` says so; how many rows went.
 
         May be ended at any moment and begun again: a file is taken away after the one in its place
-        is there, and until it is, it is listed as one that is to go.
+        is there, and until it is, it is listed as one that is to go. What others left half written
+        goes too, so nobody else may be writing.
         """
         went = 0
         with self._database.transaction(read_only=True) as tx:
@@ -94,9 +95,10 @@ class RowArchive:
             went += len(table) - len(left)
         with self._database.transaction(read_only=True) as tx:
             going = [one for one in tx.archived.unfinished(utc_now()) if one.task in tasks]
+        # Of an erasure that was ended before it was gone, or of retention that was killed: what
+        # removes anything is this process alone.
         for file in going:
-            if file.bytes:  # was whole once: another erasure was ended before it was gone
-                self._remove(file.key)
+            self._remove(file.key)
         return went
 
     def _write(self, task: str, source: str, day: str, table: pa.Table) -> None:

@@ -17,7 +17,7 @@ from flywheel.retention.ports import Expiry
 from flywheel.retraining.ports import TurnStore
 from flywheel.review.ports import People, ReviewDesk, ReviewIntake
 from flywheel.rollout.ports import Challengers, CommandStore, Evidence, EvidenceIntake, RolloutStore
-from storage.engine import analyse, errors_translated, make_engine, read_only_engine
+from storage.engine import analyse, errors_translated, make_engine, read_only_engine, settle
 from storage.exclusive import held_alone
 from storage.migrations.upgrade import upgrade
 from storage.repositories.archived import SqlArchiveFiles
@@ -136,6 +136,15 @@ class Database:
         analyse(self._engine)
         self._engine.dispose()  # connections that are open know nothing of it
         rebuild_totals(self.work, wanted, progress)
+
+    def settle(self) -> None:
+        """Leave nothing of what was removed in SQLite's log of changes, which keeps the pages of
+        before until others take their place. PostgreSQL's own vacuum sees to its tables.
+
+        Raises StorageError when readers are in the way for too long.
+        """
+        with errors_translated():
+            settle(self._engine)
 
     def analyse(self) -> None:
         """Let SQLite count what its tables hold, which decides how it answers; PostgreSQL does so

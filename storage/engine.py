@@ -99,6 +99,22 @@ def analyse(engine: Engine) -> None:
             connection.exec_driver_sql(f'ANALYZE "{table}"')
 
 
+def settle(engine: Engine) -> None:
+    """Have a SQLite database's log of changes written to its file, and emptied."""
+    if engine.dialect.name != "sqlite":
+        return
+    connection = engine.raw_connection()
+    try:
+        busy, *_ = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        connection.close()
+    if busy:
+        raise StorageError(
+            "what was removed still lies in the log of the database, which others read all the "
+            "time: give the command again"
+        )
+
+
 def sqlite_file(engine: Engine) -> Path | None:
     """The file of a SQLite database, or None."""
     if engine.dialect.name != "sqlite" or not engine.url.database:
@@ -110,7 +126,13 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # Our own BEGIN, below; the driver's would start too late and only for changes.
     connection.isolation_level = None
     # FULL: what was committed, and therefore acknowledged to Kafka, survives a power cut.
-    for pragma in ("synchronous=FULL", "cache_size=-16384", "temp_store=MEMORY"):
+    # What is removed is overwritten, as not every build of SQLite does by itself.
+    for pragma in (
+        "synchronous=FULL",
+        "cache_size=-16384",
+        "temp_store=MEMORY",
+        "secure_delete=ON",
+    ):
         connection.execute(f"PRAGMA {pragma}")
 
 

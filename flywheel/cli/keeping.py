@@ -180,7 +180,7 @@ def erase(
     if (user is None) == (sample is None):
         raise click.UsageError("name whose data goes: --user NAME or --sample ID")
     settings = load_settings(ctx.obj)
-    tasks = [chosen_task(settings.tasks, task)] if task is not None else list(settings.tasks)
+    tasks = None if task is None else [chosen_task(settings.tasks, task)]
     with open_database(settings) as database:
         done = erase_data(settings, database, tasks, user=user, sample=sample, by=by, why=why)
     if as_json:

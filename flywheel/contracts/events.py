@@ -52,14 +52,14 @@ class TrafficRecorded(Event, frozen=True, kw_only=True):
 
     ``scores`` maps each label to a probability as the release reported it (already calibrated by
     the release's own temperature); ``confidence`` is the largest. ``unit`` is what assignment is
-    sticky by. ``arm`` and ``rollout_id`` are None outside a rollout and for ingested samples, and
-    where the champion stood in for an arm that failed. ``challenger_share`` is the challenger's
-    share of live traffic when the arm was chosen. ``outage`` marks a failure that got through to no
-    model server while none answered anyone: it says nothing of the arm. ``abandoned`` marks an
-    answer whose caller was gone before it was there: nobody read it, and who repeats the request
-    has another, so it is neither evidence nor triaged. ``tokens_cut``
-    tokens of the text were not read: it is longer than the release reads. Of an event without it,
-    made by an earlier version, nobody knows.
+    sticky by, ``user`` whom the client named where that is not the unit. ``arm`` and ``rollout_id``
+    are None outside a rollout and for ingested samples, and where the champion stood in for an arm
+    that failed. ``challenger_share`` is the challenger's share of live traffic when the arm was
+    chosen. ``outage`` marks a failure that got through to no model server while none answered
+    anyone: it says nothing of the arm. ``abandoned`` marks an answer whose caller was gone before
+    it was there: nobody read it, and who repeats the request has another, so it is neither evidence
+    nor triaged. ``tokens_cut`` tokens of the text were not read: it is longer than the release
+    reads. Of an event without it, made by an earlier version, nobody knows.
     """
 
     sample_id: Id
@@ -67,6 +67,7 @@ class TrafficRecorded(Event, frozen=True, kw_only=True):
     origin: Origin = "gateway"
     source: Name = "anonymous"
     unit: Name = ""
+    user: Name = ""
     release: ReleaseId | None = None
     arm: Arm | None = None
     rollout_id: Id | None = None
@@ -83,6 +84,11 @@ class TrafficRecorded(Event, frozen=True, kw_only=True):
     tokens_in: Count = 0
     tokens_cut: Count = 0
     tokens_out: Count = 0
+
+    @property
+    def sender(self) -> str:
+        """Whose it is: the user whom the client named, or what stands for one who is unnamed."""
+        return self.user or self.unit
 
     @property
     def text(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -146,6 +146,24 @@ def commit_dataset(root: Path, task: str, manifest: Manifest) -> DatasetCommit:
     return DatasetCommit(task, manifest.version, git.git(root, "rev-parse", "HEAD"), dvc_hash)
 
 
+def discard_built(root: Path, task: str) -> None:
+    """Take away the dataset that the pipeline has built and nobody has committed: from the
+    workspace, cache and remote. What a version that is kept has stays. Raises WorkspaceError when
+    a store cannot be read."""
+    lock = (root / DVC_LOCK_FILE).read_text("utf-8") if (root / DVC_LOCK_FILE).is_file() else ""
+    dvc_hash = locked_hash(lock, task)
+    with opened(root) as repo:
+        stores = Stores.of(repo)
+        with failures(stores):
+            kept = {one.dvc_hash for one in versions(root) if one.pruned is None}
+            needed = {name for one in kept for name in stores.objects(one) or ()}
+            for name in (stores.objects(dvc_hash) or ()) if dvc_hash else ():
+                if name not in needed:
+                    discard(stores.remote, name)
+                    discard(stores.cache, name)
+    shutil.rmtree(Layout(root).dataset(task), ignore_errors=True)
+
+
 def commit_results(root: Path, task: str, message: str) -> str:
     """Commit what later stages of the pipeline recorded (dvc.lock, metrics), once cache and remote
     hold the models that it names. Returns the commit. Raises WorkspaceError when they cannot."""
@@ -248,9 +266,9 @@ def prune(root: Path, task: str, version: str, reason: str) -> int:
     return len(going)
 
 
-def versions_with(root: Path, task: str, sample_ids: Collection[str]) -> list[str]:
-    """The versions of a task's dataset whose bytes are kept and that hold any of these samples,
-    oldest first. Raises WorkspaceError when a store cannot be read."""
+def versions_with(root: Path, task: str, among: Callable[[set[str]], object]) -> list[str]:
+    """The versions of a task's dataset whose bytes are kept and of whose samples ``among`` says
+    so, oldest first. Raises WorkspaceError when a store cannot be read."""
     found = []
     with opened(root) as repo:
         stores = Stores.of(repo)
@@ -258,14 +276,14 @@ def versions_with(root: Path, task: str, sample_ids: Collection[str]) -> list[st
             for one in versions(root, task):
                 listed = stores.listing(one.dvc_hash) if one.pruned is None else None
                 parts = [name for path, name in (listed or {}).items() if path in _PARTS]
-                if any(_holds_sample(stores, name, sample_ids) for name in parts):
+                if any(among(_samples(stores, name)) for name in parts):
                     found.append(one.version)
     return found
 
 
-def _holds_sample(stores: Stores, name: str, sample_ids: Collection[str]) -> bool:
+def _samples(stores: Stores, name: str) -> set[str]:
     lines = (stores.read(name) or b"").splitlines()
-    return any(msgspec.json.decode(line, type=_OfSample).sample_id in sample_ids for line in lines)
+    return {msgspec.json.decode(line, type=_OfSample).sample_id for line in lines}
 
 
 class _OfSample(msgspec.Struct):

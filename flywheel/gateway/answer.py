@@ -207,6 +207,7 @@ def accepted(ask: Ask) -> TrafficRecorded:
 
 def _asked(ask: Ask, split: TrafficSplit, variant: Variant, event_id: str) -> TrafficRecorded:
     """What is recorded of a request, whatever came of it."""
+    unit = unit_of(split, ask.unit, ask.sample_id)
     return TrafficRecorded(
         event_id=event_id,
         occurred_at=utc_now(),
@@ -214,7 +215,8 @@ def _asked(ask: Ask, split: TrafficSplit, variant: Variant, event_id: str) -> Tr
         sample_id=ask.sample_id,
         content=ask.content,
         source=ask.source,
-        unit=unit_of(split, ask.unit, ask.sample_id),
+        unit=unit,
+        user="" if unit == ask.unit else ask.unit,
         release=variant.release,
         arm=variant.arm,
         rollout_id=split.rollout_id if variant.arm else None,

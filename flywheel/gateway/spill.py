@@ -60,6 +60,17 @@ def frames(data: bytes, start: int = 0) -> Iterator[tuple[Record, int]]:
             return
 
 
+def captured(folder: Path) -> Iterator[Record]:
+    """Every whole record in a log's folder, also those that were published; whoever has the log
+    goes on."""
+    for path in sorted(folder.glob("*.log")):
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:  # published meanwhile
+            continue
+        yield from (record for record, _ in frames(data))
+
+
 def scrub(folder: Path, is_erased: Callable[[Record], bool]) -> int:
     """Overwrite the records in a log's folder of which ``is_erased`` says so; how many.
 

@@ -6,32 +6,47 @@ from pydantic import Field
 
 from flywheel.contracts.configuration import Settings
 
+# A hundred years: whoever means for ever writes 0, and calendars end somewhere.
+MOST_DAYS = 36_500
+
 
 class RetentionSettings(Settings):
     """[retention]: how many days data is kept; 0 keeps it for ever."""
 
-    traffic: int = Field(0, ge=0, description="Requests whose sample has no label.")
+    traffic: int = Field(0, ge=0, le=MOST_DAYS, description="Requests whose sample has no label.")
     automatic: int = Field(
         0,
         ge=0,
+        le=MOST_DAYS,
         description="Samples that only rules or the model labelled; they leave datasets to come.",
     )
     labelled: int = Field(
         0,
         ge=0,
+        le=MOST_DAYS,
         description="Samples that people labelled, since the last label; they leave datasets to "
         "come.",
     )
     evidence: int = Field(
-        0, ge=0, description="What releases answered to samples that nobody labelled."
+        0, ge=0, le=MOST_DAYS, description="What releases answered to samples that nobody labelled."
     )
-    review: int = Field(0, ge=0, description="Finished samples of the experts' queue.")
-    features: int = Field(0, ge=0, description="The history of sources, which training joins.")
+    review: int = Field(
+        0, ge=0, le=MOST_DAYS, description="Finished samples of the experts' queue."
+    )
+    features: int = Field(
+        0, ge=0, le=MOST_DAYS, description="The history of sources, which training joins."
+    )
     datasets: int = Field(
-        0, ge=0, description="The bytes of dataset versions of which no kept release was made."
+        0,
+        ge=0,
+        le=MOST_DAYS,
+        description="The bytes of dataset versions of which no kept release was made.",
     )
     releases: int = Field(
-        0, ge=0, description="Releases since they last served: how far back `restore` reaches."
+        0,
+        ge=0,
+        le=MOST_DAYS,
+        description="Releases since they last served: how far back `restore` reaches.",
     )
     archive: bool = Field(
         False, description="Write rows to the store of artefacts, as Parquet, before they go."
@@ -41,14 +56,30 @@ class RetentionSettings(Settings):
 class TaskRetentionSettings(Settings):
     """[tasks.NAME.retention]: days that differ from those of [retention] for this task."""
 
-    traffic: int | None = Field(None, ge=0, examples=[30], description="As in [retention].")
-    automatic: int | None = Field(None, ge=0, examples=[90], description="As in [retention].")
-    labelled: int | None = Field(None, ge=0, examples=[730], description="As in [retention].")
-    evidence: int | None = Field(None, ge=0, examples=[30], description="As in [retention].")
-    review: int | None = Field(None, ge=0, examples=[90], description="As in [retention].")
-    features: int | None = Field(None, ge=0, examples=[365], description="As in [retention].")
-    datasets: int | None = Field(None, ge=0, examples=[365], description="As in [retention].")
-    releases: int | None = Field(None, ge=0, examples=[365], description="As in [retention].")
+    traffic: int | None = Field(
+        None, ge=0, le=MOST_DAYS, examples=[30], description="As in [retention]."
+    )
+    automatic: int | None = Field(
+        None, ge=0, le=MOST_DAYS, examples=[90], description="As in [retention]."
+    )
+    labelled: int | None = Field(
+        None, ge=0, le=MOST_DAYS, examples=[730], description="As in [retention]."
+    )
+    evidence: int | None = Field(
+        None, ge=0, le=MOST_DAYS, examples=[30], description="As in [retention]."
+    )
+    review: int | None = Field(
+        None, ge=0, le=MOST_DAYS, examples=[90], description="As in [retention]."
+    )
+    features: int | None = Field(
+        None, ge=0, le=MOST_DAYS, examples=[365], description="As in [retention]."
+    )
+    datasets: int | None = Field(
+        None, ge=0, le=MOST_DAYS, examples=[365], description="As in [retention]."
+    )
+    releases: int | None = Field(
+        None, ge=0, le=MOST_DAYS, examples=[365], description="As in [retention]."
+    )
     archive: bool | None = Field(None, examples=[True], description="As in [retention].")
 
     def within(self, workspace: RetentionSettings) -> RetentionSettings:

@@ -87,17 +87,17 @@ def erase_rows(
     erasure: Erasure,
     name: str,
     tasks: Collection[str],
-    archived: Sequence[Sample] = (),
+    elsewhere: Sequence[Sample] = (),
 ) -> tuple[list[Sample], Counter[str]]:
     """Remove from the database what ``name`` is or sent; the samples, and table → rows that went.
-    Those of which only the archive knows that the user sent them are ``archived``.
+    Those of which only the archive, or a gateway, knows that the user sent them are ``elsewhere``.
 
     What is refused is recorded first, so that nothing comes back, whenever this ends; called again
     it goes on.
     """
     with reading() as tx:
         if erasure.kind == "user":
-            samples = list(dict.fromkeys([*tx.erasures.samples_of(name, tasks), *archived]))
+            samples = list(dict.fromkeys([*tx.erasures.samples_of(name, tasks), *elsewhere]))
         else:
             samples = [(task, name) for task in sorted(tasks)]
     with transactions() as tx:

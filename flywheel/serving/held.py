@@ -38,12 +38,14 @@ class ReleaseStatus:
 
 @dataclass(slots=True, eq=False)
 class Live:
-    """What answers, and how many requests it is answering."""
+    """What answers, and how many requests it is answering. Until ``kept_until`` it does not give
+    way to others: those for whom it was loaded are about to ask it."""
 
     served: Classifier | Generator
     since: float
     size: int = 0
     asked_at: float = 0.0
+    kept_until: float = 0.0
     in_use: int = 0
 
 

@@ -43,6 +43,8 @@ _load_time = Histogram(
 
 WATCH_SECONDS = 0.5
 _LOOK_SECONDS = 0.02
+# What was loaded for somebody who waits stays for so long: they look a few times meanwhile.
+_HANDED_OVER_SECONDS = 5 * _LOOK_SECONDS
 
 
 class ReleaseSet:
@@ -201,7 +203,7 @@ class ReleaseSet:
             if release is not None:
                 self._load_one(release)
                 continue
-            self._wake.wait(WATCH_SECONDS)
+            self._wake.wait(_HANDED_OVER_SECONDS if self._wanted.asked else WATCH_SECONDS)
 
     def _watch(self) -> None:
         pause = min(WATCH_SECONDS, self._grace / 4) if self._grace else 0.05
@@ -218,7 +220,10 @@ class ReleaseSet:
                 held = self._held.get(release)
                 if held is not None and not held.is_due(now, urgent=urgent):
                     continue
-                going = self._room.to_unload(self._occupants(), self._sizes.get(release, 0))
+                size = self._sizes.get(release, 0)
+                going = self._room.to_unload(self._occupants(), size)
+                if urgent and self._room.to_unload(self._occupants(now), size) != going:
+                    continue  # what would go was loaded for others, who are about to ask it
                 if going is None or (going and not urgent):
                     self._leave_out(release, urgent)
                     continue
@@ -233,10 +238,16 @@ class ReleaseSet:
             self._closing.later(name, live)
         return chosen
 
-    def _occupants(self) -> list[Occupant]:
+    def _occupants(self, now: float | None = None) -> list[Occupant]:
+        """What is loaded. With ``now``, what was just loaded for somebody who waits stays too."""
         needed = self._wanted.needed()
         return [
-            Occupant(name, held.live.size, held.live.asked_at, name in needed)
+            Occupant(
+                name,
+                held.live.size,
+                held.live.asked_at,
+                name in needed or (now is not None and now < held.live.kept_until),
+            )
             for name, held in self._held.items()
             if held.live is not None
         ]
@@ -283,8 +294,10 @@ class ReleaseSet:
         with self._lock:
             held = self._held.setdefault(release, Held(status))
             now = self._clock()
-            asked_at = now if release in self._wanted.asked else 0.0
-            held.loaded(status, Live(served, now, size, asked_at))
+            live = Live(served, now, size)
+            if release in self._wanted.asked:
+                live.asked_at, live.kept_until = now, now + _HANDED_OVER_SECONDS
+            held.loaded(status, live)
             self._wanted.asked.discard(release)
             show(release, "ready")
             dropped = self._over(release)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from flywheel.contracts.dataset_folder import read_manifest, read_part
+from flywheel.contracts.dataset_folder import PARTS, read_manifest, read_part
 from flywheel.contracts.events import DatasetVersioned
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.layout import METRICS_FILE, PREDICTIONS_FILE
@@ -18,6 +18,7 @@ from flywheel.contracts.release import Override, Release
 from flywheel.datasets.workspace import (
     commit_dataset,
     commit_results,
+    discard_built,
     mend,
     settle_remote,
 )
@@ -126,8 +127,12 @@ class WorkspacePipeline:
         return ("train", "compress", "evaluate") if trains else ()
 
     def commit_dataset(self, task: str) -> DatasetVersioned:
-        """Commit the built dataset to git and DVC, and push it, with what older turns left."""
+        """Commit the built dataset to git and DVC, and push it, with what older turns left.
+
+        One that holds what was erased since it was built is taken away: raises PipelineError.
+        """
         manifest = read_manifest(self._settings.layout.dataset(task))
+        self._refuse_erased(task)
         commit = commit_dataset(self._settings.workspace, task, manifest)
         mend(self._settings.workspace)
         return DatasetVersioned(
@@ -144,6 +149,18 @@ class WorkspacePipeline:
             auto_labels=manifest.auto_labels,
             holdout_labels=manifest.count("holdout"),
         )
+
+    def _refuse_erased(self, task: str) -> None:
+        folder = self._settings.layout.dataset(task)
+        samples = {(task, line.sample_id) for part in PARTS for line in read_part(folder, part)}
+        with self._database.transaction() as tx:
+            erased = tx.erasures.erased(samples)
+        if erased:
+            discard_built(self._settings.workspace, task)
+            raise PipelineError(
+                f"{len(erased)} sample(s) were erased while the dataset was being built, which was "
+                "taken away: the next turn builds it without them"
+            )
 
     def assemble(
         self, turn: Turn, dataset: DatasetVersioned, override: Override | None

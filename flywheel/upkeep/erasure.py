@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
 import msgspec
 
-from flywheel.contracts.codec import Record
-from flywheel.contracts.events import EVENTS, TOPICS
+from flywheel.contracts.codec import Record, decode
+from flywheel.contracts.events import EVENTS, TOPICS, TrafficRecorded
 from flywheel.contracts.ids import new_id, utc_now
+from flywheel.contracts.sample import images
+from flywheel.datasets.versions import versions
 from flywheel.datasets.workspace import versions_with
-from flywheel.gateway.spill import scrub
-from flywheel.retention.erasure import Erasure, ErasureKind, Sample, erase_rows, grouped
+from flywheel.errors import EventError
+from flywheel.gateway.spill import captured, scrub
+from flywheel.retention.erasure import Erasure, ErasureKind, Sample, erase_rows
 from flywheel.settings import FlywheelSettings
 from flywheel.upkeep.retention import REMOVING, remove_images
 from storage.archive import RowArchive
@@ -26,20 +29,20 @@ from storage.objects import open_blobs
 class _About(msgspec.Struct):
     task: str = ""
     sample_id: str = ""
-    unit: str = ""
 
 
 def erase(
     settings: FlywheelSettings,
     database: Database,
-    tasks: Collection[str],
+    chosen: Collection[str] | None,
     *,
     user: str | None,
     sample: str | None,
     by: str,
     why: str,
 ) -> Erasure:
-    """Remove what ``user`` sent to ``tasks``, or the sample, from everywhere; the record of it.
+    """Remove what ``user`` sent to the ``chosen`` tasks (None: to every task, also to those that
+    flywheel.toml has no more), or the sample, from everywhere; the record of it.
 
     One at a time, and none beside retention: it waits. Called again after it was ended midway, it
     goes on. Raises StorageError and ArtefactStoreError when database or store are away.
@@ -48,6 +51,8 @@ def erase(
     name = (sample if user is None else user) or ""
     with database.transaction() as tx:
         subject = tx.erasures.subject(kind, name)
+        every = set(settings.tasks) | tx.erasures.tasks()
+    tasks = sorted(every if chosen is None else chosen)
     erasure = Erasure(
         erasure_id=new_id(),
         at=utc_now(),
@@ -55,35 +60,52 @@ def erase(
         why=why,
         kind=kind,
         subject=subject,
-        task=None if set(tasks) == set(settings.tasks) else ", ".join(sorted(tasks)),
+        task=None if set(tasks) >= every else ", ".join(tasks),
     )
     with database.alone(REMOVING, wait=True):
         archive = RowArchive(database, open_blobs(settings))
-        samples, counts = erase_rows(
+        _, counts = erase_rows(
             database.transaction,
             lambda: database.transaction(read_only=True),
             erasure,
             name,
             tasks,
-            archive.samples_of(user, tasks) if user is not None else (),
+            [*archive.samples_of(user, tasks), *_captured(settings, erasure, user, tasks)]
+            if user is not None
+            else (),
         )
-        counts += _beside(settings, database, tasks, user)
+        counts += _beside(settings, database, tasks)
+        database.settle()
         done = msgspec.structs.replace(
             erasure,
             finished_at=utc_now(),
             counts=dict(+counts),
-            holds=_holds(settings, database, samples, erasure),
+            holds=_holds(settings, database, tasks, erasure),
         )
         with database.transaction() as tx:
             tx.erasures.finish(done)
     return done
 
 
-def _beside(
-    settings: FlywheelSettings, database: Database, tasks: Collection[str], user: str | None
-) -> Counter[str]:
+def _captured(
+    settings: FlywheelSettings, erasure: Erasure, user: str, tasks: Collection[str]
+) -> list[Sample]:
+    """What the user had sent when they asked and gateways here have captured: nobody else may know
+    of it yet."""
+    found = []
+    for folder in settings.layout.spills.glob("*"):
+        for record in captured(folder):
+            sent = _sent(record)
+            theirs = sent is not None and sent.task in tasks and sent.sender == user
+            if sent is not None and theirs and sent.occurred_at <= erasure.at:
+                found.append((sent.task, sent.sample_id))
+    return found
+
+
+def _beside(settings: FlywheelSettings, database: Database, tasks: Collection[str]) -> Counter[str]:
     """What lies beside the database of any erased sample, this erasure's or an earlier one's."""
     blobs = open_blobs(settings)
+    shown: set[str] = set()
 
     def erased(samples: set[Sample]) -> set[Sample]:
         with database.transaction() as tx:
@@ -94,20 +116,32 @@ def _beside(
             about = msgspec.json.decode(record.value or b"", type=_About)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return False
-        if about.task in tasks and user is not None and about.unit == user:
-            return True
-        return bool(erased({(about.task, about.sample_id)}))
+        if not erased({(about.task, about.sample_id)}):
+            return False
+        if (sent := _sent(record)) is not None:
+            shown.update(image.sha256 for image in images(sent.content))
+        return True
 
+    scrubbed = sum(scrub(folder, is_erased) for folder in settings.layout.spills.glob("*"))
+    with database.transaction() as tx:
+        tx.erasures.leave_images(shown)
     return Counter(
         {
             "images": remove_images(database, blobs),
-            "captured requests": sum(
-                scrub(folder, is_erased) for folder in settings.layout.spills.glob("*")
-            ),
+            "captured requests": scrubbed,
             "archived rows": RowArchive(database, blobs).rewrite_without(tasks, erased),
             "held-out answers": _held_out(settings, database, tasks),
         }
     )
+
+
+def _sent(record: Record) -> TrafficRecorded | None:
+    """The request in a captured record, if it is one."""
+    try:
+        event = decode(record.value, dict(record.headers))
+    except EventError:
+        return None
+    return event if isinstance(event, TrafficRecorded) else None
 
 
 def _held_out(settings: FlywheelSettings, database: Database, tasks: Collection[str]) -> int:
@@ -135,27 +169,37 @@ def _held_out(settings: FlywheelSettings, database: Database, tasks: Collection[
 
 
 def _holds(
-    settings: FlywheelSettings, database: Database, samples: Sequence[Sample], erasure: Erasure
+    settings: FlywheelSettings, database: Database, tasks: Collection[str], erasure: Erasure
 ) -> dict[str, Any]:
-    """What still has the samples: dataset versions, releases that learnt from them, Kafka's topics
-    and until when."""
+    """What still has what was erased of this user or sample, now or by an earlier call: dataset
+    versions, releases that learnt from them, Kafka's topics and until when. Versions that were made
+    in another workspace are ``elsewhere``: nobody knows here what is in them."""
     datasets: dict[str, list[str]] = {}
+    elsewhere: dict[str, list[str]] = {}
     releases: dict[str, list[str]] = {}
-    for task, sample_ids in grouped(samples).items():
-        if not settings.layout.git.exists():
-            continue
-        found = versions_with(settings.workspace, task, set(sample_ids))
-        with database.transaction(read_only=True) as tx:
-            made = [r.release for r in tx.releases.history(task) if r.dataset_version in found]
-        if found:
-            datasets[task] = found
-        if made:
-            releases[task] = made
+    with database.transaction(read_only=True) as tx:
+        digests, gone = tx.erasures.digests(), tx.erasures.gone_with(erasure.subject)
+        made = {task: tx.datasets.history(task) for task in tasks} if gone else {}
+        served = {task: tx.releases.history(task) for task in made}
+    for task, of_task in made.items():
+        here = settings.layout.git.exists()
+
+        def among(sample_ids: set[str], task: str = task) -> bool:
+            return any(digests.sample(task, one) in gone for one in sample_ids)
+
+        known = {one.version for one in versions(settings.workspace, task)} if here else set()
+        found = versions_with(settings.workspace, task, among) if known else []
+        others = [one.version for one in of_task if one.version not in known]
+        learnt = [one.release for one in served[task] if one.dataset_version in found]
+        for name, into in ((found, datasets), (others, elsewhere), (learnt, releases)):
+            if name:
+                into[task] = name
     of_samples = {spec.topic for spec in EVENTS if hasattr(spec.type, "sample_id")}
     # The letters of whatever could not be used hold records as they were.
     topics = [topic for topic in TOPICS if topic.name in of_samples or "dead" in topic.name]
     return {
         "datasets": datasets,
+        "elsewhere": elsewhere,
         "releases": releases,
         "topics": {
             topic.name: "for ever"
@@ -174,12 +218,18 @@ def lines(erasure: Erasure) -> list[str]:
         "nothing of it is taken in from now on, however late it comes",
     ]
     datasets: dict[str, list[str]] = erasure.holds.get("datasets", {})
-    for task, versions in datasets.items():
+    for task, names in datasets.items():
         said += [
             f"dataset {version} of {task} still holds it; once another is the newest, "
             f"`flywheel datasets prune {version} --task {task} --by NAME --why TEXT` takes it away"
-            for version in versions
+            for version in names
         ]
+    elsewhere: dict[str, list[str]] = erasure.holds.get("elsewhere", {})
+    for task, names in elsewhere.items():
+        said.append(
+            f"made in other workspaces, of {task}: {', '.join(names)}; the same command, given "
+            "there, says which of them hold it"
+        )
     releases: dict[str, list[str]] = erasure.holds.get("releases", {})
     for task, names in releases.items():
         said.append(f"made from those datasets, of {task}: {', '.join(names)}")

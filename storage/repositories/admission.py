@@ -34,6 +34,7 @@ erased_samples = table_of(ErasedSampleRow)
 erased_users = table_of(ErasedUserRow)
 
 E = TypeVar("E", bound=Event)
+_Shown = TrafficRecorded | ReviewRequested
 Named = tuple[str, str]  # task and sample, or task and user
 
 
@@ -111,7 +112,12 @@ def _not_erased(work: Work, events: Sequence[E]) -> list[E]:
     erased, late = _erased(work, events)
     if late:
         _erase_too(work, late)
-    return [event for event in events if _named(event) not in erased and _named(event) not in late]
+    refused = {*erased, *late}
+    if refused:
+        # Their images came before the events did; they go, unless another sample shows them.
+        shown = [e.content for e in events if isinstance(e, _Shown) and _named(e) in refused]
+        removal.leave_images_of(work, shown)
+    return [event for event in events if _named(event) not in refused]
 
 
 def _erased(work: Work, events: Sequence[Event]) -> tuple[set[Named], dict[Named, str]]:
@@ -125,12 +131,12 @@ def _erased(work: Work, events: Sequence[Event]) -> tuple[set[Named], dict[Named
     samples = {_named(event) for event in events if sample_of(event)}
     of = {digests.sample(*sample): sample for sample in samples}
     erased = {of[digest] for digest in known_samples(work, of)}
-    sent = [event for event in events if isinstance(event, TrafficRecorded) and event.unit]
-    users = {(event.task, event.unit): digests.user(event.task, event.unit) for event in sent}
+    sent = [event for event in events if isinstance(event, TrafficRecorded) and event.sender]
+    users = {(event.task, event.sender): digests.user(event.task, event.sender) for event in sent}
     until = known_users(work, users.values())
     late: dict[Named, str] = {}
     for event in sent if until else ():
-        known = until.get(users[event.task, event.unit])
+        known = until.get(users[event.task, event.sender])
         if known is not None and event.occurred_at <= known[0] and _named(event) not in erased:
             late[_named(event)] = known[1]
     return erased, late

@@ -11,14 +11,14 @@ import msgspec
 from sqlalchemy import delete, or_, select, union
 
 from flywheel.retention.erasure import Erasure
-from storage.repositories import judged, removal
+from storage.repositories import judged, removal, review_states, settled
 from storage.repositories.admission import Digests, erased_samples, erased_users, known_samples
 from storage.repositories.review_states import answers, tasks
 from storage.repositories.rollout_totals import units
 from storage.repositories.settled import labels, traffic
 from storage.tables.columns import table_of
 from storage.tables.messaging import OutboxRow
-from storage.tables.retention import ErasureRow, LeftImageRow
+from storage.tables.retention import ArchiveFileRow, ErasureRow, LeftImageRow
 from storage.tables.rollouts import RolloutRow
 from storage.work import Work
 
@@ -26,6 +26,9 @@ _erasures = table_of(ErasureRow)
 _outbox = table_of(OutboxRow)
 _rollouts = table_of(RolloutRow)
 _images = table_of(LeftImageRow)
+_archived = table_of(ArchiveFileRow)
+# With few rows of each task.
+_OF_TASKS = (settled.clocks, judged.clocks, review_states.totals, _archived)
 _WITH_SAMPLES = (traffic, labels, judged.scores, judged.truths, tasks, answers)
 
 
@@ -60,6 +63,11 @@ class SqlErasures:
             )
             found.update(row.task for row in rows)
         return sorted(found)
+
+    def tasks(self) -> set[str]:
+        """Every task of which there is, or was, something."""
+        known = union(*(select(table.c.task) for table in _OF_TASKS))
+        return {row.task for row in self._work.rows(known)}
 
     def begin(self, erasure: Erasure) -> None:
         values = msgspec.structs.asdict(erasure)
@@ -107,6 +115,12 @@ class SqlErasures:
     def digests(self) -> Digests:
         return Digests.of(self._work)
 
+    def gone_with(self, subject: str) -> set[str]:
+        """Hashes of the samples that went when this user or sample was erased, however often."""
+        mine = select(_erasures.c.erasure_id).where(_erasures.c.subject == subject)
+        found = select(erased_samples.c.digest).where(erased_samples.c.erasure_id.in_(mine))
+        return {row.digest for row in self._work.rows(found)}
+
     def subject(self, kind: str, name: str) -> str:
         digests = Digests.of(self._work)
         return digests.user("", name) if kind == "user" else digests.sample("", name)
@@ -131,6 +145,10 @@ class SqlErasures:
         clock = select(judged.clocks.c.ticks).where(judged.clocks.c.task == task)
         row = self._work.row(clock)
         return 0 if row is None else int(row.ticks)
+
+    def leave_images(self, digests: Collection[str]) -> None:
+        """Remember images that may be nobody's now."""
+        self._work.add(_images, [{"sha256": digest} for digest in sorted(digests)], ["sha256"])
 
     def left_images(self, limit: int = 1000) -> list[str]:
         rows = self._work.rows(select(_images.c.sha256).order_by(_images.c.sha256).limit(limit))

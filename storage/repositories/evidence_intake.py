@@ -20,6 +20,7 @@ from flywheel.errors import StorageError
 from flywheel.retention.ports import Kind
 from flywheel.rollout.ports import is_answer, is_truth
 from flywheel.statistics.buckets import latency_bucket
+from storage.repositories import removal
 from storage.repositories.admission import admitted
 from storage.repositories.judged import judge
 from storage.repositories.rollout_totals import count
@@ -47,8 +48,7 @@ class SqlEvidenceIntake:
         says nothing of the arm, and an answer that nobody waited for is given again to who repeats
         the request: neither is kept.
         """
-        # Before it is asked what may enter: an erasure at the same time must not miss what did.
-        self._work.share([_truths.name, _scores.name])
+        removal.enter(self._work, [_truths.name, _scores.name])
         events = admitted(self._work, events, _KINDS)
         rows = [
             _live_values(e) if isinstance(e, TrafficRecorded) else _shadow_values(e)

@@ -74,7 +74,9 @@ class SqlExpiry:
         for table in (traffic, labels, judged.truths, judged.scores, *_QUEUE) if whole else ():
             found[table.name] += self._of_samples(table, task, whole)
         table = _WALKS[walk][0]
-        found[table.name] += [dict(row._mapping) for row in self._stored(walk, due, whole=False)]
+        found[table.name] += [
+            dict(row._mapping) for row in self._stored(walk, task, due, whole=False)
+        ]
         if walk == "review":
             ids = [one.sample_id for one in due]
             for beside in (answers, outcomes):
@@ -86,7 +88,7 @@ class SqlExpiry:
     ) -> Counter[str]:
         removal.hold(self._work, task, {one.sample_id for one in due})
         # Whatever has come meanwhile, a label say, is seen here or waits for us to end.
-        rows = self._stored(walk, due)
+        rows = self._stored(walk, task, due)
         still = self._due(walk, task, before, rows)
         whole = sorted({one.sample_id for one in still if one.whole})
         went = removal.whole_samples(self._work, task, whole)
@@ -112,9 +114,9 @@ class SqlExpiry:
         return self._work.run(delete(_units).where(_units.c.rollout_id.in_(ended)))
 
     def _stored(
-        self, walk: Walk, due: Sequence[Due], *, whole: bool | None = None
+        self, walk: Walk, task: str, due: Sequence[Due], *, whole: bool | None = None
     ) -> list[Row[Any]]:
-        """The rows of these that are there."""
+        """The task's rows of these that are there; a sample's id may be another task's as well."""
         table, key = _WALKS[walk][0], _KEYS[walk]
         wanted = [one.key for one in due if whole is None or one.whole == whole]
         found: list[Row[Any]] = []
@@ -125,7 +127,7 @@ class SqlExpiry:
             else:
                 is_one = tuple_(*key).in_(part)
             rows = self._work.rows(select(table).where(is_one))
-            found += rows
+            found += [row for row in rows if row.task == task]
         return found
 
     def _of_samples(
@@ -161,9 +163,11 @@ class SqlExpiry:
                 if row.closed and row.requested_at < before["review"]
             ]
         needed = self._needed(task, sorted(words)) if words else set()
+        sent = self._last_sent(task, sorted(words)) if words else {}
         due: list[Due] = []
         for row in rows:
-            kind, at = _kind_of(words.get(row.sample_id, ()), row.occurred_at)
+            last = sent.get(row.sample_id, row.occurred_at)
+            kind, at = _kind_of(words.get(row.sample_id, ()), last)
             is_old = kind in before and at < before[kind]
             if is_old and row.sample_id not in waiting and row.sample_id not in needed:
                 due.append(
@@ -200,6 +204,21 @@ class SqlExpiry:
                     if row.task == task:
                         found[row.sample_id].append(row)
         return dict(found)
+
+    def _last_sent(self, task: str, sample_ids: Sequence[str]) -> dict[str, datetime]:
+        """When each of these was sent last: a sample goes whole, also what was sent again since."""
+        found: dict[str, datetime] = {}
+        for part in self._work.chunks(sample_ids):
+            rows = self._work.rows(
+                select(traffic.c.task, traffic.c.sample_id, traffic.c.occurred_at).where(
+                    traffic.c.sample_id.in_(part)
+                )
+            )
+            for row in rows:
+                if row.task == task:
+                    known = found.get(row.sample_id, row.occurred_at)
+                    found[row.sample_id] = max(known, row.occurred_at)
+        return found
 
     def _running(self, task: str) -> set[str]:
         rows = self._work.rows(
@@ -249,7 +268,7 @@ def _kind_of(words: Iterable[Row[Any]], sent_at: datetime) -> tuple[Kind, dateti
     said = list(words)
     given = [word.occurred_at for word in said if word.source not in AUTOMATIC]
     if given:
-        return "labelled", max(given)
+        return "labelled", max(*given, sent_at)
     return ("automatic" if said else "traffic"), sent_at
 
 

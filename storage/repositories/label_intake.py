@@ -12,7 +12,7 @@ from flywheel.contracts.events import Event, LabelRecorded, LabelSettled, Traffi
 from flywheel.contracts.labels import SETTLES_ALONE, rank
 from flywheel.contracts.sample import Content, encode_messages
 from flywheel.retention.ports import Kind
-from storage.repositories import traffic_totals
+from storage.repositories import removal, traffic_totals
 from storage.repositories.admission import admitted
 from storage.repositories.settled import (
     clocks,
@@ -58,8 +58,7 @@ class SqlLabelIntake:
         return {one: input_of(first(known[one])) for one in samples if one in known}
 
     def record(self, events: Sequence[Event]) -> None:
-        # Before it is asked what may enter: an erasure at the same time must not miss what did.
-        self._work.share([traffic.name, labels.name])
+        removal.enter(self._work, [traffic.name, labels.name])
         tasks = _by_task(self._unknown(admitted(self._work, events, _KINDS)))
         given = {task: self._work.reserve(clocks, task) for task, _ in tasks}
         sent = {
@@ -191,7 +190,7 @@ def _traffic_values(event: TrafficRecorded, seq: int) -> dict[str, Any]:
         "messages": encode_messages(event.content),
         "origin": event.origin,
         "source": event.source,
-        "unit": event.unit,
+        "unit": event.sender,
         "release": event.release,
         "arm": event.arm,
         "rollout_id": event.rollout_id,

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Row, Table, delete, select, tuple_
 
-from flywheel.contracts.sample import decode_content, images
+from flywheel.contracts.sample import Content, decode_content, images
 from storage.repositories import (
     gone,
     judged,
@@ -25,10 +25,11 @@ from storage.repositories.review_states import answers, claims, outcomes, tasks,
 from storage.repositories.review_states import totals as queue_totals
 from storage.repositories.settled import clocks, labels, settled, traffic
 from storage.tables.columns import table_of
-from storage.tables.retention import LeftImageRow
+from storage.tables.retention import ClosedRow, LeftImageRow
 from storage.work import Values, Work
 
 _images = table_of(LeftImageRow)
+_gate = table_of(ClosedRow)
 _PAIRS = 400
 
 _BY_SAMPLE = {traffic.name, labels.name}  # an index leads there by the sample alone
@@ -37,10 +38,12 @@ _BY_SAMPLE = {traffic.name, labels.name}  # an index leads there by the sample a
 def hold(work: Work, task: str, sample_ids: Iterable[str]) -> None:
     """Let nobody else write rows of these samples until the transaction ends: milliseconds.
 
-    In the order in which those who write them lock: the row of a queued sample, tables, and then
-    the clock of labels, which moves on: what is removed is no longer kept of the task.
+    In the order in which those who write them lock: what agents ``enter`` by, the row of a queued
+    sample, tables, and then the clock of labels, which moves on: what is removed is no longer kept
+    of the task.
     """
     if not work.sqlite:
+        work.hold([_gate.name])
         for part in work.chunks(sorted(sample_ids)):
             mine = (tasks.c.task == task, tasks.c.sample_id.in_(part))
             queue = select(tasks.c.sample_id).where(*mine).order_by(tasks.c.sample_id)
@@ -48,6 +51,13 @@ def hold(work: Work, task: str, sample_ids: Iterable[str]) -> None:
         held = (traffic, labels, settled, judged.truths, judged.scores)
         work.hold([table.name for table in held])
     work.tick(clocks, task, work.reserve(clocks, task))
+
+
+def enter(work: Work, tables: Sequence[str] = ()) -> None:
+    """To be called by who takes events in, before it is asked which may enter, and before anything
+    else: whoever removes rows (``hold``) then waits for what enters, and misses none of it.
+    ``tables`` are those that are written to."""
+    work.share([_gate.name, *tables])
 
 
 def whole_samples(work: Work, task: str, sample_ids: Sequence[str]) -> Counter[str]:
@@ -126,12 +136,13 @@ def queued(work: Work, task: str, sample_ids: Sequence[str]) -> Counter[str]:
 
 def leave_images(work: Work, rows: Iterable[Values]) -> None:
     """Remember the images that these rows of inputs show: they may be nobody's now."""
-    shown = {
-        image.sha256
-        for row in rows
-        if row["messages"] is not None
-        for image in images(decode_content(row["text"], row["messages"]))
-    }
+    inputs = (row for row in rows if row["messages"] is not None)
+    leave_images_of(work, (decode_content(row["text"], row["messages"]) for row in inputs))
+
+
+def leave_images_of(work: Work, contents: Iterable[Content]) -> None:
+    """Remember the images of these inputs."""
+    shown = {image.sha256 for content in contents for image in images(content)}
     work.add(_images, [{"sha256": digest} for digest in sorted(shown)], ["sha256"])
 
 

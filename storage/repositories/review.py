@@ -13,6 +13,7 @@ from flywheel.contracts.events import LabelRecorded, ReviewRequested
 from flywheel.contracts.sample import decode_content, encode_messages
 from flywheel.errors import StorageError
 from flywheel.review.ports import ReviewTask
+from storage.repositories import removal
 from storage.repositories.admission import admitted
 from storage.repositories.review_states import (
     add,
@@ -39,6 +40,7 @@ class SqlReviewIntake:
         self._work = work
 
     def open(self, requests: Sequence[ReviewRequested]) -> int:
+        removal.enter(self._work)
         requests = admitted(self._work, requests, ("review",))
         rows: list[dict[str, Any]] = []
         names = sorted({request.task for request in requests})
@@ -66,6 +68,7 @@ class SqlReviewIntake:
         return len(fresh)
 
     def unheard(self, labels: Sequence[LabelRecorded]) -> set[tuple[str, str]]:
+        removal.enter(self._work)
         latest: dict[tuple[str, str], tuple[datetime, str]] = {}
         for label in admitted(self._work, labels, ("automatic", "labelled")):
             key, word = (label.task, label.sample_id), (arrived(label.occurred_at), label.event_id)

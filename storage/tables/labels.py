@@ -15,7 +15,7 @@ class TrafficRow(SQLModel, table=True):
     """One TrafficRecorded. Rows are only ever added; ``seq`` is the task's clock when it was.
 
     ``text`` is the input for what only reads text; ``messages`` the input itself, as JSON, where it
-    is more than that.
+    is more than that. ``unit`` is whose it is: the event's user, or unit where it names none.
     """
 
     __tablename__ = "traffic"

@@ -47,7 +47,7 @@ TASK = "topics"
 # Two processors' kernels for eight-bit products round differently.
 ROUNDING = 0.05
 # Fields that events have got since, as they are where nothing was said.
-NEWS = {"address": None, "base_address": None, "kept": []}
+NEWS = {"address": None, "base_address": None, "kept": [], "user": ""}
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from typing import Any
 
@@ -244,3 +245,23 @@ def _answer(sample: str) -> Any:
     from flywheel.review.ports import Answer
 
     return Answer(sample_id=sample, annotator="ada", value="a", answered_at=utc_now(), seconds=1.0)
+
+
+def test_what_is_queued_while_it_is_erased_goes_as_well(database: Database) -> None:
+    """The queue's agent has asked what may enter, and not ended, when the erasure comes."""
+    with ThreadPoolExecutor(1) as beside:
+        with database.transaction() as tx:
+            tx.intake.open([request("sample-7", seconds=3, content=SECRET)])
+            erasing = beside.submit(erased, database, sample="sample-7")
+            wait([erasing], timeout=1.0)
+        erasing.result()
+    assert held(database, "sample-7") == []
+
+
+def test_a_user_is_found_where_each_request_was_assigned_by_itself(database: Database) -> None:
+    keep(database, [traffic("s1", 1, unit="s1", user="kim"), shadow("s1", 2)])
+    samples, _ = erased(database, user="kim")
+    assert samples == [(TASK, "s1")]
+    assert held(database, "s1") == []
+    keep(database, [traffic("on its way", 1, unit="on its way", user="kim")])
+    assert held(database, "on its way") == []

@@ -99,6 +99,22 @@ def test_an_open_review_keeps_its_sample_and_a_finished_one_does_not(database: D
     assert rows(database, "evidence_scores") == {"waits"}
 
 
+@pytest.mark.parametrize("source", ["rule", "user"])
+def test_what_was_sent_again_since_is_kept_for_as_long_as_anything(
+    database: Database, source: Any
+) -> None:
+    """A request that failed, and its repeat under the same id: a sample goes whole."""
+    failed = traffic("s1", 0, status=503, error="away", output=None, confidence=None)
+    keep(database, [failed, label("s1", "a", source, 1), traffic("s1", 80 * DAY)])
+    settings = RetentionSettings(automatic=60, labelled=60)
+    swept(database, settings)
+    assert rows(database, "traffic") == {"s1"}
+    assert rows(database, "labels") == {"s1"}
+    later = cutoffs(settings, NOW + timedelta(days=60))
+    reading = lambda: database.transaction(read_only=True)  # noqa: E731
+    assert sweep(database.transaction, reading, TASK, later)["traffic"] == 2
+
+
 def test_totals_say_the_same_before_and_after_and_when_counted_anew(database: Database) -> None:
     history(database)
     begin_rollout(database, ended=True)

@@ -15,9 +15,11 @@ from s3_server import S3Server
 from settings_file import load
 
 from flywheel.cli import cli
-from flywheel.contracts.events import TrafficRecorded
+from flywheel.contracts.events import ReviewRequested, TrafficRecorded
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.errors import ArtefactStoreError
+from flywheel.retention.ports import Kind
+from flywheel.retention.sweep import sweep
 from flywheel.settings import FlywheelSettings
 from flywheel.upkeep.erasure import erase
 from flywheel.upkeep.retention import remove_rows
@@ -195,6 +197,55 @@ def test_a_file_that_was_begun_and_never_finished_is_taken_away(
     assert archive.recover(utc_now()) == 0, "somebody may be at it"
     assert archive.recover(utc_now() + timedelta(days=1)) == 1
     assert blobs.size(left.key) is None
+
+
+def test_an_erasure_leaves_nothing_in_a_file_that_was_never_finished(
+    workspace: FlywheelSettings, local: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(local, sent("a"))
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SqlArchiveFiles, "written", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove_rows(workspace, local, utc_now())
+    with local.transaction(read_only=True) as tx:
+        (left,) = tx.archived.unfinished(utc_now())
+    erase(workspace, local, ["species"], user="kim", sample=None, by="ada", why="asked")
+    assert open_blobs(workspace).size(left.key) is None
+
+
+def test_a_task_is_archived_by_itself_where_another_has_the_same_ids(
+    workspace: FlywheelSettings, local: Database
+) -> None:
+    with local.transaction() as tx:
+        tx.intake.open([queued("a", task) for task in ("species", "other")])
+        tx.intake.withdraw("species", ["a"])
+        tx.intake.withdraw("other", ["a"])
+    keeping: dict[Kind, datetime] = {"review": utc_now()}
+    archive = RowArchive(local, open_blobs(workspace))
+    reading = lambda: local.transaction(read_only=True)  # noqa: E731
+    went = sweep(local.transaction, reading, "species", keeping, archive)
+    assert went["review_tasks"] == 1
+    assert [(file.task, file.source, file.rows) for file in listed(local)] == [
+        ("species", "review_tasks", 1)
+    ]
+
+
+def queued(sample: str, task: str) -> ReviewRequested:
+    return ReviewRequested(
+        event_id=new_id(),
+        occurred_at=OLD,
+        task=task,
+        sample_id=sample,
+        content=f"text of {sample} for {task}",
+        reason="uncertain",
+        priority=50,
+        inclusion_probability=1.0,
+        audit=False,
+    )
 
 
 def test_commands_show_and_ask_it(workspace: FlywheelSettings, local: Database) -> None:

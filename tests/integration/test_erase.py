@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from dataset_workspace import build, make
@@ -17,13 +20,23 @@ from settings_file import load
 
 from flywheel.cli import cli
 from flywheel.contracts.codec import encode
-from flywheel.contracts.events import TrafficRecorded
+from flywheel.contracts.events import (
+    DatasetVersioned,
+    LabelRecorded,
+    ShadowRecorded,
+    TrafficRecorded,
+)
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.release import Release
 from flywheel.contracts.sample import Content, ImagePart, Message, TextPart
+from flywheel.datasets.versions import versions
 from flywheel.datasets.workspace import commit_dataset
+from flywheel.errors import ArtefactStoreError, PipelineError
 from flywheel.gateway.spill import SpillLog
 from flywheel.settings import FlywheelSettings
+from flywheel.turn.pipeline import WorkspacePipeline
+from flywheel.upkeep.retention import remove_rows
+from storage.archive import RowArchive
 from storage.database import Database
 from storage.objects import open_artefacts, open_blobs
 from storage.objects.store import file_key
@@ -174,6 +187,146 @@ def test_what_was_erased_can_be_listed_without_whose_it_was(
     assert "asked" in listed()
     assert "1 traffic" in listed()
     assert "kim" not in listed()
+
+
+def test_no_file_of_the_database_has_it_any_more(
+    settings: FlywheelSettings, database: Database
+) -> None:
+    """A process goes on with the database meanwhile, as always."""
+    secret = "a very private text " * 500
+    with database.transaction() as tx:
+        tx.label_intake.record([sent("s1", secret), sent("s2", "of another", unit="bo")])
+    erased(settings, "--user", "kim")
+    files = list(settings.layout.state.glob("flywheel.db*"))
+    assert any(b"of another" in file.read_bytes() for file in files)
+    for file in files:
+        assert b"private" not in file.read_bytes(), file.name
+
+
+def test_what_was_only_captured_takes_along_what_was_said_of_it(
+    settings: FlywheelSettings, database: Database
+) -> None:
+    """Its feedback and its shadow name nobody, and its image lies in the store already."""
+    shown = picture()
+    artefact = open_artefacts(settings).put_bytes(shown)
+    looked = (Message("user", (TextPart("?"), ImagePart(artefact.sha256, "image/png", 12, 8))),)
+    said = LabelRecorded(
+        event_id=new_id(),
+        occurred_at=utc_now(),
+        task="mail",
+        sample_id="s1",
+        value="a",
+        source="user",
+        annotator="",
+    )
+    copied = ShadowRecorded(
+        event_id=new_id(),
+        occurred_at=utc_now(),
+        task="mail",
+        sample_id="s1",
+        release="r2",
+        arm="challenger",
+        rollout_id="rollout",
+        output="a",
+    )
+    spill = SpillLog(settings.layout.spill("8080"))
+    for event in (sent("s1", looked), copied, said, sent("s2", unit="bo")):
+        spill.append(encode(event))
+    with database.transaction() as tx:  # what was published before its request
+        tx.label_intake.record([said])
+    assert erased(settings, "--user", "kim")["counts"]["captured requests"] == 3
+    assert [record.key for record in spill.read()[0]] == [b"s2"]
+    spill.close()
+    assert open_blobs(settings).size(file_key(artefact.sha256)) is None
+    with database.transaction(read_only=True) as tx:
+        assert tx.balance.labels_without_sample() == []
+
+
+def test_the_image_of_what_is_refused_goes_too(
+    settings: FlywheelSettings, database: Database
+) -> None:
+    artefact = open_artefacts(settings).put_bytes(picture())
+    looked = (Message("user", (TextPart("?"), ImagePart(artefact.sha256, "image/png", 12, 8))),)
+    on_its_way = sent("s1", looked)
+    erased(settings, "--user", "kim")
+    with database.transaction() as tx:
+        tx.label_intake.record([on_its_way])
+    remove_rows(settings, database, utc_now())
+    assert open_blobs(settings).size(file_key(artefact.sha256)) is None
+
+
+def test_a_task_that_is_configured_no_longer_is_erased_too(
+    settings: FlywheelSettings, database: Database
+) -> None:
+    retired = msgspec.structs.replace(sent("s1"), task="retired")
+    with database.transaction() as tx:
+        tx.label_intake.record([retired, sent("s2")])
+    done = erased(settings, "--user", "kim")
+    assert done["counts"]["traffic"] == 2
+    assert done["task"] is None
+
+
+def test_asked_again_after_it_was_cut_short_it_names_what_holds_it(
+    settings: FlywheelSettings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make(settings.workspace)
+    manifest = build(root, 40, None)
+    commit_dataset(root, "mail", manifest)
+    with database.transaction() as tx:
+        tx.label_intake.record([sent("s003")])
+
+    def away(*_: Any) -> int:
+        raise ArtefactStoreError("the store is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RowArchive, "rewrite_without", away)
+        cut = CliRunner().invoke(cli, ["-w", str(root), "erase", "--user", "kim", "--why", "x"])
+        assert cut.exit_code != 0
+    done = erased(settings, "--user", "kim")
+    assert done["holds"]["datasets"] == {"mail": [manifest.version]}
+
+
+def test_no_dataset_that_was_being_built_becomes_a_version_with_it(
+    settings: FlywheelSettings, database: Database
+) -> None:
+    root = make(settings.workspace)
+    build(root, 40, None)
+    with database.transaction() as tx:
+        tx.label_intake.record([sent("s003")])
+    assert erased(settings, "--user", "kim")["holds"]["datasets"] == {}
+    pipeline = WorkspacePipeline(settings, database, threading.Event())
+    with pytest.raises(PipelineError, match="erased"):
+        pipeline.commit_dataset("mail")
+    assert versions(root, "mail") == []
+    shutil.rmtree(root / "staging")  # what the test's build takes, in place of a database
+    left = [file for file in root.rglob("*") if file.is_file() and b'"s003"' in file.read_bytes()]
+    assert left == []
+
+
+def test_versions_that_another_workspace_made_are_not_passed_over(
+    settings: FlywheelSettings, database: Database
+) -> None:
+    elsewhere = DatasetVersioned(
+        event_id=new_id(),
+        occurred_at=utc_now(),
+        task="mail",
+        version="d-elsewhere",
+        parent=None,
+        git_commit="abc",
+        dvc_hash="def.dir",
+        watermark="000000000001",
+        expert_labels=1,
+        auto_labels=0,
+        holdout_labels=0,
+    )
+    with database.transaction() as tx:
+        tx.datasets.add(elsewhere)
+        tx.label_intake.record([sent("s1")])
+    assert erased(settings, "--user", "kim")["holds"]["elsewhere"] == {"mail": ["d-elsewhere"]}
+    shown = CliRunner().invoke(
+        cli, ["-w", str(settings.workspace), "erase", "--user", "kim", "--why", "asked"]
+    )
+    assert "made in other workspaces, of mail: d-elsewhere" in shown.output
 
 
 def test_it_asks_for_one_of_the_two(settings: FlywheelSettings) -> None:

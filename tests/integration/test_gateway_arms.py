@@ -53,6 +53,8 @@ def test_one_caller_is_one_unit_unless_each_request_is_drawn(
     assert len({event.unit for event in events}) == units
     # What is recorded as the unit is what the lot was drawn by.
     assert all(event.unit in (user, event.sample_id) for event in events)
+    # And whose it is, who may ask to be erased.
+    assert all(event.sender == (user.strip() or event.sample_id) for event in events)
 
 
 def test_shadow_copies_are_dropped_rather_than_slowing_answers(gateway, champion) -> None:

@@ -160,9 +160,9 @@ def test_versions_that_hold_a_sample_are_named(tmp_path: Path) -> None:
     checkout(root, "mail", first.version, earlier)
     old = "".join(path.read_text("utf-8") for path in earlier.glob("*.jsonl"))
     new = next(one for one in ids if f'"{one}"' not in old)
-    assert versions_with(root, "mail", {new}) == [second.version]
-    assert versions_with(root, "mail", {"nobody"}) == []
+    assert versions_with(root, "mail", {new}.intersection) == [second.version]
+    assert versions_with(root, "mail", {"nobody"}.intersection) == []
     both = next(one for one in ids if f'"{one}"' in old)
-    assert versions_with(root, "mail", {both}) == [first.version, second.version]
+    assert versions_with(root, "mail", {both}.intersection) == [first.version, second.version]
     prune(root, "mail", first.version, "test")
-    assert versions_with(root, "mail", {both}) == [second.version]
+    assert versions_with(root, "mail", {both}.intersection) == [second.version]

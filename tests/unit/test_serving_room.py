@@ -135,6 +135,14 @@ async def test_the_least_recently_asked_goes_for_one_that_is_asked() -> None:
         assert unloaded.reason
 
 
+async def test_whoever_asks_at_the_same_time_is_answered_in_turn() -> None:
+    """One that was loaded gives way only after those who waited for it have asked it."""
+    with serving(Room(releases=1), "r1", "r2", "r3") as server:
+        for _ in range(3):
+            asked = [release for release in ("r1", "r2", "r3") for _ in range(3)]
+            await asyncio.gather(*(server.ask(release) for release in asked))
+
+
 async def test_who_does_not_wait_is_told_and_the_release_comes() -> None:
     with serving(Room(releases=1), "r1", "r2") as server:
         expected = pytest.raises(Unavailable, match="now that it is asked for")

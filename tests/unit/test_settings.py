@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from settings_file import LABELS, TASK, load, template
 
 from flywheel.errors import ConfigurationError, WorkspaceError
 from flywheel.ops.template import default_of, flywheel_toml
+from flywheel.retention.sweep import cutoffs
 from flywheel.settings import load_settings
 from flywheel.training.config import ENCODER_ONLY, LoraSettings
 
@@ -245,3 +247,15 @@ def test_artefacts_lie_in_the_workspace_or_where_the_file_or_the_environment_say
     assert load(tmp_path, text).artefacts.url == str(tmp_path / "shared/artefacts")
     given = load(tmp_path, text, FLYWHEEL_ARTEFACTS_URL="s3://bucket/name/")
     assert given.artefacts.url == "s3://bucket/name"
+
+
+@pytest.mark.parametrize("table", ["retention", "tasks.species.retention"])
+def test_more_days_than_a_calendar_has_are_no_way_to_say_for_ever(
+    tmp_path: Path, table: str
+) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        load(tmp_path, f"{TASK}\n[{table}]\ntraffic = 1000000\n")
+    assert refused.value.key == f"{table}.traffic"
+    kept = load(tmp_path, f"{TASK}\n[{table}]\ntraffic = 36500\n")
+    found = kept.task("species").retention.within(kept.retention)
+    assert cutoffs(found, datetime.now(UTC))
