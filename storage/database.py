@@ -134,8 +134,15 @@ class Database:
     def _rebuild(self, wanted: Sequence[Total], progress: Progress | None) -> None:
         # Without statistics a join of all labels with their samples can take their product.
         analyse(self._engine)
-        self._engine.dispose()  # connections that are open know nothing of it
-        rebuild_totals(self.work, wanted, progress)
+        rebuild_totals(self._informed, wanted, progress)
+
+    @contextmanager
+    def _informed(self) -> Iterator[Work]:
+        """A transaction that knows what was last counted of the tables."""
+        with self.work() as work:
+            if work.sqlite:
+                work.connection.exec_driver_sql("ANALYZE sqlite_schema")
+            yield work
 
     def settle(self) -> None:
         """Leave nothing of what was removed in SQLite's log of changes, which keeps the pages of
