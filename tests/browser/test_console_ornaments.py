@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 REVIEW = f"/review/{TASK}"
 KEY = "a-long-console-key-1"
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.slow]
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from console_seed import LABELS, TASK
 from console_site import Site
 from driven import ENTER, Window
 
+pytestmark = pytest.mark.slow
+
 ENGINES = {"webkit": webkit, "firefox": firefox}
 
 

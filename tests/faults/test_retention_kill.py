@@ -26,6 +26,8 @@ from storage.archive import RowArchive
 from storage.database import Database
 from storage.objects import open_blobs
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parents[1]
 OLD = utc_now() - timedelta(days=60)
 

@@ -26,7 +26,10 @@ from flywheel.errors import Conflict, NotFound, WorkspaceError
 from flywheel.ops.kept_bytes import missing_bytes
 from flywheel.settings import load_settings
 
-pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning"),
+]
 
 TESTS = Path(__file__).parents[1]
 # A user may mount file systems in a namespace of their own, where the system lets them have one.

@@ -17,6 +17,8 @@ from flywheel.contracts.model_folder import read_base, read_description
 from flywheel.errors import ArtefactError, ConfigurationError, PipelineError
 from flywheel.training.config import LoraSettings, TrainingSettings
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parent.parent
 
 
