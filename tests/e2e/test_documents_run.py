@@ -27,17 +27,25 @@ from flywheel.settings import load_settings
 
 LABELS = {"billing": "money", "outage": "weather", "other": "food"}
 HOW_TO = ROOT / "docs" / "your-own-task.md"
-# What needs a rollout that runs, a letter that is dead or a dataset before the one that is used, is
-# parsed elsewhere and not run here.
+# What needs a rollout that runs, a letter that is dead, a dataset before the one that is used or rows
+# in the archive, is parsed elsewhere and not run here.
 NOT_HERE = (
+    "archive query",
     "datasets prune",
     "rollout rollback",
     "dead-letters replay",
     "releases restore",
     "retrain",
+    # What runs until it is stopped: `up` has started one of each, and more of each are started in
+    # tests/faults/test_two_of_each.py.
     "up",
     "down",
     "gateway",
+    "console",
+    "worker",
+    "trainer",
+    "controller",
+    "serve",
 )
 
 
