@@ -27,8 +27,8 @@ from flywheel.settings import load_settings
 
 LABELS = {"billing": "money", "outage": "weather", "other": "food"}
 HOW_TO = ROOT / "docs" / "your-own-task.md"
-# What needs a rollout that runs, a letter that is dead, a dataset before the one that is used or rows
-# in the archive, is parsed elsewhere and not run here.
+# What needs a rollout that runs, a letter that is dead, rows in the archive or a dataset before the
+# one that is used, is parsed elsewhere and not run here.
 NOT_HERE = (
     "archive query",
     "datasets prune",
