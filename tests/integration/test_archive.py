@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -263,6 +264,10 @@ def test_commands_show_and_ask_it(workspace: FlywheelSettings, local: Database) 
     sql = "SELECT count(*) AS n FROM traffic"
     got = run(cli, ["-w", str(workspace.workspace), "archive", "query", sql, "--json"])
     assert json.loads(got.output) == [{"n": 1}]
+    document = (Path(__file__).parents[2] / "docs" / "run-it.md").read_text("utf-8")
+    [documented] = re.findall(r'^flywheel archive query "(.+)"$', document, re.MULTILINE)
+    by_day = run(cli, ["-w", str(workspace.workspace), "archive", "query", documented])
+    assert by_day.exit_code == 0, by_day.output
     wrong = run(cli, ["-w", str(workspace.workspace), "archive", "query", "SELECT x FROM nothing"])
     assert wrong.exit_code != 0
     assert "traffic" in str(wrong.exception), "it says which tables there are"
