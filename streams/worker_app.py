@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Never reached: ``transport.MOST_BYTES`` are. Faust pauses for a second where its queue is full.
 _BATCHES_AHEAD = 1 << 20
+# A partition's batches go one after the other: each is a journey to the broker and back.
+_BATCH_BYTES = 1 << 18
 
 
 def build_app(kafka: KafkaSettings, group: str, session_seconds: float = 10.0) -> Any:
@@ -53,6 +55,7 @@ def build_app(kafka: KafkaSettings, group: str, session_seconds: float = 10.0) -
         broker_heartbeat_interval=session_seconds / 5,
         producer_acks=-1,
         producer_linger=0.002,
+        producer_max_batch_size=_BATCH_BYTES,
         producer_max_request_size=LARGEST_RECORD_BYTES,
         consumer_auto_offset_reset="earliest",
     )

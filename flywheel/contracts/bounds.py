@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from datetime import datetime
 from functools import cache
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -45,6 +45,7 @@ Milliseconds = Annotated[float, Meta(ge=0.0, le=1e9)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Moment = Annotated[datetime, Meta(tz=True)]
 
+_NO_IDS = (".", "..")
 # And halves of surrogate pairs, which JSON can spell and UTF-8 can't.
 _control = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -88,7 +89,11 @@ def release_problem(value: str) -> str | None:
 
 def bounds_problem(struct: msgspec.Struct) -> str | None:
     """What a decoded struct holds that lengths and ranges cannot rule out, with its field."""
-    for name, check in _checks(type(struct)):
+    checks = _checks_of(type(struct))
+    # One question for all ids and names, which nearly always decides.
+    names = [value for name in checks.names if (value := getattr(struct, name))]
+    plain = "".join(names).isprintable() and not any(one in names for one in _NO_IDS)
+    for name, check in checks.others if plain else checks.all:
         problem = check(getattr(struct, name))
         if problem is not None:
             return f"{name}: {problem}"
@@ -103,7 +108,7 @@ def _name_problem(value: str) -> str | None:
 
 
 def _id_problem(value: str) -> str | None:
-    if value in (".", ".."):
+    if value in _NO_IDS:
         return f"{value!r} is no id"
     return _name_problem(value)
 
@@ -126,18 +131,28 @@ _BY_KIND: dict[str, Check] = {
 }
 
 
+class _Checks(NamedTuple):
+    """The fields of a struct type that need a check, and which: all of them, and those that are
+    neither an id nor a name; ``names`` are the fields that are."""
+
+    all: tuple[tuple[str, Check], ...]
+    others: tuple[tuple[str, Check], ...]
+    names: tuple[str, ...]
+
+
 @cache
-def _checks(struct: type[msgspec.Struct]) -> tuple[tuple[str, Check], ...]:
-    """The fields of a struct type that need a check, and which."""
+def _checks_of(struct: type[msgspec.Struct]) -> _Checks:
     hints = get_type_hints(struct, include_extras=True)
-    checks = ((name, _check_of(hints[name])) for name in struct.__struct_fields__)
-    return tuple((name, check) for name, check in checks if check is not None)
+    every = ((name, _check_of(hints[name])) for name in struct.__struct_fields__)
+    checks = tuple((name, check) for name, check in every if check is not None)
+    names = tuple(name for name, check in checks if check in (_name_problem, _id_problem))
+    return _Checks(checks, tuple(one for one in checks if one[0] not in names), names)
 
 
 def _check_of(hint: Any) -> Check | None:
     """The check of one type; for a union or a collection, that of what it holds."""
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
-        return bounds_problem if _checks(hint) else None
+        return bounds_problem if _checks_of(hint).all else None
     if get_origin(hint) is Annotated:
         inner, *notes = get_args(hint)
         if inner is datetime:
