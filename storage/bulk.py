@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import partial
 from itertools import chain
 from typing import Any
 
 import msgspec
 from sqlalchemy import JSON, Column, Connection, Dialect, Table
 
-from storage.tables.columns import UtcDateTime
+from storage.tables.columns import UtcDateTime, in_utc
 
 Values = Mapping[str, Any]
 Convert = Callable[[Any], Any]
 # In one statement; below the limit of bound parameters with up to 300 columns.
 _SQLITE_ROWS = 100
+# Characters of a moment as text, without its zone.
+_MOMENT = len("2000-01-01 00:00:00.000000")
 _BETWEEN, _NULL = "\x1f", "\x1e"
 
 
@@ -91,7 +92,7 @@ def _converted(column: Column[Any], values: list[Any], dialect: Dialect) -> list
         return [msgspec.json.encode(value).decode() for value in values]
     convert: Convert | None
     if isinstance(kind, UtcDateTime) and dialect.name == "sqlite":
-        convert = partial(_text_of_moment, kind, dialect)
+        convert = _text_of_moment
     else:
         convert = kind.dialect_impl(dialect).bind_processor(dialect)
     if convert is not None:
@@ -105,7 +106,8 @@ def _converted(column: Column[Any], values: list[Any], dialect: Dialect) -> list
     return values
 
 
-def _text_of_moment(kind: UtcDateTime, dialect: Dialect, value: datetime | None) -> str | None:
+def _text_of_moment(value: datetime | None) -> str | None:
     """As SQLAlchemy stores moments in SQLite, which it writes field by field."""
-    moment = kind.process_bind_param(value, dialect)
-    return None if moment is None else moment.isoformat(" ", "microseconds")
+    if value is None:
+        return None
+    return in_utc(value).isoformat(" ", "microseconds")[:_MOMENT]

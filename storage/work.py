@@ -207,14 +207,14 @@ class Work:
         return sqlite.insert(table) if self.sqlite else postgresql.insert(table)
 
 
-def arrived(moment: datetime) -> datetime:
-    """A writer's time, which is no later than its arrival here.
+def arrived(moment: datetime, now: datetime | None = None) -> datetime:
+    """A writer's time, which is no later than its arrival here: at ``now``, or this moment.
 
     A clock that runs ahead would otherwise put what it wrote after all that comes later: times
     decide which of two words on a thing counts.
     """
     aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    return min(aware, utc_now())
+    return min(aware, now or utc_now())
 
 
 def later(table: Table) -> Callable[[Any], ColumnElement[bool]]:

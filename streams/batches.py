@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from flywheel.contracts.events import Event
+from flywheel.contracts.positions import Handled
 from flywheel.errors import EventError, RejectedEvent, StorageError
 
 T = TypeVar("T")
-Handle = Callable[[Sequence[Event]], Sequence[Event]]
 
 # What a single odd event provokes in code that is otherwise right. Anything else (a bug's
 # AttributeError, no memory, a bad configuration) is no event's fault and must not cost events.
@@ -19,6 +19,17 @@ DATA_ERRORS = (ValueError, KeyError, TypeError, IndexError, ArithmeticError)
 _WITNESSES = 8
 # Records that an agent handles in one transaction, or not many more.
 MOST_RECORDS = 2000
+
+
+class Handle(Protocol):
+    """What an agent does with events. ``handled`` says what of the log they are, where that may be
+    noted with their effects."""
+
+    def __call__(
+        self, events: Sequence[Event], handled: Sequence[Handled] = (), /
+    ) -> Sequence[Event]:
+        """The events to send."""
+        ...
 
 
 class RejectedEvents(Exception):

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 import structlog
 from prometheus_client import Counter, Histogram
@@ -78,9 +78,11 @@ class Agent:
     batch is acknowledged. It must be all or nothing and idempotent by event id. It may raise
     RejectedEvents (those go to dead letters, the rest comes again), any retryable FlywheelError
     (the same batch comes again), or EventError and data errors (the event at fault is isolated).
-    ``note`` is told how far the group is, when all effects of a batch are made and before it is
-    acknowledged. Between the beginnings of two batches lie ``pause`` seconds at least, unless
-    enough records wait: where little comes, one transaction does for all that came meanwhile.
+    An agent with a ``note`` keeps how far its group is: ``handle`` is told so with a whole batch,
+    and notes it together with the effects; ``note`` is told before a batch is acknowledged that
+    came to more, such as dead letters. Between the beginnings of two batches lie ``pause`` seconds
+    at least, unless enough records wait: where little comes, one transaction does for all that came
+    meanwhile.
     """
 
     group: str
@@ -203,6 +205,13 @@ def _hopeless(group: str, error: BaseException) -> NoReturn:
     os._exit(EXIT_HOPELESS)
 
 
+class _Decided(NamedTuple):
+    """What became of a batch: the records to send, and what is to be noted when they are."""
+
+    records: list[Record]
+    to_note: Sequence[Handled]
+
+
 class _Loop:
     """One agent in its Faust app."""
 
@@ -244,9 +253,10 @@ class _Loop:
                 continue
             self._hold(1)
             began = self._began = time.perf_counter()
-            messages = [one for event in events for one in event.message.value.records]
+            batches: list[Batch] = [event.message.value for event in events]
+            count = sum(len(batch.records) for batch in batches)
             try:
-                records = await self._patiently(len(messages), partial(self._decide, messages))
+                decided = await self._patiently(count, partial(self._decide, batches))
                 # One batch is decided while that before it is sent; they are acknowledged in order.
                 # A delivery outlives the stream that it came from, as a rebalance ends it.
                 if self._delivery is not None:
@@ -256,7 +266,7 @@ class _Loop:
                 raise
             except BaseException as error:  # noqa: BLE001 - the process's boundary
                 _hopeless(self.agent.group, error)
-            self._delivery = asyncio.create_task(self._deliver(events, records, began))
+            self._delivery = asyncio.create_task(self._deliver(events, decided, began))
 
     def _hold(self, more: int) -> None:
         """So many more batches are in hand."""
@@ -291,15 +301,13 @@ class _Loop:
                 return True
         return False
 
-    async def _deliver(self, events: Sequence[Any], records: list[Record], began: float) -> None:
+    async def _deliver(self, events: Sequence[Any], decided: _Decided, began: float) -> None:
         """Send, note how far the group is, acknowledge."""
-        batches: list[Batch] = [event.message.value for event in events]
-        count = sum(len(batch.records) for batch in batches)
+        count = sum(len(event.message.value.records) for event in events)
         try:
-            await self._sender.send(records)
-            if self.agent.note is not None:
-                handled = handled_ranges(batches, self.logs)
-                await self._patiently(count, lambda _: self._note(handled))
+            await self._sender.send(decided.records)
+            if decided.to_note:
+                await self._patiently(count, lambda _: self._note(decided.to_note))
             for event in events:
                 event.ack()
         except asyncio.CancelledError:
@@ -308,7 +316,7 @@ class _Loop:
             _hopeless(self.agent.group, error)
         finally:
             self._hold(-1)
-        _sent.labels(self.agent.group).inc(len(records))
+        _sent.labels(self.agent.group).inc(len(decided.records))
         _seconds.labels(self.agent.group).observe(time.perf_counter() - began)
         self.figures.count(count)
 
@@ -341,8 +349,9 @@ class _Loop:
             await asyncio.sleep(pause)
             pause = min(_LONGEST_PAUSE, pause * 2)
 
-    def _decide(self, messages: Sequence[Any], suspicious: bool) -> list[Record]:
+    def _decide(self, batches: Sequence[Batch], suspicious: bool) -> _Decided:
         """Turn bytes into the records to send, in the agent's thread."""
+        messages = [message for batch in batches for message in batch.records]
         events: list[Event] = []
         origin: dict[int, Any] = {}
         rejected: list[tuple[Any, EventError, str]] = []
@@ -354,7 +363,18 @@ class _Loop:
             else:
                 events.append(event)
                 origin[id(event)] = message
-        outcome = handle_batch(self._handle, events, suspicious=suspicious)
+        whole = handled_ranges(batches, self.logs) if self.agent.note is not None else []
+        to_note = list(whole)
+
+        def handle(some: Sequence[Event]) -> list[Record]:
+            handled = whole if len(some) == len(messages) else []
+            # An event that causes one which no topic takes is found and rejected.
+            records = [encode(event) for event in self.agent.handle(some, handled)]
+            if handled:
+                to_note.clear()
+            return records
+
+        outcome = handle_batch(handle, events, suspicious=suspicious)
         rejected += [(origin[id(event)], error, event.task) for event, error in outcome.rejected]
         letters = []
         for message, error, task in rejected:
@@ -368,11 +388,7 @@ class _Loop:
                 code=error.code,
                 reason=letter.reason,
             )
-        return outcome.produced + letters
-
-    def _handle(self, events: Sequence[Event]) -> list[Record]:
-        """The records to send; an event that causes one no topic takes is found and rejected."""
-        return [encode(event) for event in self.agent.handle(events)]
+        return _Decided(outcome.produced + letters, to_note)
 
 
 def _headers(message: Any) -> Mapping[str, bytes | None]:

@@ -24,7 +24,7 @@ def partitions_of(keys: Sequence[bytes | None], count: int) -> list[int]:
     of_length: dict[int, list[int]] = defaultdict(list)
     for place, key in enumerate(keys):
         if key is None:
-            found[place] = random.randrange(count)  # noqa: S311 - spreads load
+            found[place] = random.randrange(count)
         else:
             of_length[len(key)].append(place)
     for length, places in of_length.items():

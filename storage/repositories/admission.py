@@ -67,7 +67,7 @@ def admitted(work: Work, events: Sequence[E], kinds: Sequence[Kind]) -> list[E]:
     """Those of ``events`` that may be taken in; of these ``kinds`` none that is older than what is
     kept."""
     closed = _closings(work, {event.task for event in events}, kinds)
-    young = [event for event in events if not _too_old(event, closed)]
+    young = [event for event in events if not _too_old(event, closed)] if closed else list(events)
     return _not_erased(work, young) if young else []
 
 
@@ -113,10 +113,11 @@ def _not_erased(work: Work, events: Sequence[E]) -> list[E]:
     if late:
         _erase_too(work, late)
     refused = {*erased, *late}
-    if refused:
-        # Their images came before the events did; they go, unless another sample shows them.
-        shown = [e.content for e in events if isinstance(e, _Shown) and _named(e) in refused]
-        removal.leave_images_of(work, shown)
+    if not refused:
+        return list(events)
+    # Their images came before the events did; they go, unless another sample shows them.
+    shown = [e.content for e in events if isinstance(e, _Shown) and _named(e) in refused]
+    removal.leave_images_of(work, shown)
     return [event for event in events if _named(event) not in refused]
 
 

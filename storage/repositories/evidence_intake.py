@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
@@ -15,6 +16,7 @@ from flywheel.contracts.events import (
     ShadowRecorded,
     TrafficRecorded,
 )
+from flywheel.contracts.ids import utc_now
 from flywheel.contracts.labels import rank
 from flywheel.errors import StorageError
 from flywheel.retention.ports import Kind
@@ -50,12 +52,13 @@ class SqlEvidenceIntake:
         """
         removal.enter(self._work, [_truths.name, _scores.name])
         events = admitted(self._work, events, _KINDS)
+        now = utc_now()
         rows = [
-            _live_values(e) if isinstance(e, TrafficRecorded) else _shadow_values(e)
+            _live_values(e, now) if isinstance(e, TrafficRecorded) else _shadow_values(e, now)
             for e in events
             if is_answer(e)
         ]
-        labels = [_truth_values(e) for e in events if is_truth(e)]
+        labels = [_truth_values(e, now) for e in events if is_truth(e)]
         labels.sort(key=lambda row: (row["task"], row["sample_id"], row["source"]))
         self._work.put(_truths, labels, ["task", "sample_id", "source"], later(_truths))
         answered = self._put_scores(rows)
@@ -69,9 +72,10 @@ class SqlEvidenceIntake:
         """Keep the earliest answer of each kind, and count it; returns those that were written."""
         first: dict[tuple[Any, ...], dict[str, Any]] = {}
         for row in rows:
-            known = first.setdefault(_key(row), row)
-            if _when(row) < _when(known):
-                first[_key(row)] = row
+            key = _key(row)
+            known = first.setdefault(key, row)
+            if known is not row and _when(row) < _when(known):
+                first[key] = row
         stored = {_key(row): row for row in self._stored(first.values())}
         # In one order everywhere, so that two batches at once can't lock each other out.
         new = [first[key] for key in sorted(first.keys() - stored.keys())]
@@ -115,7 +119,7 @@ def _when(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return row["occurred_at"], row["event_id"]
 
 
-def _live_values(event: TrafficRecorded) -> dict[str, Any]:
+def _live_values(event: TrafficRecorded, now: datetime) -> dict[str, Any]:
     return {
         "task": event.task,
         "sample_id": event.sample_id,
@@ -133,11 +137,11 @@ def _live_values(event: TrafficRecorded) -> dict[str, Any]:
         "latency_bucket": latency_bucket(event.latency_ms),
         "failed": event.error is not None or event.status >= 500,
         "cached": event.cached,
-        "occurred_at": arrived(event.occurred_at),
+        "occurred_at": arrived(event.occurred_at, now),
     }
 
 
-def _shadow_values(event: ShadowRecorded) -> dict[str, Any]:
+def _shadow_values(event: ShadowRecorded, now: datetime) -> dict[str, Any]:
     return {
         "task": event.task,
         "sample_id": event.sample_id,
@@ -155,11 +159,11 @@ def _shadow_values(event: ShadowRecorded) -> dict[str, Any]:
         "latency_bucket": latency_bucket(event.latency_ms),
         "failed": event.error is not None,
         "cached": False,
-        "occurred_at": arrived(event.occurred_at),
+        "occurred_at": arrived(event.occurred_at, now),
     }
 
 
-def _truth_values(event: LabelRecorded | LabelSettled) -> dict[str, Any]:
+def _truth_values(event: LabelRecorded | LabelSettled, now: datetime) -> dict[str, Any]:
     source = "expert" if isinstance(event, LabelSettled) else event.source
     return {
         "task": event.task,
@@ -173,5 +177,5 @@ def _truth_values(event: LabelRecorded | LabelSettled) -> dict[str, Any]:
         and event.unlabelable,
         "audit": event.audit,
         "inclusion_probability": event.inclusion_probability,
-        "occurred_at": arrived(event.occurred_at),
+        "occurred_at": arrived(event.occurred_at, now),
     }

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Row, Table, select, update
+from sqlalchemy import Table, select, update
 
 from flywheel.contracts.events import Event, LabelRecorded, LabelSettled, TrafficRecorded
+from flywheel.contracts.ids import utc_now
 from flywheel.contracts.labels import SETTLES_ALONE, rank
 from flywheel.contracts.sample import Content, encode_messages
 from flywheel.retention.ports import Kind
@@ -16,7 +18,6 @@ from storage.repositories import removal, traffic_totals
 from storage.repositories.admission import admitted
 from storage.repositories.settled import (
     clocks,
-    first,
     input_columns,
     input_of,
     labels,
@@ -43,29 +44,33 @@ class SqlLabelIntake:
         self._work = work
 
     def inputs(self, samples: Collection[tuple[str, str]]) -> dict[tuple[str, str], Content]:
-        known: dict[tuple[str, str], list[Row[Any]]] = defaultdict(list)
+        known: dict[tuple[str, str], Content] = {}
         for part in self._work.chunks(sample for _, sample in samples):
-            for row in self._work.rows(
-                select(
-                    traffic.c.task,
-                    traffic.c.sample_id,
-                    traffic.c.event_id,
-                    traffic.c.occurred_at,
-                    *input_columns,
-                ).where(self._work.among(traffic.c.sample_id, part))
-            ):
-                known[row.task, row.sample_id].append(row)
-        return {one: input_of(first(known[one])) for one in samples if one in known}
+            first_comes_first = (
+                select(traffic.c.task, traffic.c.sample_id, *input_columns)
+                .where(self._work.among(traffic.c.sample_id, part))
+                .order_by(traffic.c.occurred_at, traffic.c.event_id)
+            )
+            for row in self._work.rows(first_comes_first):
+                place = (row.task, row.sample_id)
+                if place not in known:
+                    known[place] = input_of(row)
+        return {one: known[one] for one in samples if one in known}
 
     def record(self, events: Sequence[Event]) -> None:
         removal.enter(self._work, [traffic.name, labels.name])
         tasks = _by_task(self._unknown(admitted(self._work, events, _KINDS)))
         given = {task: self._work.reserve(clocks, task) for task, _ in tasks}
+        now = utc_now()
         sent = {
-            task: [_traffic_values(e, given[task]) for e in batch if isinstance(e, TrafficRecorded)]
+            task: [
+                _traffic_values(e, given[task], now)
+                for e in batch
+                if isinstance(e, TrafficRecorded)
+            ]
             for task, batch in tasks
         }
-        words = [_words_of(e, given[e.task]) for _, batch in tasks for e in batch]
+        words = [_words_of(e, given[e.task], now) for _, batch in tasks for e in batch]
         said = [row for row in words if row is not None]
         rows = _in_order(row for own in sent.values() for row in own)
         if self._work.add(traffic, rows, ["event_id"]) < len(rows):
@@ -174,13 +179,13 @@ def _in_order(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: str(row["event_id"]))
 
 
-def _words_of(event: Event, seq: int) -> dict[str, Any] | None:
+def _words_of(event: Event, seq: int, now: datetime) -> dict[str, Any] | None:
     if isinstance(event, LabelRecorded):
-        return _label_values(event, seq)
-    return _settlement_values(event, seq) if isinstance(event, LabelSettled) else None
+        return _label_values(event, seq, now)
+    return _settlement_values(event, seq, now) if isinstance(event, LabelSettled) else None
 
 
-def _traffic_values(event: TrafficRecorded, seq: int) -> dict[str, Any]:
+def _traffic_values(event: TrafficRecorded, seq: int, now: datetime) -> dict[str, Any]:
     return {
         "event_id": event.event_id,
         "seq": seq,
@@ -200,11 +205,11 @@ def _traffic_values(event: TrafficRecorded, seq: int) -> dict[str, Any]:
         "status": min(max(event.status, 0), 999),
         "error": event.error,
         "cached": event.cached,
-        "occurred_at": arrived(event.occurred_at),
+        "occurred_at": arrived(event.occurred_at, now),
     }
 
 
-def _label_values(event: LabelRecorded, seq: int) -> dict[str, Any]:
+def _label_values(event: LabelRecorded, seq: int, now: datetime) -> dict[str, Any]:
     return {
         "event_id": event.event_id,
         "seq": seq,
@@ -223,11 +228,11 @@ def _label_values(event: LabelRecorded, seq: int) -> dict[str, Any]:
         "reason": event.reason,
         "split": event.split,
         "unlabelable": False,
-        "occurred_at": arrived(event.occurred_at),
+        "occurred_at": arrived(event.occurred_at, now),
     }
 
 
-def _settlement_values(event: LabelSettled, seq: int) -> dict[str, Any]:
+def _settlement_values(event: LabelSettled, seq: int, now: datetime) -> dict[str, Any]:
     return {
         "event_id": event.event_id,
         "seq": seq,
@@ -246,5 +251,5 @@ def _settlement_values(event: LabelSettled, seq: int) -> dict[str, Any]:
         "reason": event.reason,
         "split": None,
         "unlabelable": event.value is None and event.unlabelable,
-        "occurred_at": arrived(event.occurred_at),
+        "occurred_at": arrived(event.occurred_at, now),
     }

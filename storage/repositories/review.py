@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, case, exists, func, select, update
 
 from flywheel.contracts.events import LabelRecorded, ReviewRequested
+from flywheel.contracts.ids import utc_now
 from flywheel.contracts.sample import decode_content, encode_messages
 from flywheel.errors import StorageError
 from flywheel.review.ports import ReviewTask
@@ -20,6 +21,7 @@ from storage.repositories.review_states import (
     claims,
     restate,
     same_sample,
+    spoken_of,
     tasks,
     withdrawals,
     words,
@@ -64,7 +66,7 @@ class SqlReviewIntake:
             raise StorageError("another worker has just queued the same samples")
         add(self._work, task, Counter({"open": len(fresh)}))
         # What was said of them before they were queued holds.
-        restate(self._work, task, new)
+        restate(self._work, task, spoken_of(self._work, task, new))
         return len(fresh)
 
     def unheard(self, labels: Sequence[LabelRecorded]) -> set[tuple[str, str]]:
@@ -149,14 +151,14 @@ class SqlReviewIntake:
     def _rows(self, task: str, requests: Sequence[ReviewRequested]) -> list[dict[str, Any]]:
         lifts = self._lifts(task, {r.release for r in requests if r.release is not None})
         ended = self._ended(task, {r.rollout_id for r in requests if r.rollout_id is not None})
-        rows = []
+        rows, now = [], utc_now()
         # The smallest event id wins inside a batch too, as it mostly does between batches.
         for request in sorted(requests, key=lambda r: r.event_id):
             lift = lifts.get(request.release or "", 0.0)
             own = request.priority
             if request.audit:
                 own = min(own, ended.get(request.rollout_id or "", own))
-            rows.append(_task_values(request, max(own, lift)))
+            rows.append(_task_values(request, max(own, lift), now))
         return rows
 
     def _ended(self, task: str, rollout_ids: set[str]) -> dict[str, float]:
@@ -199,7 +201,7 @@ def review_task(row: Row[Any], state: Any) -> ReviewTask:
     return ReviewTask(**values)
 
 
-def _task_values(request: ReviewRequested, priority: float) -> dict[str, Any]:
+def _task_values(request: ReviewRequested, priority: float, now: datetime) -> dict[str, Any]:
     return {
         "sample_id": request.sample_id,
         "event_id": request.event_id,
@@ -219,5 +221,5 @@ def _task_values(request: ReviewRequested, priority: float) -> dict[str, Any]:
         "tokens_cut": request.tokens_cut,
         "closed": False,
         "state": "open",
-        "requested_at": arrived(request.occurred_at),
+        "requested_at": arrived(request.occurred_at, now),
     }

@@ -62,6 +62,16 @@ _state: ColumnElement[str] = case(
 )
 
 
+def spoken_of(work: Work, task: str, sample_ids: Iterable[str]) -> set[str]:
+    """Those of these samples of which anything was recorded that gives them a state."""
+    found: set[str] = set()
+    for part in work.chunks(sample_ids):
+        for table in (outcomes, withdrawals, answers):
+            mine = (table.c.task == task, work.among(table.c.sample_id, part))
+            found.update(row.sample_id for row in work.rows(select(table.c.sample_id).where(*mine)))
+    return found
+
+
 def restate(work: Work, task: str, sample_ids: Iterable[str]) -> None:
     """Bring the states of these samples up to date, after anything was recorded of them.
 

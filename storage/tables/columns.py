@@ -25,15 +25,8 @@ class UtcDateTime(TypeDecorator[datetime]):
         """To UTC; without a zone on SQLite."""
         if value is None:
             return None
-        if value.tzinfo is None:
-            value = value.replace(tzinfo=UTC)
-        elif value.tzinfo is not UTC:
-            try:
-                value = value.astimezone(UTC)
-            except OverflowError:
-                edge = datetime.min if value.year < 2 else datetime.max
-                value = edge.replace(tzinfo=UTC)
-        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+        moment = in_utc(value)
+        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
 
     def process_result_value(self, value: datetime | None, _: Dialect) -> datetime | None:
         """Aware, in UTC."""
@@ -42,6 +35,19 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value.tzinfo is None:
             return value.replace(tzinfo=UTC)
         return value.astimezone(UTC)
+
+
+def in_utc(moment: datetime) -> datetime:
+    """A moment in UTC, as it is stored."""
+    if moment.tzinfo is UTC:
+        return moment
+    if moment.tzinfo is None:
+        return moment.replace(tzinfo=UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        edge = datetime.min if moment.year < 2 else datetime.max
+        return edge.replace(tzinfo=UTC)
 
 
 def table_of(model: type[SQLModel]) -> Table:

@@ -32,7 +32,7 @@ class EvidenceAgentTransaction(Protocol):
 def agent(db: Transactions[EvidenceAgentTransaction], accept: Accept | None = None) -> Agent:
     """The agent that gathers evidence on releases."""
 
-    return Agent(GROUP, TOPICS, handled_once(db, _record, accept), noted(db), WRITING_PAUSE)
+    return Agent(GROUP, TOPICS, handled_once(db, GROUP, _record, accept), noted(db), WRITING_PAUSE)
 
 
 def trace(event: Event) -> Trace | None:

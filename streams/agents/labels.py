@@ -34,7 +34,7 @@ def agent(db: Transactions[LabelAgentTransaction], accept: Accept | None = None)
     """The agent that keeps samples and labels."""
 
     keep = handled_once(
-        db, _keep, accept, lambda tx, events: with_other_inputs(tx.label_intake, events)
+        db, GROUP, _keep, accept, lambda tx, events: with_other_inputs(tx.label_intake, events)
     )
     return Agent(GROUP, TOPICS, keep, noted(db), WRITING_PAUSE)
 

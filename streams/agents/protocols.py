@@ -75,7 +75,8 @@ def first_of_each(events: Sequence[Event]) -> list[Event]:
 
 
 def noted(db: Transactions[PositionsTransaction]) -> Callable[[str, Sequence[Handled]], None]:
-    """What notes, in a transaction of its own, how far a group is."""
+    """What notes, in a transaction of its own, how far a group is: where more was to be done than
+    to commit effects."""
 
     def note(group: str, handled: Sequence[Handled]) -> None:
         with db.transaction() as tx:

@@ -61,7 +61,7 @@ def agent(db: Transactions[ReviewAgentTransaction], accept: Accept | None = None
     """The agent that fills the review queue."""
 
     take_in = handled_once(
-        db, _take_in, accept, lambda tx, events: with_other_inputs(tx.label_intake, events)
+        db, GROUP, _take_in, accept, lambda tx, events: with_other_inputs(tx.label_intake, events)
     )
     return Agent(GROUP, TOPICS, take_in, noted(db), WRITING_PAUSE)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from flywheel.contracts.events import Event, TrafficRecorded
+from flywheel.contracts.positions import Handled
 from streams.agents.protocols import Accept, reject_foreign
 from streams.boundary import Agent
 
@@ -21,7 +22,7 @@ def agent(
     an event, event ids included, must depend on that event alone, or doubles would count twice.
     """
 
-    def handle(events: Sequence[Event]) -> Sequence[Event]:
+    def handle(events: Sequence[Event], _: Sequence[Handled] = ()) -> Sequence[Event]:
         reject_foreign(accept, events)
         traffic = [event for event in events if isinstance(event, TrafficRecorded)]
         return triager(traffic) if traffic else []

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from prometheus_client import start_http_server
 
 from flywheel.contracts.events import Event, ReviewRequested, TrafficRecorded
+from flywheel.contracts.positions import Handled
 from flywheel.errors import StorageError
 from flywheel.monitoring.logs import configure_logging
 from flywheel.settings import KafkaSettings
@@ -30,7 +31,7 @@ class Sink:
             db.execute("create table if not exists delivery (events integer)")
         db.close()
 
-    def __call__(self, events: Sequence[Event]) -> Sequence[Event]:
+    def __call__(self, events: Sequence[Event], _: Sequence[Handled] = ()) -> Sequence[Event]:
         db = sqlite3.connect(self._path, timeout=0.2)
         try:
             with db:
