@@ -105,6 +105,8 @@ def _serves(task: TaskStanding) -> str:
             f"{task.champion} serves, on {answers.ready} of {answers.total} model servers "
             f"({_short(answers.reason)})"
         )
+    if answers.late:
+        return f"{task.champion} serves, slowly ({_short(answers.reason)})"
     return (
         f"{task.champion} is the champion and answers on none of {answers.total} model servers "
         f"({_short(answers.reason)})"

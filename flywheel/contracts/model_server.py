@@ -205,6 +205,14 @@ GENERATE = Call(CHAT_PATH, _generate_body, _read_generated)
 Meaning = Literal["busy", "not-loaded", "absent", "away", "fails", "broken", "refused"]
 
 
+class Look(NamedTuple):
+    """What one server says of a release: why it does not answer for it, empty when it does.
+    ``late``: it has the release, and is too busy to answer in time."""
+
+    problem: str = ""
+    late: bool = False
+
+
 class Refusal(NamedTuple):
     """An answer other than 200: what it means, its detail, and in how many seconds the server said
     that it is worth asking again (None: it did not)."""

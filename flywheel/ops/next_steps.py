@@ -62,7 +62,7 @@ def next_steps(
     with the task where it has to be named."""
     given = facts.labels.given
     steps = []
-    unanswered = facts.answers is not None and not facts.answers.ready
+    unanswered = facts.answers is not None and facts.answers.nowhere
     if facts.champion is not None and unanswered and facts.servers_expected:
         steps.append(
             f"requests are not answered: start the model servers if they are down; if "

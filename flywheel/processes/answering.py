@@ -60,7 +60,7 @@ class Answering:
         """Of many, one is asked a real request by turns, and a few of those that answered none
         before; of the others it is enough that servers say they have them."""
         before = dict(self._latest.values())
-        ailing = [name for name in names if name in before and not before[name].ready]
+        ailing = [name for name in names if name in before and before[name].nowhere]
         most = ASKED if len(names) <= ASKED else 1
         asked = {*_by_turns(ailing, self._turn, ASKED), *_by_turns(names, self._turn, most)}
         self._turn += 1
@@ -73,7 +73,7 @@ class Answering:
         """Why a task's requests are not answered, or None while its champion answers somewhere,
         there is none, or nobody has asked yet."""
         name, readiness = self._latest.get(task, ("", None))
-        if readiness is None or readiness.ready:
+        if readiness is None or not readiness.nowhere:
             return None
         return nobody_answers(name, readiness)
 

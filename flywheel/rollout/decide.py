@@ -24,11 +24,21 @@ PERSON_MAY = "a person resumes it, promotes the challenger or rolls it back"
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
-    """The number of model servers on which a release answers, and why it does not on others."""
+    """The number of model servers on which a release answers, and why it does not on others.
+
+    ``late`` is the number of those that have it and let a real request run out of time: a busy
+    server does. Whether they would answer nobody knows.
+    """
 
     ready: int
     total: int
     reason: str = ""
+    late: int = 0
+
+    @property
+    def nowhere(self) -> bool:
+        """Whether it certainly answers nobody."""
+        return not self.ready and not self.late
 
 
 class Servers(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,18 +51,19 @@ class Servers(msgspec.Struct, frozen=True, kw_only=True):
     def challenger_missing(self) -> bool:
         """Whether the challenger is missing where the champion answers. Where neither answers it
         is the servers that are down, which says nothing about the challenger."""
-        return self.champion.ready > 0 and self.challenger.ready < self.champion.ready
+        there = self.challenger.ready + self.challenger.late
+        return self.champion.ready > 0 and there < self.champion.ready
 
     @property
     def champion_gone(self) -> bool:
         """Whether the champion answers nowhere while the challenger does: rolled back, nothing
         would be answered at all."""
-        return self.challenger.ready > 0 and not self.champion.ready
+        return self.challenger.ready > 0 and self.champion.nowhere
 
     @property
     def challenger_gone(self) -> bool:
         """The same the other way round: promoted, nothing would be answered at all."""
-        return self.champion.ready > 0 and not self.challenger.ready
+        return self.champion.ready > 0 and self.challenger.nowhere
 
 
 @dataclass(frozen=True, slots=True)

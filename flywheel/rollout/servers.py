@@ -7,14 +7,15 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
+from flywheel.contracts.model_server import Look
 from flywheel.rollout.decide import Readiness
 
 
 class ModelServer(Protocol):
     """One model server."""
 
-    def problem(self, release: str) -> str:
-        """Why it does not answer for the release; empty when it does. Never raises."""
+    def look(self, release: str) -> Look:
+        """Whether it answers for the release. Never raises."""
         ...
 
     def absent(self, releases: Collection[str]) -> Mapping[str, str]:
@@ -52,7 +53,7 @@ class PolledServers:
         if known is not None and time.monotonic() - asked < self._remember:
             return known
         with ThreadPoolExecutor(len(self._servers), "probe") as pool:
-            answers = list(pool.map(lambda server: server.problem(release), self._servers))
+            answers = list(pool.map(lambda server: server.look(release), self._servers))
         readiness = _counted(answers)
         self._known.pop(release, None)
         if not readiness.reason:
@@ -65,9 +66,13 @@ class PolledServers:
             return {release: self.ready(release) for release in releases}
         with ThreadPoolExecutor(len(self._servers), "probe") as pool:
             answers = list(pool.map(lambda server: server.absent(releases), self._servers))
-        return {release: _counted([said[release] for said in answers]) for release in releases}
+        return {one: _counted([Look(said[one]) for said in answers]) for one in releases}
 
 
-def _counted(problems: Sequence[str]) -> Readiness:
-    said = sorted({problem for problem in problems if problem})
-    return Readiness(ready=problems.count(""), total=len(problems), reason="; ".join(said))
+def _counted(looks: Sequence[Look]) -> Readiness:
+    return Readiness(
+        ready=sum(not look.problem for look in looks),
+        total=len(looks),
+        reason="; ".join(sorted({look.problem for look in looks if look.problem})),
+        late=sum(look.late for look in looks),
+    )

@@ -16,6 +16,7 @@ from flywheel.contracts.model_server import (
     PROBE,
     Call,
     FailsAtText,
+    Look,
     ModelRefused,
     Models,
     Prediction,
@@ -31,6 +32,10 @@ from flywheel.errors import FlywheelError, ReleaseNotLoaded, TooManyRequests, Un
 # For each step of a request (connect, write, read) of whoever only looks whether a release answers.
 LOOK_SECONDS = 5.0
 _JSON = {"Content-Type": "application/json"}
+
+
+class OutOfTime(Unavailable):
+    """A server that took the request did not answer in time."""
 
 
 class ModelServerClient:
@@ -107,7 +112,7 @@ class ModelServerClient:
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.InvalidURL) as error:
             raise Unreachable(f"{self.url}: {error or type(error).__name__}") from None
         except httpx.TimeoutException:
-            raise Unavailable(f"{self.url} did not answer in time") from None
+            raise OutOfTime(f"{self.url} did not answer in time") from None
         except httpx.HTTPError as error:
             raise Unavailable(f"{self.url}: {error or type(error).__name__}") from None
 
@@ -139,22 +144,27 @@ class Probe:
     def __init__(self, client: ModelServerClient, *, generate: bool) -> None:
         self._client, self._generate = client, generate
 
-    def problem(self, release: str) -> str:
-        """Why the server does not answer for the release; empty when it does."""
+    def look(self, release: str) -> Look:
+        """See ``rollout.servers.ModelServer.look``."""
         try:
             models = self._client.models()
-            model = models.served(release)
-            if model is None and models.on_demand(release):
-                return ""  # asking would have it loaded, and another one unloaded
-            if model is None:
-                return f"{self._client.url} {models.why_absent(release)}"
+        except FlywheelError as error:
+            return Look(str(error))
+        model = models.served(release)
+        if model is None and models.on_demand(release):
+            return Look()  # asking would have it loaded, and another one unloaded
+        if model is None:
+            return Look(f"{self._client.url} {models.why_absent(release)}")
+        try:
             if model.kind != "generator":
                 self._client.ask(CLASSIFY, release, PROBE)
             elif self._generate:
                 self._client.ask(GENERATE, release, PROBE)
+        except (OutOfTime, TooManyRequests) as error:
+            return Look(str(error), late=True)
         except FlywheelError as error:
-            return str(error)
-        return ""
+            return Look(str(error))
+        return Look()
 
     def absent(self, releases: Collection[str]) -> dict[str, str]:
         """Why the server would not answer for each of the releases; empty where it would."""

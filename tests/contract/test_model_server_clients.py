@@ -23,6 +23,7 @@ from flywheel.contracts.model_server import (
     GENERATE,
     Call,
     FailsAtText,
+    Look,
     ModelRefused,
     Prediction,
     Unreachable,
@@ -219,6 +220,8 @@ def test_a_busy_server_is_worth_another_try(ask: Ask) -> None:
         queued = "flywheel_serving_queue 1.0"
         while queued not in httpx.get(f"{url}/metrics", trust_env=False).text:
             time.sleep(0.01)
+        [probe] = probes([url])
+        assert probe.look("reader").late, "it is there, and has other things to do"
         with pytest.raises(FlywheelError, match="429") as caught:
             ask(url, CLASSIFY, "reader", "Who else?", BRIEF)
         assert caught.value.retryable
@@ -236,7 +239,22 @@ def test_a_probe_says_what_the_server_says_of_itself(monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("NO_PROXY", raising=False)
     with serving("reader", "writer", "broken", "yet-loading") as (url, _):
         [probe] = probes([f"{url}/"])
-        assert [probe.problem("reader"), probe.problem("writer")] == ["", ""]
-        assert probe.problem("broken").startswith(f"{url} could not load it: ")
-        assert probe.problem("yet-loading") == f"{url} is still loading it"
-        assert probe.problem("unknown") == f"{url} has not loaded it"
+        assert [probe.look("reader"), probe.look("writer")] == [Look(), Look()]
+        assert probe.look("broken").problem.startswith(f"{url} could not load it: ")
+        assert probe.look("yet-loading") == Look(f"{url} is still loading it")
+        assert probe.look("unknown") == Look(f"{url} has not loaded it")
+
+
+def test_a_server_that_is_still_at_work_when_a_probe_goes_is_late() -> None:
+    with serving("reader") as (url, story), ThreadPoolExecutor(1) as pool:
+        patient = ModelServerClient(url, seconds=30)
+        first = pool.submit(patient.ask, CLASSIFY, "reader", "wait")
+        assert story.waits.wait(20)
+        [probe] = probes([url], seconds=0.3)
+        look = probe.look("reader")
+        assert look == Look(f"{url} did not answer in time", late=True)
+        story.go.set()
+        first.result()
+        patient.close()
+    [probe] = probes([url], seconds=0.3)
+    assert not probe.look("reader").late, "nobody is there"

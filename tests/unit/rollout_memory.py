@@ -287,13 +287,16 @@ class Fleet:
     def __init__(self, total: int = 2) -> None:
         self.total = total
         self.missing: dict[str, int] = {}
+        self.late: dict[str, int] = {}
 
     def ready(self, release: str) -> Readiness:
-        missing = self.missing.get(release, 0)
+        missing, late = self.missing.get(release, 0), self.late.get(release, 0)
+        reasons = ["has not loaded it"] * (missing > 0) + ["did not answer in time"] * (late > 0)
         return Readiness(
-            ready=self.total - missing,
+            ready=self.total - missing - late,
             total=self.total,
-            reason="has not loaded it" if missing else "",
+            reason="; ".join(reasons),
+            late=late,
         )
 
 

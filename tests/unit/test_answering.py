@@ -65,3 +65,14 @@ def test_one_that_fails_when_it_is_asked_stays_so_until_it_answers() -> None:
     servers.failing = set()
     answering.refresh()
     assert answering.every() is None
+
+
+def test_a_champion_that_is_only_busy_takes_nobody_out_of_a_load_balancer() -> None:
+    class Busy(Servers):
+        def ready(self, release: str) -> Readiness:
+            return Readiness(ready=0, total=2, reason="did not answer in time", late=2)
+
+    answering = Answering(lambda: {"task": "r1"}, Busy())
+    answering.refresh()
+    assert answering.unanswered("task") is None
+    assert answering.all_tasks() is None

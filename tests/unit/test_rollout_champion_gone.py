@@ -96,6 +96,28 @@ def test_it_is_not_refused_where_it_takes_no_answer_away(
     assert world.asks("rollback") == "rolled_back"
 
 
+@pytest.mark.parametrize("command", ["rollback", "promote"])
+def test_servers_that_are_only_busy_refuse_nobody(world: World, command: CommandKind) -> None:
+    world.fleet.late = {"r1": 2, "r2": 0} if command == "rollback" else {"r1": 0, "r2": 2}
+    world.tick()
+    assert not world.asks(command).startswith("refused")
+
+
+def test_proven_harm_ends_a_rollout_whose_champion_is_only_busy(world: World) -> None:
+    world.fleet.late["r1"] = 2
+    world.db.state.pairs = pairs([-1] * 30)
+    world.db.state.arms = (arm(100), arm(30))
+    event = world.tick()
+    assert event is not None
+    assert event.state == "rolled_back"
+
+
+def test_a_challenger_that_is_only_busy_is_not_missing(world: World) -> None:
+    world.fleet.late["r2"] = 2
+    for _ in range(2 * int(SETTINGS.warm_seconds)):
+        assert world.tick() is None
+
+
 def test_proven_harm_is_held_until_the_champion_answers(world: World) -> None:
     world.fleet.missing["r1"] = 2
     world.db.state.pairs = pairs([-1] * 30)
