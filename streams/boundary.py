@@ -243,9 +243,9 @@ class _Loop:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _consume(self, stream: Any) -> None:
-        batches = stream.noack()
-        queue = batches.channel.queue
-        async for event in batches.events():
+        fetched = stream.noack()
+        queue = fetched.channel.queue
+        async for event in fetched.events():
             if self._stopping.is_set():
                 continue  # not acknowledged: it is delivered again after the restart
             events = [event, *await self._company(queue, event)]

@@ -106,8 +106,8 @@ class Sender:
             except Exception as error:  # noqa: BLE001 - judged by the caller
                 outcomes += [(record, error) for record in some]
         for some, acknowledged in sent:
-            error = await _outcome(acknowledged)
-            outcomes += [(record, error) for record in some]
+            problem = await _outcome(acknowledged)
+            outcomes += [(record, problem) for record in some]
         return outcomes
 
     async def _send_alone(self, record: Record) -> BaseException | None:
