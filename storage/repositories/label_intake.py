@@ -11,7 +11,7 @@ from sqlalchemy import Row, Table, select, update
 from flywheel.contracts.events import Event, LabelRecorded, LabelSettled, TrafficRecorded
 from flywheel.contracts.labels import SETTLES_ALONE, rank
 from flywheel.contracts.sample import Content, encode_messages
-from flywheel.retention.ports import Kind
+from flywheel.retention.ports import OF_LABELS
 from storage.repositories import removal, traffic_totals
 from storage.repositories.admission import admitted
 from storage.repositories.settled import (
@@ -27,7 +27,6 @@ from storage.repositories.settled_totals import count_sent
 from storage.work import Work, arrived
 
 E = TypeVar("E", bound=Event)
-_KINDS: tuple[Kind, ...] = ("traffic", "automatic", "labelled")
 
 
 class SqlLabelIntake:
@@ -59,7 +58,7 @@ class SqlLabelIntake:
 
     def record(self, events: Sequence[Event]) -> None:
         removal.enter(self._work, [traffic.name, labels.name])
-        tasks = _by_task(self._unknown(admitted(self._work, events, _KINDS)))
+        tasks = _by_task(self._unknown(admitted(self._work, events, OF_LABELS)))
         given = {task: self._work.reserve(clocks, task) for task, _ in tasks}
         sent = {
             task: [_traffic_values(e, given[task]) for e in batch if isinstance(e, TrafficRecorded)]
