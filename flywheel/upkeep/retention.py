@@ -133,5 +133,11 @@ def remove_all(
         removed.append(
             Removed(task=task, rows=dict(rows[task]), releases=releases, datasets=datasets)
         )
-    prune_cache(settings, settings.retention.datasets, now)
+    if not _turn_runs(settings, database):  # it may have stored what it has not named yet
+        prune_cache(settings, settings.retention.datasets, now)
     return removed
+
+
+def _turn_runs(settings: FlywheelSettings, database: Database) -> bool:
+    with database.transaction(read_only=True) as tx:
+        return any(tx.pruned.turn_running(task) for task in settings.tasks)
