@@ -363,7 +363,7 @@ def _write_images(
         except ArtefactError as error:
             if error.retryable:
                 raise
-            shown_by = [line.sample_id for line in lines if image in images(line.content)]
+            shown_by = sorted(one.sample_id for one in lines if image in images(one.content))
             raise ArtefactError(
                 f"{error}; it is shown by {', '.join(shown_by[:5])}: put the image back, or take "
                 "the sample out with `flywheel erase --sample ID --why TEXT`"
