@@ -62,8 +62,11 @@ class RowArchive:
         with self._database.transaction(read_only=True) as tx:
             files = tx.archived.all(tasks)
         for file in files:
-            if _UNIT in metadata().tables[file.source].c:
-                table = self._read(file, ["sample_id", _UNIT])
+            known = metadata().tables.get(file.source)
+            if known is not None and _UNIT not in known.c:
+                continue
+            table = self._read(file, ["sample_id", _UNIT])
+            if _UNIT in table.column_names:  # it is of a version that kept it
                 sent = zip(table["sample_id"].to_pylist(), table[_UNIT].to_pylist(), strict=True)
                 found.update((file.task, sample_id) for sample_id, of in sent if of == unit)
         return sorted(found)

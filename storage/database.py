@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
 
+from sqlalchemy import select
 from sqlalchemy.engine import make_url
 
 from flywheel.contracts.codec import Record
@@ -185,6 +187,13 @@ class Database:
     def alone(self, name: str, *, wait: bool = False) -> AbstractContextManager[bool]:
         """Whether this process alone does what ``name`` says, for as long as the block lasts."""
         return held_alone(self._engine, name, wait=wait)
+
+    def now(self) -> datetime:
+        """The moment by the database's own clock."""
+        with self.work(read_only=True) as work:
+            return datetime.fromtimestamp(
+                work.connection.execute(select(work.clock())).scalar_one(), UTC
+            )
 
     def dispose(self) -> None:
         """Close every connection."""

@@ -11,7 +11,7 @@ from flywheel.contracts.codec import decode, event_id_in
 from flywheel.contracts.events import Event
 from flywheel.contracts.positions import Gap, Place, Position
 from flywheel.errors import EventError
-from flywheel.retention.ports import Kind
+from flywheel.retention.ports import OF_EVIDENCE, OF_LABELS, OF_REVIEW, Kind
 from streams.agents import evidence, labels, review
 from streams.agents.protocols import Trace
 from streams.dead_letters import all_letters
@@ -35,9 +35,9 @@ class Reader(NamedTuple):
 
 # Triage's effects are in the log.
 READERS: Mapping[str, Reader] = {
-    review.GROUP: Reader(review.TOPICS, review.trace, ("review",)),
-    labels.GROUP: Reader(labels.TOPICS, labels.trace, ("traffic", "automatic", "labelled")),
-    evidence.GROUP: Reader(evidence.TOPICS, evidence.trace, ("evidence", "automatic", "labelled")),
+    review.GROUP: Reader(review.TOPICS, review.trace, OF_REVIEW),
+    labels.GROUP: Reader(labels.TOPICS, labels.trace, OF_LABELS),
+    evidence.GROUP: Reader(evidence.TOPICS, evidence.trace, OF_EVIDENCE),
 }
 _CHUNK = 5000
 

@@ -46,19 +46,33 @@ def plan_(ctx: click.Context, as_json: bool, utc: bool) -> None:
         right=["goes"],
         empty="nothing goes: [retention] of flywheel.toml keeps all for ever",
     )
+    if gone := [one.task for one in plans if one.departed and any(one.rows.values())]:
+        click.echo(
+            f"{', '.join(gone)}: in flywheel.toml no longer, so what is old of it goes only by "
+            "`flywheel retention run --departed`"
+        )
 
 
 @retention.command("run")
+@click.option(
+    "--departed",
+    "also_departed",
+    is_flag=True,
+    help="Also of tasks that flywheel.toml has no more.",
+)
 @json_option
 @click.pass_context
-def run_(ctx: click.Context, as_json: bool) -> None:
-    """Remove now what is kept no longer. The controller and the trainer do so by themselves."""
-    from flywheel.upkeep.retention import remove_all
+def run_(ctx: click.Context, also_departed: bool, as_json: bool) -> None:
+    """Remove now what is kept no longer. The controller and the trainer do so by themselves, but
+    for tasks that flywheel.toml has no more: their own days are known no longer.
+    """
+    from flywheel.upkeep.retention import departed, remove_all
     from storage.workspace import open_database
 
     settings = load_settings(ctx.obj)
     with open_database(settings) as database:
-        removed = remove_all(settings, database, utc_now())
+        others = departed(settings, database) if also_departed else ()
+        removed = remove_all(settings, database, utc_now(), others)
     if removed is None:
         raise Conflict("another process removes data at this moment: try again when it has ended")
     if as_json:

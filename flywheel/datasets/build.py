@@ -352,17 +352,23 @@ def _write_images(
     parts: Mapping[Part, Sequence[DatasetLine]], folder: Path, image_bytes: ImageBytes
 ) -> dict[str, str]:
     """Each image of the lines once; its file → its SHA-256."""
-    pictures = {
-        image.sha256: image
-        for lines in parts.values()
-        for line in lines
-        for image in images(line.content)
-    }
+    lines = [line for of_part in parts.values() for line in of_part]
+    pictures = {image.sha256: image for line in lines for image in images(line.content)}
     written = {}
     for digest, image in sorted(pictures.items()):
         name = image_path(image)
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(image_bytes(image))
+        try:
+            data = image_bytes(image)
+        except ArtefactError as error:
+            if error.retryable:
+                raise
+            shown_by = sorted(one.sample_id for one in lines if image in images(one.content))
+            raise ArtefactError(
+                f"{error}; it is shown by {', '.join(shown_by[:5])}: put the image back, or take "
+                "the sample out with `flywheel erase --sample ID --why TEXT`"
+            ) from error
+        (folder / name).write_bytes(data)
         written[name] = digest
     return written
 

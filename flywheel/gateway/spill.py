@@ -184,6 +184,9 @@ class SpillLog:
             if number < writing:
                 _log.warning("spill tail torn", segment=number, bytes=sizes[number] - start)
                 done = Position(number + 1, 0)
+            else:
+                # Whole records alone were appended: none of these is left since (``scrub``).
+                done = Position(number, sizes[number])
         return [], done
 
     def advance(self, position: Position) -> None:

@@ -8,10 +8,16 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-# What is gone through from the oldest on: requests, answers of releases, the experts' queue.
-Walk = Literal["samples", "evidence", "review"]
+# What is gone through from the oldest on: requests, answers of releases, the experts' queue, labels
+# whose request is not there.
+Walk = Literal["samples", "evidence", "review", "waiting"]
 # Of which of the settings' days something is.
 Kind = Literal["traffic", "automatic", "labelled", "evidence", "review"]
+# What holds the effects of an event in the queue, in the labels and in the evidence: a labelled
+# sample goes whole.
+OF_REVIEW: tuple[Kind, ...] = ("review", "automatic", "labelled")
+OF_LABELS: tuple[Kind, ...] = ("traffic", "automatic", "labelled")
+OF_EVIDENCE: tuple[Kind, ...] = ("evidence", "automatic", "labelled")
 Row = Mapping[str, Any]
 
 

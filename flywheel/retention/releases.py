@@ -12,7 +12,7 @@ from flywheel.errors import ArtefactError
 
 class ReleaseUse(msgspec.Struct, frozen=True, kw_only=True):
     """A release, and what it is needed for: ``champion`` now, ``served_until`` when it last was,
-    ``needed`` by a rollout that runs or waits."""
+    ``needed`` by a rollout that runs or waits, or that somebody has asked for."""
 
     release: str
     dataset_version: str
@@ -32,14 +32,19 @@ class PrunedRelease(msgspec.Struct, frozen=True, kw_only=True):
     why: str
     done: bool
 
+    @property
+    def described(self) -> str:
+        """When and why, and what that means."""
+        return (
+            f"release {self.release} was pruned on {self.at:%Y-%m-%d} ({self.why}): its bytes are "
+            "gone for good; `flywheel releases list` has those that are left"
+        )
+
 
 def refuse_pruned(pruned: PrunedRelease | None) -> None:
     """Raise ArtefactError for a release that was pruned, with when and why."""
     if pruned is not None:
-        raise ArtefactError(
-            f"release {pruned.release} was pruned on {pruned.at:%Y-%m-%d} ({pruned.why}): its "
-            "bytes are gone for good; `flywheel releases list` has those that are left"
-        )
+        raise ArtefactError(pruned.described)
 
 
 class DatasetUse(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,8 +57,8 @@ class DatasetUse(msgspec.Struct, frozen=True, kw_only=True):
 
 def releases_to_prune(uses: Sequence[ReleaseUse], days: int, now: datetime) -> list[str]:
     """Those of a task's releases (oldest first) that served, or were registered, more than ``days``
-    ago (0: none). The champion stays, what a rollout needs, and the newest, which a turn begins
-    from."""
+    ago (0: none). The champion stays, what a rollout needs or somebody asks for, and the newest,
+    which a turn begins from."""
     if not days:
         return []
     before = now - timedelta(days=days)

@@ -16,6 +16,7 @@ KINDS: Mapping[Walk, tuple[Kind, ...]] = {
     "samples": ("traffic", "automatic", "labelled"),
     "evidence": ("evidence",),
     "review": ("review",),
+    "waiting": ("automatic", "labelled"),
 }
 # Removed in one transaction: so much that the database's write lock is held for some 20 ms.
 AT_ONCE = 200

@@ -125,7 +125,7 @@ def _start_refusal(tx: RolloutTransaction, command: Command, active: Rollout | N
         return f"{release} is no registered release of {command.task}"
     if not gate and command.override is None:
         return f"{release} did not pass the gate: starting it needs an override"
-    return ""
+    return tx.challengers.pruned(release)
 
 
 def _restore_refusal(tx: RolloutTransaction, command: Command, active: Rollout | None) -> str:
@@ -143,7 +143,7 @@ def _restore_refusal(tx: RolloutTransaction, command: Command, active: Rollout |
             f"a rollout of {active.challenger} has begun since this was asked for, and would be "
             "rolled back with it. Look again, then decide"
         )
-    return ""
+    return tx.challengers.pruned(release)
 
 
 def carry_out(

@@ -341,6 +341,10 @@ class Challengers(Protocol):
         where that was known."""
         ...
 
+    def pruned(self, release: str) -> str:
+        """Why a release's bytes are gone for good; empty: they are not."""
+        ...
+
 
 class ReleaseReader(Protocol):
     """The registry, as far as it says what the gate decided and how a release is served."""

@@ -45,14 +45,16 @@ def put_missing(settings: FlywheelSettings, database: Database, owner: str) -> N
     """Put every release that lies here and the store lacks, and record its address.
 
     They were made by an earlier version, or for another store. What cannot be put is logged: it
-    goes on serving where it lies.
+    goes on serving where it lies. What was pruned stays out of the store: the next pruning here
+    takes it away.
     """
     folders = open_release_folders(settings, database)
     for task in settings.tasks:
         with database.transaction(read_only=True) as tx:
             releases = tx.releases.history(task)
+            pruned = {one.release for one in tx.pruned.history(task)}
         for release in releases:
-            if not folders.made_here(release.release):
+            if release.release in pruned or not folders.made_here(release.release):
                 continue
             try:
                 if folders.has(release):

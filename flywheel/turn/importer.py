@@ -34,6 +34,7 @@ from flywheel.registry.release_folder import (
     release_folder,
     verify_release,
 )
+from flywheel.retention.releases import refuse_pruned
 from flywheel.retraining.ports import IMPORT, GateRefusal, TurnRequest
 from flywheel.settings import FlywheelSettings, TaskSettings
 from flywheel.turn.artefacts import open_release_folders, patiently
@@ -114,7 +115,8 @@ class WorkspaceImporter:
         if staged.release is None:
             return None
         with self._database.transaction(read_only=True) as tx:
-            known = tx.releases.get(staged.release)
+            known, pruned = tx.releases.get(staged.release), tx.pruned.get(staged.release)
+        refuse_pruned(pruned)
         if known is None:
             return None
         if known.recipe.get("imported", {}).get("request") == request.request_id:

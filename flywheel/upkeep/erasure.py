@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Collection
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,11 +17,12 @@ from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.sample import images
 from flywheel.datasets.versions import versions
 from flywheel.datasets.workspace import versions_with
-from flywheel.errors import EventError
+from flywheel.errors import ArtefactStoreError, EventError
 from flywheel.gateway.spill import captured, scrub
 from flywheel.retention.erasure import Erasure, ErasureKind, Sample, erase_rows
 from flywheel.settings import FlywheelSettings
-from flywheel.upkeep.retention import REMOVING, remove_images
+from flywheel.upkeep.images import left_images, remove_images
+from flywheel.upkeep.retention import REMOVING
 from storage.archive import RowArchive
 from storage.database import Database
 from storage.objects import open_blobs
@@ -45,7 +47,8 @@ def erase(
     flywheel.toml has no more), or the sample, from everywhere; the record of it.
 
     One at a time, and none beside retention: it waits. Called again after it was ended midway, it
-    goes on. Raises StorageError and ArtefactStoreError when database or store are away.
+    goes on. Raises StorageError when the database is away, and ArtefactStoreError, once all else is
+    done, when the store is.
     """
     kind: ErasureKind = "sample" if user is None else "user"
     name = (sample if user is None else user) or ""
@@ -63,24 +66,41 @@ def erase(
         task=None if set(tasks) >= every else ", ".join(tasks),
     )
     with database.alone(REMOVING, wait=True):
-        archive = RowArchive(database, open_blobs(settings))
+        earlier = left_images(database)
+        away: ArtefactStoreError | None = None
+        sent: list[Sample] = []
+        if user is not None:
+            sent = _captured(settings, erasure, user, tasks)
+            try:
+                sent += RowArchive(database, open_blobs(settings)).samples_of(user, tasks)
+            except ArtefactStoreError as error:
+                away = error
         _, counts = erase_rows(
             database.transaction,
             lambda: database.transaction(read_only=True),
             erasure,
             name,
             tasks,
-            [*archive.samples_of(user, tasks), *_captured(settings, erasure, user, tasks)]
-            if user is not None
-            else (),
+            sent,
         )
         counts += _beside(settings, database, tasks)
         database.settle()
+        try:
+            counts += _in_store(settings, database, tasks, earlier)
+        except ArtefactStoreError as error:
+            away = error
+        if away is not None:
+            raise ArtefactStoreError(
+                "its rows are gone and nothing of it is taken in any more, but archive and images "
+                "are not done: give the same command again once the store of artefacts answers "
+                f"({away})"
+            ) from away
         done = msgspec.structs.replace(
             erasure,
             finished_at=utc_now(),
             counts=dict(+counts),
-            holds=_holds(settings, database, tasks, erasure),
+            holds=_holds(settings, database, tasks, erasure)
+            | {"images": len(left_images(database))},
         )
         with database.transaction() as tx:
             tx.erasures.finish(done)
@@ -103,20 +123,16 @@ def _captured(
 
 
 def _beside(settings: FlywheelSettings, database: Database, tasks: Collection[str]) -> Counter[str]:
-    """What lies beside the database of any erased sample, this erasure's or an earlier one's."""
-    blobs = open_blobs(settings)
+    """What lies beside the database, here, of any erased sample, this erasure's or an earlier
+    one's."""
     shown: set[str] = set()
-
-    def erased(samples: set[Sample]) -> set[Sample]:
-        with database.transaction() as tx:
-            return tx.erasures.erased(samples)
 
     def is_erased(record: Record) -> bool:
         try:
             about = msgspec.json.decode(record.value or b"", type=_About)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return False
-        if not erased({(about.task, about.sample_id)}):
+        if not _erased(database, {(about.task, about.sample_id)}):
             return False
         if (sent := _sent(record)) is not None:
             shown.update(image.sha256 for image in images(sent.content))
@@ -127,12 +143,32 @@ def _beside(settings: FlywheelSettings, database: Database, tasks: Collection[st
         tx.erasures.leave_images(shown)
     return Counter(
         {
-            "images": remove_images(database, blobs),
             "captured requests": scrubbed,
-            "archived rows": RowArchive(database, blobs).rewrite_without(tasks, erased),
             "held-out answers": _held_out(settings, database, tasks),
         }
     )
+
+
+def _in_store(
+    settings: FlywheelSettings, database: Database, tasks: Collection[str], earlier: Collection[str]
+) -> Counter[str]:
+    """What the store of artefacts has of it. Of images, those that were to go ``earlier`` may
+    wait."""
+    blobs = open_blobs(settings)
+    erased = left_images(database).difference(earlier)
+    return Counter(
+        {
+            "images": remove_images(database, blobs, settings.kafka, erased),
+            "archived rows": RowArchive(database, blobs).rewrite_without(
+                tasks, partial(_erased, database)
+            ),
+        }
+    )
+
+
+def _erased(database: Database, samples: set[Sample]) -> set[Sample]:
+    with database.transaction() as tx:
+        return tx.erasures.erased(samples)
 
 
 def _sent(record: Record) -> TrafficRecorded | None:
@@ -229,6 +265,11 @@ def lines(erasure: Erasure) -> list[str]:
         said.append(
             f"made in other workspaces, of {task}: {', '.join(names)}; the same command, given "
             "there, says which of them hold it"
+        )
+    if images_left := erasure.holds.get("images"):
+        said.append(
+            f"images left in the store: {images_left}; they were sent more than once, and go by "
+            "themselves, an hour or a day later, once no request on its way can show them"
         )
     releases: dict[str, list[str]] = erasure.holds.get("releases", {})
     for task, names in releases.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable
 from datetime import datetime
@@ -56,20 +57,39 @@ def prune_task(
     retention: RetentionSettings,
     now: datetime,
 ) -> tuple[list[str], list[str]]:
-    """Take away what ``prunable`` names, and what an earlier call was ended over; what went.
+    """Take away what ``prunable`` names, and what an earlier call was ended over, or what one on
+    another host could not reach; what went.
 
     The workspace is the trainer's: it has the releases that were made there, and DVC's cache.
     """
     releases, datasets = prunable(settings, database, task, retention, now)
-    for release in releases:
-        with database.transaction() as tx:
-            tx.pruned.add(release, task, now, f"not needed for {retention.releases} days")
+    releases = _mark(database, task, retention, now) if releases else []
     with database.transaction(read_only=True) as tx:
-        left = [one.release for one in tx.pruned.history(task) if not one.done]
-    for release in left:
-        _remove_release(settings, database, release)
+        pruned = tx.pruned.history(task)
+    for one in pruned:
+        if not one.done or _lies_here(settings, one.release):
+            _remove_release(settings, database, one.release)
     went = [version for version in datasets if _prune_dataset(settings, task, version, retention)]
     return releases, went
+
+
+def _mark(database: Database, task: str, retention: RetentionSettings, now: datetime) -> list[str]:
+    """Note what is pruned before its bytes go; decided once more, since somebody may have asked
+    for one of them meanwhile, or begun a turn."""
+    with database.transaction() as tx:
+        tx.pruned.hold()
+        if tx.pruned.turn_running(task):
+            return []
+        going = releases_to_prune(tx.pruned.uses(task), retention.releases, now)
+        for release in going:
+            tx.pruned.add(release, task, now, f"not needed for {retention.releases} days")
+    return going
+
+
+def _lies_here(settings: FlywheelSettings, release: str) -> bool:
+    folder = release_folder(settings.state, release)
+    held_out = settings.layout.held_out_answers(release)
+    return any(os.path.lexists(path) for path in (folder, held_out))
 
 
 def _prune_dataset(

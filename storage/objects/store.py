@@ -6,8 +6,10 @@ import hashlib
 from pathlib import Path
 
 from flywheel.contracts.artefacts import Address, FolderList, Held, list_folder
+from flywheel.contracts.ids import utc_now
 from flywheel.contracts.model_folder import FileDigest, digest
 from flywheel.errors import ArtefactError
+from storage.objects.again import note_again
 from storage.objects.blobs import Blobs
 from storage.objects.cache import Cache
 
@@ -38,8 +40,13 @@ class StoredArtefacts:
     def put_bytes(self, data: bytes) -> Address:
         """Keep them as a file."""
         address = Address("file", hashlib.sha256(data).hexdigest(), len(data))
-        if self._blobs.size(key_of(address)) != len(data):
-            self._blobs.write(key_of(address), data)
+        key = key_of(address)
+        there = self._blobs.size(key) == len(data)
+        if there:
+            note_again(self._blobs, address.sha256, utc_now())
+        # It may have been removed just before that was noted.
+        if not there or self._blobs.size(key) != len(data):
+            self._blobs.write(key, data)
         return address
 
     def has(self, address: Address) -> bool:

@@ -17,6 +17,7 @@ from sqlalchemy import select
 from flywheel.contracts.events import (
     Event,
     LabelRecorded,
+    LabelSettled,
     ReviewRequested,
     ShadowRecorded,
     TrafficRecorded,
@@ -98,14 +99,16 @@ def _too_old(event: Event, closed: Mapping[str, Mapping[str, datetime]]) -> bool
 
 
 def _kinds_of(event: Event) -> tuple[Kind, ...]:
-    """Kinds of which something may have been removed that came of such an event. Whether a sample
-    was labelled nobody knows once it is gone; what is kept longer is there already."""
+    """Kinds of which something may have been removed that came of such an event: a labelled sample
+    goes whole. Whether a sample was labelled, and by whom, nobody knows once it is gone; what is
+    kept longer is there already."""
     if isinstance(event, TrafficRecorded | ShadowRecorded):
         return ("traffic", "automatic", "labelled", "evidence")
     if isinstance(event, ReviewRequested):
-        return ("review",)
-    automatic = isinstance(event, LabelRecorded) and event.source in AUTOMATIC
-    return ("automatic",) if automatic else ("labelled",)
+        return ("review", "automatic", "labelled")
+    if isinstance(event, LabelRecorded) and event.source in AUTOMATIC:
+        return ("automatic", "labelled")
+    return ("labelled",) if isinstance(event, LabelRecorded | LabelSettled) else ()
 
 
 def _not_erased(work: Work, events: Sequence[E]) -> list[E]:

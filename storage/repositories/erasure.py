@@ -150,8 +150,10 @@ class SqlErasures:
         """Remember images that may be nobody's now."""
         self._work.add(_images, [{"sha256": digest} for digest in sorted(digests)], ["sha256"])
 
-    def left_images(self, limit: int = 1000) -> list[str]:
-        rows = self._work.rows(select(_images.c.sha256).order_by(_images.c.sha256).limit(limit))
+    def left_images(self, after: str = "", limit: int = 1000) -> list[str]:
+        """Images that may be nobody's now, by their digest, from one on."""
+        mine = select(_images.c.sha256).where(_images.c.sha256 > after)
+        rows = self._work.rows(mine.order_by(_images.c.sha256).limit(limit))
         return [row.sha256 for row in rows]
 
     def shown(self, digests: Collection[str]) -> set[str]:

@@ -19,7 +19,7 @@ from flywheel.contracts.events import (
 from flywheel.contracts.ids import utc_now
 from flywheel.contracts.labels import rank
 from flywheel.errors import StorageError
-from flywheel.retention.ports import Kind
+from flywheel.retention.ports import OF_EVIDENCE
 from flywheel.rollout.ports import is_answer, is_truth
 from flywheel.statistics.buckets import latency_bucket
 from storage.repositories import removal
@@ -30,7 +30,6 @@ from storage.tables.columns import table_of
 from storage.tables.evidence import ScoreRow, TruthRow
 from storage.work import Work, arrived, later
 
-_KINDS: tuple[Kind, ...] = ("evidence", "automatic", "labelled")
 _scores = table_of(ScoreRow)
 _truths = table_of(TruthRow)
 
@@ -51,7 +50,7 @@ class SqlEvidenceIntake:
         the request: neither is kept.
         """
         removal.enter(self._work, [_truths.name, _scores.name])
-        events = admitted(self._work, events, _KINDS)
+        events = admitted(self._work, events, OF_EVIDENCE)
         now = utc_now()
         rows = [
             _live_values(e, now) if isinstance(e, TrafficRecorded) else _shadow_values(e, now)

@@ -11,7 +11,7 @@ from sqlalchemy import Column, Row, Table, and_, delete, or_, select, tuple_
 
 from flywheel.contracts.labels import AUTOMATIC
 from flywheel.retention.ports import Cursor, Due, Kind, Page, Walk
-from storage.repositories import judged, removal
+from storage.repositories import judged, removal, waiting_totals
 from storage.repositories.review_states import answers, outcomes, tasks
 from storage.repositories.settled import labels, traffic
 from storage.tables.columns import table_of
@@ -34,12 +34,14 @@ _WALKS: Mapping[Walk, tuple[Table, Column[Any], Column[Any]]] = {
     "samples": (traffic, traffic.c.occurred_at, traffic.c.event_id),
     "evidence": (judged.scores, judged.scores.c.occurred_at, judged.scores.c.event_id),
     "review": (tasks, tasks.c.requested_at, tasks.c.sample_id),
+    "waiting": (labels, labels.c.occurred_at, labels.c.event_id),
 }
 _SCORE_KEY = tuple(judged.scores.c[name] for name in ("task", "sample_id", "release", "live"))
 _KEYS: Mapping[Walk, tuple[Column[Any], ...]] = {
     "samples": (traffic.c.event_id,),
     "evidence": _SCORE_KEY,
     "review": (tasks.c.sample_id,),
+    "waiting": (labels.c.event_id,),
 }
 
 
@@ -57,6 +59,10 @@ class SqlExpiry:
         if walk == "review":
             # Nothing is open and old enough; the index has the closed ones apart.
             wanted = wanted.where(tasks.c.closed.is_(True))
+        if walk == "waiting":
+            if not waiting_totals.of(self._work, task):
+                return Page(due=(), after=None)
+            wanted = wanted.where(waiting_totals.WAITS)
         if after is not None:
             further = and_(moment == after.at, tie > after.key)
             wanted = wanted.where(moment >= after.at, or_(moment > after.at, further))
@@ -98,7 +104,7 @@ class SqlExpiry:
             went["traffic"] += removal.requests(self._work, task, going)
         elif walk == "evidence":
             went["evidence_scores"] += removal.scores(self._work, going)
-        else:
+        elif walk == "review":
             went += removal.queued(self._work, task, [row.sample_id for row in going])
         return +went
 
@@ -163,10 +169,10 @@ class SqlExpiry:
                 if row.closed and row.requested_at < before["review"]
             ]
         needed = self._needed(task, sorted(words)) if words else set()
-        sent = self._last_sent(task, sorted(words)) if words else {}
+        heard = self._last_heard(task, sorted(words)) if words else {}
         due: list[Due] = []
         for row in rows:
-            last = sent.get(row.sample_id, row.occurred_at)
+            last = heard.get(row.sample_id, row.occurred_at)
             kind, at = _kind_of(words.get(row.sample_id, ()), last)
             is_old = kind in before and at < before[kind]
             if is_old and row.sample_id not in waiting and row.sample_id not in needed:
@@ -205,19 +211,23 @@ class SqlExpiry:
                         found[row.sample_id].append(row)
         return dict(found)
 
-    def _last_sent(self, task: str, sample_ids: Sequence[str]) -> dict[str, datetime]:
-        """When each of these was sent last: a sample goes whole, also what was sent again since."""
+    def _last_heard(self, task: str, sample_ids: Sequence[str]) -> dict[str, datetime]:
+        """When each of these was sent, answered or asked about last: a sample goes whole, also what
+        was sent again since."""
         found: dict[str, datetime] = {}
         for part in self._work.chunks(sample_ids):
-            rows = self._work.rows(
-                select(traffic.c.task, traffic.c.sample_id, traffic.c.occurred_at).where(
-                    traffic.c.sample_id.in_(part)
+            for table, moment, own in (
+                # The task is no condition of the query: see ``repositories.settled``.
+                (traffic, traffic.c.occurred_at, ()),
+                (judged.scores, judged.scores.c.occurred_at, (judged.scores.c.task == task,)),
+                (tasks, tasks.c.requested_at, (tasks.c.task == task,)),
+            ):
+                heard = select(table.c.task, table.c.sample_id, moment.label("at")).where(
+                    table.c.sample_id.in_(part), *own
                 )
-            )
-            for row in rows:
-                if row.task == task:
-                    known = found.get(row.sample_id, row.occurred_at)
-                    found[row.sample_id] = max(known, row.occurred_at)
+                for row in self._work.rows(heard):
+                    if row.task == task:
+                        found[row.sample_id] = max(found.get(row.sample_id, row.at), row.at)
         return found
 
     def _running(self, task: str) -> set[str]:
@@ -263,13 +273,13 @@ class SqlExpiry:
 _QUEUE = (tasks, answers, outcomes)
 
 
-def _kind_of(words: Iterable[Row[Any]], sent_at: datetime) -> tuple[Kind, datetime]:
-    """Of which kind a sample is, and since when it has been that old."""
+def _kind_of(words: Iterable[Row[Any]], heard_at: datetime) -> tuple[Kind, datetime]:
+    """Of which kind a sample is, and when the last thing happened that goes with it."""
     said = list(words)
-    given = [word.occurred_at for word in said if word.source not in AUTOMATIC]
-    if given:
-        return "labelled", max(*given, sent_at)
-    return ("automatic" if said else "traffic"), sent_at
+    last = max([heard_at, *(word.occurred_at for word in said)])
+    if any(word.source not in AUTOMATIC for word in said):
+        return "labelled", last
+    return ("automatic" if said else "traffic"), last
 
 
 def _key_of(walk: Walk, row: Row[Any]) -> tuple[Any, ...]:

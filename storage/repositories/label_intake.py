@@ -13,7 +13,7 @@ from flywheel.contracts.events import Event, LabelRecorded, LabelSettled, Traffi
 from flywheel.contracts.ids import utc_now
 from flywheel.contracts.labels import SETTLES_ALONE, rank
 from flywheel.contracts.sample import Content, encode_messages
-from flywheel.retention.ports import Kind
+from flywheel.retention.ports import OF_LABELS
 from storage.repositories import removal, traffic_totals
 from storage.repositories.admission import admitted
 from storage.repositories.settled import (
@@ -28,7 +28,6 @@ from storage.repositories.settled_totals import count_sent
 from storage.work import Work, arrived
 
 E = TypeVar("E", bound=Event)
-_KINDS: tuple[Kind, ...] = ("traffic", "automatic", "labelled")
 
 
 class SqlLabelIntake:
@@ -59,7 +58,7 @@ class SqlLabelIntake:
 
     def record(self, events: Sequence[Event]) -> None:
         removal.enter(self._work, [traffic.name, labels.name])
-        tasks = _by_task(self._unknown(admitted(self._work, events, _KINDS)))
+        tasks = _by_task(self._unknown(admitted(self._work, events, OF_LABELS)))
         given = {task: self._work.reserve(clocks, task) for task, _ in tasks}
         now = utc_now()
         sent = {

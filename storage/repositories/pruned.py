@@ -10,7 +10,14 @@ from flywheel.retention.releases import PrunedRelease, ReleaseUse
 from storage.repositories.versions import SqlReleases, every_release
 from storage.tables.columns import table_of
 from storage.tables.retention import PrunedReleaseRow
-from storage.tables.rollouts import ChallengerRow, ChampionRow, RolloutRow, TakenChallengerRow
+from storage.tables.rollouts import (
+    ChallengerRow,
+    ChampionRow,
+    CommandOutcomeRow,
+    CommandRow,
+    RolloutRow,
+    TakenChallengerRow,
+)
 from storage.tables.training import TurnRow
 from storage.work import Work
 
@@ -20,6 +27,8 @@ _rollouts = table_of(RolloutRow)
 _challengers = table_of(ChallengerRow)
 _taken = table_of(TakenChallengerRow)
 _turns = table_of(TurnRow)
+_commands = table_of(CommandRow)
+_outcomes = table_of(CommandOutcomeRow)
 
 
 class SqlPrunedReleases:
@@ -27,6 +36,11 @@ class SqlPrunedReleases:
 
     def __init__(self, work: Work) -> None:
         self._work = work
+
+    def hold(self) -> None:
+        """Let nobody ask for a release until the transaction ends: whoever did before is seen, and
+        whoever does so next sees what was pruned."""
+        self._work.hold([_commands.name])
 
     def add(self, release: str, task: str, at: datetime, why: str) -> None:
         """A release's bytes are about to be taken away."""
@@ -81,7 +95,14 @@ class SqlPrunedReleases:
                 _challengers.c.release.not_in(select(_taken.c.release)),
             )
         )
-        needed = tried | {row.release for row in waiting}
+        asked = self._work.rows(
+            select(_commands.c.release).where(
+                _commands.c.task == task,
+                _commands.c.release.is_not(None),
+                _commands.c.command_id.not_in(select(_outcomes.c.command_id)),
+            )
+        )
+        needed = tried | {row.release for row in (*waiting, *asked)}
         pruned = {one.release for one in self.history(task)}
         return [
             ReleaseUse(

@@ -13,6 +13,7 @@ from flywheel.contracts.events import LabelRecorded, ReviewRequested
 from flywheel.contracts.ids import utc_now
 from flywheel.contracts.sample import decode_content, encode_messages
 from flywheel.errors import StorageError
+from flywheel.retention.ports import OF_REVIEW
 from flywheel.review.ports import ReviewTask
 from storage.repositories import removal
 from storage.repositories.admission import admitted
@@ -43,7 +44,7 @@ class SqlReviewIntake:
 
     def open(self, requests: Sequence[ReviewRequested]) -> int:
         removal.enter(self._work)
-        requests = admitted(self._work, requests, ("review",))
+        requests = admitted(self._work, requests, OF_REVIEW)
         rows: list[dict[str, Any]] = []
         names = sorted({request.task for request in requests})
         for task in names:
@@ -72,7 +73,7 @@ class SqlReviewIntake:
     def unheard(self, labels: Sequence[LabelRecorded]) -> set[tuple[str, str]]:
         removal.enter(self._work)
         latest: dict[tuple[str, str], tuple[datetime, str]] = {}
-        for label in admitted(self._work, labels, ("automatic", "labelled")):
+        for label in admitted(self._work, labels, OF_REVIEW):
             key, word = (label.task, label.sample_id), (arrived(label.occurred_at), label.event_id)
             latest[key] = max(word, latest.get(key, word))
         for task in sorted({task for task, _ in latest}):

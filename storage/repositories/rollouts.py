@@ -10,9 +10,11 @@ from sqlalchemy import Select, func, literal, select, union
 
 from flywheel.contracts.ids import utc_now
 from flywheel.errors import Conflict
+from flywheel.retention.releases import PrunedRelease
 from flywheel.rollout.ports import Command, CommandRecord, Rollout, Transition
 from storage.repositories.versions import override_of, override_values
 from storage.tables.columns import table_of
+from storage.tables.retention import PrunedReleaseRow
 from storage.tables.rollouts import (
     ChallengerRow,
     ChampionRow,
@@ -31,6 +33,7 @@ _challengers = table_of(ChallengerRow)
 _taken = table_of(TakenChallengerRow)
 _commands = table_of(CommandRow)
 _outcomes = table_of(CommandOutcomeRow)
+_pruned = table_of(PrunedReleaseRow)
 
 
 class SqlRollouts:
@@ -229,6 +232,10 @@ class SqlChallengers:
 
     def taken(self, release: str) -> bool:
         return self._work.add(_taken, [{"release": release}], ["release"]) == 1
+
+    def pruned(self, release: str) -> str:
+        row = self._work.row(select(_pruned).where(_pruned.c.release == release))
+        return "" if row is None else PrunedRelease(**row._mapping).described
 
 
 def _rollout(values: dict[str, object]) -> Rollout:

@@ -47,6 +47,12 @@ def add(work: Work, task: str, samples: int) -> None:
         work.increment(totals, [{"task": task, "samples": samples}], ["task"])
 
 
+def of(work: Work, task: str) -> int:
+    """How many of a task wait, as it is kept."""
+    row = work.row(select(totals.c.samples).where(totals.c.task == task))
+    return 0 if row is None else int(row.samples)
+
+
 def rebuild(work: Work, task: str) -> None:
     """Count a task's anew."""
     work.run(delete(totals).where(totals.c.task == task))

@@ -6,6 +6,7 @@ that wrote it read from it stands beside it as JSON.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import msgspec
 import pytest
 from alembic.command import downgrade, upgrade
 from audits import audits_of
+from kept_rows import totals
 from rollout_evidence import arms_of, pairs_of
 from sqlalchemy import MetaData, column, create_engine, func, select, table, update
 
@@ -40,7 +42,8 @@ QUEUED = ("t1", "t2", "t3", "t4", "shared", "u1", "u2")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def upgraded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+def old(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database that an earlier version wrote."""
     file = tmp_path / "flywheel.db"
     connection = sqlite3.connect(file)
     connection.executescript((OLD / "0002.sql").read_text("utf-8"))
@@ -49,7 +52,12 @@ def upgraded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
     if request.param == "postgresql":
         url = request.getfixturevalue("fresh_postgres")
         _copy(file, url, "0002")
-    database = Database(url)
+    return url
+
+
+@pytest.fixture
+def upgraded(old: str) -> Iterator[Database]:
+    database = Database(old)
     database.migrate()
     yield database
     database.dispose()
@@ -150,6 +158,37 @@ def test_what_was_written_reads_the_same(upgraded: Database) -> None:
     )
     after["topic"]["audits"].remove(healed)
     assert _without_news(after, before) == before
+
+
+def test_an_upgrade_that_is_ended_while_it_counts_goes_on(old: str) -> None:
+    """Killed at each part of each kind of total, one after the other, and begun again each time."""
+
+    def ended(after: int) -> bool:
+        """Whether it was: it shows so many parts and is gone."""
+        shown = itertools.count()
+
+        def progress(kind: str, done: int, parts: int) -> None:
+            if next(shown) == after:
+                raise KeyboardInterrupt
+
+        database = Database(old)
+        try:
+            database.migrate(progress)
+        except KeyboardInterrupt:
+            return True
+        finally:
+            database.dispose()
+        return False
+
+    ends = sum(1 for _ in itertools.takewhile(ended, itertools.count()))
+    assert ends > 3
+    database = Database(old)
+    database.migrate()
+    before, kept = _read(database), totals(database)
+    assert any(kept.values())
+    database.recount()
+    assert (_read(database), totals(database)) == (before, kept)
+    database.dispose()
 
 
 def test_lifts_withdrawals_claims_and_ended_rollouts_are_of_their_task(upgraded: Database) -> None:

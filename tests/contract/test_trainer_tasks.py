@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from quick_pipeline import Quick, add_label
 from settings_file import load
 
 import flywheel.processes.trainer
-from flywheel.contracts.events import DatasetVersioned, LabelRecorded, TrafficRecorded
-from flywheel.contracts.ids import new_id, utc_now
-from flywheel.contracts.release import Override, Release
+from flywheel.contracts.ids import utc_now
 from flywheel.errors import ArtefactError
 from flywheel.processes.leasing import Leases
 from flywheel.processes.trainer import OWNER, Trainer, gather
-from flywheel.retraining.ports import GateRefusal, Turn, TurnRequest
+from flywheel.retraining.ports import TurnRequest
 from flywheel.retraining.trigger import Facts
 from storage.database import Database, Transaction
 
@@ -26,69 +24,14 @@ CONFIG = "".join(
 )
 
 
-class Quick:
-    """A pipeline that makes datasets of nothing."""
-
-    def prepare(self, turn: Turn, request: TurnRequest | None, watermark: str) -> None:
-        return
-
-    def prepared(self, turn: Turn) -> bool:
-        return True
-
-    def run(self, task: str, stage: str) -> None:
-        return
-
-    def stages(self, task: str) -> Sequence[str]:
-        return ()
-
-    def commit_dataset(self, task: str) -> DatasetVersioned:
-        return DatasetVersioned(
-            event_id=new_id(),
-            occurred_at=utc_now(),
-            task=task,
-            version=f"d-{task}",
-            parent=None,
-            git_commit="abc",
-            dvc_hash="def.dir",
-            watermark="000000000001",
-            expert_labels=1,
-            auto_labels=0,
-            holdout_labels=0,
-        )
-
-    def assemble(
-        self, turn: Turn, dataset: DatasetVersioned, override: Override | None
-    ) -> Release | GateRefusal:
-        return GateRefusal(reason="it is a test")
-
-
 @pytest.fixture
 def trainer(database: Database, tmp_path: Path) -> Trainer:
     leases = Leases(database, OWNER, "one", seconds=600.0)
     made = Trainer(load(tmp_path, CONFIG), database, threading.Event(), leases)
     made._pipeline = Quick()
-    with database.transaction() as tx:
-        for task in TASKS:
-            tx.label_intake.record(
-                [
-                    TrafficRecorded(
-                        event_id=new_id(),
-                        occurred_at=utc_now(),
-                        task=task,
-                        sample_id="s",
-                        content="text",
-                    ),
-                    LabelRecorded(
-                        event_id=new_id(),
-                        occurred_at=utc_now(),
-                        task=task,
-                        sample_id="s",
-                        value="a",
-                        source="seed",
-                        annotator="ann",
-                    ),
-                ]
-            )
+    for task in TASKS:
+        add_label(database, task)
+        with database.transaction() as tx:
             tx.turns.request(
                 TurnRequest(request_id=f"of-{task}", task=task, by="ada", why="", at=utc_now())
             )

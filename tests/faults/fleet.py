@@ -7,8 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
+from new_database import new_database
+from postgres_server import empty
+
+from storage.database import Database
 
 PROGRAMS = Path(__file__).parent
 CONFIG = """
@@ -26,6 +33,34 @@ def eventually(what: str, condition: Callable[[], object], seconds: float = 120.
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
+
+
+@contextmanager
+def fleet(
+    program: str, request: pytest.FixtureRequest, tasks: Sequence[str], *, shared: bool
+) -> Iterator[Fleet]:
+    """Processes on the kind of database that the parameter of a fixture names."""
+    folder: Path = request.getfixturevalue("tmp_path")
+    url = f"sqlite:///{folder / 'flywheel.db'}"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgres").url
+    made = Fleet(program, folder, url, tasks, shared=shared)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@contextmanager
+def database_of(fleet: Fleet) -> Iterator[Database]:
+    """Their database, empty."""
+    made = new_database(fleet.url)
+    if not fleet.url.startswith("sqlite"):
+        empty(made)
+    try:
+        yield made
+    finally:
+        made.dispose()
 
 
 class Fleet:
@@ -51,6 +86,7 @@ class Fleet:
         (workspace / "flywheel.toml").write_text(text, "utf-8")
         process = subprocess.Popen(
             [sys.executable, str(self._program), str(workspace), self.url, str(self.log)],
+            env={**os.environ, "PYTHONPATH": f"{PROGRAMS.parent}:{PROGRAMS.parents[1]}"},
             stdout=subprocess.PIPE,
             stderr=self._output,
             text=True,

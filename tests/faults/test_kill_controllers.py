@@ -13,9 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fleet import Fleet, eventually
-from new_database import new_database
-from postgres_server import PostgresServer, empty
+from fleet import Fleet, database_of, eventually, fleet
 
 from flywheel.contracts.codec import decode
 from flywheel.contracts.events import RolloutChanged
@@ -32,29 +30,16 @@ pytestmark = pytest.mark.slow
 TASKS = tuple(f"task-{number}" for number in range(6))
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    with PostgresServer() as server:
-        yield server
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
-def controllers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    url = f"sqlite:///{tmp_path / 'flywheel.db'}"
-    if request.param == "postgresql":
-        url = request.getfixturevalue("postgres").url
-    made = Fleet("controller_process.py", tmp_path, url, TASKS, shared=True)
-    yield made
-    made.close()
+def controllers(request: pytest.FixtureRequest) -> Iterator[Fleet]:
+    with fleet("controller_process.py", request, TASKS, shared=True) as made:
+        yield made
 
 
 @pytest.fixture
 def database(controllers: Fleet) -> Iterator[Database]:
-    made = new_database(controllers.url)
-    if not controllers.url.startswith("sqlite"):
-        empty(made)
-    yield made
-    made.dispose()
+    with database_of(controllers) as made:
+        yield made
 
 
 def published_in(log: Path) -> list[RolloutChanged]:

@@ -7,14 +7,11 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from fleet import Fleet, eventually
-from new_database import new_database
-from postgres_server import PostgresServer, empty
+from fleet import Fleet, database_of, eventually, fleet
+from quick_pipeline import add_label
 
-from flywheel.contracts.events import LabelRecorded, TrafficRecorded
 from flywheel.contracts.ids import new_id, utc_now
 from flywheel.retraining.ports import TurnRequest
 from storage.database import Database
@@ -26,44 +23,18 @@ TASKS = ("one", "two", "three", "four")
 REQUESTS = 3
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    with PostgresServer() as server:
-        yield server
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
-def trainers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    url = f"sqlite:///{tmp_path / 'flywheel.db'}"
-    if request.param == "postgresql":
-        url = request.getfixturevalue("postgres").url
-    made = Fleet("trainer_process.py", tmp_path, url, TASKS, shared=False)
-    yield made
-    made.close()
+def trainers(request: pytest.FixtureRequest) -> Iterator[Fleet]:
+    with fleet("trainer_process.py", request, TASKS, shared=False) as made:
+        yield made
 
 
 @pytest.fixture
 def database(trainers: Fleet) -> Iterator[Database]:
-    made = new_database(trainers.url)
-    if not trainers.url.startswith("sqlite"):
-        empty(made)
-    with made.transaction() as tx:
+    with database_of(trainers) as made:
         for task in TASKS:
-            sample = {"task": task, "sample_id": "s", "occurred_at": utc_now()}
-            tx.label_intake.record(
-                [
-                    TrafficRecorded(event_id=new_id(), content="text", **sample),  # type: ignore[arg-type]
-                    LabelRecorded(
-                        event_id=new_id(),
-                        value="a",
-                        source="seed",
-                        annotator="ann",
-                        **sample,  # type: ignore[arg-type]
-                    ),
-                ]
-            )
-    yield made
-    made.dispose()
+            add_label(made, task)
+        yield made
 
 
 def ask(database: Database, task: str) -> str:

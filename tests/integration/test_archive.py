@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
 from new_database import new_database
@@ -29,7 +34,7 @@ from storage.archive_query import query
 from storage.database import Database
 from storage.objects import open_blobs
 from storage.objects.folder import FolderBlobs
-from storage.repositories.archived import SqlArchiveFiles
+from storage.repositories.archived import ArchiveFile, SqlArchiveFiles
 from storage.repositories.expiry import SqlExpiry
 
 TOML = """
@@ -41,6 +46,7 @@ archive = true
 labels = ["animal", "plant"]
 training.base_model = "/models/base"
 """
+QUERY = ("archive", "query")
 OLD = utc_now().replace(hour=9) - timedelta(days=60)
 
 
@@ -271,3 +277,68 @@ def test_commands_show_and_ask_it(workspace: FlywheelSettings, local: Database) 
     wrong = run(cli, ["-w", str(workspace.workspace), "archive", "query", "SELECT x FROM nothing"])
     assert wrong.exit_code != 0
     assert "traffic" in str(wrong.exception), "it says which tables there are"
+
+
+def earlier(settings: FlywheelSettings, database: Database, day: str, **columns: list[Any]) -> None:
+    """A file of the archive that an earlier version wrote, whose table had other columns."""
+    source = "traffic"
+    table = pyarrow.table(columns)
+    key = f"archive/{source}/task=species/day={day}/{new_id()}.parquet"
+    file = settings.layout.artefacts / key
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(table, file)
+    with database.transaction() as tx:
+        tx.archived.begin(
+            ArchiveFile(
+                key=key, task="species", source=source, day=day, rows=len(table), begun_at=OLD
+            )
+        )
+        tx.archived.written(key, file.stat().st_size)
+
+
+@pytest.mark.parametrize("day", ["2020-01-01", f"{utc_now():%Y-%m-%d}"], ids=["first", "last"])
+def test_files_of_before_a_migration_are_read_with_those_of_after(
+    workspace: FlywheelSettings, local: Database, day: str
+) -> None:
+    keep(local, sent("new"))
+    remove_rows(workspace, local, utc_now())
+    earlier(
+        workspace,
+        local,
+        day,
+        event_id=["e1", "e2"],
+        task=["species"] * 2,
+        sample_id=["old", "older"],
+        input=["said then", "as well"],  # the text's name, say
+        confidence=[1, 0],  # a whole number, say
+    )
+    sql = "SELECT sample_id, text, input, unit, confidence FROM traffic ORDER BY sample_id"
+    assert asked(workspace, local, sql) == [
+        ("new", "text of new", None, "kim", 0.75),
+        ("old", None, "said then", None, 1.0),
+        ("older", None, "as well", None, 0.0),
+    ]
+    assert asked(workspace, local, "SELECT count(*) FROM traffic") == [(3,)]
+    # What names no user is nobody's; by its id it goes.
+    erase(workspace, local, ["species"], user="kim", sample=None, by="ada", why="asked")
+    erase(workspace, local, ["species"], user=None, sample="old", by="ada", why="asked")
+    assert asked(workspace, local, "SELECT sample_id FROM traffic") == [("older",)]
+
+
+def test_days_are_of_utc_wherever_it_is_asked(workspace: FlywheelSettings, local: Database) -> None:
+    late = OLD.replace(hour=23, minute=59)
+    keep(local, sent("late", late), sent("next", late + timedelta(minutes=2)))
+    remove_rows(workspace, local, utc_now())
+    days = [file.day for file in listed(local)]
+    assert days == [f"{late:%Y-%m-%d}", f"{late + timedelta(days=1):%Y-%m-%d}"]
+    pytest.importorskip("duckdb")
+    sql = "SELECT strftime(occurred_at, '%Y-%m-%d') AS day FROM traffic ORDER BY 1"
+    for zone in ("Asia/Tokyo", "America/Los_Angeles"):
+        done = subprocess.run(
+            [sys.executable, "-m", "flywheel", "-w", workspace.workspace, *QUERY, sql, "--json"],
+            env={**os.environ, "TZ": zone},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert [row["day"] for row in json.loads(done.stdout)] == days

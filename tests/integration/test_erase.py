@@ -7,6 +7,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from images import picture
 from new_database import new_database
 from settings_file import load
 
+import flywheel.upkeep.images
+import streams.lag
 from flywheel.cli import cli
 from flywheel.contracts.codec import encode
 from flywheel.contracts.events import (
@@ -39,6 +42,7 @@ from flywheel.upkeep.retention import remove_rows
 from storage.archive import RowArchive
 from storage.database import Database
 from storage.objects import open_artefacts, open_blobs
+from storage.objects.folder import FolderBlobs
 from storage.objects.store import file_key
 
 # DVC's own dependency warns of its future.
@@ -83,7 +87,7 @@ def erased(settings: FlywheelSettings, *arguments: str) -> Any:
 
 
 def test_an_image_goes_unless_somebody_else_shows_it(
-    settings: FlywheelSettings, database: Database
+    settings: FlywheelSettings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own, shared = picture(), picture(colour="red")
     blobs = open_blobs(settings)
@@ -103,7 +107,13 @@ def test_an_image_goes_unless_somebody_else_shows_it(
     assert done["counts"]["images"] == 1
     assert blobs.size(file_key(hashlib.sha256(own).hexdigest())) is None
     assert blobs.size(file_key(hashlib.sha256(shared).hexdigest())) == len(shared)
-    assert erased(settings, "--sample", "s2")["counts"]["images"] == 1
+    # It was sent twice: who knows what else shows it that nobody has read yet.
+    done = erased(settings, "--sample", "s2")
+    assert "images" not in done["counts"]
+    assert done["holds"]["images"] == 1
+    monkeypatch.setattr(flywheel.upkeep.images, "ON_ITS_WAY", timedelta())
+    monkeypatch.setattr(streams.lag, "handled_all", lambda *_: True)
+    remove_rows(settings, database, utc_now())
     assert blobs.size(file_key(hashlib.sha256(shared).hexdigest())) is None
 
 
@@ -243,7 +253,7 @@ def test_what_was_only_captured_takes_along_what_was_said_of_it(
 
 
 def test_the_image_of_what_is_refused_goes_too(
-    settings: FlywheelSettings, database: Database
+    settings: FlywheelSettings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     artefact = open_artefacts(settings).put_bytes(picture())
     looked = (Message("user", (TextPart("?"), ImagePart(artefact.sha256, "image/png", 12, 8))),)
@@ -251,6 +261,7 @@ def test_the_image_of_what_is_refused_goes_too(
     erased(settings, "--user", "kim")
     with database.transaction() as tx:
         tx.label_intake.record([on_its_way])
+    monkeypatch.setattr(streams.lag, "handled_all", lambda *_: True)
     remove_rows(settings, database, utc_now())
     assert open_blobs(settings).size(file_key(artefact.sha256)) is None
 
@@ -336,3 +347,39 @@ def test_it_asks_for_one_of_the_two(settings: FlywheelSettings) -> None:
         )
         assert done.exit_code == 2
         assert "--user NAME or --sample ID" in done.output
+
+
+def test_while_the_store_is_away_all_else_is_done_and_that_is_said(
+    settings: FlywheelSettings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artefact = open_artefacts(settings).put_bytes(picture())
+    looked = (Message("user", (TextPart("?"), ImagePart(artefact.sha256, "image/png", 12, 8))),)
+    spill = SpillLog(settings.layout.spill("8080"))
+    spill.append(encode(sent("s2")))
+    on_its_way = sent("s3")
+    with database.transaction() as tx:
+        tx.label_intake.record([sent("s1", looked)])
+
+    def away(*_: Any) -> Any:
+        raise ArtefactStoreError("no route to the store")
+
+    with monkeypatch.context() as patched:
+        for name in ("size", "read", "remove"):
+            patched.setattr(FolderBlobs, name, away)
+        patched.setattr(RowArchive, "samples_of", away)
+        cut = CliRunner().invoke(
+            cli, ["-w", str(settings.workspace), "erase", "--user", "kim", "--why", "asked"]
+        )
+    assert cut.exit_code != 0
+    said = str(cut.exception)
+    assert "no route to the store" in said
+    assert "give the same command again" in said
+    with database.transaction() as tx:
+        tx.label_intake.record([on_its_way])
+        assert tx.overview.texts("mail", ["s1", "s3"]) == {}
+        assert [one.finished_at for one in tx.erasures.history()] == [None]
+    assert spill.read()[0] == []
+    spill.close()
+    assert open_blobs(settings).size(file_key(artefact.sha256)) is not None
+    monkeypatch.setattr(streams.lag, "handled_all", lambda *_: True)
+    assert erased(settings, "--user", "kim")["counts"]["images"] == 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,7 +17,7 @@ from registry_workspace import TASK, Workspace
 
 from flywheel.cli import main
 from flywheel.contracts.artefacts import Address
-from flywheel.contracts.ids import utc_now
+from flywheel.contracts.ids import new_id, utc_now
 from flywheel.contracts.release import Release
 from flywheel.datasets.workspace import (
     checkout,
@@ -28,9 +30,14 @@ from flywheel.datasets.workspace import (
 from flywheel.errors import ArtefactError
 from flywheel.retention.config import RetentionSettings
 from flywheel.retraining.ports import Turn
-from flywheel.turn.artefacts import open_release_folders
+from flywheel.rollout.commands import ask
+from flywheel.rollout.ports import Command
+from flywheel.settings import load_settings
+from flywheel.turn.artefacts import open_release_folders, put_missing
+from flywheel.upkeep import pruning
 from flywheel.upkeep.pruning import prune_task
-from storage.objects import open_artefacts
+from storage.objects import open_artefacts, open_blobs
+from storage.objects.store import key_of
 
 # DVC's own dependency warns of its future.
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")
@@ -101,7 +108,6 @@ def test_what_a_release_of_a_task_that_is_gone_shares_stays(served: Served) -> N
 
 
 def test_nothing_goes_while_a_turn_runs(served: Served) -> None:
-
     turn = Turn(
         turn_id="t", task=TASK, state="running", stage="build", reason="x", started_at=served.now
     )
@@ -110,9 +116,74 @@ def test_nothing_goes_while_a_turn_runs(served: Served) -> None:
     assert pruned(served) == []
 
 
-def test_ended_midway_it_goes_on(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flywheel.upkeep import pruning
+def restore_of(served: Served, release: str) -> tuple[str, str]:
+    """Somebody asks for a former champion: the command, and why it is refused."""
+    command = Command(
+        command_id=new_id(),
+        task=TASK,
+        kind="restore",
+        by="ada",
+        why="it was better",
+        at=utc_now(),
+        rollout_id=None,
+        release=release,
+    )
+    with served.database.transaction("cli") as tx:
+        return command.command_id, ask(tx, command)
 
+
+def test_what_somebody_waits_for_stays_until_the_controller_has_decided(served: Served) -> None:
+    first, second, _ = served.releases
+    command, refused = restore_of(served, first.release)
+    assert not refused
+    assert pruned(served) == [second.release]
+    served.folders.verified(first.release)
+    with served.database.transaction() as tx:
+        tx.commands.done(command, "refused: a test")
+    assert pruned(served) == [first.release]
+    assert "was pruned on" in restore_of(served, first.release)[1]
+
+
+def test_who_asks_while_it_is_decided_what_goes_gets_it(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, _ = served.releases
+    decide = pruning.prunable
+
+    def meanwhile(*of: Any) -> tuple[list[str], list[str]]:
+        decided = decide(*of)
+        assert not restore_of(served, first.release)[1]
+        return decided
+
+    monkeypatch.setattr(pruning, "prunable", meanwhile)
+    assert pruned(served) == [second.release]
+    served.folders.verified(first.release)
+
+
+def test_what_another_host_pruned_goes_here_too_and_is_not_put_again(
+    served: Served, tmp_path: Path
+) -> None:
+    """A host with a store and releases of its own can only note it."""
+    first, second, _ = served.releases
+    here = served.settings
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(here.workspace / "flywheel.toml", elsewhere)
+    other = load_settings(elsewhere, {"FLYWHEEL_DATABASE_URL": here.database})
+    gone, _ = prune_task(other, served.database, TASK, KEPT, served.now)
+    assert sorted(gone) == sorted([first.release, second.release])
+    store = open_artefacts(here)
+    assert first.address is not None
+    open_blobs(here).remove(key_of(Address.parse(first.address)))
+    put_missing(here, served.database, "trainer")
+    assert not store.has(Address.parse(first.address))
+    assert pruned(served) == []
+    assert served.folders.here() == [served.releases[2].release]
+    assert second.address is not None
+    assert not store.has(Address.parse(second.address))
+
+
+def test_ended_midway_it_goes_on(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second, _ = served.releases
 
     def killed(*_: object) -> None:

@@ -45,6 +45,7 @@ class State:
         self.releases: dict[str, tuple[str, bool]] = {}
         self.registry: dict[str, Release] = {}
         self.taken: set[str] = set()
+        self.pruned: dict[str, str] = {}
         self.sent: list[RolloutChanged] = []
         self.arms: tuple[ArmSummary, ArmSummary] = (ArmSummary(), ArmSummary())
         self.judged: dict[str, Judged] = {}
@@ -198,6 +199,9 @@ class _Challengers:
         new = release not in self._state.taken
         self._state.taken.add(release)
         return new
+
+    def pruned(self, release: str) -> str:
+        return self._state.pruned.get(release, "")
 
 
 class _Evidence:

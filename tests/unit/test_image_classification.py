@@ -175,6 +175,17 @@ def test_a_dataset_whose_images_are_nowhere_is_not_made(tmp_path: Path) -> None:
         build(tmp_path, [labelled(0, shown()), labelled(1, shown(PART, "x"))])
 
 
+def test_an_image_that_is_gone_is_said_with_who_shows_it(tmp_path: Path) -> None:
+    samples = [labelled(0, shown()), labelled(1, shown(PART, "x"))]
+    ids = ", ".join(sorted(one.sample_id for one in samples))
+
+    def gone(image: ImagePart) -> bytes:
+        raise ArtefactError(f"the store has no {image.sha256}")
+
+    with pytest.raises(ArtefactError, match=f"is shown by {ids}: .*flywheel erase --sample"):
+        build(tmp_path, samples, image_bytes=gone)
+
+
 def event(sample: str, *texts: str) -> TrafficRecorded:
     return TrafficRecorded(
         event_id=new_id(),

@@ -112,6 +112,16 @@ def test_only_a_former_champion_is_restored(world: World) -> None:
     assert world.champion == "r2"
 
 
+@pytest.mark.parametrize("kind", ["restore", "start"])
+def test_what_was_pruned_is_not_tried(world: World, kind: CommandKind) -> None:
+    """Whoever asked looked at its bytes before they went."""
+    world.db.state.pruned["r1"] = "release r1 was pruned"
+    refused = world.command(kind, release="r1")
+    world.tick()
+    assert world.db.state.outcomes[refused].endswith("release r1 was pruned")
+    assert world.champion == "r2"
+
+
 def test_a_former_champion_that_cannot_be_loaded_changes_nothing(world: World) -> None:
     world.fleet.missing["r1"] = 2
     world.command("restore", release="r1")
