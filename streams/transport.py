@@ -114,15 +114,13 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> Fetched:
         records = await super()._fetch_records(consumer, *args, **kwargs)
-        ends: dict[TP, int] = {}
-        subscription = consumer._subscription.subscription
-        assignment: Any = subscription.assignment if subscription is not None else None
-        for tp in records:
-            with suppress(KeyError, AttributeError):  # not assigned by now
-                state = assignment.state_value(tp)
-                if state.has_valid_position:
-                    ends[TP(*tp)] = state.position
+        places = ((TP(*tp), _position(consumer, tp)) for tp in records)
+        ends = {tp: position for tp, position in places if position is not None}
         return Fetched(records, ends, self.epoch, self.app.consumer_generation_id)
+
+    def reading_at(self, tp: TP) -> int | None:
+        """Where reading a partition goes on, as far as that is known; asks nobody."""
+        return _position(self._ensure_consumer(), tp)
 
 
 class Consumer(driver.Consumer):  # type: ignore[misc]
@@ -176,6 +174,11 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         if self._held < MOST_BYTES:
             self._room.set()
         return True
+
+    def reading_at(self, tp: TP) -> int | None:
+        """Where reading a partition goes on, as far as that is known; asks nobody."""
+        position: int | None = self._thread.reading_at(tp)
+        return position
 
     async def perform_seek(self) -> None:
         """Go back to what is committed, and begin to count from there."""
@@ -269,6 +272,18 @@ class Transport(driver.Transport):  # type: ignore[misc]
 def register() -> None:
     """Have Faust know the URL scheme; again changes nothing."""
     drivers.TRANSPORTS.aliases[SCHEME] = f"{__name__}:Transport"
+
+
+def _position(consumer: Any, tp: Any) -> int | None:
+    """Where aiokafka's consumer goes on in a partition; None where it has no place, or none yet."""
+    subscription = consumer._subscription.subscription
+    assignment: Any = subscription.assignment if subscription is not None else None
+    with suppress(KeyError, AttributeError):  # not assigned by now
+        state = assignment.state_value(tp)
+        if state.has_valid_position:
+            position: int = state.position
+            return position
+    return None
 
 
 def _batches(fetched: Fetched) -> Iterator[Batch]:
