@@ -28,7 +28,7 @@ from streams.dead_letters import letter_of, record_of_letter
 from streams.figures import AgentFigures, dead_lettered
 from streams.groups import await_groups
 from streams.logs import TopicLogs
-from streams.pace import Pace
+from streams.pace import UNPACED, Pace
 from streams.quiet import quieten
 from streams.sending import Sender
 from streams.worker_app import batches_of, build_app, handled_ranges
@@ -83,7 +83,7 @@ class Agent:
     topics: tuple[str, ...]
     handle: Handle
     note: Callable[[str, Sequence[Handled]], None] | None = None
-    pace: Pace = Pace()
+    pace: Pace = UNPACED
 
 
 def run_worker(

@@ -23,5 +23,6 @@ class Pace:
         return min(self.longest, max(self.shortest, seconds * self.worth / records))
 
 
+UNPACED = Pace()
 # Of an agent that writes to the database: each batch is a transaction.
 WRITING = Pace(shortest=0.1, longest=0.5)

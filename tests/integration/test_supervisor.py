@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -330,7 +329,8 @@ def test_an_up_that_fails_is_noticed_by_who_waits(tmp_path: Path) -> None:
     settings = workspace(tmp_path, **free_ports())  # it has no base model
     command = [sys.executable, "-m", "flywheel", "-w", str(tmp_path), "up"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as up:
-        with pytest.raises(WorkspaceError, match="ended before all was healthy|no supervisor runs"):
+        ended = "ended before all was healthy|no supervisor runs"
+        with pytest.raises(WorkspaceError, match=ended):
             wait_healthy(settings, 3600, grace=3.0)
         assert up.wait(60) == 1
 
