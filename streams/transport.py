@@ -20,15 +20,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import faust
+from faust.sensors import Monitor
 from faust.transport import drivers
 from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import TP, ConsumerMessage
+from mode import Service
 
 from streams.batches import MOST_RECORDS
 
 SCHEME = "flywheel"
 # Delivered and not yet acknowledged, of all partitions together; above it nothing is fetched.
 MOST_BYTES = 16 << 20
+# Between two looks for a partition that is not got on with, which Faust calls slow after minutes.
+_SLOW_SECONDS = 30.0
 # What a record takes beyond its value.
 _OVERHEAD_BYTES = 1000
 
@@ -82,8 +86,24 @@ class BatchSchema(faust.Schema):  # type: ignore[misc]
         return message.value
 
 
+class Sensor(Monitor):  # type: ignore[misc]
+    """Faust's own figures without the means that it takes of them each second: nobody reads any."""
+
+    @Service.task
+    async def _sampler(self) -> None:
+        """Nothing."""
+
+
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
-    """Faust's thread around the client, which also says from where reading went on."""
+    """Faust's thread around the client, which also says from where reading went on. What it is
+    asked wakes it, so that it need not wake by itself."""
+
+    @Service.task
+    async def _thread_keepalive(self) -> None:
+        """Nothing."""
+
+    async def _keepalive2(self) -> None:
+        """Nothing."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -132,6 +152,12 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._held = 0
         self._room = asyncio.Event()
         self._astray = False
+
+    @Service.task
+    async def _commit_livelock_detector(self) -> None:
+        async for _ in self.itertimer(_SLOW_SECONDS, name="livelock"):
+            if not self.app.rebalancing:
+                await self.verify_all_partitions_active()
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
