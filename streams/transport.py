@@ -89,7 +89,7 @@ class BatchSchema(faust.Schema):  # type: ignore[misc]
 class Sensor(Monitor):  # type: ignore[misc]
     """Faust's own figures without the means that it takes of them each second: nobody reads any."""
 
-    @Service.task
+    @Service.task  # type: ignore[untyped-decorator]
     async def _sampler(self) -> None:
         """Nothing."""
 
@@ -98,7 +98,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     """Faust's thread around the client, which also says from where reading went on. What it is
     asked wakes it, so that it need not wake by itself."""
 
-    @Service.task
+    @Service.task  # type: ignore[untyped-decorator]
     async def _thread_keepalive(self) -> None:
         """Nothing."""
 
@@ -153,7 +153,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._room = asyncio.Event()
         self._astray = False
 
-    @Service.task
+    @Service.task  # type: ignore[untyped-decorator]
     async def _commit_livelock_detector(self) -> None:
         async for _ in self.itertimer(_SLOW_SECONDS, name="livelock"):
             if not self.app.rebalancing:
