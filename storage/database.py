@@ -19,6 +19,7 @@ from flywheel.retention.ports import Expiry
 from flywheel.retraining.ports import TurnStore
 from flywheel.review.ports import People, ReviewDesk, ReviewIntake
 from flywheel.rollout.ports import Challengers, CommandStore, Evidence, EvidenceIntake, RolloutStore
+from storage.changes import Changes, Version
 from storage.engine import analyse, errors_translated, make_engine, read_only_engine, settle
 from storage.exclusive import held_alone
 from storage.migrations.upgrade import upgrade
@@ -90,11 +91,17 @@ class OutboxRows:
     def __init__(self, database: Database, owner: str) -> None:
         self._database = database
         self._owner = owner
+        self._empty_at: Version | None = None
 
     def unsent(self, limit: int) -> list[tuple[int, Record]]:
         """The oldest events that were not sent yet, with their row ids."""
+        version = self._database.version()
+        if version is not None and version == self._empty_at:
+            return []
         with self._database.work(read_only=True) as work:
-            return unsent(work, self._owner, limit)
+            rows = unsent(work, self._owner, limit)
+        self._empty_at = None if rows else version
+        return rows
 
     def mark_sent(self, ids: Sequence[int]) -> None:
         """These were acknowledged by the broker."""
@@ -108,6 +115,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self._engine = make_engine(url)
         self._reading = read_only_engine(self._engine)
+        self._changes = Changes(self._engine)
 
     def migrate(self, progress: Progress | None = None) -> None:
         """Bring the schema up to date, and count what it keeps totals of and did not before; safe
@@ -195,8 +203,14 @@ class Database:
                 work.connection.execute(select(work.clock())).scalar_one(), UTC
             )
 
+    def version(self) -> Version | None:
+        """What differs after every commit, to be asked before what it stands for is read: while it
+        stays, so does what was read. None where that is not known."""
+        return self._changes.now()
+
     def dispose(self) -> None:
         """Close every connection."""
+        self._changes.close()
         self._engine.dispose()
 
     @contextmanager

@@ -28,6 +28,7 @@ from streams.dead_letters import letter_of, record_of_letter
 from streams.figures import AgentFigures, dead_lettered
 from streams.groups import await_groups
 from streams.logs import TopicLogs
+from streams.pace import UNPACED, Pace
 from streams.quiet import quieten
 from streams.sending import Sender
 from streams.worker_app import batches_of, build_app, handled_ranges
@@ -41,7 +42,6 @@ T = TypeVar("T")
 __all__ = [
     "EXIT_FORCED",
     "EXIT_HOPELESS",
-    "WRITING_PAUSE",
     "Agent",
     "RejectedEvents",
     "run_worker",
@@ -49,9 +49,6 @@ __all__ = [
 
 EXIT_HOPELESS = 70  # what happened cannot be mended here: let the supervisor start anew
 EXIT_FORCED = 75  # stopping took too long; what was not acknowledged will be delivered again
-
-# Of an agent that writes to the database: a transaction has costs that no event adds to.
-WRITING_PAUSE = 0.2
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
@@ -61,7 +58,6 @@ _DEAF_SECONDS = 60.0
 _KILL_SECONDS = 20.0
 _IDLE_SECONDS = 8.0
 _MEASURE_SECONDS = 2.0
-_GLANCE_SECONDS = 0.02
 
 _sent = Counter("flywheel_agent_sent", "Events sent by agents and acknowledged.", ["group"])
 _retries = Counter("flywheel_agent_retries", "Batches tried again.", ["group"])
@@ -80,16 +76,15 @@ class Agent:
     (the same batch comes again), or EventError and data errors (the event at fault is isolated).
     An agent with a ``note`` keeps how far its group is: ``handle`` is told so with a whole batch,
     and notes it together with the effects; ``note`` is told before a batch is acknowledged that
-    came to more, such as dead letters. Between the beginnings of two batches lie ``pause`` seconds
-    at least, unless enough records wait: where little comes, one transaction does for all that came
-    meanwhile.
+    came to more, such as dead letters. Batches begin at its ``pace``, unless enough records wait
+    for one: where little comes, one transaction does for all that came meanwhile.
     """
 
     group: str
     topics: tuple[str, ...]
     handle: Handle
     note: Callable[[str, Sequence[Handled]], None] | None = None
-    pause: float = 0.0
+    pace: Pace = UNPACED
 
 
 def run_worker(
@@ -110,9 +105,11 @@ def run_worker(
     with suppress(BrokerError):  # it went away again: the clients wait for it too
         await_groups(kafka, [agent.group for agent in agents])
     logs = TopicLogs(kafka, [topic for agent in agents for topic in agent.topics])
+    listener = connection.ListenerWatch(kafka)
     try:
-        return asyncio.run(_run(kafka, agents, logs, on_ready, session_seconds))
+        return asyncio.run(_run(kafka, agents, logs, listener, on_ready, session_seconds))
     finally:
+        listener.close()
         logs.close()
 
 
@@ -120,6 +117,7 @@ async def _run(
     kafka: KafkaSettings,
     agents: Sequence[Agent],
     logs: TopicLogs,
+    listener: connection.ListenerWatch,
     on_ready: Callable[[], None] | None,
     session_seconds: float,
 ) -> int:
@@ -141,7 +139,7 @@ async def _run(
     if on_ready is not None:
         on_ready()
     try:
-        status = await _watch(kafka, loops, logs, known, stop)
+        status = await _watch(loops, logs, listener, known, stop)
     except Exception as error:  # noqa: BLE001 - the process's boundary
         _hopeless(", ".join(one.agent.group for one in loops), error)
     asked_to_stop()
@@ -153,14 +151,19 @@ async def _run(
 
 
 async def _watch(
-    kafka: KafkaSettings,
     loops: Sequence[_Loop],
     logs: TopicLogs,
+    listener: connection.ListenerWatch,
     known: Mapping[str, str],
     stop: asyncio.Event,
 ) -> int:
     """Wait for the signal to stop, or for the reason to start anew; returns the exit status."""
     heard = time.monotonic()
+
+    def look() -> list[str]:
+        listener.require()
+        return logs.others(known)
+
     while not stop.is_set():
         for one in loops:
             if one.app.should_stop:
@@ -170,8 +173,7 @@ async def _watch(
                 async with asyncio.timeout(_MEASURE_SECONDS):
                     await one.figures.measure()
         try:
-            await asyncio.to_thread(connection.require_listener, kafka)
-            if anew := await asyncio.to_thread(logs.others, known):
+            if anew := await asyncio.to_thread(look):
                 _log.error("topics were made anew, ending the process", topics=anew)
                 return EXIT_HOPELESS
             heard = time.monotonic()
@@ -222,6 +224,8 @@ class _Loop:
         self._in_hand = 0
         self._delivery: asyncio.Task[None] | None = None
         self._began = 0.0
+        self._pause = 0.0
+        self._stopped = asyncio.ensure_future(self._stopping.wait())
         self._idle = asyncio.Event()
         self._idle.set()
         # One thread: batches of a group never overlap, so their order is the log's.
@@ -252,9 +256,11 @@ class _Loop:
             if self._stopping.is_set():
                 continue
             self._hold(1)
-            began = self._began = time.perf_counter()
             batches: list[Batch] = [event.message.value for event in events]
             count = sum(len(batch.records) for batch in batches)
+            began = time.perf_counter()
+            self._pause = self.agent.pace.pause(count, began - self._began)
+            self._began = began
             try:
                 decided = await self._patiently(count, partial(self._decide, batches))
                 # One batch is decided while that before it is sent; they are acknowledged in order.
@@ -281,25 +287,28 @@ class _Loop:
         records: one transaction does."""
         found: list[Any] = []
         records = len(event.message.value.records)
-        while records < MOST_RECORDS:
-            if queue.empty() and not await self._more(queue):
-                break
-            other = queue.get_nowait()
+        while records < MOST_RECORDS and (other := await self._other(queue)) is not None:
             if other.message.generation_id == self.app.consumer_generation_id:
                 found.append(other)
                 records += len(other.message.value.records)
         return found
 
-    async def _more(self, queue: Any) -> bool:
-        """Whether something comes before the pause after the last batch is over."""
-        while not self._stopping.is_set():
-            left = self._began + self.agent.pause - time.perf_counter()
-            if left <= 0:
-                return False
-            await asyncio.sleep(min(left, _GLANCE_SECONDS))
-            if not queue.empty():
-                return True
-        return False
+    async def _other(self, queue: Any) -> Any:
+        """The next in the queue, or None where the pause after the last batch ends before it."""
+        if not queue.empty():
+            return queue.get_nowait()
+        left = self._began + self._pause - time.perf_counter()
+        if left <= 0:
+            return None
+        # Whoever is told to go while the pause ends leaves what comes in the queue.
+        taken = asyncio.ensure_future(queue.get())
+        try:
+            await asyncio.wait(
+                [taken, self._stopped], timeout=left, return_when=asyncio.FIRST_COMPLETED
+            )
+            return taken.result() if taken.done() else None
+        finally:
+            taken.cancel()
 
     async def _deliver(self, events: Sequence[Any], decided: _Decided, began: float) -> None:
         """Send, note how far the group is, acknowledge."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from typing import TYPE_CHECKING, Any
 
 from flywheel.errors import BrokerError, ConfigurationError
@@ -33,6 +34,11 @@ def require_listener(kafka: KafkaSettings, timeout: float = 2.0) -> None:
 
     Kafka's clients try for half a minute before they say so, and leave open sockets behind.
     """
+    _own_listener(kafka, timeout).close()
+
+
+def _own_listener(kafka: KafkaSettings, timeout: float) -> socket.socket:
+    """A connection to a bootstrap server; raises as ``require_listener``."""
     reasons = []
     for server in kafka.servers.split(","):
         host, _, port = server.strip().rpartition(":")
@@ -45,11 +51,51 @@ def require_listener(kafka: KafkaSettings, timeout: float = 2.0) -> None:
         except OSError as error:
             reasons.append(f"{server}: {error.strerror or error}")
         else:
-            with link:
+            try:
                 require_own_cluster(kafka, link)
-            return
+            except BaseException:
+                link.close()
+                raise
+            return link
     hint = "start it with `flywheel kafka start`" if kafka.local else "check [kafka]"
     raise BrokerError(f"no Kafka takes connections ({'; '.join(reasons)}): {hint}")
+
+
+class ListenerWatch:
+    """Asks again and again what ``require_listener`` asks once, for one thread at a time. While a
+    connection stays open, whoever answered on it is there: only every ``METADATA_SECONDS`` another
+    is made, which would notice a host that is gone without a word."""
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        self._kafka = kafka
+        self._link: socket.socket | None = None
+        self._asked_at = float("-inf")
+
+    def require(self) -> None:
+        """Raise as ``require_listener`` does."""
+        old = time.monotonic() - self._asked_at >= METADATA_SECONDS
+        if self._link is not None and not old and _is_open(self._link):
+            return
+        self.close()
+        self._link = _own_listener(self._kafka, 2.0)
+        self._link.setblocking(False)
+        self._asked_at = time.monotonic()
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+
+
+def _is_open(link: socket.socket) -> bool:
+    """Whether nobody has closed a connection on which nothing is to come any more."""
+    try:
+        return bool(link.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
 
 
 def aiokafka(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:

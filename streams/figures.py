@@ -65,6 +65,9 @@ class AgentFigures:
         unknown = [one for one in assigned if committed[one] is None and one not in self._firsts]
         if unknown:
             self._firsts |= await consumer.earliest_offsets(*unknown)
+        places = {one: consumer.reading_at(one) for one in assigned}
+        if None in places.values():
+            return {}  # reading has just begun, or begins anew
         silent = [one for one in assigned if consumer.highwater(one) is None]
         ends = await consumer.highwaters(*silent) if silent else {}
         for one in assigned:
@@ -73,6 +76,6 @@ class AgentFigures:
                 committed[one],
                 self._firsts.get(one),
                 consumer._read_offset.get(one),
-                await consumer.position(one),
+                places[one],
             )
         return lags

@@ -20,6 +20,11 @@ from streams.odd_headers import read_any_header
 if TYPE_CHECKING:
     from flywheel.settings import KafkaSettings
 
+# How long a broker may keep a question for more records that there are none for; one that comes is
+# answered at once. The client's own default has every process ask twice a second for nothing.
+FETCH_SECONDS = 2.0
+# How often it is looked whether to stop, and whether the topics are other ones.
+_LOOK_SECONDS = 1.0
 _RETRY_SECONDS = 0.5
 _LONGEST_RETRY = 5.0
 # Events of which a repeat is known: many times what one sender has in flight.
@@ -102,6 +107,7 @@ class Follower:
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
+            fetch_max_wait_ms=int(FETCH_SECONDS * 1000),
         )
         try:
             partitions = [
@@ -121,7 +127,7 @@ class Follower:
                     consumer.seek_to_beginning(partition)
             targets = consumer.end_offsets(partitions)
             while not self._stopping.is_set():
-                batch = consumer.poll(timeout_ms=200, max_records=500)
+                batch = consumer.poll(timeout_ms=int(_LOOK_SECONDS * 1000), max_records=500)
                 if self._logs(consumer) != known:
                     _log.warning("topics were made anew or grew", topics=self._topics)
                     return

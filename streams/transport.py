@@ -20,15 +20,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import faust
+from faust.sensors import Monitor
 from faust.transport import drivers
 from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import TP, ConsumerMessage
+from mode import Service
 
 from streams.batches import MOST_RECORDS
 
 SCHEME = "flywheel"
 # Delivered and not yet acknowledged, of all partitions together; above it nothing is fetched.
 MOST_BYTES = 16 << 20
+# Between two looks for a partition that is not got on with, which Faust calls slow after minutes.
+_SLOW_SECONDS = 30.0
 # What a record takes beyond its value.
 _OVERHEAD_BYTES = 1000
 
@@ -82,8 +86,24 @@ class BatchSchema(faust.Schema):  # type: ignore[misc]
         return message.value
 
 
+class Sensor(Monitor):  # type: ignore[misc]
+    """Faust's own figures without the means that it takes of them each second: nobody reads any."""
+
+    @Service.task  # type: ignore[untyped-decorator]
+    async def _sampler(self) -> None:
+        """Nothing."""
+
+
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
-    """Faust's thread around the client, which also says from where reading went on."""
+    """Faust's thread around the client, which also says from where reading went on. What it is
+    asked wakes it, so that it need not wake by itself."""
+
+    @Service.task  # type: ignore[untyped-decorator]
+    async def _thread_keepalive(self) -> None:
+        """Nothing."""
+
+    async def _keepalive2(self) -> None:
+        """Nothing."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,15 +134,13 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> Fetched:
         records = await super()._fetch_records(consumer, *args, **kwargs)
-        ends: dict[TP, int] = {}
-        subscription = consumer._subscription.subscription
-        assignment: Any = subscription.assignment if subscription is not None else None
-        for tp in records:
-            with suppress(KeyError, AttributeError):  # not assigned by now
-                state = assignment.state_value(tp)
-                if state.has_valid_position:
-                    ends[TP(*tp)] = state.position
+        places = ((TP(*tp), _position(consumer, tp)) for tp in records)
+        ends = {tp: position for tp, position in places if position is not None}
         return Fetched(records, ends, self.epoch, self.app.consumer_generation_id)
+
+    def reading_at(self, tp: TP) -> int | None:
+        """Where reading a partition goes on, as far as that is known; asks nobody."""
+        return _position(self._ensure_consumer(), tp)
 
 
 class Consumer(driver.Consumer):  # type: ignore[misc]
@@ -134,6 +152,12 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._held = 0
         self._room = asyncio.Event()
         self._astray = False
+
+    @Service.task  # type: ignore[untyped-decorator]
+    async def _commit_livelock_detector(self) -> None:
+        async for _ in self.itertimer(_SLOW_SECONDS, name="livelock"):
+            if not self.app.rebalancing:
+                await self.verify_all_partitions_active()
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -176,6 +200,11 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         if self._held < MOST_BYTES:
             self._room.set()
         return True
+
+    def reading_at(self, tp: TP) -> int | None:
+        """Where reading a partition goes on, as far as that is known; asks nobody."""
+        position: int | None = self._thread.reading_at(tp)
+        return position
 
     async def perform_seek(self) -> None:
         """Go back to what is committed, and begin to count from there."""
@@ -269,6 +298,18 @@ class Transport(driver.Transport):  # type: ignore[misc]
 def register() -> None:
     """Have Faust know the URL scheme; again changes nothing."""
     drivers.TRANSPORTS.aliases[SCHEME] = f"{__name__}:Transport"
+
+
+def _position(consumer: Any, tp: Any) -> int | None:
+    """Where aiokafka's consumer goes on in a partition; None where it has no place, or none yet."""
+    subscription = consumer._subscription.subscription
+    assignment: Any = subscription.assignment if subscription is not None else None
+    with suppress(KeyError, AttributeError):  # not assigned by now
+        state = assignment.state_value(tp)
+        if state.has_valid_position:
+            position: int = state.position
+            return position
+    return None
 
 
 def _batches(fetched: Fetched) -> Iterator[Batch]:

@@ -31,7 +31,7 @@ def build_app(kafka: KafkaSettings, group: str, session_seconds: float = 10.0) -
     """
     import faust
 
-    from streams.transport import register
+    from streams.transport import Sensor, register
 
     read_any_header()
     register()
@@ -46,6 +46,7 @@ def build_app(kafka: KafkaSettings, group: str, session_seconds: float = 10.0) -
         value_serializer="raw",
         web_enabled=False,
         autodiscover=False,
+        Monitor=Sensor,
         topic_allow_declare=False,
         topic_disable_leader=True,
         stream_buffer_maxsize=_BATCHES_AHEAD,

@@ -79,6 +79,7 @@ class Capture:
         self._commit = GroupCommit(spill.sync)
         self._refused: OSError | None = None
         self._wake = threading.Event()
+        self._unheld = threading.Event()
         self._stopping = threading.Event()
         self._waiting_since: float | None = None
         self._thread = LastingThread("capture", self._run)
@@ -115,6 +116,7 @@ class Capture:
         if self._waiting_since is None:
             self._waiting_since = time.monotonic()
         self._wake.set()
+        self._unheld.set()
 
     async def durable(self) -> None:
         """Return when what was recorded before is as safe as ``fsync`` asks: to be awaited before
@@ -166,6 +168,7 @@ class Capture:
                 _log.warning("spill left for the next start", bytes=self._spill.pending_bytes)
             self._stopping.set()
             self._wake.set()
+            self._unheld.set()
             self._thread.join(timeout)
             if self._flusher.is_alive():
                 self._flusher.join(timeout)
@@ -197,6 +200,8 @@ class Capture:
         last = False
         while not last:
             # Once more at the end: what came since the last time.
+            self._unheld.wait()
+            self._unheld.clear()
             last = self._stopping.wait(FSYNC_SECONDS)
             try:
                 self._spill.sync()

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -18,7 +19,32 @@ from flywheel.monitoring.connections import Connection, ConnectionLimits, Connec
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, except that a clean end after SIGTERM exits with 0."""
+    """uvicorn's server, except that a clean end after SIGTERM exits with 0, and that it waits to be
+    told to end: uvicorn's own looks ten times a second, in every process."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._told = asyncio.Event()
+
+    def end(self) -> None:
+        """Have it end; may be called from any thread."""
+        self.should_exit = True
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed: it has ended
+                self._loop.call_soon_threadsafe(self._told.set)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal; a second one cuts short what is in flight."""
+        super().handle_exit(sig, frame)
+        self.end()
+
+    async def main_loop(self) -> None:
+        """Serve until told to end."""
+        self._loop = asyncio.get_running_loop()
+        # Sets the headers of every answer; looks for what was told before there was a loop.
+        if not await self.on_tick(0):
+            await self._told.wait()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -87,7 +113,7 @@ class HttpServer:
 
     def stop(self) -> None:
         """Ask ``run`` to end; may be called from any thread."""
-        self._server.should_exit = True
+        self._server.end()
 
 
 def serve(app: FastAPI, host: str, port: int, *, setting: str = "port") -> int:

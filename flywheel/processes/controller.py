@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -27,6 +27,7 @@ from flywheel.rollout.servers import ModelServers, PolledServers
 from flywheel.serving.client import probes
 from flywheel.settings import FlywheelSettings
 from flywheel.turn.contradictions import check_running
+from storage.changes import Version
 from storage.database import Database
 from storage.workspace import champions, open_database
 from streams.follower import Follower
@@ -61,12 +62,18 @@ class Controller:
         self._latest: Latest = {}
         self._announced: dict[str, int] = {}
         self._looked_at: dict[str, float] = {}
+        # What there is to do of which task, and at which version of the database.
+        self._due: Mapping[str, bool] = {}
+        self._read_at: Version | None = None
 
     def step(self) -> None:
         """Begin what is due. Raises StorageError when the database cannot be reached."""
-        with self._reading() as tx:
-            due = tx.rollouts.due()
-        now = time.monotonic()
+        version = self._database.version()
+        if version is None or version != self._read_at:
+            with self._reading() as tx:
+                self._due = tx.rollouts.due()
+            self._read_at = version
+        due, now = self._due, time.monotonic()
         for task in self._settings.tasks:
             lease = self._leases.held(task)
             if lease is None:

@@ -84,12 +84,15 @@ class Pruning:
     def __init__(self, settings: FlywheelSettings, database: Database) -> None:
         self._settings, self._database = settings, database
         self._done_at: dict[str, float] = {}
+        kept = {task: settings_of(settings, task) for task in settings.tasks}
+        self._ending = {task for task, own in kept.items() if own.releases or own.datasets}
 
     def due(self, task: str) -> bool:
         """Whether it was long ago that a task was looked at, and something is not kept for ever."""
-        kept = settings_of(self._settings, task)
+        if task not in self._ending:
+            return False
         last = self._done_at.get(task, float("-inf"))
-        return bool(kept.releases or kept.datasets) and time.monotonic() - last >= EVERY_SECONDS
+        return time.monotonic() - last >= EVERY_SECONDS
 
     def step(self, task: str) -> None:
         """Do it now. Raises FlywheelError as the stores do."""

@@ -168,7 +168,9 @@ class Leases:
         self._mine = mine
 
     def _run(self) -> None:
-        while not self._stopping.wait(ROUND_SECONDS):
+        # All processes of a machine at once: whoever looks whether the database has changed then
+        # finds so once a round, and not for each of them.
+        while not self._stopping.wait(ROUND_SECONDS - time.time() % ROUND_SECONDS):
             self._try()
 
     def _try(self) -> None:

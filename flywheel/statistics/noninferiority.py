@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import bdtr, gammaln, ndtri, xlog1py, xlogy
 
 Array = NDArray[np.float64]
@@ -142,6 +141,8 @@ def lower_bound(fixed: int, broken: int, n: int, alpha: float) -> float:
     while high < 1 and over(high) > 0:
         low, high, step = high, min(high + step, 1.0), 2 * step
     if low < high and over(low) > 0 >= over(high):
+        from scipy.optimize import brentq  # most of scipy, which few processes need
+
         high = min(high, brentq(over, low, high, xtol=_TOLERANCE / 2) + _TOLERANCE / 2)
         while high < 1 and over(high) > 0:
             high = min(1.0, high + _TOLERANCE / 2)

@@ -15,6 +15,7 @@ import structlog
 from flywheel.contracts.ids import utc_now
 from flywheel.monitoring.threads import LastingThread
 from flywheel.settings import FlywheelSettings
+from storage.changes import Version
 from storage.database import Database
 from storage.features.history import SourceHistory
 from storage.features.store import FeatureStore
@@ -28,8 +29,9 @@ class FeatureRelay:
     """Writes what the database says of a task whenever its label agent has kept something.
 
     A flush writes whole aggregates, not differences: a batch that is delivered twice, or a flush
-    that a crash cut short, changes nothing. Feast takes seconds to import, so it lives on a thread
-    and triage goes without history until it is there.
+    that a crash cut short, changes nothing. Feast takes seconds to import and most of the memory,
+    so it lives on a thread, is begun with when there is something to write or was before, and
+    triage goes without history until it is there.
     """
 
     def __init__(self, settings: FlywheelSettings, database: Database) -> None:
@@ -39,6 +41,8 @@ class FeatureRelay:
         self._problems: dict[str, str] = {}
         # None at first: a process that ended may not have written what there was.
         self._written: dict[str, int] = {}
+        self._ticks: Mapping[str, int] = {}
+        self._read_at: Version | None = None
         self._forgot_at = time.monotonic()
         self._stopping = threading.Event()
         self._thread = LastingThread("features", self._run)
@@ -66,6 +70,9 @@ class FeatureRelay:
 
     def _run(self) -> None:
         store = self._store or FeatureStore(self._settings.layout.features)
+        while not store.exists() and not self._any_kept():
+            if self._stopping.wait(FLUSH_SECONDS):
+                return
         self._guarded("the feature store", store.ensure)
         self._store = store
         while not self._stopping.wait(FLUSH_SECONDS):
@@ -75,9 +82,20 @@ class FeatureRelay:
                 for task in self._settings.tasks:
                     self._guarded(task, partial(self._forget, store, task))
 
+    def _any_kept(self) -> bool:
+        """Whether the label agent has kept anything of some task."""
+        return self._guarded("the database", self._read_ticks) and any(self._ticks.values())
+
+    def _read_ticks(self) -> None:
+        version = self._database.version()
+        if version is None or version != self._read_at:
+            with self._database.transaction(read_only=True) as tx:
+                self._ticks = tx.overview.ticks()
+            self._read_at = version
+
     def _flush_all(self, store: FeatureStore) -> None:
-        with self._database.transaction(read_only=True) as tx:
-            ticks = tx.overview.ticks()
+        self._read_ticks()
+        ticks = self._ticks
         for task in self._settings.tasks:
             tick = ticks.get(task, 0)
             if self._written.get(task) != tick and self._guarded(

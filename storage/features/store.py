@@ -52,6 +52,10 @@ class FeatureStore:
         self._feast: Any = None
         self._written: dict[str, SourceHistory] = {}  # by entity
 
+    def exists(self) -> bool:
+        """Whether something was written before."""
+        return self._history.is_dir()
+
     def ensure(self) -> None:
         """Make or update the repository; several processes may do so at once."""
         with self._lock:

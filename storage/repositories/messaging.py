@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import msgspec
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 
 from flywheel.contracts.codec import Record, encode
 from flywheel.contracts.events import Event
@@ -18,6 +18,13 @@ _outbox = table_of(OutboxRow)
 _Headers = tuple[tuple[str, bytes], ...]
 _headers = msgspec.json.Decoder(_Headers)
 _KEPT_AFTER_SENDING = timedelta(days=1)
+# Asked again and again, so made once.
+_UNSENT = (
+    select(_outbox)
+    .where(_outbox.c.owner == bindparam("of"), _outbox.c.sent_at.is_(None))
+    .order_by(_outbox.c.id)
+    .limit(bindparam("most"))
+)
 
 
 class SqlOutbox:
@@ -49,12 +56,7 @@ class SqlOutbox:
 
 def unsent(work: Work, owner: str, limit: int) -> list[tuple[int, Record]]:
     """The oldest events of an owner that no relay has sent."""
-    rows = work.rows(
-        select(_outbox)
-        .where(_outbox.c.owner == owner, _outbox.c.sent_at.is_(None))
-        .order_by(_outbox.c.id)
-        .limit(limit)
-    )
+    rows = work.connection.execute(_UNSENT, {"of": owner, "most": limit})
     return [
         (r.id, Record(r.topic, bytes(r.key), bytes(r.value), _headers.decode(r.headers)))
         for r in rows

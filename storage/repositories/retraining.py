@@ -24,6 +24,22 @@ _finished = table_of(FinishedRequestRow)
 _clocks = table_of(LabelClockRow)
 _rollouts = table_of(RolloutRow)
 
+# Asked again and again, so made once: what changes where a turn may be due.
+_MARKS = union_all(
+    select(
+        _clocks.c.task,
+        literal("labels").label("kind"),
+        cast(_clocks.c.settled_at, String).label("mark"),
+    ),
+    select(_requests.c.task, literal("request"), _requests.c.request_id).where(
+        _requests.c.request_id.not_in(select(_finished.c.request_id))
+    ),
+    select(_turns.c.task, literal("turn"), _turns.c.turn_id).where(_turns.c.state == "running"),
+    select(_rollouts.c.task, literal("rollout"), _rollouts.c.rollout_id).where(
+        _rollouts.c.ended_at.is_(None)
+    ),
+)
+
 
 class SqlTurns:
     """``retraining.ports.TurnStore``."""
@@ -32,23 +48,8 @@ class SqlTurns:
         self._work = work
 
     def stirred(self, tasks: Collection[str]) -> dict[str, frozenset[str]]:
-        unfinished = _requests.c.request_id.not_in(select(_finished.c.request_id))
-        marks = union_all(
-            select(
-                _clocks.c.task,
-                literal("labels").label("kind"),
-                cast(_clocks.c.settled_at, String).label("mark"),
-            ),
-            select(_requests.c.task, literal("request"), _requests.c.request_id).where(unfinished),
-            select(_turns.c.task, literal("turn"), _turns.c.turn_id).where(
-                _turns.c.state == "running"
-            ),
-            select(_rollouts.c.task, literal("rollout"), _rollouts.c.rollout_id).where(
-                _rollouts.c.ended_at.is_(None)
-            ),
-        )
         found: dict[str, set[str]] = {task: set() for task in tasks}
-        for row in self._work.rows(marks):
+        for row in self._work.rows(_MARKS):
             if row.task in found:
                 found[row.task].add(f"{row.kind} {row.mark}")
         return {task: frozenset(own) for task, own in found.items()}

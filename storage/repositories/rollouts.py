@@ -35,6 +35,18 @@ _commands = table_of(CommandRow)
 _outcomes = table_of(CommandOutcomeRow)
 _pruned = table_of(PrunedReleaseRow)
 
+# Asked again and again, so made once: of each task whether a command waits, or there is other work.
+_DUE = union(
+    select(_rollouts.c.task, literal(0).label("command")).where(_rollouts.c.ended_at.is_(None)),
+    select(_commands.c.task, literal(1)).where(
+        _commands.c.command_id.not_in(select(_outcomes.c.command_id))
+    ),
+    select(_challengers.c.task, literal(0)).where(
+        _challengers.c.release.not_in(select(_taken.c.release)),
+        _challengers.c.gate_passed.is_(True),
+    ),
+)
+
 
 class SqlRollouts:
     """``rollout.ports.RolloutStore``."""
@@ -55,18 +67,8 @@ class SqlRollouts:
         return [_rollout(dict(row._mapping)) for row in rows]
 
     def due(self) -> dict[str, bool]:
-        running = select(_rollouts.c.task, literal(0).label("command")).where(
-            _rollouts.c.ended_at.is_(None)
-        )
-        asked = select(_commands.c.task, literal(1)).where(
-            _commands.c.command_id.not_in(select(_outcomes.c.command_id))
-        )
-        registered = select(_challengers.c.task, literal(0)).where(
-            _challengers.c.release.not_in(select(_taken.c.release)),
-            _challengers.c.gate_passed.is_(True),
-        )
         due: dict[str, bool] = {}
-        for row in self._work.rows(union(running, asked, registered)):
+        for row in self._work.rows(_DUE):
             due[row.task] = due.get(row.task, False) or bool(row.command)
         return due
 

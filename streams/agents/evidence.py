@@ -9,7 +9,8 @@ from flywheel.contracts.events import Event, LabelRecorded, TrafficRecorded
 from flywheel.rollout.ports import EvidenceIntake, is_answer, is_truth
 from streams.agents.once import handled_once
 from streams.agents.protocols import Accept, GroupPositions, Trace, Transactions, noted
-from streams.boundary import WRITING_PAUSE, Agent
+from streams.boundary import Agent
+from streams.pace import WRITING
 
 GROUP = "flywheel.evidence"
 TOPICS = ("flywheel.traffic", "flywheel.labels", "flywheel.settled")
@@ -32,7 +33,7 @@ class EvidenceAgentTransaction(Protocol):
 def agent(db: Transactions[EvidenceAgentTransaction], accept: Accept | None = None) -> Agent:
     """The agent that gathers evidence on releases."""
 
-    return Agent(GROUP, TOPICS, handled_once(db, GROUP, _record, accept), noted(db), WRITING_PAUSE)
+    return Agent(GROUP, TOPICS, handled_once(db, GROUP, _record, accept), noted(db), WRITING)
 
 
 def trace(event: Event) -> Trace | None:

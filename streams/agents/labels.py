@@ -10,7 +10,8 @@ from flywheel.datasets.ports import LabelIntake
 from streams.agents.inputs import with_other_inputs
 from streams.agents.once import handled_once
 from streams.agents.protocols import Accept, GroupPositions, Trace, Transactions, noted
-from streams.boundary import WRITING_PAUSE, Agent
+from streams.boundary import Agent
+from streams.pace import WRITING
 
 GROUP = "flywheel.labels"
 TOPICS = ("flywheel.labels", "flywheel.settled", "flywheel.traffic")
@@ -36,7 +37,7 @@ def agent(db: Transactions[LabelAgentTransaction], accept: Accept | None = None)
     keep = handled_once(
         db, GROUP, _keep, accept, lambda tx, events: with_other_inputs(tx.label_intake, events)
     )
-    return Agent(GROUP, TOPICS, keep, noted(db), WRITING_PAUSE)
+    return Agent(GROUP, TOPICS, keep, noted(db), WRITING)
 
 
 def trace(event: Event) -> Trace | None:

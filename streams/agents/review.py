@@ -14,7 +14,8 @@ from flywheel.triage.audit import AUDIT_PRIORITY
 from streams.agents.inputs import Inputs, with_other_inputs
 from streams.agents.once import handled_once
 from streams.agents.protocols import Accept, GroupPositions, Trace, Transactions, noted
-from streams.boundary import WRITING_PAUSE, Agent
+from streams.boundary import Agent
+from streams.pace import WRITING
 
 GROUP = "flywheel.review"
 # Not flywheel.settled: only this queue settles, and a late settlement, read after its undo,
@@ -63,7 +64,7 @@ def agent(db: Transactions[ReviewAgentTransaction], accept: Accept | None = None
     take_in = handled_once(
         db, GROUP, _take_in, accept, lambda tx, events: with_other_inputs(tx.label_intake, events)
     )
-    return Agent(GROUP, TOPICS, take_in, noted(db), WRITING_PAUSE)
+    return Agent(GROUP, TOPICS, take_in, noted(db), WRITING)
 
 
 def trace(event: Event) -> Trace | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from settings_file import load
@@ -19,7 +21,7 @@ from flywheel.processes.leasing import Leases
 from flywheel.rollout.commands import ask
 from flywheel.rollout.decide import Readiness
 from flywheel.rollout.ports import Command, CommandKind
-from storage.database import Database
+from storage.database import Database, Transaction
 
 TASKS = ("fast", "slow")
 CONFIG = "".join(
@@ -179,3 +181,29 @@ def test_a_person_does_not_wait_for_a_task_that_fails(world: World) -> None:
     outcome = world.person("slow", "rollback")
     world.until("the rollback", outcome)
     assert outcome() == "rolled_back"
+
+
+def test_a_controller_without_work_reads_nothing_until_there_is_some(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(database, tmp_path)
+    transactions: list[bool] = []
+    real = Database.transaction
+
+    def counted(self: Database, *those: Any, **more: Any) -> AbstractContextManager[Transaction]:
+        transactions.append(True)
+        return real(self, *those, **more)
+
+    monkeypatch.setattr(Database, "transaction", counted)
+
+    def rests() -> bool:
+        before = len(transactions)
+        for _ in range(10):
+            world.controller.step()
+        return len(transactions) == before
+
+    world.until("it rests", rests)
+    monkeypatch.undo()
+    world.register("fast", "fast-0")
+    world.until("a champion", lambda: world.state("fast") == ("fast-0", "serving"))
+    world.controller.stop()

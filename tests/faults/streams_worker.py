@@ -18,6 +18,7 @@ from flywheel.errors import StorageError
 from flywheel.monitoring.logs import configure_logging
 from flywheel.settings import KafkaSettings
 from streams.boundary import Agent, run_worker
+from streams.pace import Pace
 
 
 class Sink:
@@ -77,7 +78,7 @@ if __name__ == "__main__":
     if "STREAMS_TEST_METRICS" in os.environ:
         start_http_server(int(os.environ["STREAMS_TEST_METRICS"]), "127.0.0.1")
     pause = float(os.environ.get("STREAMS_TEST_PAUSE", "0"))
-    agent = Agent(group, ("flywheel.traffic",), Sink(path), pause=pause)
+    agent = Agent(group, ("flywheel.traffic",), Sink(path), pace=Pace(pause, pause))
     kafka = KafkaSettings(local_port=int(port))
     ready = lambda: print("ready", flush=True)  # noqa: E731
     sys.exit(run_worker(kafka, [agent], on_ready=ready, session_seconds=2.0))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from kafka_fixture import end_with_parent, forget_dead_sockets, free_port
+from kafka_fixture import end, end_with_parent, forget_dead_sockets, free_port
 from streams_harness import eventually
 
 from flywheel.contracts.events import LabelRecorded
@@ -78,7 +78,7 @@ def test_the_console_starts_without_kafka_and_heals_when_it_comes(
         eventually(lambda: console.get("/healthz").status_code == 200)
         eventually(lambda: len(list(read_topic(settings.kafka, "flywheel.labels"))) == 1)
     finally:
-        broker.stop()
+        end(broker)
         forget_dead_sockets()
     assert "no Kafka takes connections" in checks(console)["kafka"]
     assert console.get("/").status_code == 200

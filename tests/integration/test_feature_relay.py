@@ -26,7 +26,7 @@ from storage.tables.labels import TrafficRow
 
 
 @pytest.fixture
-def relay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FeatureRelay]:
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FeatureRelay]:
     (tmp_path / "flywheel.toml").write_text(
         "".join(
             f'[tasks.{task}]\nlabels = ["a", "b"]\ntraining.base_model = "models/base"\n'
@@ -37,11 +37,15 @@ def relay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FeatureRe
     monkeypatch.setattr("storage.features.relay.FLUSH_SECONDS", 0.02)
     settings = load_settings(tmp_path, {})
     database = new_database(settings.database)
-    relay = FeatureRelay(settings, database)
-    for task in ("one", "two"):
-        record(database, task)
-    yield relay
+    yield FeatureRelay(settings, database)
     database.dispose()
+
+
+@pytest.fixture
+def relay(empty: FeatureRelay) -> FeatureRelay:
+    for task in ("one", "two"):
+        record(empty._database, task)
+    return empty
 
 
 def record(database: Database, task: str) -> TrafficRecorded:
@@ -67,6 +71,24 @@ def until(true: Callable[[], bool]) -> None:
 
 def samples(relay: FeatureRelay, task: str) -> float:
     return relay.online(task, ["app"]).get("app", {}).get("samples", 0)
+
+
+def test_nothing_is_made_until_something_was_kept(
+    empty: FeatureRelay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+    real = Database.version
+
+    def counted(self: Database) -> object:
+        looks.append(True)
+        return real(self)
+
+    monkeypatch.setattr(Database, "version", counted)
+    with empty:
+        until(lambda: len(looks) > 3)
+        assert not (tmp_path / ".flywheel/features").exists()
+        record(empty._database, "one")
+        until(lambda: samples(empty, "one") == 1)
 
 
 def test_a_year_that_no_table_of_features_has_ends_nothing(relay: FeatureRelay) -> None:

@@ -78,6 +78,8 @@ def gateway(tmp_path: Path) -> Iterator[Callable[[Fsync], httpx.Client]]:
                 capture=Capture(spill, publisher, fsync=fsync),
             )
             served = stack.enter_context(running(HttpServer(app, "127.0.0.1", 0)))
+            # At its end a gateway waits for the broker.
+            stack.callback(setattr, publisher, "down", False)
             return stack.enter_context(client(served))
 
         yield start

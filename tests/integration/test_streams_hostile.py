@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 from hostile_records import RawName, document, hostile, named
-from kafka_fixture import end_with_parent, free_port
+from kafka_fixture import end, end_with_parent, free_port
 from streams_harness import ROOT, eventually
 
 from flywheel.contracts.codec import Record, decode
@@ -72,7 +72,7 @@ base_model = "not-used-here"
         ensure_topics(found.kafka)
         yield found
     finally:
-        broker.stop()
+        end(broker)
 
 
 def send(servers: str, records: Sequence[Record]) -> None:

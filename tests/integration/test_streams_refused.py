@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka_fixture import end_with_parent, forget_dead_sockets, free_port, local_kafka
+from kafka_fixture import end, end_with_parent, forget_dead_sockets, free_port, local_kafka
 from new_database import new_database
 from streams_harness import WorkerProcess, eventually, traffic
 
@@ -144,7 +144,7 @@ def test_closing_raises_nothing_when_all_is_stored(
         publisher.close()
     finally:
         os.kill(pid, signal.SIGCONT)
-        broker.stop()
+        end(broker)
         forget_dead_sockets()
 
 

@@ -100,3 +100,23 @@ def test_what_has_the_port_and_is_no_kafka_is_said(says: bytes, match: str, tmp_
 def test_settings_of_no_workspace_ask_nothing() -> None:
     with listener(b"") as port:
         connection.require_listener(KafkaSettings(local_port=port))
+
+
+def test_a_watch_asks_again_when_whoever_answered_may_be_gone() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{server.getsockname()[1]}")
+        watch = connection.ListenerWatch(kafka)
+        watch.require()
+        first, _ = server.accept()
+        watch.require()
+        server.settimeout(0.0)
+        with pytest.raises(BlockingIOError):
+            server.accept()  # the connection is still there: no other one is made
+        server.settimeout(10.0)
+        first.close()
+        watch.require()
+        second, _ = server.accept()
+    second.close()
+    with pytest.raises(BrokerError, match="no Kafka takes connections"):
+        watch.require()
+    watch.close()

@@ -20,6 +20,9 @@ class Revoked:
     def assignment(self) -> set[TP]:
         return set(self._committed_offset)
 
+    def reading_at(self, _: TP) -> int:
+        return 9
+
     def highwater(self, _: TP) -> int:
         raise AssertionError("Partition is not assigned")
 
