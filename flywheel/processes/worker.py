@@ -18,9 +18,10 @@ from flywheel.triage.triager import Triager, no_features
 from flywheel.turn.contradictions import check_running
 from storage.database import Database
 from storage.workspace import open_database
+from streams.agent_loop import Agent
 from streams.agents import evidence, labels, review, triage
 from streams.agents.acceptance import configured
-from streams.boundary import Agent, run_worker
+from streams.boundary import run_worker
 from streams.groups import committed_offsets
 from streams.logs import topic_logs
 from streams.topics import await_broker

@@ -7,9 +7,9 @@ from typing import Protocol
 
 from flywheel.contracts.events import Event, LabelRecorded, TrafficRecorded
 from flywheel.rollout.ports import EvidenceIntake, is_answer, is_truth
+from streams.agent_loop import Agent
 from streams.agents.once import handled_once
 from streams.agents.protocols import Accept, GroupPositions, Trace, Transactions, noted
-from streams.boundary import Agent
 from streams.pace import WRITING
 
 GROUP = "flywheel.evidence"

@@ -7,10 +7,10 @@ from typing import Protocol
 
 from flywheel.contracts.events import Event, LabelRecorded, LabelSettled, TrafficRecorded
 from flywheel.datasets.ports import LabelIntake
+from streams.agent_loop import Agent
 from streams.agents.inputs import with_other_inputs
 from streams.agents.once import handled_once
 from streams.agents.protocols import Accept, GroupPositions, Trace, Transactions, noted
-from streams.boundary import Agent
 from streams.pace import WRITING
 
 GROUP = "flywheel.labels"

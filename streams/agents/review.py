@@ -11,10 +11,10 @@ from flywheel.contracts.events import Event, LabelRecorded, ReviewRequested, Rol
 from flywheel.contracts.labels import TRUSTED
 from flywheel.review.ports import ReviewIntake, ReviewTask
 from flywheel.triage.audit import AUDIT_PRIORITY
+from streams.agent_loop import Agent
 from streams.agents.inputs import Inputs, with_other_inputs
 from streams.agents.once import handled_once
 from streams.agents.protocols import Accept, GroupPositions, Trace, Transactions, noted
-from streams.boundary import Agent
 from streams.pace import WRITING
 
 GROUP = "flywheel.review"

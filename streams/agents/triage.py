@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from flywheel.contracts.events import Event, TrafficRecorded
 from flywheel.contracts.positions import Handled
+from streams.agent_loop import Agent
 from streams.agents.protocols import Accept, reject_foreign
-from streams.boundary import Agent
 
 GROUP = "flywheel.triage"
 TOPICS = ("flywheel.traffic",)

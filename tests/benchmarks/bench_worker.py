@@ -88,8 +88,9 @@ def expected(events: Sequence[Event]) -> int:
 
 def run_flywheel(port: int, run: int) -> None:
     """The worker with its triage agent alone, as a group of its own."""
+    from streams.agent_loop import Agent
     from streams.agents import triage
-    from streams.boundary import Agent, run_worker
+    from streams.boundary import run_worker
 
     agent = triage.agent(triager())
     run_worker(

@@ -18,10 +18,10 @@ from flywheel.kinds import Choice
 from flywheel.triage.config import TriageSettings
 from flywheel.triage.triager import Triager
 from storage.database import Database
+from streams.agent_loop import Agent
 from streams.agents import evidence, labels, review, triage
 from streams.agents.acceptance import configured
 from streams.batches import handle_batch
-from streams.boundary import Agent
 from streams.dead_letters import letter_of
 
 TASK = "topic"

@@ -17,7 +17,8 @@ from flywheel.contracts.positions import Handled
 from flywheel.errors import StorageError
 from flywheel.monitoring.logs import configure_logging
 from flywheel.settings import KafkaSettings
-from streams.boundary import Agent, run_worker
+from streams.agent_loop import Agent
+from streams.boundary import run_worker
 from streams.pace import Pace
 
 

@@ -18,7 +18,7 @@ from flywheel.contracts.codec import decode
 from flywheel.contracts.events import Event, TrafficRecorded
 from flywheel.errors import BrokerError, EventError
 from flywheel.settings import KafkaSettings
-from streams.boundary import EXIT_HOPELESS
+from streams.agent_loop import EXIT_HOPELESS
 from streams.dead_letters import list_dead_letters
 from streams.follower import Follower
 from streams.groups import committed_offsets

@@ -15,7 +15,7 @@ from test_streams_kill import Load
 from flywheel.contracts.codec import event_id_in
 from flywheel.contracts.events import TOPICS
 from flywheel.settings import KafkaSettings
-from streams.boundary import EXIT_HOPELESS
+from streams.agent_loop import EXIT_HOPELESS
 from streams.groups import committed_offsets
 from streams.publisher import KafkaPublisher
 from streams.reading import read_topic
