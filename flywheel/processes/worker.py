@@ -14,6 +14,7 @@ from flywheel.processes.features import FeatureProcess
 from flywheel.processes.instance import claim
 from flywheel.processes.process import begin
 from flywheel.settings import FlywheelSettings
+from flywheel.triage.recent_features import RecentFeatures
 from flywheel.triage.triager import Triager, no_features
 from flywheel.turn.contradictions import check_running
 from storage.database import Database
@@ -84,7 +85,7 @@ def _agents(
         return Triager(
             {name: (task.answers, task.triage) for name, task in settings.tasks.items()},
             AuditReader(database),
-            no_features if features is None else features.online,
+            no_features if features is None else RecentFeatures(features.online),
             salt=salt,
             retired={name: task.retired_labels for name, task in settings.tasks.items()},
         )
