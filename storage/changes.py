@@ -53,12 +53,12 @@ class Changes:
             self._close()
 
     def _open(self) -> None:
-        connection = self._engine.raw_connection()
+        connection = self._connection = self._engine.raw_connection()
+        driver: Any = connection.driver_connection
         connection.detach()
         if self._engine.dialect.name == "postgresql":
-            driver: Any = connection.driver_connection
             driver.autocommit = True
-        self._connection, self._opened_at = connection, time.monotonic()
+        self._opened_at = time.monotonic()
         # What one connection counts says nothing of what another does.
         self._opened += 1
 
