@@ -63,8 +63,12 @@ def server_properties(data: Path, port: int) -> str:
         "broker.heartbeat.interval.ms": 500,
         # Two times a second a record that says nothing: controllers elsewhere would wait for it.
         "metadata.max.idle.interval.ms": 0,
-        # Three nodes keep what one loses with its power; a single one must write it down.
+        # Three nodes keep what one loses with its power; a single one must write it down. Kafka
+        # looks for what is due as often as the second says, which by default is never.
         "log.flush.interval.ms": 1000,
+        "log.flush.scheduler.interval.ms": 1000,
+        # And begins to look half a minute after its start, by default.
+        "log.initial.task.delay.ms": 1000,
         "log.cleaner.threads": 1,
         "log.cleaner.dedupe.buffer.size": 4194304,
     }
