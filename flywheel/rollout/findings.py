@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -120,17 +121,14 @@ def _arm(release: str, arm: ArmSummary) -> ArmView:
 
 
 def _paired(facts: Facts, seen: Assessment, settings: RolloutSettings) -> PairedView:
-    def count(champion: bool, challenger: bool) -> int:
-        wanted = (champion, challenger)
-        return sum((p.champion_correct, p.challenger_correct) == wanted for p in facts.pairs)
-
+    counts = Counter((p.champion_correct, p.challenger_correct) for p in facts.pairs)
     check = next(check for check in seen.of("harm") if check.name == "accuracy")
     return PairedView(
         n=seen.pairs,
-        both_right=count(True, True),
-        only_champion_right=count(True, False),
-        only_challenger_right=count(False, True),
-        both_wrong=count(False, False),
+        both_right=counts[True, True],
+        only_champion_right=counts[True, False],
+        only_challenger_right=counts[False, True],
+        both_wrong=counts[False, False],
         difference=check.value,
         low=check.low,
         high=check.high,

@@ -37,6 +37,10 @@ Array = NDArray[np.float64]
 BETS: Array = np.array([0.03, 0.08, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95])
 # Every look up to here, then looks that each have so many more pairs than the one before.
 _EVERY_LOOK = 2000
+# Beyond what rounding does to a sum of logarithms.
+_SAME = 1e-6
+# Of the bounds of an interval.
+_TOLERANCE = 1e-7
 _GROWTH = 1.001
 
 
@@ -66,8 +70,27 @@ def log_capital(counts: Array, values: Array, weights: Array, boundary: float) -
     Row t of ``counts`` says how often each pair of ``values`` and ``weights`` occurred up to t:
     the capital depends on the order only through these.
     """
+    return _log_mean(_of_bets(counts, values, weights, boundary))
+
+
+def highest_log_capital(counts: Array, values: Array, weights: Array, boundary: float) -> float:
+    """The largest of ``log_capital``; −∞ without a row. A mean of capitals is at most the largest
+    of them and at least its share of that one: only rows which may so be the highest are worked
+    out."""
+    if not len(counts):
+        return -math.inf
+    logs = _of_bets(counts, values, weights, boundary)
+    top = logs.max(axis=-1)
+    return float(_log_mean(logs[top >= top.max() - math.log(len(BETS)) - _SAME]).max())
+
+
+def _of_bets(counts: Array, values: Array, weights: Array, boundary: float) -> Array:
     step = weights * (values - boundary) / (1 + boundary)
     logs: Array = counts @ np.log1p(np.outer(step, BETS))
+    return logs
+
+
+def _log_mean(logs: Array) -> Array:
     top = logs.max(axis=-1, keepdims=True)
     mean: Array = top[..., 0] + np.log(np.exp(logs - top).mean(axis=-1))
     return mean
@@ -95,19 +118,19 @@ class PairedEvidence:
         for column, one in enumerate(kinds):
             self._counts[:, column] = np.cumsum(kind == one)[looks - 1]
 
-    def _above(self, boundary: float) -> Array:
-        return log_capital(self._counts, self._values, self._weights, boundary)
+    def _above(self, boundary: float) -> float:
+        return highest_log_capital(self._counts, self._values, self._weights, boundary)
 
-    def _below(self, boundary: float) -> Array:
-        return log_capital(self._counts, -self._values, self._weights, -boundary)
+    def _below(self, boundary: float) -> float:
+        return highest_log_capital(self._counts, -self._values, self._weights, -boundary)
 
     def harm(self, boundary: float) -> float:
         """Highest log capital ever reached by betting on E[d] < ``boundary``."""
-        return float(self._below(boundary).max(initial=0.0))
+        return max(0.0, self._below(boundary))
 
     def proof(self, boundary: float) -> float:
         """Highest log capital ever reached by betting on E[d] > ``boundary``."""
-        return float(self._above(boundary).max(initial=0.0))
+        return max(0.0, self._above(boundary))
 
     def first(self, size: int) -> PairedEvidence:
         """The first ``size`` pairs alone (1 … n), as if no more had come: weights too are relative
@@ -122,15 +145,26 @@ class PairedEvidence:
         if not self.n:
             return -1.0, 1.0
         need = math.log(1 / alpha)
-        low = _largest(lambda m: bool(self._above(m).max() >= need), self.mean)
-        high = -_largest(lambda m: bool(self._below(-m).max() >= need), -self.mean)
+        step = 3 * self.standard_error
+        low = _largest(lambda m: self._above(m) - need, self.mean, step)
+        high = -_largest(lambda m: self._below(-m) - need, -self.mean, step)
         return min(low, high), max(low, high)
 
 
-def _largest(refuted: Callable[[float], bool], start: float) -> float:
-    """The largest boundary in [−1, start] that is refuted; refutation is monotone in it."""
-    low, high = -1.0, max(min(start, 1.0), -1.0 + 1e-6)
-    for _ in range(24):
-        middle = (low + high) / 2
-        low, high = (middle, high) if refuted(middle) else (low, middle)
-    return low
+def _largest(won: Callable[[float], float], start: float, step: float) -> float:
+    """The largest boundary in [−1, start] that is refuted: ``won``, which falls with it, is not
+    below 0. Where none is, −1. It lies some ``step`` below the start, as a rule."""
+    from scipy.optimize import brentq  # most of scipy, which few processes need
+
+    low = high = max(min(start, 1.0), -1.0 + 2 * _TOLERANCE)
+    step = max(step, _TOLERANCE)
+    while won(low) < 0:
+        if low <= -1.0 + _TOLERANCE:
+            return -1.0
+        low, high, step = max(low - step, -1.0 + _TOLERANCE), low, 2 * step
+    if low == high:
+        return high
+    found = float(brentq(won, low, high, xtol=_TOLERANCE))
+    while won(found) < 0:
+        found -= _TOLERANCE
+    return found

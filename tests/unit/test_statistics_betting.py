@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from flywheel.statistics.betting import (
     PairedEvidence,
     checkpoints,
+    highest_log_capital,
     log_capital,
     relative_weights,
 )
@@ -46,6 +47,14 @@ def test_the_interval_holds_the_mean_and_shrinks_with_alpha(d: list[int]) -> Non
     assert -1 <= wide_low <= low <= high <= wide_high <= 1
     assert low <= seen.mean + 1e-3
     assert high >= seen.mean - 1e-3
+
+
+@given(st.lists(st.lists(st.integers(0, 400), min_size=3, max_size=3)), st.floats(-0.9, 0.9))
+def test_the_highest_capital_is_that_of_all_looks(counts: list[list[int]], at: float) -> None:
+    looks = np.array(counts, float).reshape(len(counts), 3)
+    values, weights = np.array([-1.0, 0.0, 1.0]), np.array([1.0, 0.5, 0.25])
+    every = log_capital(looks, values, weights, at) if counts else np.array([-math.inf])
+    assert highest_log_capital(looks, values, weights, at) == every.max()
 
 
 @given(DIFFERENCES, st.floats(-0.5, 0.0))
