@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select
-from storage_events import START, TASK, at
+from storage_events import START, TASK, at, shadow, traffic
 
 from flywheel.contracts.events import (
     Event,
     LabelRecorded,
     ReviewRequested,
 )
+from flywheel.retention.config import RetentionSettings
+from flywheel.retention.sweep import cutoffs, sweep
 from flywheel.rollout.ports import Rollout
 from storage.database import Database
 from storage.repositories.gone import OF_KIND
@@ -23,6 +26,8 @@ from storage.repositories.waiting_totals import totals as waiting
 from storage.tables import metadata
 
 DAY = 86_400.0
+NOW = START + timedelta(days=100)
+ALL = RetentionSettings(traffic=30, automatic=60, labelled=0, evidence=30, review=30)
 # Of labels that are there: they go with the labels.
 OF_LABELS = ("settled_totals", "settled_values", "new_label_totals", "waiting_totals")
 _COUNTED = [
@@ -32,6 +37,26 @@ _COUNTED = [
     new_labels,
     waiting,
 ]
+
+
+def swept(database: Database, settings: RetentionSettings = ALL, **more: Any) -> Counter[str]:
+    """What retention removes of the task at ``NOW``."""
+    return sweep(
+        database.transaction,
+        lambda: database.transaction(read_only=True),
+        TASK,
+        cutoffs(settings, NOW),
+        **({"rest": lambda _: None} | more),
+    )
+
+
+def answered(sample: str, days: float, **other: Any) -> list[Event]:
+    """A request in a rollout, answered by both arms."""
+    of_arm = {"arm": "champion", "rollout_id": "rollout", "challenger_share": 0.1}
+    return [
+        traffic(sample, days * DAY, unit=f"user of {sample}", **of_arm, **other),
+        shadow(sample, days * DAY + 1, challenger_share=0.1),
+    ]
 
 
 def keep(database: Database, events: Sequence[Event]) -> None:

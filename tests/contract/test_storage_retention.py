@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -13,9 +12,20 @@ from typing import Any
 
 import msgspec
 import pytest
-from kept_rows import DAY, OF_LABELS, begin_rollout, keep, rows, totals
+from kept_rows import (
+    ALL,
+    DAY,
+    NOW,
+    OF_LABELS,
+    answered,
+    begin_rollout,
+    keep,
+    rows,
+    swept,
+    totals,
+)
 from sqlalchemy import select
-from storage_events import START, TASK, at, label, request, settled, shadow, traffic
+from storage_events import START, TASK, at, label, request, settled, traffic
 
 from flywheel.contracts.events import Event, LabelSettled
 from flywheel.contracts.ids import new_id, utc_now
@@ -27,28 +37,7 @@ from flywheel.review.ports import Answer
 from storage.database import Database
 from storage.tables import metadata
 
-NOW = START + timedelta(days=100)
-ALL = RetentionSettings(traffic=30, automatic=60, labelled=0, evidence=30, review=30)
 LABELLED = RetentionSettings(traffic=30, automatic=30, labelled=30, evidence=30, review=30)
-
-
-def swept(database: Database, settings: RetentionSettings = ALL, **more: Any) -> Counter[str]:
-    return sweep(
-        database.transaction,
-        lambda: database.transaction(read_only=True),
-        TASK,
-        cutoffs(settings, NOW),
-        **({"rest": lambda _: None} | more),
-    )
-
-
-def answered(sample: str, days: float, **other: Any) -> list[Event]:
-    """A request in a rollout, answered by both arms."""
-    of_arm = {"arm": "champion", "rollout_id": "rollout", "challenger_share": 0.1}
-    return [
-        traffic(sample, days * DAY, unit=f"user of {sample}", **of_arm, **other),
-        shadow(sample, days * DAY + 1, challenger_share=0.1),
-    ]
 
 
 def history(database: Database) -> None:
@@ -378,29 +367,3 @@ def erase_user(database: Database, name: str) -> None:
     )
     reading = lambda: database.transaction(read_only=True)  # noqa: E731
     erase_rows(database.transaction, reading, erasure, name, [TASK])
-
-
-@pytest.mark.parametrize("source", ["rule", "user"])
-def test_labels_whose_request_is_gone_are_kept_no_longer_than_others(
-    database: Database, source: Any
-) -> None:
-    """A label may be a text. It came after its request had gone, or its request never came."""
-    begin_rollout(database, ended=True)
-    late = label("late", "x", source, 40 * DAY)
-    never, young = label("never", "x", source, 35 * DAY), label("young", "x", source, 99 * DAY)
-    keep(database, answered("late", 1))
-    short = RetentionSettings(traffic=60, automatic=70, labelled=70)
-    swept(database, short)
-    keep(database, [late, never, young])
-    swept(database, RetentionSettings(automatic=80, labelled=80))
-    assert rows(database, "labels") == {"late", "never", "young"}
-    swept(database, RetentionSettings(traffic=60, automatic=50, labelled=50))
-    assert rows(database, "labels") == {"young"}
-    assert rows(database, "evidence_truths") <= {"young"}
-    with database.transaction(read_only=True) as tx:
-        assert tx.balance.waiting() == {TASK: 1}
-    before = totals(database)
-    keep(database, [late, never, young])
-    assert totals(database) == before
-    database.recount()
-    assert totals(database) == before

@@ -8,8 +8,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from kept_rows import DAY, OF_LABELS, begin_rollout, keep, rows, totals
-from storage_events import START, TASK, label, request, settled, shadow, traffic
+from kept_rows import DAY, NOW, OF_LABELS, begin_rollout, keep, rows, totals
+from storage_events import TASK, label, request, settled, shadow, traffic
 
 from flywheel.contracts.events import Event
 from flywheel.retention.config import RetentionSettings
@@ -17,7 +17,6 @@ from flywheel.retention.sweep import cutoffs, sweep
 from storage.database import Database
 from streams.reconcile import READERS
 
-NOW = START + timedelta(days=100)
 HOUR = DAY / 24
 # Samples are as many days old: with days kept between, each class keeps some and not others.
 AGES = (5, 25, 45, 65, 85)
