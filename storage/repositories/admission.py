@@ -23,7 +23,7 @@ from flywheel.contracts.events import (
     TrafficRecorded,
 )
 from flywheel.contracts.labels import AUTOMATIC
-from flywheel.retention.ports import Kind
+from flywheel.retention.ports import OF_REVIEW, Kind
 from storage.repositories import removal
 from storage.repositories.draws import SqlDrawSalts
 from storage.tables.columns import table_of
@@ -105,7 +105,7 @@ def _kinds_of(event: Event) -> tuple[Kind, ...]:
     if isinstance(event, TrafficRecorded | ShadowRecorded):
         return ("traffic", "automatic", "labelled", "evidence")
     if isinstance(event, ReviewRequested):
-        return ("review", "automatic", "labelled")
+        return OF_REVIEW
     if isinstance(event, LabelRecorded) and event.source in AUTOMATIC:
         return ("automatic", "labelled")
     return ("labelled",) if isinstance(event, LabelRecorded | LabelSettled) else ()
